@@ -1,0 +1,43 @@
+"""What a data source promises: names, tags without decoding photos, and samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tag2mask.recipe import DataConfig
+from tag2mask.types import Sample
+
+Part = Literal["train", "val"]
+"""Photos to learn from, or photos held out; a source may also be asked for a list by its own name."""
+
+
+class Source(ABC):
+    """A set of tagged photos.
+
+    A new source is one file in `data` with one direct subclass. The constructor takes its Config and the name
+    of a part or list, and raises DataError with one clear line for what the user has to mend.
+    """
+
+    Config: ClassVar[type[DataConfig]]
+    class_names: tuple[str, ...]
+    """Foreground classes in the order of mask values 1..F."""
+    names: tuple[str, ...]
+    """Names of the samples, in order; unique."""
+    tags: npt.NDArray[np.uint8]
+    """(len, F) in {0, 1}, read without decoding a photo; a row of zeros is a negative."""
+    has_masks: bool
+    """Whether every sample comes with a mask."""
+
+    @abstractmethod
+    def __init__(self, config: DataConfig, split: str) -> None: ...
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """Decode one sample; raises DataError (naming the file) if the photo cannot be read."""

@@ -1,0 +1,56 @@
+"""Every error that a user can cause, each with one clear line and exit code 2.
+
+Tag2MaskError
+├── DataError              photos, tags, masks, lists
+├── RecipeError            a recipe or an override: unknown key, value out of range, unreadable YAML
+│   └── UnknownPluginError     a name that no file of the plug-in folder has
+├── WeightsError           weights missing, of another architecture, unreadable
+├── RunError               a run folder that is missing, incomplete or cannot be written
+└── MissingExtraError      an optional part is not installed
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Tag2MaskError(Exception):
+    """A fault the user can mend; the message says what, where and how. The command line prints it, exit code 2."""
+
+
+class DataError(Tag2MaskError):
+    """Photos, tags, masks or lists are missing, unreadable or contradict each other."""
+
+
+class RecipeError(Tag2MaskError):
+    """A recipe or an override cannot be used. Several faults are several lines."""
+
+
+class UnknownPluginError(RecipeError):
+    """A name that no file of a plug-in folder has."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(f"unknown {kind} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
+
+
+class WeightsError(Tag2MaskError):
+    """Weights are missing, unreadable or belong to another architecture."""
+
+
+class RunError(Tag2MaskError):
+    """A run folder is missing, incomplete or cannot be written."""
+
+
+class MissingExtraError(Tag2MaskError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str) -> None:
+        super().__init__(f"this needs an extra: pip install 'tag2mask[{extra}]'")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,101 @@
+"""Class activation maps: normalised, upsampled, added over scales and flips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def upsample(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
+    """Resize (N, C, h, w) maps bilinearly to `size` (H, W); pixel centres aligned, not corners."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def normalise_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
+    """Scale each class map of each image to [0, 1] by its own minimum and maximum.
+
+    Differentiable throughout: a stop-gradient on the extremes lets a loss on the result shrink the raw map
+    for ever while the normalised one does not change.
+
+    Args:
+        cam: (N, F, H, W), any range; ReLU it first where negative evidence is to count as none.
+        eps: Keeps an all-constant map at 0.
+
+    Returns:
+        (N, F, H, W) in [0, 1).
+
+    Raises:
+        ValueError: If cam is not four-dimensional.
+
+    Source:
+        RML, Eq. 1; methods specification 2.2 (subtract min, divide by max + 1e-5) and R1.
+    """
+    if cam.ndim != 4:
+        raise ValueError(f"cam must be (N, F, H, W), got {tuple(cam.shape)}")
+    cam = cam - cam.amin(dim=(2, 3), keepdim=True)
+    return cam / (cam.amax(dim=(2, 3), keepdim=True) + eps)
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """(H, W) times `scale`, rounded down, at least 1."""
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def multi_scale_cam(
+    cam_of: Callable[[Tensor], Tensor],
+    image: Tensor,
+    scales: Sequence[float] = (1.0, 0.5, 1.5),
+    *,
+    flip: bool = True,
+    known: Tensor | None = None,
+) -> Tensor:
+    """Add up class evidence over scales and mirror images, then normalise.
+
+    Per scale the larger of the view and its un-mirrored mirror counts; negative evidence counts as none.
+
+    Args:
+        cam_of: Maps (N, 3, h, w) normalised photos to (N, F, h', w') raw evidence; called once per scale with
+            both views stacked.
+        image: (N, 3, H, W) normalised photos.
+        scales: Factors of the photo's size.
+        flip: Also look at the mirrored photo.
+        known: (N, F, h', w') raw evidence of the un-mirrored photo at scale 1 if a forward pass has been done
+            already; that view is then not computed again.
+
+    Returns:
+        (N, F, H, W) in [0, 1], all classes, also absent ones: mask by tags afterwards.
+
+    Source:
+        AFA, section 3.2 with methods specification 2.2.
+    """
+    size = image.shape[-2:]
+    total: Tensor | None = None
+    for scale in scales:
+        view = image if scale == 1.0 else upsample(image, scaled_size(size, scale))
+        cam = _view_cam(cam_of, view, size, flip, known if scale == 1.0 else None).relu()
+        total = cam if total is None else total.add_(cam)
+    if total is None:
+        raise ValueError("multi_scale_cam needs at least one scale")
+    return normalise_cam(total)
+
+
+def _view_cam(
+    cam_of: Callable[[Tensor], Tensor],
+    view: Tensor,
+    size: torch.Size,
+    flip: bool,
+    known: Tensor | None,
+) -> Tensor:
+    """Evidence of one scale at full size: the larger of the view and its mirror, pixel by pixel."""
+    if not flip:
+        return upsample(cam_of(view) if known is None else known, size)
+    if known is None:
+        upright, mirrored = cam_of(torch.cat([view, view.flip(-1)])).chunk(2)
+    else:
+        upright, mirrored = known, cam_of(view.flip(-1))
+    return torch.maximum(upsample(upright, size), upsample(mirrored.flip(-1), size))

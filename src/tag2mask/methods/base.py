@@ -1,0 +1,164 @@
+"""What a method promises: a training objective and a way to score pixels; no files, devices or optimiser."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tag2mask import plugins
+from tag2mask.functional.cam import normalise_cam, upsample
+from tag2mask.models.base import Backbone
+from tag2mask.recipe import MethodConfig, Recipe
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import Batch
+
+
+class Evidence(NamedTuple):
+    """What one view of a photo says about the classes."""
+
+    logit: Tensor
+    """(N, F) image-level class logits."""
+    cam: Tensor
+    """(N, F, h, w) raw signed class evidence at the network's grid; test-time adds it over scales, then
+    normalises."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGroup:
+    """Parameters that share a learning rate."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    rate: Literal["base", "head"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutputs:
+    """What earlier stages of a multi-stage recipe left: trained methods by stage name."""
+
+    methods: Mapping[str, Method]
+
+
+class Method(nn.Module, ABC):
+    """One paper: its losses while training, its evidence afterwards.
+
+    A new method is one file in `methods` with one direct subclass and a `Config`, and one recipe. Implement
+    `losses` and `evidence`; override the rest only where the paper differs from the default.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        backbone: Backbone,
+        num_foreground: int,
+        refiner: Refiner | None,
+        steps: int,
+    ) -> None:
+        """Keep the parts; subclasses add heads.
+
+        Args:
+            config: The method's own section of the recipe.
+            backbone: Already carries its weights.
+            num_foreground: F, without background.
+            refiner: What pseudo-labels are refined with while training, or None.
+            steps: Optimiser steps of the whole run, for schedules stated as fractions.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.num_foreground = num_foreground
+        self.refiner = refiner
+        self.steps = steps
+        self.monitor: dict[str, Tensor] = {}
+        if config.freeze_norms:
+            freeze_loaded_norms(backbone)
+
+    def forward(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """Same as `losses`; the door through which a parallel wrapper calls it."""
+        return self.losses(batch, step)
+
+    @abstractmethod
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """Compute named scalar losses, already weighted; the engine adds them.
+
+        Values worth watching that are not trained on go, detached, into `self.monitor`.
+        """
+
+    @abstractmethod
+    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+        """Look at (N, 3, H, W) normalised float photos once, at one scale.
+
+        Args:
+            image: As `Backbone.normalise` returns it.
+            tags: (N, F) for methods that need them while labelling; most ignore them.
+        """
+
+    def classify(self, image: Tensor) -> Tensor:
+        """(N, F) class probabilities of normalised photos: the gate `predicted`."""
+        return self.evidence(image).logit.sigmoid()
+
+    def score(self, image: Tensor, tags: Tensor | None = None) -> Tensor:
+        """(N, F, H, W) single-scale foreground evidence in [0, 1]; zero for classes absent from `tags`."""
+        cam = upsample(self.evidence(image, tags).cam, image.shape[-2:])
+        score = normalise_cam(cam.relu())
+        return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
+
+    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+        """Affinity, attention, ... of normalised photos, for propagation and figures; may be empty.
+
+        `affinity`, where given, is (N, L, L) in [0, 1] over the grid of the last feature map.
+        """
+        return {}
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Loaded weights at the base rate, everything no checkpoint filled at the head rate."""
+        loaded = {f"backbone.{name}" for name in self.backbone.loaded}
+        base, head = [], []
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                (base if name in loaded else head).append(parameter)
+        groups = (ParameterGroup("base", base, "base"), ParameterGroup("head", head, "head"))
+        return tuple(group for group in groups if group.parameters)
+
+    def setup(self, earlier: StageOutputs) -> None:
+        """Receive the networks of earlier stages; single-stage methods need nothing."""
+
+
+def freeze_loaded_norms(backbone: Backbone) -> None:
+    """Stop training of normalisation parameters that a checkpoint filled; they cost no gradient or Adam state.
+
+    Source:
+        methods specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which is the same.
+    """
+    for name, parameter in backbone.named_parameters():
+        if "norm" in name and name in backbone.loaded:
+            parameter.requires_grad_(False)
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Build the network a recipe describes, with its weights, on the CPU.
+
+    Raises:
+        UnknownPluginError: If a name of the recipe is no plug-in.
+        WeightsError: If the backbone's weights cannot be used.
+    """
+    backbone = plugins.load("models.backbones", recipe.backbone.name)(recipe.backbone)
+    refiner = build_refiner(recipe)
+    kind: type[Method] = plugins.load("methods", recipe.method.name)
+    return kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
+
+
+def build_refiner(recipe: Recipe) -> Refiner | None:
+    """Build the recipe's refiner, or None where it names none."""
+    if recipe.refiner is None:
+        return None
+    refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
+    return refiner
+
+

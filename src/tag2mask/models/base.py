@@ -1,0 +1,68 @@
+"""What a backbone promises: a pyramid of four maps and, where it has attention, raw attention logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tag2mask.recipe import BackboneConfig
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class Features(NamedTuple):
+    """What one forward pass of a backbone gives."""
+
+    maps: tuple[Tensor, ...]
+    """f1..f4, (N, D_i, ceil(H / s_i), ceil(W / s_i)), strides `Backbone.strides`."""
+    attention: tuple[Tensor, ...]
+    """Raw q k^T (unscaled, before softmax) of the last two blocks, each (N, heads, L, L) over the f4 grid in
+    raster order; empty unless asked for."""
+
+
+class Backbone(nn.Module, ABC):
+    """A network from normalised photos to feature maps; knows nothing of classes or objectives.
+
+    A new backbone is one file in `models/backbones` with one direct subclass. Its constructor takes its
+    Config, loads `config.weights` and records in `loaded` the names of the parameters that a checkpoint filled.
+    """
+
+    Config: ClassVar[type[BackboneConfig]]
+    channels: tuple[int, int, int, int]
+    """D_1..D_4."""
+    strides: ClassVar[tuple[int, int, int, int]] = (4, 8, 16, 16)
+    attention_channels: int = 0
+    """Heads of the captured blocks in total (16 for two blocks of 8); 0 without attention."""
+    head_dim: int = 1
+    """Channels per head of the captured blocks; q k^T grows with its root."""
+    loaded: frozenset[str] = frozenset()
+    """Names (as in `named_parameters`) of parameters that a checkpoint filled."""
+    weights_licence: str = "none: trained from scratch"
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Turn (N, 3, H, W) uint8 RGB into the float input the weights expect; black padding stays raw 0."""
+        return (image.float() - self.mean) / self.std
+
+    @abstractmethod
+    def forward(self, image: Tensor, *, attention: bool = False) -> Features:
+        """Compute features of an (N, 3, H, W) normalised float image, any H, W >= 32.
+
+        Args:
+            image: As `normalise` returns it.
+            attention: Also capture the raw attention logits of the last two blocks (costs memory).
+        """

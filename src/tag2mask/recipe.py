@@ -1,0 +1,296 @@
+"""Recipes: YAML in, frozen checked models out. The one schema of every setting.
+
+A recipe names its plug-ins (`method: {name: rml}`); each plug-in's own `Config` checks its section, so
+a new plug-in brings its keys with it. Every fault becomes one line, with a hint for a mistyped key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
+
+from tag2mask import plugins
+from tag2mask.errors import RecipeError, did_you_mean
+
+RECIPE_FOLDER = Path(__file__).parent / "recipes"
+SCHEMA_VERSION = 1
+PLUGIN_SECTIONS = {
+    "data": "data",
+    "backbone": "models.backbones",
+    "method": "methods",
+    "refiner": "refiners",
+}
+"""Section of a recipe -> plug-in folder whose class checks it."""
+
+Span = Annotated[float, Field(ge=0)]
+"""A point in training: below 1 a fraction of all steps, from 1 on a number of steps."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def span_steps(span: float, total: int) -> int:
+    """Turn a Span into a step number: 0.11 of 20,000 is 2,200; 2000 stays 2,000."""
+    return round(span * total) if span < 1 else round(span)
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, unknown keys refused, attribute docstrings are the help texts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Config):
+    """What every data source understands; a source's own Config adds to it."""
+
+    name: str
+    """Data source: a file of the folder `data`."""
+    root: Path | None = None
+    """Folder of the data set."""
+    classes: tuple[str, ...] = ()
+    """Classes to learn, in the order of their mask values 1..F. Empty: all that the tags name, sorted."""
+    crop_px: int = Field(default=320, ge=32, multiple_of=32)
+    """Side of the square training crop in pixels."""
+    scale_min: Positive = 0.5
+    """Smallest random enlargement factor in training."""
+    scale_max: Positive = 2.0
+    """Largest random enlargement factor in training."""
+    flip: Fraction = 0.5
+    """Share of training photos that are mirrored."""
+
+
+class BackboneConfig(Config):
+    """What every backbone understands."""
+
+    name: str
+    """Backbone: a file of the folder `models/backbones`."""
+    weights: str | None = None
+    """Pretrained weights: a local path or a hub id; `none` trains from scratch."""
+
+
+class RefinerConfig(Config):
+    """What every refiner understands."""
+
+    name: str
+    """Refiner: a file of the folder `refiners`."""
+
+
+class MethodConfig(Config):
+    """What every method understands."""
+
+    name: str
+    """Method: a file of the folder `methods`."""
+    freeze_norms: bool = True
+    """Freeze normalisation layers that came with pretrained weights."""
+
+
+class OptimConfig(Config):
+    """Optimiser and schedule (methods specification 2.9)."""
+
+    lr: Positive = 6.0e-5
+    """Learning rate of pretrained weights."""
+    head_lr: Positive = 6.0e-4
+    """Learning rate of everything that no checkpoint filled."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW weight decay."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW first-moment decay."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW second-moment decay."""
+    steps: int = Field(default=18_000, ge=1)
+    """Optimiser steps in total."""
+    batch: int = Field(default=8, ge=1)
+    """Photos per step and process."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients are added before one optimiser step."""
+    warmup: Span = 0.075
+    """Learning-rate warm-up: a fraction of all steps, or steps."""
+    warmup_ratio: Positive = 1.0e-6
+    """First learning rate as a share of the full one."""
+    power: Positive = 1.0
+    """Exponent of the polynomial decay."""
+    clip_norm: Positive | None = None
+    """Largest gradient norm; none: no clipping."""
+
+
+class PredictConfig(Config):
+    """From a trained network to masks (methods specification, R18)."""
+
+    scales: tuple[Positive, ...] = (1.0, 0.5, 1.5)
+    """Image scales whose evidence is added; scale 1 also gives the class probabilities."""
+    flip: bool = True
+    """Also look at the mirrored photo."""
+    long_side_px: int | None = Field(default=None, ge=32)
+    """Resize photos to this long side first; none: original size."""
+    background: Fraction = 0.45
+    """Score of background against the normalised evidence; larger gives smaller objects."""
+    class_threshold: Fraction = 0.5
+    """Class probability from which a class is used under the gate `predicted`."""
+    fallback: bool = False
+    """Keep the likeliest class when none passes (for photos that surely show one)."""
+    propagate: bool = False
+    """Spread evidence by the learned affinity before refining."""
+    refine: bool = True
+    """Apply the recipe's refiner."""
+
+
+class RunConfig(Config):
+    """How a run is carried out; none of it changes what is learned, but seed and precision."""
+
+    seed: int = Field(default=1, ge=0)
+    """Seed of weights, augmentation and sampling."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the training step."""
+    workers: int = Field(default=1, ge=0)
+    """Loader processes per training process."""
+    log_every: int = Field(default=20, ge=1)
+    """Steps between log lines."""
+    evaluate_every: Span = 0.25
+    """Steps (or fraction) between evaluations; 0: only at the end."""
+    evaluate_images: int = Field(default=100, ge=1)
+    """Most photos per evaluation during training."""
+    save_every: Span = 0.25
+    """Steps (or fraction) between full-state checkpoints; the end always has one."""
+    samples: int = Field(default=4, ge=0)
+    """Sample strips (photo, cam, refined, pseudo-label, prediction) written at each evaluation."""
+
+
+class Recipe(Config):
+    """One training stage, whole: what `recipe.yaml` of a run holds."""
+
+    version: Literal[1] = SCHEMA_VERSION
+    """Schema version."""
+    data: SerializeAsAny[DataConfig]
+    backbone: SerializeAsAny[BackboneConfig]
+    method: SerializeAsAny[MethodConfig]
+    refiner: SerializeAsAny[RefinerConfig] | None = None
+    optim: OptimConfig = OptimConfig()
+    predict: PredictConfig = PredictConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def num_foreground(self) -> int:
+        """F, the number of classes without background."""
+        return len(self.data.classes)
+
+    def with_classes(self, classes: Sequence[str]) -> Recipe:
+        """Return the recipe with its class list filled in from the data."""
+        return self.model_copy(
+            update={"data": self.data.model_copy(update={"classes": tuple(classes)})}
+        )
+
+    def to_yaml(self) -> str:
+        """Return the resolved recipe as YAML that `load_recipe` reads back to an equal recipe."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_type(raw: Mapping[str, Any], where: str = "recipe") -> type[Recipe]:
+    """Build the Recipe model whose plug-in sections are checked by the named plug-ins' own Configs.
+
+    Raises:
+        RecipeError: If a section is missing, is no mapping or names no plug-in.
+    """
+    fields: dict[str, Any] = {}
+    for section, folder in PLUGIN_SECTIONS.items():
+        content = raw.get(section)
+        if content is None and section == "refiner":
+            continue
+        if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
+            known = ", ".join(plugins.available(folder))
+            raise RecipeError(f"{where}: {section}: needs a mapping with 'name' (one of {known})")
+        fields[section] = (plugins.load(folder, content["name"]).Config, ...)
+    return create_model("Recipe", __base__=Recipe, **fields)
+
+
+def parse_recipe(raw: object, where: str) -> Recipe:
+    """Check a raw mapping against the schema.
+
+    Raises:
+        RecipeError: One line per fault: where, key, what is wrong, and a hint.
+    """
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{where}: a recipe is a mapping of sections, got {type(raw).__name__}")
+    kind = recipe_type(raw, where)
+    try:
+        return kind.model_validate(dict(raw))
+    except ValidationError as error:
+        raise RecipeError("\n".join(_fault_lines(error, kind, where))) from error
+
+
+def read_yaml(path: Path) -> object:
+    """Read one YAML file.
+
+    Raises:
+        RecipeError: If the file is missing or is no YAML, with the line of the fault.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise RecipeError(f"{path}:{line} is no readable YAML ({getattr(error, 'problem', error)})") from error
+
+
+def available_recipes() -> list[str]:
+    """Names of the recipes that come with the package, such as `rml/scenes_tiny`."""
+    return sorted(
+        path.relative_to(RECIPE_FOLDER).with_suffix("").as_posix()
+        for path in RECIPE_FOLDER.rglob("*.yaml")
+    )
+
+
+def recipe_path(name: str) -> Path:
+    """Find a recipe by file path or by the name of one that comes with the package.
+
+    Raises:
+        RecipeError: If there is neither, with the nearest name.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    bundled = RECIPE_FOLDER / f"{name}.yaml"
+    if bundled.is_file():
+        return bundled
+    known = available_recipes()
+    raise RecipeError(
+        f"unknown recipe '{name}'.{did_you_mean(name, known)} "
+        "'tag2mask list recipes' shows all; your own recipe ends in .yaml"
+    )
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load and check a recipe by file path or bundled name."""
+    path = recipe_path(name)
+    return parse_recipe(read_yaml(path), str(path))
+
+
+def _fault_lines(error: ValidationError, kind: type[BaseModel], where: str) -> Iterator[str]:
+    """Turn pydantic's faults into `where: a.b: what is wrong (got value). hint`."""
+    for fault in error.errors():
+        keys = [str(key) for key in fault["loc"]]
+        dotted = ".".join(keys)
+        if fault["type"] == "extra_forbidden":
+            known = _known_keys(kind, keys[:-1])
+            yield f"{where}: unknown key '{dotted}'.{did_you_mean(keys[-1], known)} Known: {', '.join(known)}"
+        elif fault["type"] == "missing":
+            yield f"{where}: {dotted}: is missing"
+        else:
+            yield f"{where}: {dotted}: {fault['msg']} (got {fault['input']!r})"
+
+
+def _known_keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """Keys of the section that `path` leads to, sorted; empty if it leads nowhere."""
+    for key in path:
+        field = kind.model_fields.get(key)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return sorted(kind.model_fields)
