@@ -1,0 +1,122 @@
+"""Training augmentation: random enlargement, mirror, random square crop.
+
+Only the pixels that the crop keeps are resized; they equal those of resizing the whole photo and
+cropping afterwards, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PILImage
+
+from tag2mask.recipe import DataConfig
+from tag2mask.types import IGNORE, Image, Mask, Sample
+
+
+class Augmented(NamedTuple):
+    """A square training crop."""
+
+    image: Image
+    """(S, S, 3) uint8 RGB; black where there is no photo."""
+    mask: Mask | None
+    """(S, S); IGNORE where there is no photo."""
+    valid: npt.NDArray[np.bool_]
+    """(S, S); True on photo pixels (a box)."""
+
+
+class _Span(NamedTuple):
+    """Crop along one axis: resized photo pixels [start, stop) land from crop pixel `offset` on."""
+
+    size: int
+    """Length of the resized photo."""
+    start: int
+    stop: int
+    offset: int
+
+
+def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Augmented:
+    """Scale, mirror and crop one sample at random.
+
+    Every call draws six numbers, whatever the sizes: scale, mirror, padding offset (y, x), window
+    (y, x).
+
+    Args:
+        sample: Photo of any size, with or without a mask.
+        config: Crop side, scale range and share of mirrored photos.
+        rng: Source of chance; the same state gives the same crop.
+
+    Source:
+        AFA's training pipeline, methods specification 2.10: scale U(min, max) to int(s w) x
+        int(s h), bilinear (masks nearest); mirror; paste at a random offset into a zero canvas
+        max(S, h) x max(S, w); random window.
+        Departs: a side never shrinks below 1 pixel.
+    """
+    scale_u, flip_u, *place_u = rng.random(6)
+    scale = config.scale_min + (config.scale_max - config.scale_min) * scale_u
+    side = config.crop_px
+    height, width = sample.image.shape[:2]
+    rows = _place(max(1, int(scale * height)), side, place_u[0], place_u[2])
+    columns = _place(max(1, int(scale * width)), side, place_u[1], place_u[3])
+    mirrored = bool(flip_u < config.flip)
+    source_columns = _mirror(columns) if mirrored else columns
+
+    image = np.zeros((side, side, 3), dtype=np.uint8)
+    valid = np.zeros((side, side), dtype=np.bool_)
+    box = (
+        slice(rows.offset, rows.offset + rows.stop - rows.start),
+        slice(columns.offset, columns.offset + columns.stop - columns.start),
+    )
+    image[box] = _oriented(_bilinear_window(sample.image, rows, source_columns), mirrored)
+    valid[box] = True
+    if sample.mask is None:
+        return Augmented(image, None, valid)
+    mask = np.full((side, side), IGNORE, dtype=np.uint8)
+    mask[box] = _oriented(_nearest_window(sample.mask, rows, source_columns), mirrored)
+    return Augmented(image, mask, valid)
+
+
+def _place(size: int, side: int, pad_u: float, window_u: float) -> _Span:
+    """Choose offset and window on one axis from two numbers in [0, 1); only one has any room."""
+    if size <= side:
+        return _Span(size, 0, size, int(pad_u * (side - size + 1)))
+    start = int(window_u * (size - side + 1))
+    return _Span(size, start, start + side, 0)
+
+
+def _mirror(span: _Span) -> _Span:
+    """The window whose mirror image is the window `span` of the mirrored photo."""
+    return span._replace(start=span.size - span.stop, stop=span.size - span.start)
+
+
+def _oriented(window: npt.NDArray[np.uint8], mirrored: bool) -> npt.NDArray[np.uint8]:
+    return window[:, ::-1] if mirrored else window
+
+
+def _bilinear_window(image: Image, rows: _Span, columns: _Span) -> Image:
+    """Return window (rows, columns) of `image` resized bilinearly to rows.size x columns.size.
+
+    Pillow resizes along x, rounds to bytes, then along y. Doing the two passes apart lets the first
+    skip the rows and the second the columns that nobody needs. (Its `box` argument would skip more,
+    but rounds the box to single precision: 3 % of the values then differ.)
+    """
+    height = image.shape[0]
+    step = height / rows.size
+    reach = max(1.0, step)  # half width of Pillow's triangle filter, in photo pixels
+    top = max(0, math.floor((rows.start + 0.5) * step - reach) - 1)
+    bottom = min(height, math.ceil((rows.stop - 0.5) * step + reach) + 1)
+    strip = PILImage.fromarray(image[top:bottom])
+    strip = strip.resize((columns.size, bottom - top), PILImage.Resampling.BILINEAR)
+    narrow = PILImage.new("RGB", (columns.stop - columns.start, height))
+    narrow.paste(strip.crop((columns.start, 0, columns.stop, bottom - top)), (0, top))
+    tall = narrow.resize((narrow.width, rows.size), PILImage.Resampling.BILINEAR)
+    return np.asarray(tall.crop((0, rows.start, tall.width, rows.stop)))
+
+
+def _nearest_window(mask: Mask, rows: _Span, columns: _Span) -> Mask:
+    """Return window (rows, columns) of `mask` resized (nearest) to rows.size x columns.size."""
+    whole = PILImage.fromarray(mask).resize((columns.size, rows.size), PILImage.Resampling.NEAREST)
+    return np.asarray(whole.crop((columns.start, rows.start, columns.stop, rows.stop)))

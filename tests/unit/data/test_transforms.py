@@ -1,0 +1,123 @@
+"""Augmentation against the specification taken literally: whole photo, whole canvas, then a window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from tag2mask.data.transforms import Augmented, augment
+from tag2mask.recipe import DataConfig
+from tag2mask.types import IGNORE, Sample
+
+TAGS = np.array([1, 0], dtype=np.uint8)
+
+
+def config(**changes: float) -> DataConfig:
+    return DataConfig.model_validate({"name": "folder", "crop_px": 64, **changes})
+
+
+def noise(height: int, width: int, *, seed: int = 0) -> Sample:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    mask = rng.integers(0, 3, (height, width), dtype=np.uint8)
+    return Sample("noise", image, TAGS, mask)
+
+
+def literal(sample: Sample, settings: DataConfig, rng: np.random.Generator) -> Augmented:
+    """Methods specification 2.10, step by step, without any short cut."""
+    assert sample.mask is not None
+    scale_u, flip_u, pad_y, pad_x, window_y, window_x = rng.random(6)
+    scale = settings.scale_min + (settings.scale_max - settings.scale_min) * scale_u
+    height, width = sample.mask.shape
+    size = (max(1, int(scale * width)), max(1, int(scale * height)))
+    image = np.asarray(PILImage.fromarray(sample.image).resize(size, PILImage.Resampling.BILINEAR))
+    mask = np.asarray(PILImage.fromarray(sample.mask).resize(size, PILImage.Resampling.NEAREST))
+    if flip_u < settings.flip:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    side, (width, height) = settings.crop_px, size
+    tall, wide = max(side, height), max(side, width)
+    top, left = int(pad_y * (tall - height + 1)), int(pad_x * (wide - width + 1))
+    canvas = np.zeros((tall, wide, 3), np.uint8)
+    truth = np.full((tall, wide), IGNORE, np.uint8)
+    real = np.zeros((tall, wide), bool)
+    inside = (slice(top, top + height), slice(left, left + width))
+    canvas[inside], truth[inside], real[inside] = image, mask, True
+    y, x = int(window_y * (tall - side + 1)), int(window_x * (wide - side + 1))
+    window = (slice(y, y + side), slice(x, x + side))
+    return Augmented(canvas[window], truth[window], real[window])
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(90, 130), (130, 90), (40, 200), (200, 40), (64, 64), (20, 21), (1, 1)]
+)
+def test_crop_equals_the_specification_taken_literally(height: int, width: int) -> None:
+    sample, settings = noise(height, width), config()
+    for seed in range(25):
+        found = augment(sample, settings, np.random.default_rng(seed))
+        expected = literal(sample, settings, np.random.default_rng(seed))
+        for got, want in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_strong_shrinking_equals_the_specification_taken_literally() -> None:
+    sample, settings = noise(300, 500), config(scale_min=0.05, scale_max=0.3)
+    for seed in range(25):
+        found = augment(sample, settings, np.random.default_rng(seed))
+        expected = literal(sample, settings, np.random.default_rng(seed))
+        np.testing.assert_array_equal(found.image, expected.image)
+
+
+def test_padding_is_black_ignored_and_not_valid() -> None:
+    sample = Sample("white", np.full((10, 20, 3), 255, np.uint8), TAGS, np.ones((10, 20), np.uint8))
+    crop = augment(sample, config(scale_min=1, scale_max=1), np.random.default_rng(3))
+    assert crop.mask is not None
+    assert crop.valid.sum() == 10 * 20
+    assert (crop.image[crop.valid] == 255).all()
+    assert (crop.image[~crop.valid] == 0).all()
+    assert (crop.mask[~crop.valid] == IGNORE).all()
+    rows, columns = np.nonzero(crop.valid)
+    assert (np.ptp(rows), np.ptp(columns)) == (9, 19)  # one box
+
+
+def test_same_state_gives_same_crop_and_another_state_another() -> None:
+    sample = noise(100, 150)
+    first, again, other = (
+        augment(sample, config(), np.random.default_rng(seed)).image for seed in (7, 7, 8)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_every_call_draws_the_same_number_of_random_numbers() -> None:
+    states = []
+    for size in ((10, 20), (300, 400)):
+        rng = np.random.default_rng(5)
+        augment(noise(*size), config(), rng)
+        states.append(rng.random())
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize(("flip", "column"), [(0.0, 0), (1.0, 63)])
+def test_flip_share_is_obeyed(flip: float, column: int) -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 0] = 255
+    settings = config(scale_min=1, scale_max=1, flip=flip)
+    for seed in range(5):
+        crop = augment(Sample("edge", image, TAGS), settings, np.random.default_rng(seed))
+        assert (crop.image[:, column] == 255).all()
+
+
+def test_without_mask_none_is_made() -> None:
+    sample = Sample("plain", np.zeros((64, 64, 3), np.uint8), TAGS)
+    assert augment(sample, config(), np.random.default_rng(0)).mask is None
+
+
+def test_sample_is_not_changed() -> None:
+    sample = noise(70, 90)
+    image, mask = sample.image.copy(), sample.mask
+    assert mask is not None
+    mask = mask.copy()
+    augment(sample, config(flip=1.0), np.random.default_rng(0))
+    np.testing.assert_array_equal(sample.image, image)
+    np.testing.assert_array_equal(sample.mask, mask)
