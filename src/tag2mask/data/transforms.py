@@ -16,6 +16,8 @@ from PIL import Image as PILImage
 from tag2mask.recipe import DataConfig
 from tag2mask.types import IGNORE, Image, Mask, Sample
 
+_BILINEAR = PILImage.Resampling.BILINEAR
+
 
 class Augmented(NamedTuple):
     """A square training crop."""
@@ -99,20 +101,22 @@ def _oriented(window: npt.NDArray[np.uint8], mirrored: bool) -> npt.NDArray[np.u
 def _bilinear_window(image: Image, rows: _Span, columns: _Span) -> Image:
     """Return window (rows, columns) of `image` resized bilinearly to rows.size x columns.size.
 
-    Pillow resizes along x, rounds to bytes, then along y. Doing the two passes apart lets the first
+    Pillow enlarges along x, rounds to bytes, then along y. Doing the two passes apart lets the first
     skip the rows and the second the columns that nobody needs. (Its `box` argument would skip more,
-    but rounds the box to single precision: 3 % of the values then differ.)
+    but rounds the box to single precision: 3 % of the values then differ.) When it shrinks, the order
+    of the passes depends on the shape and there is little to skip: the whole photo is resized.
     """
-    height = image.shape[0]
+    height, width = image.shape[:2]
+    if rows.size < height or columns.size < width:
+        whole = PILImage.fromarray(image).resize((columns.size, rows.size), _BILINEAR)
+        return np.asarray(whole.crop((columns.start, rows.start, columns.stop, rows.stop)))
     step = height / rows.size
-    reach = max(1.0, step)  # half width of Pillow's triangle filter, in photo pixels
-    top = max(0, math.floor((rows.start + 0.5) * step - reach) - 1)
-    bottom = min(height, math.ceil((rows.stop - 0.5) * step + reach) + 1)
-    strip = PILImage.fromarray(image[top:bottom])
-    strip = strip.resize((columns.size, bottom - top), PILImage.Resampling.BILINEAR)
+    top = max(0, math.floor((rows.start + 0.5) * step) - 2)  # two rows feed each output row
+    bottom = min(height, math.ceil((rows.stop - 0.5) * step) + 2)
+    strip = PILImage.fromarray(image[top:bottom]).resize((columns.size, bottom - top), _BILINEAR)
     narrow = PILImage.new("RGB", (columns.stop - columns.start, height))
     narrow.paste(strip.crop((columns.start, 0, columns.stop, bottom - top)), (0, top))
-    tall = narrow.resize((narrow.width, rows.size), PILImage.Resampling.BILINEAR)
+    tall = narrow.resize((narrow.width, rows.size), _BILINEAR)
     return np.asarray(tall.crop((0, rows.start, tall.width, rows.stop)))
 
 

@@ -1,4 +1,4 @@
-"""Augmentation against the specification taken literally: whole photo, whole canvas, then a window."""
+"""Augmentation against the specification taken literally: whole photo, canvas, then a window."""
 
 from __future__ import annotations
 
