@@ -1,0 +1,75 @@
+"""PAR by explicit loops in float64, written from the formula; slow, for small images only."""
+
+import math
+
+import numpy as np
+
+
+def clamp(value, size):
+    return min(max(value, 0), size - 1)
+
+
+def offsets(dilations):
+    found = []
+    for d in dilations:
+        for dy in (-d, 0, d):
+            for dx in (-d, 0, d):
+                if (dy, dx) != (0, 0):
+                    found.append((dy, dx))
+    return found
+
+
+def unbiased_std(values):
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+
+def softmax(logits):
+    peak = max(logits)
+    weights = [math.exp(v - peak) for v in logits]
+    return [w / sum(weights) for w in weights]
+
+
+def position_softmax(dilations, w2):
+    distances = [math.hypot(dy, dx) for dy, dx in offsets(dilations)]
+    spread = unbiased_std(distances)
+    return softmax([-((p / (w2 * spread)) ** 2) for p in distances])
+
+
+def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, position=True):
+    """(3, H, W) image in [0, 1] -> (K, H, W)."""
+    _, height, width = image.shape
+    taps = offsets(dilations)
+    near = position_softmax(dilations, w2)
+    result = np.zeros((len(taps), height, width))
+    for y in range(height):
+        for x in range(width):
+            logits = [0.0] * len(taps)
+            for channel in range(3):
+                colours = [
+                    float(image[channel, clamp(y + dy, height), clamp(x + dx, width)])
+                    for dy, dx in taps
+                ]
+                spread = unbiased_std(colours) + 1e-8
+                for j, colour in enumerate(colours):
+                    step = abs(float(image[channel, y, x]) - colour) / (w1 * spread)
+                    logits[j] -= step**2 / 3
+            for j, weight in enumerate(softmax(logits)):
+                result[j, y, x] = weight + (w3 * near[j] if position else 0.0)
+    return result
+
+
+def iterate(maps, weights, dilations, iterations):
+    """(M, H, W) maps -> the same shape, not renormalised."""
+    taps = offsets(dilations)
+    num, height, width = maps.shape
+    for _ in range(iterations):
+        moved = np.zeros_like(maps, dtype=np.float64)
+        for m in range(num):
+            for y in range(height):
+                for x in range(width):
+                    for j, (dy, dx) in enumerate(taps):
+                        source = maps[m, clamp(y + dy, height), clamp(x + dx, width)]
+                        moved[m, y, x] += weights[j, y, x] * source
+        maps = moved
+    return maps
