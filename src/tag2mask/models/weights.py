@@ -1,0 +1,208 @@
+"""Pretrained weights: found on disk or on the hub, renamed, checked against the network, loaded.
+
+safetensors or, for files older than it, torch archives read with `weights_only` (no code is run).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import safetensors.torch
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from tag2mask.errors import WeightsError
+
+FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""What a folder or a hub repository may call its weights, best first."""
+UNKNOWN_LICENCE = "unknown: see the source of the weights"
+_LICENCES = (
+    (re.compile(r"(?:segformer\W)?mit[-_]b[0-5]\b"), "NVIDIA Source Code License, non-commercial"),
+    (re.compile(r"mobilenet_v1_[\d.]+_\d+\b"), "Apache-2.0"),
+)
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_MOST_NAMED = 3
+
+
+def licence(source: str) -> str:
+    """Say under which licence weights stand, by the release name that a path or hub id ends in."""
+    name = Path(source).name.lower()
+    return next((text for pattern, text in _LICENCES if pattern.match(name)), UNKNOWN_LICENCE)
+
+
+def _download(source: str, file_name: str) -> Path | None:
+    """Fetch one file of a hub repository through the hub's cache; None if the repository has no such file."""
+    try:
+        return Path(huggingface_hub.hf_hub_download(source, file_name))
+    except EntryNotFoundError:
+        return None
+    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{source}: no such local path, and downloading '{file_name}' from the hub failed ({reason})"
+        ) from error
+
+
+def locate(source: str, *file_names: str) -> Path | None:
+    """Find the first of `file_names` in a local folder or hub repository; a local file is itself.
+
+    Raises:
+        WeightsError: If the source is no local path and cannot be fetched from the hub either.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        return next((path / name for name in file_names if (path / name).is_file()), None)
+    if not _HUB_ID.fullmatch(source):
+        raise WeightsError(
+            f"{source}: no such file or folder; give a path or a hub id (owner/name)"
+        )
+    return next((found for name in file_names if (found := _download(source, name))), None)
+
+
+def read_tensors(source: str) -> dict[str, Tensor]:
+    """Read all tensors of a weights file, a folder that holds one, or a hub repository.
+
+    Raises:
+        WeightsError: If there is none or it cannot be read.
+    """
+    path = locate(source, *FILE_NAMES)
+    if path is None:
+        raise WeightsError(f"{source}: holds no weights ({' or '.join(FILE_NAMES)})")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(f"{path}: is no readable weights file ({reason})") from error
+    return _state_dict(content, path)
+
+
+def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """Unwrap what torch archives hold: names to tensors, perhaps under the key `state_dict`."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds no named tensors but a {type(content).__name__}")
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def read_config(source: str) -> dict[str, Any]:
+    """Read the `config.json` that stands beside the weights; empty if there is none.
+
+    Raises:
+        WeightsError: If it is no JSON mapping.
+    """
+    path = locate(source, "config.json")
+    if path is not None and path.name != "config.json":
+        path = path.with_name("config.json")
+    if path is None or not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: is no readable JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds no mapping")
+    return content
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> frozenset[str]:
+    """Load tensors into a network, names and shapes agreeing one to one.
+
+    Args:
+        module: Its persistent state must be named exactly as in `tensors`.
+        tensors: Full state; `num_batches_tracked` counters may be missing.
+        source: Where the tensors come from, for the message.
+
+    Returns:
+        Names of the parameters (buffers left out) that were filled.
+
+    Raises:
+        WeightsError: If names or shapes differ; names up to three tensors with both shapes.
+    """
+    wanted = module.state_dict()
+    names = sorted(wanted.keys() | tensors.keys())
+    differing = [
+        f"{name} {_shape(tensors.get(name))} in the file, {_shape(wanted.get(name))} in the network"
+        for name in names
+        if _shape(tensors.get(name)) != _shape(wanted.get(name))
+        and not name.endswith("num_batches_tracked")
+    ]
+    if differing:
+        more = f" and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else ""
+        raise WeightsError(
+            f"{source}: weights of another architecture: {'; '.join(differing[:_MOST_NAMED])}{more}"
+        )
+    module.load_state_dict(dict(tensors), strict=False)
+    return frozenset(name for name, _ in module.named_parameters() if name in tensors)
+
+
+def _shape(tensor: Tensor | None) -> str:
+    """(64, 3, 7, 7) as text, `missing` for None."""
+    return "missing" if tensor is None else str(tuple(tensor.shape))
+
+
+_MIT_RENAMES = (
+    (re.compile(r"^patch_embeddings\.(\d)\."), "patch_embed{}."),
+    (re.compile(r"^layer_norm\.(\d)\."), "norm{}."),
+    (re.compile(r"^block\.(\d)\."), "block{}."),
+)
+_MIT_PARTS = (
+    ("attention.self.query", "attn.q"),
+    ("attention.self.layer_norm", "attn.norm"),
+    ("attention.self.sr", "attn.sr"),
+    ("attention.output.dense", "attn.proj"),
+    ("mlp.dense1", "mlp.fc1"),
+    ("mlp.dense2", "mlp.fc2"),
+    ("layer_norm_1", "norm1"),
+    ("layer_norm_2", "norm2"),
+)
+
+
+def official_mit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give MiT weights their official names, whichever of the two public layouts they come in; drop the head.
+
+    Source:
+        methods specification 1, "Hugging Face mapping": zero-based stages become one-based; key and value
+        rows are stacked into `kv`, key first.
+    """
+    prefix = "segformer.encoder."
+    encoder = {name.removeprefix(prefix).removeprefix("encoder."): t for name, t in tensors.items()}
+    official: dict[str, Tensor] = {}
+    for name, tensor in encoder.items():
+        if name.startswith(("head.", "classifier.", "decode_head.")):
+            continue
+        if ".attention.self.value." in name:
+            continue
+        if ".attention.self.key." in name:
+            value = encoder.get(name.replace(".self.key.", ".self.value."))
+            joined = tensor if value is None else torch.cat([tensor, value])
+            official[_official_mit_name(name.replace("attention.self.key", "attn.kv"))] = joined
+        else:
+            official[_official_mit_name(name)] = tensor
+    return official
+
+
+def _official_mit_name(name: str) -> str:
+    """Rename one encoder tensor; official names stay as they are."""
+    for pattern, official in _MIT_RENAMES:
+        found = pattern.match(name)
+        if found:
+            name = official.format(int(found[1]) + 1) + name[found.end() :]
+            if not official.startswith("block"):
+                return name.replace("layer_norm", "norm")
+            break
+    for part, official in _MIT_PARTS:
+        name = name.replace(part, official)
+    return name
