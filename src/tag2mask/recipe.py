@@ -60,6 +60,8 @@ class DataConfig(Config):
     """Largest random enlargement factor in training."""
     flip: Fraction = 0.5
     """Share of training photos that are mirrored."""
+    strict: bool = False
+    """Refuse a data set with unreadable photos; otherwise they are skipped and counted."""
 
 
 class BackboneConfig(Config):
