@@ -1,0 +1,196 @@
+"""Weights with the recipe inside, and full training state for resume; safetensors and JSON, never pickle.
+
+Every file is written under a temporary name in its own folder, flushed to the disk and renamed, so that a
+full disk, a missing permission or a killed process leaves the previous file whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tag2mask.errors import RunError, WeightsError
+from tag2mask.recipe import Recipe, parse_recipe
+
+TEMPORARY_SUFFIX = ".part"
+"""Ending of files that are not whole yet; a killed process may leave one, and the next write replaces it."""
+MAX_NAMED_TENSORS = 3
+"""Tensors that a message about unfitting weights names."""
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result: this package and torch."""
+    return {"tag2mask": version("tag2mask"), "torch": torch.__version__}
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], recipe: Recipe) -> None:
+    """Write a network's parameters and buffers with the resolved recipe and versions as metadata.
+
+    Args:
+        path: Target, ends in `.safetensors`; its folder is made if it is missing.
+        state: As `Module.state_dict()` returns it, on any device.
+        recipe: What `build_method` needs to build the network again.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed; an older file at `path` stays whole.
+    """
+    metadata = {"format": "pt", "recipe": recipe.to_yaml(), **versions()}
+    _save_tensors(path, state, metadata)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
+    """Read what `save_weights` wrote, tensors on the CPU.
+
+    Raises:
+        WeightsError: If the file is missing, is no safetensors file or carries no recipe.
+    """
+    try:
+        tensors, metadata = _read_tensors(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: weights cannot be read ({_reason(error)})") from error
+    if "recipe" not in metadata:
+        raise WeightsError(
+            f"{path}: carries no recipe, so it is no weights file of tag2mask; "
+            "give pretrained networks as backbone.weights"
+        )
+    return tensors, parse_recipe(yaml.safe_load(metadata["recipe"]), str(path))
+
+
+def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    """Refuse tensors that do not fit a network.
+
+    Args:
+        expected: The network's own `state_dict()`.
+        found: The tensors about to be loaded into it.
+        where: File or hub id, for the message.
+
+    Raises:
+        WeightsError: One line that names up to three tensors that differ, with both shapes.
+    """
+    faults = [
+        f"{name} is {_shape(expected.get(name))} in the network and {_shape(found.get(name))} in the weights"
+        for name in sorted(expected.keys() | found.keys())
+        if _shape(expected.get(name)) != _shape(found.get(name))
+    ]
+    if faults:
+        named = "; ".join(faults[:MAX_NAMED_TENSORS])
+        more = len(faults) - MAX_NAMED_TENSORS
+        rest = f"; and {more} more" if more > 0 else ""
+        raise WeightsError(f"{where}: weights of another architecture: {named}{rest}")
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    """Write training state: tensors by name, and whatever else resume needs as JSON.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed; an older file at `path` stays whole.
+    """
+    _save_tensors(path, tensors, {"format": "pt", "record": json.dumps(record)})
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_state` wrote: tensors on the CPU, and the JSON record.
+
+    Raises:
+        RunError: If the file is unreadable; it is renamed only when whole, so the disk or a person damaged it.
+    """
+    try:
+        tensors, metadata = _read_tensors(path)
+        record: dict[str, Any] = json.loads(metadata["record"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(
+            f"{path}: training state cannot be read ({_reason(error)}); start a new run folder"
+        ) from error
+    return tensors, record
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it to `path`.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed; the temporary file is removed.
+    """
+    temporary = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except (OSError, SafetensorError) as error:
+        _remove(temporary)
+        raise RunError(
+            f"{path}: cannot be saved ({_reason(error)}); any earlier version of it is still whole. "
+            "Free space or choose another folder"
+        ) from error
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors in one safetensors file; tied tensors are written once per name."""
+    seen: set[int] = set()
+    flat: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        storage = value.untyped_storage().data_ptr()
+        # safetensors refuses two names on one memory.
+        flat[name] = value.clone() if storage in seen else value
+        seen.add(storage)
+    write_whole(path, lambda temporary: save_file(flat, temporary, dict(metadata)))
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors and the metadata of one safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        # Clones: the tensors must not be views of a mapped file that the next save replaces.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 not a dict
+        return tensors, file.metadata() or {}
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file if that is possible; a second fault must not hide the first."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _shape(tensor: Tensor | None) -> str:
+    """Shape for a message; `missing` where there is no tensor."""
+    return "missing" if tensor is None else str(tuple(tensor.shape))
+
+
+def _reason(error: Exception) -> str:
+    """Short cause without the library's preamble."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]

@@ -1,0 +1,71 @@
+"""Random number generators: one seed for all, and their state as JSON for resume."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_all(seed: int, rank: int = 0) -> None:
+    """Seed Python, NumPy and torch (all devices) from a run's seed and a process's rank.
+
+    Deterministic algorithms are not forced: they cost speed, and on the CPU the same seed gives the same
+    result without them.
+
+    Args:
+        seed: The run's seed.
+        rank: Process of the run; each gets numbers of its own (dropout must differ between processes).
+    """
+    python, numpy_, torch_ = (
+        int(word) for word in np.random.SeedSequence([seed, rank]).generate_state(3)
+    )
+    random.seed(python)
+    np.random.seed(numpy_)  # noqa: NPY002 third parties draw from the global generator
+    torch.manual_seed(torch_)
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of every generator of this process as JSON values."""
+    kind, key, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 see seed_all
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, [int(word) for word in key], position, has_gauss, gauss],
+        "torch": _to_hex(torch.get_rng_state()),
+        "cuda": _to_hex(torch.cuda.get_rng_state()) if torch.cuda.is_available() else None,
+    }
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put every generator of this process into a state that `rng_state` returned, also after JSON."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, key, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(key, dtype=np.uint32), *rest))  # noqa: NPY002 see seed_all
+    torch.set_rng_state(_from_hex(state["torch"]))
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_from_hex(state["cuda"]))
+
+
+@contextmanager
+def rng_kept() -> Iterator[None]:
+    """Leave the generators as they were found, whatever the body draws (evaluation must not change training)."""
+    before = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(before)
+
+
+def _to_hex(state: torch.Tensor) -> str:
+    """Bytes of a generator state as text."""
+    return bytes(state.numpy()).hex()
+
+
+def _from_hex(text: str) -> torch.Tensor:
+    """The reverse of `_to_hex`."""
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
