@@ -31,6 +31,8 @@ class Source(ABC):
     """(len, F) in {0, 1}, read without decoding a photo; a row of zeros is a negative."""
     has_masks: bool
     """Whether every sample comes with a mask."""
+    reads_masks: bool = True
+    """Whether `self[i]` decodes the mask; the loader turns it off on a copy when nobody asked for masks."""
     skipped: tuple[str, ...] = ()
     """Names of photos left out because they cannot be read."""
 

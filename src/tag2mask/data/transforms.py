@@ -101,10 +101,10 @@ def _oriented(window: npt.NDArray[np.uint8], mirrored: bool) -> npt.NDArray[np.u
 def _bilinear_window(image: Image, rows: _Span, columns: _Span) -> Image:
     """Return window (rows, columns) of `image` resized bilinearly to rows.size x columns.size.
 
-    Pillow enlarges along x, rounds to bytes, then along y. Doing the two passes apart lets the first
-    skip the rows and the second the columns that nobody needs. (Its `box` argument would skip more,
-    but rounds the box to single precision: 3 % of the values then differ.) When it shrinks, the order
-    of the passes depends on the shape and there is little to skip: the whole photo is resized.
+    Pillow enlarges along x, rounds to bytes, then along y. Doing the two passes apart lets the
+    first skip the rows and the second the columns that nobody needs. (Its `box` argument would skip
+    more, but rounds the box to single precision: 3 % of the values then differ.) When it shrinks,
+    the order of the passes depends on the shape and little can be skipped: all is resized.
     """
     height, width = image.shape[:2]
     if rows.size < height or columns.size < width:

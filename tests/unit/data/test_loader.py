@@ -1,0 +1,221 @@
+"""The loader's promise: batch k is the same whatever the workers, ranks take disjoint shares."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tag2mask.data.base import Source
+from tag2mask.data.loader import Batches, batches
+from tag2mask.errors import DataError, RunError
+from tag2mask.recipe import DataConfig
+from tag2mask.types import Batch, Sample
+
+CONFIG = DataConfig(name="numbered", crop_px=32)
+STRICT = DataConfig(name="numbered", crop_px=32, strict=True)
+
+
+class Numbered(Source):
+    """Photo i is flat grey of brightness i + 1, its mask is all i, its tags are the bits of i."""
+
+    Config = DataConfig
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        self.class_names = ("one", "two", "four", "eight")
+        count = int(split)
+        self.names = tuple(f"photo{i}" for i in range(count))
+        self.tags = np.array(
+            [[(i >> bit) & 1 for bit in range(4)] for i in range(count)], np.uint8
+        ).reshape(count, 4)
+        self.has_masks = True
+        self.broken: frozenset[int] = frozenset()
+        self.fatal: int | None = None
+
+    def __getitem__(self, index: int) -> Sample:
+        if index in self.broken:
+            raise DataError(f"photo{index}.jpg: is no image")
+        if index == self.fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        image = np.full((40, 50, 3), index + 1, np.uint8)
+        mask = np.full((40, 50), index, np.uint8) if self.reads_masks else None
+        return Sample(self.names[index], image, self.tags[index], mask)
+
+
+def source(count: int = 10) -> Numbered:
+    return Numbered(CONFIG, str(count))
+
+
+def take(iterator: Batches, count: int) -> list[Batch]:
+    taken = list(itertools.islice(iterator, count))
+    iterator.close()
+    return taken
+
+
+def names(taken: list[Batch]) -> list[str]:
+    return [name for batch in taken for name in batch.name]
+
+
+def assert_same(first: list[Batch], second: list[Batch]) -> None:
+    assert names(first) == names(second)
+    for one, two in zip(first, second, strict=True):
+        for field in ("image", "tags", "valid"):
+            torch.testing.assert_close(getattr(one, field), getattr(two, field), rtol=0, atol=0)
+
+
+def test_fields_have_the_promised_types_and_belong_together() -> None:
+    (batch,) = take(batches(source(), CONFIG, batch=3, seed=1, workers=0, masks=True), 1)
+    assert batch.image.shape == (3, 3, 32, 32)
+    assert batch.image.dtype == torch.uint8
+    assert batch.image.is_contiguous()
+    assert batch.tags.dtype == torch.float32
+    assert batch.valid.dtype == torch.bool
+    assert batch.mask is not None
+    assert batch.mask.dtype == torch.int64
+    most = 0
+    for row, name in enumerate(batch.name):
+        number = int(name.removeprefix("photo"))
+        bits = [(number >> bit) & 1 for bit in range(4)]
+        most = max(most, sum(bits))
+        assert batch.tags[row].tolist() == bits
+        valid = batch.valid[row]
+        assert valid.any()
+        assert (batch.image[row][:, valid] == number + 1).all()
+        assert (batch.image[row][:, ~valid] == 0).all()
+        assert (batch.mask[row][valid] == number).all()
+        assert (batch.mask[row][~valid] == 255).all()
+    assert batch.most_tags == most
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_do_not_change_the_batches(workers: int) -> None:
+    alone = take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 7)
+    helped = take(batches(source(), CONFIG, batch=4, seed=3, workers=workers), 7)
+    assert_same(alone, helped)
+
+
+def test_start_resumes_exactly() -> None:
+    whole = take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 8)
+    rest = take(batches(source(), CONFIG, batch=4, seed=3, workers=2, start=5), 3)
+    assert_same(whole[5:], rest)
+
+
+def test_every_epoch_shows_every_photo_once_and_in_another_order() -> None:
+    # 10 photos in batches of 4: epochs end inside batches 2 and 7, two epochs are 5 batches.
+    shown = names(take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 5))
+    first, second = shown[:10], shown[10:]
+    assert sorted(first) == sorted(second) == sorted(source().names)
+    assert first != second
+
+
+def test_another_seed_gives_another_order() -> None:
+    orders = {
+        tuple(names(take(batches(source(), CONFIG, batch=5, seed=seed, workers=0), 2)))
+        for seed in range(4)
+    }
+    assert len(orders) == 4
+
+
+def test_a_photo_is_cropped_differently_in_each_epoch() -> None:
+    padded = DataConfig(name="numbered", crop_px=128)
+    first, second = take(batches(source(1), padded, batch=1, seed=3, workers=0), 2)
+    assert (first.valid != second.valid).any()
+
+
+def test_ranks_together_load_what_one_process_loads() -> None:
+    alone = take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 5)
+    shares = [
+        take(batches(source(), CONFIG, batch=2, seed=3, workers=0, rank=rank, world=2), 5)
+        for rank in range(2)
+    ]
+    for whole, left, right in zip(alone, *shares, strict=True):
+        assert list(whole.name) == [*left.name, *right.name]
+        torch.testing.assert_close(whole.image, torch.cat([left.image, right.image]))
+
+
+def test_masks_are_not_decoded_unless_asked_for() -> None:
+    class NoMask(Numbered):
+        def __getitem__(self, index: int) -> Sample:
+            assert not self.reads_masks
+            return super().__getitem__(index)
+
+    original = NoMask(CONFIG, "5")
+    (batch,) = take(batches(original, CONFIG, batch=2, seed=0, workers=0), 1)
+    assert batch.mask is None
+    assert original.reads_masks  # the caller's source is as before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_photo_is_replaced_by_the_next_and_counted(workers: int) -> None:
+    broken = source(6)
+    broken.broken = frozenset({2, 3})
+    good = take(batches(source(6), CONFIG, batch=3, seed=3, workers=0), 2)
+    iterator = batches(broken, CONFIG, batch=3, seed=3, workers=workers)
+    mended = list(itertools.islice(iterator, 2))
+    iterator.close()
+    stand_in = {"photo2": "photo4", "photo3": "photo4"}
+    assert names(mended) == [stand_in.get(name, name) for name in names(good)]
+    assert iterator.skipped == {
+        "photo2": "photo2.jpg: is no image",
+        "photo3": "photo3.jpg: is no image",
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_photo_is_refused_when_strict(workers: int) -> None:
+    broken = source(4)
+    broken.broken = frozenset({2})
+    with pytest.raises(DataError, match=r"^photo2\.jpg: is no image$"):
+        take(batches(broken, STRICT, batch=4, seed=3, workers=workers), 1)
+
+
+def test_no_readable_photo_at_all_is_one_clear_line() -> None:
+    broken = source(3)
+    broken.broken = frozenset(range(3))
+    with pytest.raises(DataError, match=r"^none of the 3 photos can be read, .*no image$"):
+        take(batches(broken, CONFIG, batch=2, seed=3, workers=1), 1)
+
+
+def test_death_of_a_worker_is_one_clear_line_where_the_batch_is_asked_for() -> None:
+    doomed = source(8)
+    doomed.fatal = 5
+    iterator = batches(doomed, CONFIG, batch=8, seed=3, workers=1)
+    time.sleep(0.5)  # dies meanwhile; this line must not raise
+    with pytest.raises(RunError, match=r"^a loader process died .*--run\.workers") as caught:
+        next(iterator)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(StopIteration):
+        next(iterator)
+
+
+def test_a_fault_in_the_source_code_keeps_its_name() -> None:
+    class Faulty(Numbered):
+        def __getitem__(self, index: int) -> Sample:
+            raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        take(batches(Faulty(CONFIG, "3"), CONFIG, batch=2, seed=0, workers=1), 1)
+
+
+def test_empty_source_is_refused() -> None:
+    with pytest.raises(DataError, match="no photo"):
+        batches(source(0), CONFIG, batch=2, seed=0)
+
+
+def test_masks_that_do_not_exist_are_refused() -> None:
+    tagged = source()
+    tagged.has_masks = False
+    with pytest.raises(DataError, match="needs a mask"):
+        batches(tagged, CONFIG, batch=2, seed=0, masks=True)
+
+
+def test_loading_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    take(batches(source(), CONFIG, batch=2, seed=0, workers=1), 2)
+    torch.testing.assert_close(torch.get_rng_state(), before)
