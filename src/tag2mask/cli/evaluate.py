@@ -1,0 +1,44 @@
+"""Score masks against true masks: IoU per class and its mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tag2mask.cli.parsing import parse
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score masks against true masks: IoU per class and its mean."""
+
+    predictions: tyro.conf.Positional[Path]
+    """Folder of masks that `label` or `predict` wrote; its classes.json tells gate and settings."""
+    truth: tyro.conf.Positional[Path]
+    """Folder of true masks, or the root of a data set in VOC layout."""
+    json: Path | None = None
+    """Also write the scores to this file."""
+    split: str | None = None
+    """Score this list only: a name in ImageSets/Segmentation, or a text file, one name per line."""
+    limited: bool = False
+    """Score only the photos that have a prediction, in place of refusing a missing one."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print the table of scores and write them where asked."""
+    chosen = parse(Evaluate, arguments, "evaluate")
+
+    from rich.console import Console
+
+    from tag2mask.evaluation.evaluator import evaluate_folder, report_table, save_report
+
+    report = evaluate_folder(
+        chosen.predictions, chosen.truth, split=chosen.split, limited=chosen.limited
+    )
+    Console().print(report_table(report))
+    if chosen.json is not None:
+        save_report(report, chosen.json)
+        print(f"scores: {chosen.json}")

@@ -1,0 +1,63 @@
+"""Plain arguments of a command: a dataclass is the grammar, tyro reads it, faults become a line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+from tag2mask.errors import Tag2MaskError
+
+T = TypeVar("T")
+_FRAME = re.compile(r"[\u2500-\u257f]")
+
+
+def parse(grammar: type[T], arguments: Sequence[str], verb: str, *, more_help: str = "") -> T:
+    """Read a command's arguments into its dataclass; `--help` prints and ends the program.
+
+    Args:
+        grammar: Frozen dataclass whose attribute docstrings are the help texts.
+        arguments: What follows the verb.
+        verb: Shown in messages.
+        more_help: Text under the summary of `--help`.
+
+    Raises:
+        Tag2MaskError: If the arguments do not fit, with what is wrong on one line.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                grammar,
+                prog=f"tag2mask {verb}",
+                description="\n\n".join(filter(None, (grammar.__doc__, more_help))),
+                args=list(arguments),
+                use_underscores=True,
+                config=(tyro.conf.PositionalMetavarFromFieldName, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise Tag2MaskError(_one_line(complaint.getvalue(), verb)) from stop
+
+
+def _one_line(complaint: str, verb: str) -> str:
+    """Flatten tyro's framed message: the text without frame, title and pointer to the help."""
+    words: list[str] = []
+    for line in complaint.splitlines():
+        text = _FRAME.sub("", line).strip()
+        is_title = line.startswith("\u256d")
+        if text.startswith("For full helptext"):
+            break
+        if text and not is_title:
+            words.append(text)
+    text = (
+        " ".join(words)
+        .replace(" (required)", "")
+        .replace(f"Missing from tag2mask {verb}", "missing")
+    )
+    return f"{text} (see: tag2mask {verb} --help)"

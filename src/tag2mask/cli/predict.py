@@ -1,0 +1,54 @@
+"""Write masks of untagged photos; the classifier chooses their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from tag2mask.cli.overrides import split_overrides
+from tag2mask.cli.parsing import parse
+from tag2mask.cli.segmenting import (
+    load_segmenter,
+    predict_help,
+    refuse_other_sections,
+    tell_written,
+)
+from tag2mask.errors import Tag2MaskError
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Write masks of untagged photos; the classifier chooses their classes (gate `predicted`)."""
+
+    run: tyro.conf.Positional[str]
+    """Run folder that `train` or `demo` wrote, or a hub id."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Photos and folders of photos."""
+    out: Path
+    """Folder for masks, classes.json and scores; what is done there already is not done again."""
+    weights: Literal["best", "last"] = "best"
+    """Weights to use."""
+    strict: bool = False
+    """Stop at an unreadable photo in place of skipping it."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Segment every photo that has no mask yet."""
+    plain, overrides = split_overrides(arguments)
+    chosen = parse(Predict, plain, "predict", more_help=predict_help())
+    if not chosen.images:
+        raise Tag2MaskError("give at least one photo or folder (see: tag2mask predict --help)")
+    refuse_other_sections(overrides, "predict")
+
+    from tag2mask.prediction.writer import MaskWriter, predict_paths
+
+    segmenter = load_segmenter(chosen.run, chosen.weights, overrides)
+    writer = MaskWriter(
+        chosen.out, segmenter.class_names, "predicted", segmenter.settings("predicted")
+    )
+    written = predict_paths(segmenter, list(chosen.images), writer, strict=chosen.strict)
+    tell_written(written, chosen.out)

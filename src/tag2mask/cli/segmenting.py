@@ -1,0 +1,70 @@
+"""What `label` and `predict` share: a trained network with test-time settings from the shell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from tag2mask.cli.overrides import apply_overrides
+from tag2mask.errors import RecipeError
+from tag2mask.recipe import PredictConfig
+
+if TYPE_CHECKING:  # these import torch, which --help must not wait for
+    from tag2mask.prediction.segmenter import Segmenter
+    from tag2mask.prediction.writer import Written
+
+ALLOWED = ("predict", "refiner", "data")
+"""Sections that may be overridden after training."""
+
+
+def predict_help() -> str:
+    """Describe the test-time options for `--help`."""
+    lines = [
+        f"  --predict.{key}: {field.description}"
+        for key, field in PredictConfig.model_fields.items()
+    ]
+    return "\n".join(
+        ["Test-time settings come from the run; to change one, put its option last:", *lines]
+    )
+
+
+def refuse_other_sections(overrides: Mapping[str, Sequence[str]], verb: str) -> None:
+    """Raise a RecipeError for an override of what training has settled."""
+    for key in overrides:
+        if key.partition(".")[0] not in ALLOWED:
+            raise RecipeError(
+                f"--{key}: is settled when training; '{verb}' takes "
+                f"{', '.join(f'--{section}.KEY' for section in ALLOWED)}"
+            )
+
+
+def load_segmenter(
+    run: str, which: Literal["best", "last"], overrides: Mapping[str, Sequence[str]]
+) -> Segmenter:
+    """Load a run onto the fastest device at hand, with overridden test-time settings.
+
+    Raises:
+        RecipeError: If an override does not fit.
+        RunError: If the run is missing or holds no weights.
+    """
+    import torch
+
+    from tag2mask.prediction.segmenter import Segmenter
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    segmenter = Segmenter.load(run, which, device=device)
+    if not overrides:
+        return segmenter
+    raw = segmenter.recipe.model_dump(mode="json")
+    recipe = apply_overrides(raw, overrides, f"{run}/recipe.yaml")
+    return Segmenter(segmenter.method, recipe, device, origin=segmenter.origin)
+
+
+def tell_written(written: Written, out: object) -> None:
+    """Say what was written, what was there already, and which photos could not be read."""
+    for line in written.unreadable:
+        print(f"skipped: {line}", file=sys.stderr)
+    already = f", {written.already} were there already" if written.already else ""
+    skipped = f", {len(written.unreadable)} unreadable photos skipped" if written.unreadable else ""
+    print(f"{written.written} masks written to {out}{already}{skipped}")
