@@ -55,15 +55,16 @@ def list_photos(folder: Path) -> list[Path]:
                 found.append(Path(place, name))
     for path in found:
         if not path.name.isprintable() and _is_undecodable(path):
-            raise DataError(f"{ascii(str(path))}: the file name is not UTF-8; rename the file")
+            raise DataError(f"{str(path)!a}: the file name is not UTF-8; rename the file")
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def read_photo(path: Path) -> Image:
     """Decode a photo to upright RGB.
 
-    EXIF orientation is applied. Transparent parts are laid on white, as a browser shows them. 16-bit grey
-    is divided by 257, so that 65,535 becomes 255. Only the first frame of an animation is read.
+    EXIF orientation is applied. Transparent parts are laid on white, as a browser shows them.
+    16-bit grey is divided by 257, so that 65,535 becomes 255. Only the first frame of an animation
+    is read.
 
     Raises:
         DataError: If the file is missing, truncated, no image, or has float or 32-bit pixels.
@@ -77,6 +78,18 @@ def read_photo(path: Path) -> Image:
         raise DataError(f"{path}: cannot be read as an image ({_one_line(error)})") from error
 
 
+def photo_of(picture: PILImage.Image) -> Image:
+    """Turn an opened picture into an upright RGB photo, as `read_photo` does with a file.
+
+    Raises:
+        DataError: If the pixels cannot be decoded, or are float or 32-bit.
+    """
+    try:
+        return np.array(_to_rgb(_upright(picture)))  # a copy: torch wants writable memory
+    except _BROKEN as error:
+        raise DataError(f"the picture cannot be read ({_one_line(error)})") from error
+
+
 def read_mask(path: Path, num_foreground: int, size: tuple[int, int] | None = None) -> Mask:
     """Read a mask of class indices from a palette or grey image.
 
@@ -86,8 +99,8 @@ def read_mask(path: Path, num_foreground: int, size: tuple[int, int] | None = No
         size: (H, W) of the photo that the mask belongs to; None leaves the size unchecked.
 
     Raises:
-        DataError: If the file is missing or broken, holds colours in place of indices, a value outside
-            the classes, or has another size than its photo.
+        DataError: If the file is missing or broken, holds colours in place of indices, a value
+            outside the classes, or has another size than its photo.
     """
     try:
         with PILImage.open(path) as picture:
@@ -110,7 +123,8 @@ def read_mask(path: Path, num_foreground: int, size: tuple[int, int] | None = No
         )
     if size is not None and raw.shape != size:
         raise DataError(
-            f"{path}: the mask is {raw.shape[1]}x{raw.shape[0]} px, its photo {size[1]}x{size[0]} px"
+            f"{path}: the mask is {raw.shape[1]}x{raw.shape[0]} px, "
+            f"its photo {size[1]}x{size[0]} px"
         )
     return raw.astype(np.uint8)
 
@@ -133,8 +147,8 @@ def find_unreadable(paths: Iterable[Path], *, thorough: bool = False) -> dict[Pa
 
     Args:
         paths: Photo files.
-        thorough: Decode every photo. Otherwise only those whose header or last bytes look wrong, which
-            finds foreign, empty and truncated files at a small part of the cost.
+        thorough: Decode every photo. Otherwise only those whose header or last bytes look wrong,
+            which finds foreign, empty and truncated files at a small part of the cost.
 
     Returns:
         Path -> reason, in the order given.

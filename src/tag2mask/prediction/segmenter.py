@@ -1,0 +1,290 @@
+"""The trained network as a user holds it: photos in, masks out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from tag2mask.checkpoint import check_state, read_weights
+from tag2mask.data.photo import photo_of, read_photo
+from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
+from tag2mask.methods.base import Method, build_method, build_refiner
+from tag2mask.prediction.test_time import (
+    Decision,
+    TestTime,
+    choose_classes,
+    class_probability,
+    collect,
+    decide,
+)
+from tag2mask.recipe import PredictConfig, Recipe
+from tag2mask.types import Gate, Image, Prediction
+
+Which = Literal["best", "last"]
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Segmenter:
+    """Turns photos into masks with one trained method.
+
+    Example:
+        >>> segmenter = Segmenter.load("runs/pets")  # doctest: +SKIP
+        >>> segmenter.predict("photo.jpg").classes  # doctest: +SKIP
+        ('cat',)
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        recipe: Recipe,
+        device: str | torch.device = "cpu",
+        *,
+        bf16: bool = False,
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
+        """Hold a method; it may be in training, its mode is put back after every photo.
+
+        Args:
+            method: Carries its weights.
+            recipe: Class names, test-time settings and refiner.
+            device: Where the photos are looked at.
+            bf16: Run the network in bfloat16; evidence and refiner stay in float32.
+            origin: Where the weights come from, kept with the masks (`run`, `weights`).
+        """
+        self.device = torch.device(device)
+        self.method = method.to(self.device)
+        self.recipe = recipe
+        self.bf16 = bf16
+        self.origin = dict(origin or {})
+        self.class_names = recipe.data.classes
+        refiner = build_refiner(recipe) if recipe.predict.refine else None
+        self.refiner = refiner.to(self.device) if refiner is not None else None
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        which: Which = "best",
+        *,
+        device: str | torch.device = "cpu",
+        bf16: bool = False,
+        predict: PredictConfig | None = None,
+    ) -> Segmenter:
+        """Load a run folder or a hub model.
+
+        Args:
+            run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`.
+            which: Weights to use; `best` falls back to `last` where no best were kept.
+            device: See the constructor.
+            bf16: See the constructor.
+            predict: Test-time settings in place of the run's own.
+
+        Raises:
+            RunError: If the folder holds no weights.
+            WeightsError: If the weights cannot be read, fetched or fitted.
+        """
+        path = _weights_path(_run_folder(run), which)
+        state, recipe = read_weights(path)
+        if predict is not None:
+            recipe = recipe.model_copy(update={"predict": predict})
+        bare = recipe.backbone.model_copy(update={"weights": "none"})  # all weights are in the run
+        method = build_method(recipe.model_copy(update={"backbone": bare}))
+        check_state(method.state_dict(), state, str(path))
+        method.load_state_dict(state)
+        origin = {"run": str(run), "weights": path.stem}
+        return cls(method, recipe, device, bf16=bf16, origin=origin)
+
+    def predict(
+        self, image: Image | PILImage.Image | str | Path, *, keep_evidence: bool = False
+    ) -> Prediction:
+        """Segment a photo; the classifier chooses the classes (gate `predicted`)."""
+        return self.segment(_photo_of(image), keep_evidence=keep_evidence)
+
+    def label(
+        self,
+        image: Image | PILImage.Image | str | Path,
+        tags: Sequence[str],
+        *,
+        keep_evidence: bool = False,
+    ) -> Prediction:
+        """Segment a photo whose tags are known (gate `oracle`).
+
+        Raises:
+            DataError: If a tag is none of the class names.
+        """
+        return self.segment(_photo_of(image), self._tag_row(tags), keep_evidence=keep_evidence)
+
+    def segment(
+        self,
+        image: Image,
+        tags: npt.NDArray[np.uint8] | None = None,
+        *,
+        keep_evidence: bool = False,
+    ) -> Prediction:
+        """Segment one decoded photo.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            tags: (F,) in {0, 1} for the gate `oracle`; None lets the classifier choose.
+            keep_evidence: Keep the evidence that the mask was cut from.
+        """
+        gate: Gate = "predicted" if tags is None else "oracle"
+        seen = self.look(image, tags)
+        keys = self.choose(seen, tags, gate)
+        decision = self.settle(image, seen, keys)
+        return Prediction(
+            mask=decision.mask.cpu().numpy(),
+            class_names=self.class_names,
+            scores=self._named(seen.prob),
+            gate=gate,
+            image=image,
+            evidence=_gated(seen.cam, keys) if keep_evidence else None,
+        )
+
+    def class_scores(self, image: Image) -> dict[str, float]:
+        """Class probabilities of one (H, W, 3) photo, without any mask: one pass at scale 1."""
+        with self._looking():
+            photo = self._on_device(image)
+            prob = class_probability(self.method, photo, self.recipe.predict)
+        return self._named(prob)
+
+    def look(self, image: Image, tags: npt.NDArray[np.uint8] | None = None) -> TestTime:
+        """Collect the evidence of one (H, W, 3) photo over scales and mirror images."""
+        with self._looking():
+            row = self._row(tags)
+            return collect(self.method, self._on_device(image), self.recipe.predict, row)
+
+    def choose(
+        self, seen: TestTime, tags: npt.NDArray[np.uint8] | None, gate: Gate
+    ) -> tuple[int, ...]:
+        """Choose the classes of a mask; see `choose_classes`."""
+        return choose_classes(seen.prob, self._row(tags), self.recipe.predict, gate)
+
+    def settle(self, image: Image, seen: TestTime, keys: Sequence[int]) -> Decision:
+        """Cut the mask of one (H, W, 3) photo from its evidence; see `decide`."""
+        photo = self._on_device(image)
+        predict = self.recipe.predict
+        return decide(photo, seen.cam, keys, predict, self.refiner, seen.affinity)
+
+    def settings(self, gate: Gate) -> dict[str, Any]:
+        """Everything that decides how a mask comes out, as plain values for JSON."""
+        predict = self.recipe.predict
+        refiner = self.recipe.refiner if predict.refine else None
+        return {
+            **self.origin,
+            "method": self.recipe.method.name,
+            "gate": gate,
+            "scales": list(predict.scales),
+            "flip": predict.flip,
+            "long_side_px": predict.long_side_px,
+            "background": predict.background,
+            "class_threshold": predict.class_threshold if gate == "predicted" else None,
+            "fallback": predict.fallback if gate == "predicted" else None,
+            "propagate": predict.propagate,
+            "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
+            "precision": "bf16" if self.bf16 else "fp32",
+        }
+
+    def _tag_row(self, tags: Sequence[str]) -> npt.NDArray[np.uint8]:
+        row = np.zeros(len(self.class_names), dtype=np.uint8)
+        for tag in tags:
+            if tag not in self.class_names:
+                hint = did_you_mean(tag, self.class_names)
+                known = ", ".join(self.class_names)
+                raise DataError(f"unknown tag '{tag}'.{hint} This model knows: {known}")
+            row[self.class_names.index(tag)] = 1
+        return row
+
+    def _row(self, tags: npt.NDArray[np.uint8] | None) -> Tensor | None:
+        return None if tags is None else torch.from_numpy(tags).float()[None].to(self.device)
+
+    def _on_device(self, image: Image) -> Tensor:
+        """(H, W, 3) array -> (1, 3, H, W) uint8 tensor."""
+        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
+        return torch.from_numpy(pixels)[None].to(self.device)
+
+    def _named(self, prob: Tensor) -> dict[str, float]:
+        return dict(zip(self.class_names, prob[0].tolist(), strict=True))
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Evaluation mode and, where asked for, bfloat16."""
+        half = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        with evaluating(self.method), half:
+            yield
+
+
+load = Segmenter.load
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode; afterwards every part has the mode it had."""
+    modes = [(part, part.training) for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _photo_of(image: Image | PILImage.Image | str | Path) -> Image:
+    """Decode what a user may hand in to an (H, W, 3) uint8 RGB photo."""
+    if isinstance(image, str | Path):
+        return read_photo(Path(image))
+    if isinstance(image, PILImage.Image):
+        return photo_of(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(
+            f"a photo is an (H, W, 3) uint8 RGB array, got {image.shape} of {image.dtype}"
+        )
+    return image
+
+
+def _gated(cam: Tensor, keys: Sequence[int]) -> npt.NDArray[np.float32]:
+    """(F, h, w) evidence with the classes that are not in `keys` set to 0."""
+    kept = torch.zeros_like(cam[0])
+    kept[list(keys)] = cam[0, list(keys)]
+    evidence: npt.NDArray[np.float32] = kept.cpu().numpy()
+    return evidence
+
+
+def _run_folder(run: str | Path) -> Path:
+    """Find a run on this disk, or fetch it from the hub."""
+    folder = Path(run)
+    if folder.exists():
+        return folder
+    if isinstance(run, Path) or not _HUB_ID.fullmatch(run):
+        raise RunError(f"{run}: no such run folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        patterns = ["recipe.yaml", "weights/*.safetensors"]
+        return Path(snapshot_download(run, allow_patterns=patterns))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{run}: no such run folder, and not to be had from the hub ({reason})"
+        ) from error
+
+
+def _weights_path(folder: Path, which: Which) -> Path:
+    """Find the weights of a run folder."""
+    for name in (which, "last"):
+        path = folder / "weights" / f"{name}.safetensors"
+        if path.is_file():
+            return path
+    raise RunError(
+        f"{folder}: holds no weights/{which}.safetensors; give a folder that 'tag2mask train' wrote"
+    )

@@ -1,0 +1,261 @@
+"""Masks onto the disk: indexed PNG, classes file, class scores; safe to start again."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tag2mask.checkpoint import write_text
+from tag2mask.data.base import Source
+from tag2mask.data.photo import list_photos, read_photo
+from tag2mask.errors import DataError, RunError
+from tag2mask.palette import save_mask, voc_palette
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.types import BACKGROUND, IGNORE, Gate, Image, Prediction
+
+CLASSES_FILE = "classes.json"
+SCORES_FILE = "scores.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a labelling run did."""
+
+    written: int
+    already: int
+    """Masks found finished from an earlier start."""
+    unreadable: tuple[str, ...]
+    """One line for each photo that could not be read."""
+
+
+class MaskWriter:
+    """A folder of masks that all were made in the same way.
+
+    Files: `NAME.png` for each photo (folders in NAME kept), `classes.json` with the class of every
+    mask value and all settings, `scores.jsonl` with the class probabilities of each photo.
+    """
+
+    def __init__(
+        self, out: Path, class_names: Sequence[str], gate: Gate, settings: Mapping[str, Any]
+    ) -> None:
+        """Open a new or an own folder.
+
+        Args:
+            out: Made if missing.
+            class_names: Foreground names in the order of mask values 1..F.
+            gate: Who chooses the classes.
+            settings: How the masks are made; a later start must agree.
+
+        Raises:
+            RunError: If it holds other files or masks of other settings, or the disk refuses.
+        """
+        self.out = out
+        self._describe(class_names, gate, settings)
+        self._scores = _whole_rows(out / SCORES_FILE, self.done)
+        write_text(
+            out / SCORES_FILE, "".join(f"{json.dumps(row)}\n" for row in self._scores.values())
+        )
+
+    def path(self, name: str) -> Path:
+        """Where the mask of a photo goes."""
+        return self.out / f"{name}.png"
+
+    def done(self, name: str) -> bool:
+        """Whether the mask of a photo is finished; masks appear whole or not at all."""
+        return self.path(name).is_file()
+
+    def write(self, name: str, prediction: Prediction) -> None:
+        """Write one mask and its class scores.
+
+        Raises:
+            RunError: If the disk refuses.
+        """
+        row = {"name": name, "scores": {k: round(v, 6) for k, v in prediction.scores.items()}}
+        try:
+            with (self.out / SCORES_FILE).open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            save_mask(prediction.mask, self.path(name))
+        except OSError as error:
+            raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
+
+    def _describe(
+        self, class_names: Sequence[str], gate: Gate, settings: Mapping[str, Any]
+    ) -> None:
+        """Write `classes.json`, or check the one that is there."""
+        wanted = {
+            "classes": list(class_names),
+            "background": BACKGROUND,
+            "ignore": IGNORE,
+            "gate": gate,
+            "settings": dict(settings),
+            "palette": [voc_palette()[value].tolist() for value in range(len(class_names) + 1)],
+        }
+        wanted = json.loads(json.dumps(wanted))  # tuples become lists, as they will be read back
+        described = self.out / CLASSES_FILE
+        if described.is_file():
+            found = read_classes(self.out)
+            if found != wanted:
+                different = ", ".join(_differences(found, wanted))
+                raise RunError(
+                    f"{self.out}: holds masks made otherwise ({different}); "
+                    "choose another folder or empty this one"
+                )
+            return
+        if self.out.is_dir() and any(self.out.iterdir()):
+            raise RunError(
+                f"{self.out}: is not empty and holds no {CLASSES_FILE}; choose a new folder"
+            )
+        write_text(described, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_classes(folder: Path) -> dict[str, Any]:
+    """Read the `classes.json` of a mask folder.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    path = folder / CLASSES_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); it tells the class of each mask value"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: is no readable JSON ({error})") from error
+    if not isinstance(found, dict) or not isinstance(found.get("classes"), list):
+        raise DataError(f"{path}: needs a mapping with a list 'classes'")
+    return found
+
+
+def label_source(
+    segmenter: Segmenter, source: Source, writer: MaskWriter, *, strict: bool = False
+) -> Written:
+    """Write masks of tagged photos; their tags choose the classes (gate `oracle`).
+
+    Raises:
+        DataError: If `strict` and a photo cannot be read.
+    """
+    index = {name: position for position, name in enumerate(source.names)}
+
+    def segment(name: str) -> Prediction:
+        sample = source[index[name]]
+        return segmenter.segment(sample.image, sample.tags)
+
+    return _write_all(source.names, segment, writer, strict=strict, verb="label")
+
+
+def predict_paths(
+    segmenter: Segmenter, paths: Sequence[Path], writer: MaskWriter, *, strict: bool = False
+) -> Written:
+    """Write masks of untagged photos, given singly or by folder (gate `predicted`).
+
+    Raises:
+        DataError: If two photos would get the same mask file, or `strict` and one cannot be read.
+    """
+    photos = named_photos(paths)
+
+    def segment(name: str) -> Prediction:
+        image: Image = read_photo(photos[name])
+        return segmenter.segment(image)
+
+    return _write_all(photos, segment, writer, strict=strict, verb="predict")
+
+
+def named_photos(paths: Sequence[Path]) -> dict[str, Path]:
+    """Give each photo its mask name: the path within the folder given, without suffix.
+
+    Raises:
+        DataError: If a path is missing, there is no photo, or two photos get the same name.
+    """
+    pairs: list[tuple[str, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            pairs += [
+                (photo.relative_to(path).with_suffix("").as_posix(), photo)
+                for photo in list_photos(path)
+            ]
+        elif path.is_file():
+            pairs.append((path.stem, path))
+        else:
+            raise DataError(f"{path}: no such photo or folder")
+    if not pairs:
+        raise DataError(f"no photos in {', '.join(map(str, paths))}")
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            same = ", ".join(str(photo) for found, photo in pairs if found == name)
+            raise DataError(f"{same}: would all write {name}.png; rename or predict them apart")
+    return dict(pairs)
+
+
+def _write_all(
+    names: Iterable[str],
+    segment: Callable[[str], Prediction],
+    writer: MaskWriter,
+    *,
+    strict: bool,
+    verb: str,
+) -> Written:
+    """Segment every photo that has no mask yet, showing progress."""
+    names = list(names)
+    missing = [name for name in names if not writer.done(name)]
+    unreadable: list[str] = []
+    with progress() as bar:
+        task = bar.add_task(verb, total=len(missing))
+        for name in missing:
+            try:
+                writer.write(name, segment(name))
+            except DataError as error:
+                if strict:
+                    raise
+                unreadable.append(str(error))
+            bar.advance(task)
+    done = len(missing) - len(unreadable)
+    return Written(done, len(names) - len(missing), tuple(unreadable))
+
+
+def progress() -> Progress:
+    """A progress line with count and time left, on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[dim]left[/dim]"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _whole_rows(path: Path, done: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
+    """Rows of finished masks by name; an interrupted last line and repeats are dropped."""
+    rows: dict[str, dict[str, Any]] = {}
+    if not path.is_file():
+        return rows
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if done(row["name"]):
+            rows[row["name"]] = row
+    return rows
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Keys (dotted one level into settings) whose values differ, with both values for settings."""
+    names = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
+    old, new = found.get("settings", {}), wanted["settings"]
+    names += [
+        f"{key}: {old.get(key)} there, {new.get(key)} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    return names
