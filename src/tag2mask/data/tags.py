@@ -11,6 +11,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 from xml.etree import ElementTree
 
 import numpy as np
@@ -53,7 +54,7 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def photo_key(name: str) -> str:
-    """Return a photo's name in the one form that is compared: composed letters, `/` between folders."""
+    """Return a photo's name in the form that is compared: composed letters, `/` between folders."""
     plain = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
     return plain.removeprefix("./")
 
@@ -71,8 +72,8 @@ def folder_tags(photos: Iterable[str]) -> dict[str, tuple[str, ...]]:
     loose = [name for name in names if "/" not in name]
     if loose:
         raise DataError(
-            f"photos outside the class folders: {name_some(loose)}; move each into the folder of its "
-            f"class, or into '{NEGATIVE_FOLDER}' when it shows none"
+            f"photos outside the class folders: {name_some(loose)}; move each into the folder of "
+            f"its class, or into '{NEGATIVE_FOLDER}' when it shows none"
         )
     table = {}
     for name in names:
@@ -82,7 +83,7 @@ def folder_tags(photos: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def annotation_tags(path: Path, known: Iterable[str]) -> tuple[str, ...]:
-    """Read the classes of one VOC annotation: every object in `known`, difficult ones too, no parts.
+    """Read the classes of one VOC annotation: each object in `known`, difficult or not, no parts.
 
     Raises:
         DataError: If the file is missing or is no XML.
@@ -140,7 +141,8 @@ def refuse_empty_classes(tags: npt.NDArray[np.uint8], classes: Sequence[str], wh
     empty = [name for name, count in zip(classes, tags.sum(axis=0), strict=True) if count == 0]
     if empty:
         raise DataError(
-            f"{where}: no photo shows {name_some(empty)}; add photos, or leave it out of data.classes"
+            f"{where}: no photo shows {name_some(empty)}; "
+            "add photos, or leave it out of data.classes"
         )
 
 
@@ -186,12 +188,12 @@ def _jsonl_rows(stream: Iterable[str], path: Path) -> Iterator[tuple[int, str, l
         name, tags = (row.get(key) for key in _COLUMNS) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or not _are_strings(tags):
             raise DataError(
-                f'{path}: line {line}: each line is {{"image": "photo.jpg", "tags": ["cat", "dog"]}}'
+                f'{path}: line {line}: a line is {{"image": "photo.jpg", "tags": ["cat", "dog"]}}'
             )
         yield line, name, tags
 
 
-def _are_strings(value: object) -> bool:
+def _are_strings(value: object) -> TypeGuard[list[str]]:
     """Whether `value` is a list of strings."""
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 

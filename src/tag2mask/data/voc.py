@@ -1,18 +1,21 @@
-"""Data in PASCAL VOC layout: JPEGImages, ImageSets/Segmentation lists, XML annotations or `tags.csv`.
+"""Data in PASCAL VOC layout: JPEGImages, ImageSets/Segmentation lists, XML or `tags.csv`.
 
-Masks, where a list has them all, come from `SegmentationClass` or else `SegmentationClassAug`; the first
-holds the official ones, which published scores on the list `train` are measured against.
+Masks, where a list has them all, come from `SegmentationClass` or else `SegmentationClassAug`; the
+first holds the official ones, which published scores on the list `train` are measured against. Data
+with classes of their own name them in `classes.json` in root, in the order of the mask values.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from tag2mask.data.base import Source
-from tag2mask.data.photo import find_unreadable, read_mask, read_photo, renumber
+from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
 from tag2mask.data.tags import (
+    TagTable,
     annotation_tags,
     choose_classes,
     name_some,
@@ -34,6 +37,7 @@ VOC_CLASSES = (
 PHOTO_FOLDER = "JPEGImages"
 LIST_FOLDER = Path("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
+TAG_FILE = "tags.csv"
 
 
 class VOCConfig(DataConfig):
@@ -50,8 +54,9 @@ class VOC(Source):
 
     Args:
         config: Settings; `classes` empty means every class that the training list shows.
-        split: "train" and "val" stand for the config's `split` and `val_split`; any other text is the
-            name of a list. With the ending `.txt` it always is (`train.txt` is the list `train`).
+        split: "train" and "val" stand for the config's `split` and `val_split`; any other text is
+            the name of a list, and one that ends in `.txt` always is: `train.txt` is the list
+            `train`.
     """
 
     Config: ClassVar[type[DataConfig]] = VOCConfig
@@ -59,40 +64,27 @@ class VOC(Source):
     def __init__(self, config: DataConfig, split: str) -> None:
         if not isinstance(config, VOCConfig):
             raise TypeError(f"VOC needs a VOCConfig, got {type(config).__name__}")
-        self._root = voc_root(config.root)
-        chosen_list = _list_name(config, split)
-        names = _read_list(self._root, chosen_list)
-        table = _read_table(self._root, names)
-        where = f"{self._root}: list '{chosen_list}'"
-        self.class_names = choose_classes(
-            config.classes or _shown(self._root, config.split), VOC_CLASSES, where
-        )
-        photos = [self._photo(name) for name in names]
-        unreadable = find_unreadable(photos, thorough=config.strict)
-        if unreadable and config.strict:
-            raise DataError(f"{where}: {len(unreadable)} unreadable photos: {_reasons(unreadable)}")
-        self.skipped = tuple(path.stem for path in unreadable)
-        self.names = tuple(name for name in names if self._photo(name) not in unreadable)
-        if not self.names:
-            raise DataError(f"{where}: no photo can be read: {_reasons(unreadable)}")
-        self.tags = tag_matrix((table[name] for name in self.names), self.class_names)
-        if chosen_list == config.split:
+        root = voc_root(config.root)
+        chosen = _list_name(config, split)
+        self._survey = survey_voc(root, [chosen])
+        self._survey.refuse_faults()
+        where = self._survey.where
+        if config.classes:
+            self.class_names = choose_classes(config.classes, self._survey.mask_classes, where)
+        else:
+            training = survey_voc(root, [config.split])
+            shown = [name for name in training.mask_classes if name in training.shown]
+            self.class_names = choose_classes((), shown, training.where)
+        self.names, self.skipped = self._survey.readable(self._survey.photos, strict=config.strict)
+        self.tags = tag_matrix((self._survey.tags[name] for name in self.names), self.class_names)
+        if chosen == config.split:
             refuse_empty_classes(self.tags, self.class_names, where)
-        self._masks = _mask_folder(self._root, self.names)
-        self.has_masks = self._masks is not None
-        self._renumber = renumber(VOC_CLASSES, self.class_names)
+        self.has_masks = self._survey.has_masks(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        name = self.names[index]
-        image = read_photo(self._photo(name))
-        mask = None
-        if self._masks is not None:
-            path = self._masks / f"{name}.png"
-            mask = self._renumber[read_mask(path, len(VOC_CLASSES), image.shape[:2])]
-        return Sample(name, image, self.tags[index], mask)
-
-    def _photo(self, name: str) -> Path:
-        return self._root / PHOTO_FOLDER / f"{name}.jpg"
+        return self._survey.sample(
+            self.names[index], self.tags[index], self.class_names, with_mask=self.has_masks
+        )
 
 
 def voc_root(root: Path | None) -> Path:
@@ -117,6 +109,59 @@ def voc_lists(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / LIST_FOLDER).glob("*.txt"))
 
 
+def read_list(root: Path, name: str) -> tuple[str, ...]:
+    """Read the photo names of one list.
+
+    Raises:
+        DataError: If the list is missing (with a hint), unreadable, empty or names a photo twice.
+    """
+    path = root / LIST_FOLDER / f"{name}.txt"
+    if not path.is_file():
+        known = voc_lists(root)
+        raise DataError(
+            f"{path}: no such list.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    # Lists of single classes carry a second column (1, 0, -1); the name is the first.
+    names = [photo_key(line.split()[0]) for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path}: the list is empty")
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    if doubled:
+        raise DataError(f"{path}: names photos twice: {name_some(doubled)}")
+    return tuple(names)
+
+
+def survey_voc(root: Path, lists: Sequence[str]) -> Survey:
+    """Look at the photos of some lists, with their tags and masks.
+
+    Raises:
+        DataError: If a list, the tag file or an annotation is missing or unreadable.
+    """
+    where = f"{root / LIST_FOLDER}: {' + '.join(lists)}"
+    listed = list(dict.fromkeys(name for chosen in lists for name in read_list(root, chosen)))
+    present, faults = name_photos(root / PHOTO_FOLDER)
+    absent = [name for name in listed if name not in present]
+    if absent:
+        faults.append(
+            f"{where}: {count(len(absent), 'photo')} not in {PHOTO_FOLDER}: {name_some(absent)}"
+        )
+    names = [name for name in listed if name in present]
+    classes = read_class_list(root) or VOC_CLASSES
+    tags, unmatched = _read_table(root, names, classes)
+    return Survey(
+        where=where,
+        photos={name: present[name] for name in names},
+        tags=tags,
+        masks=_masks_of(root, names),
+        mask_classes=classes,
+        faults=(*faults, *unmatched),
+    )
+
+
 def _list_name(config: VOCConfig, split: str) -> str:
     """Resolve "train", "val" or a list's own name."""
     if split == "val" and config.val_split is None:
@@ -125,70 +170,36 @@ def _list_name(config: VOCConfig, split: str) -> str:
     return parts.get(split, split.removesuffix(".txt"))
 
 
-def _read_list(root: Path, name: str) -> list[str]:
-    """Read a list and make sure that its photos exist."""
-    path = root / LIST_FOLDER / f"{name}.txt"
+def _read_table(
+    root: Path, names: Sequence[str], classes: Sequence[str]
+) -> tuple[TagTable, list[str]]:
+    """Read the tags of the named photos from `tags.csv`, or from the annotations without it."""
+    path = root / TAG_FILE
     if not path.is_file():
-        known = voc_lists(root)
-        raise DataError(
-            f"{path}: no such list.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}"
-        )
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    names = [photo_key(line.split()[0]) for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"{path}: the list is empty")
-    if len(set(names)) < len(names):
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: names photos twice: {name_some(doubled)}")
-    present = {photo.stem for photo in (root / PHOTO_FOLDER).glob("*.jpg")}
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} photos are not in {root / PHOTO_FOLDER}: {name_some(missing)}"
-        )
-    return names
-
-
-def _read_table(root: Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Read the tags of the named photos from `tags.csv` where it exists, else from the annotations."""
-    path = root / "tags.csv"
-    if not path.is_file():
-        return {
-            name: annotation_tags(root / "Annotations" / f"{name}.xml", VOC_CLASSES)
-            for name in names
-        }
-    rows = {Path(name).stem: tags for name, tags in read_tags(path).items()}
+        notes = root / "Annotations"
+        return {name: annotation_tags(notes / f"{name}.xml", classes) for name in names}, []
+    rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
+    faults = []
     missing = [name for name in names if name not in rows]
     if missing:
-        raise DataError(
-            f"{path}: {len(missing)} photos have no row: {name_some(missing)}; "
-            f"a photo without any class gets the row '{missing[0]}.jpg,'"
+        faults.append(
+            f"{path}: {count(len(missing), 'photo')} without row: {name_some(missing)}; a photo "
+            f"that shows no class gets the row '{missing[0]}.jpg,'"
         )
-    for name in names:
-        for tag in rows[name]:
-            if tag not in VOC_CLASSES:
-                raise DataError(
-                    f"{path}: row '{name}': unknown class '{tag}'.{did_you_mean(tag, VOC_CLASSES)}"
-                )
-    return {name: rows[name] for name in names}
+    tags = {name: rows[name] for name in names if name in rows}
+    for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
+        holders = [name for name, row in tags.items() if tag in row]
+        faults.append(
+            f"{path}: unknown class '{tag}' of {name_some(holders)}.{did_you_mean(tag, classes)}"
+        )
+    return tags, faults
 
 
-def _shown(root: Path, training_list: str) -> tuple[str, ...]:
-    """Classes that the training list's photos show, in VOC order."""
-    table = _read_table(root, _read_list(root, training_list))
-    shown = {tag for tags in table.values() for tag in tags}
-    return tuple(name for name in VOC_CLASSES if name in shown)
-
-
-def _mask_folder(root: Path, names: Sequence[str]) -> Path | None:
-    """Return the first mask folder that has a mask for every name, or None."""
+def _masks_of(root: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the masks of the mask folder that has most of them, the official one first."""
+    best: dict[str, Path] = {}
     for folder in MASK_FOLDERS:
-        present = {path.stem for path in (root / folder).glob("*.png")}
-        if present.issuperset(names):
-            return root / folder
-    return None
-
-
-def _reasons(unreadable: dict[Path, str]) -> str:
-    """Return the first unreadable photos with their reasons."""
-    return name_some([f"{path.name} ({why})" for path, why in unreadable.items()])
+        found = find_masks(root / folder)
+        own = {name: found[name] for name in names if name in found}
+        best = own if len(own) > len(best) else best
+    return best

@@ -1,0 +1,195 @@
+"""Your own data: a folder of photos with a tag file, or with one folder per class.
+
+```
+DATA/tags.csv              image,tags          DATA/cat/a.jpg        the folder is the tag
+DATA/images/a.jpg          a.jpg,cat;dog       DATA/dog/b.jpg
+DATA/images/b.jpg          b.jpg,              DATA/_negative/c.jpg  shows no class
+DATA/masks/a.png           (optional: class indices, palette or grey PNG)
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from tag2mask.data.base import Source
+from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
+from tag2mask.data.tags import (
+    TagTable,
+    choose_classes,
+    folder_tags,
+    name_some,
+    photo_key,
+    read_tags,
+    refuse_empty_classes,
+    tag_matrix,
+)
+from tag2mask.errors import DataError
+from tag2mask.recipe import DataConfig, Fraction
+from tag2mask.types import Sample
+
+TAG_FILES = ("tags.csv", "tags.jsonl")
+PARTS = ("train", "val", "all")
+
+
+class FolderConfig(DataConfig):
+    """Settings of a folder of own photos; relative paths start at `root`."""
+
+    tags: Path | None = None
+    """CSV or JSON Lines file; none: tags.csv or tags.jsonl in root, or else class folders."""
+    images: Path | None = None
+    """Folder of the photos; none: `images` in root where there is one, or else root itself."""
+    masks: Path | None = None
+    """Folder of true masks, for scores; none: `masks` in root where there is one."""
+    val_fraction: Fraction = 0.1
+    """Share of photos held out; which ones depends on their names only, so new photos move none."""
+
+
+class Folder(Source):
+    """Photos of a folder with tags.
+
+    Args:
+        config: Settings; `classes` empty means every tag in use, sorted.
+        split: "train", "val" (the held-out share) or "all".
+    """
+
+    Config: ClassVar[type[DataConfig]] = FolderConfig
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        if not isinstance(config, FolderConfig):
+            raise TypeError(f"Folder needs a FolderConfig, got {type(config).__name__}")
+        if split not in PARTS:
+            raise DataError(f"a folder has no part '{split}'; its parts are {', '.join(PARTS)}")
+        self._survey = survey_folder(config)
+        self._survey.refuse_faults()
+        where = self._survey.where
+        self.class_names = choose_classes(config.classes, self._survey.shown, where)
+        part = [
+            name
+            for name in self._survey.photos
+            if split == "all" or is_held_out(name, config.val_fraction) == (split == "val")
+        ]
+        if not part:
+            raise DataError(
+                f"{where}: part '{split}' is empty ({count(len(self._survey.photos), 'photo')}); "
+                f"change data.val_fraction (now {config.val_fraction:g})"
+            )
+        self.names, self.skipped = self._survey.readable(part, strict=config.strict)
+        self.tags = tag_matrix((self._survey.tags[name] for name in self.names), self.class_names)
+        if split == "train":
+            refuse_empty_classes(self.tags, self.class_names, where)
+        self.has_masks = self._survey.has_masks(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._survey.sample(
+            self.names[index], self.tags[index], self.class_names, with_mask=self.has_masks
+        )
+
+
+def is_held_out(name: str, fraction: float) -> bool:
+    """Whether the photo of this name is held out; independent of all other photos."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+
+
+def survey_folder(config: FolderConfig) -> Survey:
+    """Look at a folder: find photos, tags and masks and bring them together.
+
+    Raises:
+        DataError: If a folder or tag file is missing or unreadable, or there is no photo. What
+            can be told beside other faults is in the survey's `faults`.
+    """
+    if config.root is None:
+        raise DataError("data.root is not set: add --data.root DIR")
+    root = config.root.expanduser()
+    images = _chosen_folder(root, config.images, "images") or root
+    masks = _chosen_folder(root, config.masks, "masks")
+    photos, faults = name_photos(images, leave_out=masks)
+    if not photos:
+        raise DataError(f"{images}: holds no photos (JPEG, PNG, TIFF, WebP, BMP, GIF)")
+    paths = {name: photo_key(path.relative_to(images).as_posix()) for name, path in photos.items()}
+    tag_file = _tag_file(root, config.tags)
+    if tag_file is None:
+        rows = folder_tags(paths.values())
+        tags: TagTable = {name: rows[path] for name, path in paths.items()}
+    else:
+        prefix = images.relative_to(root).as_posix() + "/" if images.is_relative_to(root) else ""
+        tags, unmatched = _match(read_tags(tag_file), paths, prefix, tag_file)
+        faults += unmatched
+    where = str(tag_file or root)
+    if not any(tags.values()):
+        faults.append(f"{where}: no photo has a tag")
+    found = find_masks(masks) if masks else {}
+    return Survey(
+        where=where,
+        photos=photos,
+        tags=tags,
+        masks={name: path for name, path in found.items() if name in photos},
+        mask_classes=read_class_list(masks) if masks else (),
+        faults=tuple(faults),
+    )
+
+
+def _chosen_folder(root: Path, chosen: Path | None, default: str) -> Path | None:
+    """Return the folder that the config names, or the default one if it exists."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder (data.root)")
+    folder = root / (chosen or default)
+    if folder.is_dir():
+        return folder
+    if chosen is not None:
+        raise DataError(f"{folder}: no such folder (data.{default})")
+    return None
+
+
+def _tag_file(root: Path, chosen: Path | None) -> Path | None:
+    """Return the tag file that the config names or that stands in root; None: class folders."""
+    if chosen is not None:
+        return root / chosen
+    found = [root / name for name in TAG_FILES if (root / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{root}: has {' and '.join(TAG_FILES)}; choose one with data.tags")
+    return found[0] if found else None
+
+
+def _match(
+    rows: TagTable, paths: Mapping[str, str], prefix: str, tag_file: Path
+) -> tuple[TagTable, list[str]]:
+    """Bring rows and photos together.
+
+    A row may name a photo from the photo folder or from root, with or without suffix.
+
+    Returns:
+        Name -> tags, and a line each for rows without photo, doubled rows, photos without row.
+    """
+    lookup = {path: name for name, path in paths.items()}
+    for name, path in paths.items():
+        for other in (name, prefix + path, prefix + name):
+            lookup.setdefault(other, name)
+    tags: dict[str, tuple[str, ...]] = {}
+    strangers, doubled = [], []
+    for row, row_tags in rows.items():
+        name_found = lookup.get(row)
+        if name_found is None:
+            strangers.append(row)
+        elif name_found in tags:
+            doubled.append(row)
+        else:
+            tags[name_found] = row_tags
+    missing = [path for name, path in paths.items() if name not in tags]
+    faults = []
+    if strangers:
+        faults.append(
+            f"{tag_file}: {count(len(strangers), 'row')} without photo: {name_some(strangers)}"
+        )
+    if doubled:
+        faults.append(f"{tag_file}: photos with two rows: {name_some(doubled)}; keep one of each")
+    if missing:
+        faults.append(
+            f"{tag_file}: {count(len(missing), 'photo')} without row: {name_some(missing)}; a "
+            f"photo that shows no class gets the row '{missing[0]},'"
+        )
+    return tags, faults

@@ -1,0 +1,152 @@
+"""What lies on the disk: photos, their tags and masks under one name, and every fault at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tag2mask.data.photo import find_unreadable, list_photos, read_mask, read_photo, renumber
+from tag2mask.data.tags import name_some, photo_key
+from tag2mask.errors import DataError
+from tag2mask.types import Sample
+
+CLASSES_FILE = "classes.json"
+"""Names the class of every mask value, beside the masks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A data set as found, before classes or parts are chosen."""
+
+    where: str
+    """What messages call the data set."""
+    photos: Mapping[str, Path]
+    """Name (path without suffix) -> photo file."""
+    tags: Mapping[str, tuple[str, ...]]
+    """Name -> all its tags."""
+    masks: Mapping[str, Path]
+    """Name -> mask file, for photos that have one."""
+    mask_classes: tuple[str, ...] = ()
+    """Classes of mask values 1, 2, ...; empty: the classes that are learned, in their order."""
+    faults: tuple[str, ...] = ()
+    """One line for each contradiction found."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Every tag in use, sorted."""
+        return tuple(sorted({tag for tags in self.tags.values() for tag in tags}))
+
+    def refuse_faults(self) -> None:
+        """Raise DataError with one line per fault, if there is any."""
+        if self.faults:
+            raise DataError("\n".join(self.faults))
+
+    def readable(
+        self, names: Iterable[str], *, strict: bool
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Part names into those with a readable photo and the others.
+
+        Args:
+            names: What to look at.
+            strict: Decode every photo and refuse any that fails. Otherwise only headers and ends of
+                files are looked at; a fault in the middle shows when the photo is read.
+
+        Raises:
+            DataError: If strict and a photo is unreadable, or if none is readable.
+        """
+        paths = {self.photos[name]: name for name in names}
+        broken = find_unreadable(paths, thorough=strict)
+        kept = tuple(name for path, name in paths.items() if path not in broken)
+        if broken and (strict or not kept):
+            reasons = name_some([f"{path} ({why})" for path, why in broken.items()])
+            raise DataError(f"{self.where}: {count(len(broken), 'unreadable photo')}: {reasons}")
+        return kept, tuple(paths[path] for path in broken)
+
+    def has_masks(self, names: Iterable[str]) -> bool:
+        """Whether each of the names has a mask file."""
+        return all(name in self.masks for name in names)
+
+    def sample(
+        self, name: str, tags: npt.NDArray[np.uint8], classes: Sequence[str], *, with_mask: bool
+    ) -> Sample:
+        """Decode one photo, and its mask renumbered to `classes` (others become ignore).
+
+        Raises:
+            DataError: Naming the photo or mask that cannot be read or used.
+        """
+        image = read_photo(self.photos[name])
+        if not with_mask:
+            return Sample(name, image, tags)
+        known = self.mask_classes or classes
+        height, width = image.shape[:2]
+        mask = read_mask(self.masks[name], len(known), (height, width))
+        return Sample(name, image, tags, renumber(known, classes)[mask])
+
+
+def name_photos(folder: Path, leave_out: Path | None = None) -> tuple[dict[str, Path], list[str]]:
+    """Find the photos below `folder` and give each its name.
+
+    Args:
+        folder: Where photos are.
+        leave_out: A folder whose images are no photos (masks).
+
+    Returns:
+        Name -> file in sorted order, and a fault line for photos that would share a name.
+    """
+    named: dict[str, Path] = {}
+    clashes = []
+    for path in list_photos(folder):
+        if leave_out is not None and path.is_relative_to(leave_out):
+            continue
+        name = file_name(path, folder)
+        if name in named:
+            clashes.append(f"{named[name]} and {path.name}")
+        else:
+            named[name] = path
+    faults = []
+    if clashes:
+        faults.append(f"photos that differ in suffix only share a mask name: {name_some(clashes)}")
+    return named, faults
+
+
+def file_name(path: Path, folder: Path) -> str:
+    """Return a sample's name: the path below `folder` without suffix."""
+    return photo_key(path.relative_to(folder).with_suffix("").as_posix())
+
+
+def find_masks(folder: Path) -> dict[str, Path]:
+    """Return name -> mask file for every PNG below `folder`; empty if there is no such folder."""
+    return {
+        file_name(path, folder): path
+        for path in sorted(folder.rglob("*.png"))
+        if not path.name.startswith(".")
+    }
+
+
+def read_class_list(folder: Path) -> tuple[str, ...]:
+    """Read the class names of mask values 1, 2, ... from `classes.json`; empty if there is no file.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    path = folder / CLASSES_FILE
+    if not path.is_file():
+        return ()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    names = found.get("classes") if isinstance(found, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f'{path}: needs {{"classes": ["cat", "dog"]}}, without background')
+    return tuple(names)
+
+
+def count(number: int, thing: str) -> str:
+    """Return `1 photo`, `2 photos`."""
+    return f"{number:,} {thing}" + ("" if number == 1 else "s")
