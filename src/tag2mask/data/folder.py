@@ -84,8 +84,9 @@ class Folder(Source):
         self.has_masks = self._survey.has_masks(self.names)
 
     def __getitem__(self, index: int) -> Sample:
+        with_mask = self.has_masks and self.reads_masks
         return self._survey.sample(
-            self.names[index], self.tags[index], self.class_names, with_mask=self.has_masks
+            self.names[index], self.tags[index], self.class_names, with_mask=with_mask
         )
 
 

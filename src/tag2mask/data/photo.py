@@ -56,7 +56,7 @@ def list_photos(folder: Path) -> list[Path]:
     for path in found:
         if not path.name.isprintable() and _is_undecodable(path):
             raise DataError(f"{str(path)!a}: the file name is not UTF-8; rename the file")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(found, key=lambda path: path.as_posix())
 
 
 def read_photo(path: Path) -> Image:
