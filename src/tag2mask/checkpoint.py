@@ -1,7 +1,7 @@
-"""Weights with the recipe inside, and full training state for resume; safetensors and JSON, never pickle.
+"""Weights with the recipe inside, and full training state; safetensors and JSON, never pickle.
 
-Every file is written under a temporary name in its own folder, flushed to the disk and renamed, so that a
-full disk, a missing permission or a killed process leaves the previous file whole.
+Every file is written under a temporary name in its own folder, flushed to the disk and renamed, so
+that a full disk, a missing permission or a killed process leaves the previous file whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tag2mask.errors import RunError, WeightsError
 from tag2mask.recipe import Recipe, parse_recipe
 
 TEMPORARY_SUFFIX = ".part"
-"""Ending of files that are not whole yet; a killed process may leave one, and the next write replaces it."""
+"""Ending of files that are not whole yet; what a killed process left, the next write replaces."""
 MAX_NAMED_TENSORS = 3
 """Tensors that a message about unfitting weights names."""
 
@@ -42,7 +42,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], recipe: Recipe) -> Non
         recipe: What `build_method` needs to build the network again.
 
     Raises:
-        RunError: If the disk is full or writing is not allowed; an older file at `path` stays whole.
+        RunError: If the disk is full or writing is not allowed; an older file stays whole.
     """
     metadata = {"format": "pt", "recipe": recipe.to_yaml(), **versions()}
     _save_tensors(path, state, metadata)
@@ -77,10 +77,12 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
     Raises:
         WeightsError: One line that names up to three tensors that differ, with both shapes.
     """
+    here = {name: str(tuple(tensor.shape)) for name, tensor in expected.items()}
+    there = {name: str(tuple(tensor.shape)) for name, tensor in found.items()}
     faults = [
-        f"{name} is {_shape(expected.get(name))} in the network and {_shape(found.get(name))} in the weights"
-        for name in sorted(expected.keys() | found.keys())
-        if _shape(expected.get(name)) != _shape(found.get(name))
+        f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} in the file"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
     ]
     if faults:
         named = "; ".join(faults[:MAX_NAMED_TENSORS])
@@ -93,7 +95,7 @@ def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, A
     """Write training state: tensors by name, and whatever else resume needs as JSON.
 
     Raises:
-        RunError: If the disk is full or writing is not allowed; an older file at `path` stays whole.
+        RunError: If the disk is full or writing is not allowed; an older file stays whole.
     """
     _save_tensors(path, tensors, {"format": "pt", "record": json.dumps(record)})
 
@@ -102,7 +104,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_state` wrote: tensors on the CPU, and the JSON record.
 
     Raises:
-        RunError: If the file is unreadable; it is renamed only when whole, so the disk or a person damaged it.
+        RunError: If the file is unreadable. A killed run does not cause this: only whole files get
+            their name.
     """
     try:
         tensors, metadata = _read_tensors(path)
@@ -124,7 +127,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it to `path`.
+    """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it.
 
     Raises:
         RunError: If the disk is full or writing is not allowed; the temporary file is removed.
@@ -139,8 +142,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except (OSError, SafetensorError) as error:
         _remove(temporary)
         raise RunError(
-            f"{path}: cannot be saved ({_reason(error)}); any earlier version of it is still whole. "
-            "Free space or choose another folder"
+            f"{path}: cannot be saved ({_reason(error)}); an earlier one is still whole. "
+            "Free space, or choose another folder"
         ) from error
 
 
@@ -182,11 +185,6 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:
         return
-
-
-def _shape(tensor: Tensor | None) -> str:
-    """Shape for a message; `missing` where there is no tensor."""
-    return "missing" if tensor is None else str(tuple(tensor.shape))
 
 
 def _reason(error: Exception) -> str:

@@ -14,19 +14,17 @@ import torch
 def seed_all(seed: int, rank: int = 0) -> None:
     """Seed Python, NumPy and torch (all devices) from a run's seed and a process's rank.
 
-    Deterministic algorithms are not forced: they cost speed, and on the CPU the same seed gives the same
-    result without them.
+    Deterministic algorithms are not forced: they cost speed, and on the CPU the same seed gives
+    the same result without them.
 
     Args:
         seed: The run's seed.
-        rank: Process of the run; each gets numbers of its own (dropout must differ between processes).
+        rank: Process of the run; each gets numbers of its own, or dropout would be the same in all.
     """
-    python, numpy_, torch_ = (
-        int(word) for word in np.random.SeedSequence([seed, rank]).generate_state(3)
-    )
-    random.seed(python)
-    np.random.seed(numpy_)  # noqa: NPY002 third parties draw from the global generator
-    torch.manual_seed(torch_)
+    words = np.random.SeedSequence([seed, rank]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))  # noqa: NPY002 third parties draw from the global generator
+    torch.manual_seed(int(words[2]))
 
 
 def rng_state() -> dict[str, Any]:
@@ -41,7 +39,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put every generator of this process into a state that `rng_state` returned, also after JSON."""
+    """Put every generator into a state that `rng_state` returned, also after JSON."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, key, *rest = state["numpy"]
@@ -53,7 +51,7 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def rng_kept() -> Iterator[None]:
-    """Leave the generators as they were found, whatever the body draws (evaluation must not change training)."""
+    """Leave the generators as they were, whatever the body draws: looking must not change a run."""
     before = rng_state()
     try:
         yield

@@ -1,0 +1,43 @@
+"""Network and optimiser as one flat set of named tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.optim import AdamW
+
+from tag2mask.checkpoint import check_state
+from tag2mask.engine.optim import load_optimiser_tensors, optimiser_tensors
+from tag2mask.methods.base import Method
+
+MODEL = "model."
+OPTIMISER = "optimiser."
+
+
+def snapshot(method: Method, optimiser: AdamW) -> dict[str, Tensor]:
+    """Return all tensors that training changes, by name; nothing is copied."""
+    model = {f"{MODEL}{name}": value for name, value in method.state_dict().items()}
+    moments = optimiser_tensors(optimiser, method)
+    return model | {f"{OPTIMISER}{name}": value for name, value in moments.items()}
+
+
+def restore(method: Method, optimiser: AdamW, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load what `snapshot` returned.
+
+    Raises:
+        WeightsError: If the tensors are those of another network.
+    """
+    model = _under(tensors, MODEL)
+    check_state(method.state_dict(), model, where)
+    method.load_state_dict(model)
+    load_optimiser_tensors(optimiser, method, _under(tensors, OPTIMISER))
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose name begins with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

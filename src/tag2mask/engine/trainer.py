@@ -1,0 +1,304 @@
+"""Training: one stage of a recipe from its first step to its last, resumable at any moment."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tag2mask import plugins
+from tag2mask.checkpoint import (
+    read_state,
+    save_state,
+    save_weights,
+    versions,
+    write_text,
+)
+from tag2mask.data.base import Source
+from tag2mask.data.loader import Batches, batches
+from tag2mask.engine.optim import (
+    build_optimiser,
+    set_rates,
+)
+from tag2mask.engine.run_folder import RunFolder, check_same_recipe
+from tag2mask.engine.runtime import Runtime, StopRequest
+from tag2mask.engine.scoreboard import Scoreboard
+from tag2mask.engine.seeding import rng_kept, rng_state, seed_all, set_rng_state
+from tag2mask.engine.snapshot import restore, snapshot
+from tag2mask.engine.tracking import LossWindow, Tracker, cut_log, host_values, merged_means
+from tag2mask.engine.validation import Judge
+from tag2mask.errors import RunError
+from tag2mask.methods.base import build_method
+from tag2mask.recipe import Recipe, Span, read_yaml, span_steps
+
+
+def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "") -> Path:
+    """Train a recipe into a run folder.
+
+    Works alone or under `torchrun`. A run that ends early, even by `kill -9`, goes on exactly from
+    its last saved state.
+
+    Args:
+        recipe: What to train; classes may still be open.
+        out: Run folder; new or empty unless resuming.
+        resume: Go on with the run in `out`.
+        command: How the run was started, for the log.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RunError: If the folder cannot be used or written, a loss is no longer finite, or the run
+            was asked to stop; the message says how to go on.
+        DataError: If the data cannot be used.
+        WeightsError: If the backbone's weights cannot be used.
+        MissingExtraError: If the extra `train` is not installed.
+    """
+    folder = RunFolder(out)
+    folder.check(resume=resume)
+    runtime = Runtime(recipe.run.precision)
+    stop = StopRequest()
+    try:
+        runtime.gather(None)  # nobody writes before all have looked
+        with stop.listening():
+            _Training(recipe, folder, runtime, stop, resume=resume).run(command)
+    finally:
+        runtime.shutdown()
+    return out
+
+
+class _Training:
+    """One run: what it needs, and what it has done so far."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        runtime: Runtime,
+        stop: StopRequest,
+        *,
+        resume: bool,
+    ) -> None:
+        """Build everything that can fail before anything is written."""
+        seed_all(recipe.run.seed, runtime.rank)
+        self._folder = folder
+        self._runtime = runtime
+        self._stop = stop
+        self._resume = resume
+        self._source: Source = plugins.load("data", recipe.data.name)(recipe.data, "train")
+        self._recipe = recipe.with_classes(self._source.class_names)
+        if resume:
+            before = read_yaml(folder.recipe)
+            check_same_recipe(before if isinstance(before, dict) else {}, self._recipe, folder.root)
+        self._judge = Judge(self._recipe, self._source)
+        self._method = build_method(self._recipe).train()
+        runtime.adopt(self._method, lambda: build_optimiser(self._method, recipe.optim))
+        self._window = LossWindow()
+        self._step = 0
+        self._saved_at = 0
+        self._seconds = 0.0
+        self._logged_seconds = 0.0
+        self._logged_step = 0
+        self._skipped = 0
+        self._scores = Scoreboard(folder.metrics, self._judge.metric, self._judge.reason)
+
+    def run(self, command: str) -> None:
+        """Train from the first step, or from the saved state, to the last."""
+        batch_source = self._restore()
+        if self._runtime.is_main:
+            write_text(self._folder.recipe, self._recipe.to_yaml())
+            if self._resume and self._folder.log.is_file():
+                cut_log(self._folder.log, self._step)
+        try:
+            with Tracker(
+                self._folder.log,
+                tensorboard=self._folder.tensorboard,
+                steps=self._recipe.optim.steps,
+                start=self._step,
+                is_main=self._runtime.is_main,
+            ) as tracker:
+                self._introduce(tracker, command)
+                self._loop(batch_source, tracker)
+        finally:
+            batch_source.close()
+        self._runtime.gather(None)  # nobody leaves while the first process still evaluates
+
+    def _loop(self, batch_source: Batches, tracker: Tracker) -> None:
+        """Save before looking, so that a fault among the held-out photos costs no training."""
+        run, total = self._recipe.run, self._recipe.optim.steps
+        while True:
+            if self._runtime.any(self._stop.asked):
+                self._save()
+                raise RunError(
+                    f"stopped at step {self._step} of {total}, nothing is lost; "
+                    f"go on with --resume {self._folder.root}"
+                )
+            if self._is_due(run.save_every):
+                self._save()
+            if self._is_due(run.evaluate_every):
+                self._look(tracker)
+            if self._step == total:
+                return
+            self._advance(batch_source, tracker)
+
+    def _is_due(self, span: Span) -> bool:
+        """Whether something done every `span`, and at the end, is to be done now."""
+        total = self._recipe.optim.steps
+        every = max(span_steps(span, total), 1) if span else total
+        return self._step > 0 and (self._step == total or self._step % every == 0)
+
+    def _advance(self, batch_source: Batches, tracker: Tracker) -> None:
+        """Take one optimiser step; on a log step also read what the device has summed up."""
+        began = time.perf_counter()
+        optim = self._recipe.optim
+        rates = set_rates(self._runtime.optimiser, optim, self._step)
+        for part in range(optim.accumulate):
+            losses = self._runtime.backward(
+                next(batch_source),
+                self._step,
+                share=1 / optim.accumulate,
+                last=part == optim.accumulate - 1,
+            )
+            self._window.add(losses)
+        norm = self._runtime.update(optim.clip_norm)
+        self._step += 1
+        record = None
+        if self._step % self._recipe.run.log_every == 0 or self._step == optim.steps:
+            record = self._read(norm)
+        self._seconds += time.perf_counter() - began
+        tracker.advance(self._step)
+        if record is not None:
+            self._log(tracker, record, rates, batch_source)
+
+    def _read(self, norm: Tensor | None) -> dict[str, Any]:
+        """Fetch losses and monitored values; only here and in `_save` the host waits."""
+        watched = dict(self._method.monitor)
+        if norm is not None:
+            watched["grad_norm"] = norm
+        monitor = {name: (value, 1) for name, value in host_values(watched).items()}
+        parts = self._runtime.gather((self._window.read(), monitor))
+        losses = merged_means([window for window, _ in parts])
+        self._window.clear()
+        return {
+            "step": self._step,
+            "loss": sum(losses.values()),
+            "losses": losses,
+            "monitor": merged_means([seen for _, seen in parts]),
+        }
+
+    def _log(
+        self, tracker: Tracker, record: dict[str, Any], rates: dict[str, float], source: Batches
+    ) -> None:
+        """Write one log line, then stop all processes alike if a loss is not finite."""
+        optim = self._recipe.optim
+        images = optim.batch * optim.accumulate * self._runtime.world
+        pace = images * (self._step - self._logged_step) / (self._seconds - self._logged_seconds)
+        self._logged_step, self._logged_seconds = self._step, self._seconds
+        peak = self._runtime.peak_memory_mib()
+        tracker.write(record | {"lr": rates, "images_per_s": pace, "peak_memory_mib": peak})
+        scalars = {f"loss/{name}": value for name, value in record["losses"].items()}
+        scalars |= {f"monitor/{name}": value for name, value in record["monitor"].items()}
+        scalars |= {f"lr/{name}": value for name, value in rates.items()}
+        tracker.scalars(scalars | {"speed/images_per_s": pace}, self._step)
+        told = f"loss {record['loss']:.4f}  {pace:.1f} images/s  {peak:.0f} MiB"
+        tracker.tell(self._step, told)
+        for name, why in list(source.skipped.items())[self._skipped :]:
+            tracker.say(f"skipped '{name}': {why}")
+        self._skipped = len(source.skipped)
+        self._refuse_non_finite(record["losses"])
+
+    def _refuse_non_finite(self, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                kept = f"state of step {self._saved_at}" if self._saved_at else "nothing"
+                raise RunError(
+                    f"loss '{name}' is {value} by step {self._step} (saved: {kept}); lower "
+                    "optim.lr, set optim.clip_norm, or train with run.precision fp32"
+                )
+
+    def _look(self, tracker: Tracker) -> None:
+        """Score the network, keep it if it is the best so far, draw strips; first process only."""
+        if not self._runtime.is_main or self._scores.has(self._step):
+            return
+        with rng_kept():
+            seen = self._judge.score(self._method, self._runtime.device, self._step)
+            self._judge.draw(self._method, self._runtime.device, self._step, self._folder.samples)
+        if seen is not None:
+            if self._scores.add(seen):
+                save_weights(self._folder.weights("best"), self._method.state_dict(), self._recipe)
+            tracker.write({"step": self._step, "event": "evaluation", "score": seen.score})
+            tracker.scalars({"held_out/score": seen.score}, self._step)
+            tracker.say(f"step {self._step}: {self._judge.metric} {seen.score:.4f}")
+        self._scores.write(self._step, self._recipe.optim.steps, self._seconds)
+
+    def _save(self) -> None:
+        """Write full state and weights, unless those of this step are on the disk already."""
+        if self._step == self._saved_at:
+            return
+        ranks = self._runtime.gather({"rng": rng_state(), "window": self._window.read()})
+        self._refuse_non_finite(merged_means([rank["window"] for rank in ranks]))
+        if self._runtime.is_main:
+            weights = self._method.state_dict()
+            save_weights(self._folder.weights("last"), weights, self._recipe)
+            if self._judge.metric is None:
+                save_weights(self._folder.weights("best"), weights, self._recipe)
+            tensors = snapshot(self._method, self._runtime.optimiser)
+            record = {"step": self._step, "seconds": self._seconds, "ranks": ranks}
+            save_state(self._folder.state, tensors, record | versions())
+            self._scores.write(self._step, self._recipe.optim.steps, self._seconds)
+        self._saved_at = self._step
+
+    def _restore(self) -> Batches:
+        """Open the batches, then load the state: opening may draw random numbers."""
+        has_state = self._resume and self._folder.state.is_file()
+        tensors, record = read_state(self._folder.state) if has_state else ({}, {"step": 0})
+        optim, run = self._recipe.optim, self._recipe.run
+        opened = batches(
+            self._source,
+            self._recipe.data,
+            batch=optim.batch,
+            seed=run.seed,
+            workers=run.workers,
+            rank=self._runtime.rank,
+            world=self._runtime.world,
+            start=record["step"] * optim.accumulate,
+        )
+        if has_state:
+            self._load(tensors, record)
+        return opened
+
+    def _load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Put network, optimiser, generators and counters where the saved run left them."""
+        ranks = record["ranks"]
+        if len(ranks) != self._runtime.world:
+            raise RunError(
+                f"{self._folder.root}: was trained by {len(ranks)} processes and cannot go on "
+                f"with {self._runtime.world}"
+            )
+        restore(self._method, self._runtime.optimiser, tensors, str(self._folder.state))
+        own = ranks[self._runtime.rank]
+        self._window.restore(own["window"], self._runtime.device)
+        self._step = self._saved_at = self._logged_step = record["step"]
+        self._seconds = self._logged_seconds = record["seconds"]
+        self._scores.restore(self._step)
+        set_rng_state(own["rng"])
+
+    def _introduce(self, tracker: Tracker, command: str) -> None:
+        """Say and log what runs where."""
+        licence = self._method.backbone.weights_licence
+        tracker.write(
+            {
+                "event": "resume" if self._resume else "start",
+                "step": self._step,
+                "seed": self._recipe.run.seed,
+                "command": command,
+                "versions": versions(),
+                "machine": self._runtime.machine(),
+                "weights_licence": licence,
+            }
+        )
+        if self._step == 0:
+            tracker.say(f"{len(self._source)} photos, weights licence: {licence}")

@@ -1,0 +1,90 @@
+"""Looking at a network while it trains: a score on held-out photos, and sample strips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tag2mask import plugins
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError
+from tag2mask.evaluation.evaluator import (
+    evaluate_source,
+    report_values,
+    spread_indices,
+    tag_map,
+)
+from tag2mask.methods.base import Method
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.prediction.strips import save_strips
+from tag2mask.recipe import Recipe
+
+MIOU = "mIoU on held-out photos, gate predicted"
+TAG_MAP = "mean average precision of the tags on held-out photos"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One score of a network, larger is better."""
+
+    step: int
+    score: float
+    """In [0, 1], or NaN where nothing could be scored."""
+    detail: dict[str, Any]
+    """The whole report as plain values; empty for tag precision."""
+
+
+class Judge:
+    """Scores a network on held-out photos: by masks where they have them, else by their tags.
+
+    Attributes:
+        metric: What the score is; None without held-out photos, when `best` is the last.
+        reason: Why there is no metric.
+    """
+
+    def __init__(self, recipe: Recipe, train: Source) -> None:
+        """Open the held-out photos.
+
+        Args:
+            recipe: Resolved, classes included.
+            train: Photos for the strips where none are held out.
+        """
+        self._recipe = recipe
+        self._held_out: Source | None = None
+        self.reason: str | None = None
+        try:
+            found: Source = plugins.load("data", recipe.data.name)(recipe.data, "val")
+        except DataError as error:
+            self.reason = str(error)
+        else:
+            self._held_out = found if len(found) else None
+            self.reason = None if len(found) else "no photo is held out"
+        self._shown = train if self._held_out is None else self._held_out
+        self.metric: str | None = None
+        if self._held_out is not None:
+            self.metric = MIOU if self._held_out.has_masks else TAG_MAP
+
+    def score(self, method: Method, device: torch.device, step: int) -> Evaluation | None:
+        """Score a network as it is now; None without held-out photos."""
+        if self._held_out is None:
+            return None
+        segmenter = self._segmenter(method, device)
+        limit = self._recipe.run.evaluate_images
+        if not self._held_out.has_masks:
+            return Evaluation(step, tag_map(segmenter, self._held_out, limit), {})
+        report = evaluate_source(segmenter, self._held_out, gate="predicted", limit=limit)
+        return Evaluation(step, report.miou, report_values(report))
+
+    def draw(self, method: Method, device: torch.device, step: int, out: Path) -> None:
+        """Write sample strips of the same few photos at every call."""
+        count = self._recipe.run.samples
+        if count:
+            indices = spread_indices(len(self._shown), count)
+            save_strips(self._segmenter(method, device), self._shown, indices, out, step)
+
+    def _segmenter(self, method: Method, device: torch.device) -> Segmenter:
+        half = self._recipe.run.precision == "bf16"
+        return Segmenter(method, self._recipe, device, bf16=half)

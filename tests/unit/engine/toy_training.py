@@ -1,0 +1,164 @@
+"""A source, a backbone and a method of a few hundred weights, to train in milliseconds.
+
+As a script it trains them: `toy_training.py OUT [--resume] [key=value ...]`; with `stages=2` twice over.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tag2mask import plugins
+from tag2mask.data.base import Source
+from tag2mask.engine.trainer import train
+from tag2mask.errors import DataError, Tag2MaskError
+from tag2mask.methods.base import Evidence, Method
+from tag2mask.models.base import Backbone, Features
+from tag2mask.recipe import BackboneConfig, DataConfig, MethodConfig, parse_recipe
+from tag2mask.types import Sample
+
+
+class ToyDataConfig(DataConfig):
+    held_out: int = 0
+    masks: bool = True
+    strict: bool = False
+    broken: int = -1
+
+
+class ToySource(Source):
+    """Noise with one bright square per tag; the channel tells the class."""
+
+    Config = ToyDataConfig
+
+    def __init__(self, config, split):
+        count = {"train": 12, "val": config.held_out}[split]
+        if count == 0:
+            raise DataError("no photos are held out")
+        self.config = config
+        self.class_names = config.classes or ("blue", "green", "red")
+        self.names = tuple(f"{split}{index}" for index in range(count))
+        self.has_masks = config.masks
+        chance = np.random.default_rng(len(split))
+        self.tags = chance.integers(0, 2, (count, 3)).astype(np.uint8)
+        self.tags[0] = 1
+
+    def __getitem__(self, index):
+        if index == self.config.broken:
+            raise DataError(f"{self.names[index]}: is no photo")
+        image = np.random.default_rng(index).integers(0, 60, (48, 64, 3)).astype(np.uint8)
+        mask = np.zeros((48, 64), dtype=np.uint8)
+        for place in np.flatnonzero(self.tags[index]):
+            corner = slice(0, 20), slice(20 * place, 20 * place + 18)
+            image[..., place][corner] = 220
+            mask[corner] = place + 1
+        return Sample(self.names[index], image, self.tags[index], mask if self.has_masks else None)
+
+
+class ToyBackbone(Backbone):
+    Config = BackboneConfig
+    channels = (8, 8, 8, 8)
+    loaded = frozenset({"stem.weight"})
+    weights_licence = "toy licence"
+
+    def __init__(self, config):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 16, stride=16)
+        self.norm = nn.BatchNorm2d(8)
+        self.drop = nn.Dropout2d(0.2)
+
+    def forward(self, image, *, attention=False):
+        last = self.drop(self.norm(self.stem(image)).relu())
+        return Features((last,) * 4, ())
+
+
+class ToyMethodConfig(MethodConfig):
+    poison_at: int = -1
+    slow_s: float = 0.0
+    stop_at: int = -1
+    kill_at: int = -1
+
+
+class ToyMethod(Method):
+    """Classifier from the first step, a second head from step 4 on; draws from all three generators."""
+
+    Config = ToyMethodConfig
+
+    def __init__(self, config, backbone, num_foreground, refiner, steps):
+        super().__init__(config, backbone, num_foreground, refiner, steps)
+        self.config = config
+        self.classifier = nn.Conv2d(8, num_foreground, 1)
+        self.late = nn.Linear(8, 1)
+
+    def losses(self, batch, step):
+        self._disturb(step)
+        feature = self.backbone(self.backbone.normalise(batch.image)).maps[-1]
+        logit = self.classifier(feature).mean(dim=(2, 3))
+        noise = random.random() + np.random.random()  # noqa: NPY002 on purpose the global one
+        losses = {"classification": F.multilabel_soft_margin_loss(logit, batch.tags) * (1 + noise)}
+        if step >= 4:
+            losses["late"] = 0.1 * self.late(feature.mean(dim=(2, 3))).square().mean()
+        if step == self.config.poison_at:
+            losses["classification"] = losses["classification"] * float("nan")
+        self.monitor["peak"] = feature.detach().amax()
+        return losses
+
+    def evidence(self, image, tags=None):
+        cam = self.classifier(self.backbone(image).maps[-1])
+        return Evidence(cam.mean(dim=(2, 3)), cam)
+
+    def _disturb(self, step):
+        time.sleep(self.config.slow_s)
+        if step == self.config.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if step == self.config.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+TOYS = {"data": ToySource, "models.backbones": ToyBackbone, "methods": ToyMethod}
+real_load = plugins.load
+
+
+def load(package, name):
+    """Stand-in for `plugins.load` that knows the toys."""
+    return TOYS[package] if name == "toy" else real_load(package, name)
+
+
+def recipe(**changed):
+    """A recipe of the toys; `optim__lr=1` sets optim.lr."""
+    raw = {
+        "data": {"name": "toy", "crop_px": 32},
+        "backbone": {"name": "toy"},
+        "method": {"name": "toy"},
+        "optim": {"steps": 12, "batch": 4, "lr": 0.01, "head_lr": 0.01, "warmup": 2},
+        "predict": {"scales": [1.0], "flip": False},
+        "run": {"workers": 0, "log_every": 5, "save_every": 3, "samples": 0},
+    }
+    for key, value in changed.items():
+        section, _, name = key.partition("__")
+        raw[section][name] = value
+    return parse_recipe(raw, "toy")
+
+
+def main():
+    plugins.load = load
+    words = [word for word in sys.argv[2:] if "=" in word]
+    changed = dict(word.split("=") for word in words)
+    stages = int(changed.pop("stages", 1))
+    for stage in range(stages):
+        out = Path(sys.argv[1]) / f"stage{stage}" if stages > 1 else Path(sys.argv[1])
+        train(recipe(**changed), out, resume="--resume" in sys.argv, command="toy")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Tag2MaskError as error:
+        print(error)  # noqa: T201
+        sys.exit(2)
