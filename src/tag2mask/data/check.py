@@ -81,7 +81,7 @@ def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
     Returns:
         The report; a data set that cannot be read at all has its reason in `faults`.
     """
-    source: Literal["folder", "voc"] = "voc" if _is_voc(root) else "folder"
+    source = layout_of(root)
     try:
         survey, parts = _survey_voc(root) if source == "voc" else _survey_folder(root)
     except DataError as error:
@@ -114,12 +114,12 @@ def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
     )
 
 
-def _is_voc(root: Path) -> bool:
-    """Whether the folder is in VOC layout."""
+def layout_of(root: Path) -> Literal["folder", "voc"]:
+    """Name the data source that reads a folder."""
     try:
-        return voc_root(root).is_dir()
+        return "voc" if voc_root(root).is_dir() else "folder"
     except DataError:
-        return False
+        return "folder"
 
 
 def _survey_voc(root: Path) -> tuple[Survey, dict[str, int]]:
@@ -233,8 +233,8 @@ def _mask_warnings(source: str, survey: Survey, looks: Mapping[str, _Look]) -> l
     warnings = []
     if source == "folder" and len(survey.masks) < len(survey.photos):
         warnings.append(
-            f"{len(survey.masks):,} of {count(len(survey.photos), 'photo')} have a mask; the held-out "
-            "part is scored by masks only if all its photos have one"
+            f"{len(survey.masks):,} of {count(len(survey.photos), 'photo')} have a mask; held-out "
+            "photos are scored by masks only if all of them have one"
         )
     if not any(look.shows_class or look.mask_fault for look in looks.values()):
         warnings.append(
