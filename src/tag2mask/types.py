@@ -53,6 +53,8 @@ class Batch:
     name: Sequence[str]
     mask: Tensor | None = None
     """(N, H, W) int64 pseudo-labels or true masks, or None."""
+    most_tags: int = 1
+    """Largest number of tags of one photo, counted where the batch was made: asking the device would wait for it."""
 
     def to(self, device: torch.device) -> Batch:
         """Copy every tensor to `device`, without waiting where the memory is pinned."""

@@ -1,0 +1,131 @@
+"""Pairs of grid cells: which belong together, by label; how far evidence spreads along them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.functional.reduction import sum_over_ranks
+from tag2mask.types import IGNORE
+
+
+@lru_cache(maxsize=16)
+def _radius_mask_cpu(height: int, width: int, radius: int) -> Tensor:
+    y = torch.arange(height).repeat_interleave(width)
+    x = torch.arange(width).repeat(height)
+    near_y = (y[:, None] - y[None, :]).abs() <= radius
+    near_x = (x[:, None] - x[None, :]).abs() <= radius
+    return near_y & near_x
+
+
+def radius_mask(height: int, width: int, radius: int, device: torch.device | None = None) -> Tensor:
+    """Mark the pairs of cells of a grid that lie within a square window of each other.
+
+    Args:
+        height: Rows of the grid.
+        width: Columns of the grid.
+        radius: Largest row and column distance, in cells; a cell is near itself.
+        device: Where the mask is wanted.
+
+    Returns:
+        (L, L) bool, L = height * width, raster order.
+
+    Source:
+        AFA, section 3.3 with methods specification 2.6 (Chebyshev window).
+    """
+    mask = _radius_mask_cpu(height, width, radius)
+    return mask if device is None else mask.to(device)
+
+
+def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
+    """Turn a label map into labels of pairs of cells.
+
+    Args:
+        label: (N, H, W) integer class map, 255 ignore.
+        size: (h, w) of the grid; each cell takes the label of its top-left pixel.
+        radius: Pairs further apart than this many cells, by rows or columns, are ignored.
+
+    Returns:
+        (N, L, L) uint8: 1 same class (background with background too), 0 different, 255 ignore.
+
+    Source:
+        AFA, Eq. 4 with methods specification 2.6.
+    """
+    cells = F.interpolate(label[:, None].float(), size=size, mode="nearest").flatten(1)  # (N, L)
+    known = cells != IGNORE
+    same = cells[:, :, None] == cells[:, None, :]
+    pairs = known[:, :, None] & known[:, None, :]
+    pairs &= radius_mask(size[0], size[1], radius, label.device)
+    return torch.where(pairs, same, IGNORE).to(torch.uint8)
+
+
+def affinity_loss(prob: Tensor, label: Tensor) -> Tensor:
+    """Pull affinities of same-class pairs to 1 and of different-class pairs to 0, each half the loss.
+
+    Args:
+        prob: (N, L, L) affinity in [0, 1].
+        label: (N, L, L) from `affinity_label`.
+
+    Returns:
+        Scalar in [0, 1]; 0 where no pair is labelled.
+
+    Source:
+        RML, Eq. 13 with its signs mended (R12): as printed it rewards affinity between different classes.
+        Counts are of the whole batch, plus 1 (methods specification 2.6).
+    """
+    positive = (label == 1).to(prob.dtype)
+    negative = (label == 0).to(prob.dtype)
+    return 0.5 * (balanced_mean(1 - prob, positive) + balanced_mean(prob, negative))
+
+
+def balanced_mean(value: Tensor, weight: Tensor) -> Tensor:
+    """Sum of value times 0/1 weight over (their number + 1), over the batch of all processes."""
+    return sum_over_ranks((value * weight).sum()) / (sum_over_ranks(weight.sum()) + 1)
+
+
+def pool_pairs(pairs: Tensor, size: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
+    """Average a matrix over pairs of cells down to a coarser grid, query axes first, then key axes.
+
+    Args:
+        pairs: (N, L, L) over a grid of `size` in raster order; probabilities, not logits.
+        size: (h, w), h * w = L.
+        pooled: (h', w') of the coarser grid.
+
+    Returns:
+        (N, L', L').
+
+    Source:
+        R11: resizing the matrix as if it were a picture would mix up the raster order.
+    """
+    batch, cells, _ = pairs.shape
+    coarse = pooled[0] * pooled[1]
+    query = pairs.transpose(1, 2).reshape(batch * cells, 1, *size)  # one map of queries per key
+    query = F.adaptive_avg_pool2d(query, pooled).view(batch, cells, coarse)
+    key = query.transpose(1, 2).reshape(batch * coarse, 1, *size)  # one map of keys per query
+    return F.adaptive_avg_pool2d(key, pooled).view(batch, coarse, coarse)
+
+
+def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2) -> Tensor:
+    """Spread class scores over the grid by one step of a random walk.
+
+    Args:
+        scores: (N, C, h, w) on the grid of the affinity, non-negative.
+        affinity: (N, L, L) in [0, 1], L = h * w.
+        radius: Window of the walk, in cells.
+        power: Element-wise exponent; larger keeps the walk closer to home.
+
+    Returns:
+        (N, C, h, w).
+
+    Source:
+        AFA, Eq. 5 and 6 with methods specification 2.7: columns are normalised by (sum + 0.1), out = scores @ A,
+        no further matrix powers.
+    """
+    batch, classes, height, width = scores.shape
+    walk = affinity * radius_mask(height, width, radius, affinity.device)
+    walk = walk.pow(power)
+    walk = walk / (walk.sum(dim=1, keepdim=True) + 0.1)
+    return torch.bmm(scores.flatten(2), walk).view(batch, classes, height, width)

@@ -1,0 +1,30 @@
+"""Where bfloat16 is fast: forward passes that need no gradient may then run in it."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+LabelPrecision = Literal["auto", "fp32", "bf16"]
+"""Arithmetic of forward passes without gradient; auto: bf16 where the processor has instructions for it."""
+
+
+@lru_cache(maxsize=4)
+def has_fast_bf16(device_type: str) -> bool:
+    """Tell whether the device multiplies bfloat16 matrices in hardware."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device_type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def label_autocast(precision: LabelPrecision, device_type: str) -> AbstractContextManager[object]:
+    """Return the context for a forward pass without gradient."""
+    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device_type)):
+        return torch.autocast(device_type=device_type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,159 @@
+"""From class evidence to label maps: thresholds, refinement with background scores, ignored pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.functional.cam import upsample
+from tag2mask.types import BACKGROUND, IGNORE
+
+Refine = Callable[[Tensor, Tensor], Tensor]
+"""(image (N, 3, h, w), prob (N, S, C, h, w)) -> refined prob, as a Refiner does."""
+
+
+def present_keys(tags: Tensor, most_tags: int) -> tuple[Tensor, Tensor]:
+    """Pack the present classes of each photo to the front.
+
+    Args:
+        tags: (N, F) in {0, 1}.
+        most_tags: K, at least the largest number of tags of one photo.
+
+    Returns:
+        Class indices (N, K) int64, in rising order, and (N, K) bool telling which of them are really present.
+    """
+    value, index = tags.topk(max(1, most_tags), dim=1)
+    index, order = torch.where(value > 0, index, tags.shape[1] + index).sort(dim=1)
+    return index % tags.shape[1], value.gather(1, order) > 0
+
+
+def cam_to_label(
+    cam: Tensor, tags: Tensor, background: float, *, high: float | None = None, low: float = 0.0
+) -> Tensor:
+    """Threshold evidence into a label map.
+
+    Args:
+        cam: (N, F, H, W) in [0, 1].
+        tags: (N, F) in {0, 1}; absent classes never win.
+        background: Pixels whose strongest evidence is at most this are background.
+        high: If given, two cuts take the place of `background`: at most `low` is background, between
+            the cuts is ignore.
+        low: See `high`.
+
+    Returns:
+        (N, H, W) int64, 0..F and 255.
+
+    Source:
+        AFA, Eq. 3 with methods specification 2.3.
+    """
+    value, index = (cam * tags[:, :, None, None]).max(dim=1)
+    label = index + 1
+    if high is None:
+        return torch.where(value <= background, BACKGROUND, label)
+    label = torch.where(value <= high, IGNORE, label)
+    return torch.where(value <= low, BACKGROUND, label)
+
+
+def background_stacks(
+    cam: Tensor, keys: Tensor, present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
+) -> Tensor:
+    """Set the evidence of present classes beside each of several background scores, as probabilities.
+
+    Args:
+        cam: (N, F, H, W) in [0, 1].
+        keys: (N, K) class indices.
+        present: (N, K) bool; other keys get probability 0.
+        backgrounds: S scores in [0, 1].
+        size: (h, w) of the result.
+
+    Returns:
+        (N, S, K + 1, h, w), sums to 1, background first.
+
+    Source:
+        Methods specification 2.5: softmax over [background, evidence of the present classes]; the result is
+        meant to be nearly flat and must not be sharpened.
+    """
+    height, width = cam.shape[-2:]
+    chosen = cam.gather(1, keys[:, :, None, None].expand(-1, -1, height, width))
+    chosen = F.interpolate(chosen, size=size, mode="bilinear", align_corners=True)
+    chosen = chosen.masked_fill(~present[:, :, None, None], -torch.inf)
+    first = torch.tensor(backgrounds, dtype=cam.dtype, device=cam.device)
+    first = first.view(1, -1, 1, 1, 1).expand(cam.shape[0], -1, 1, *size)
+    stacks = torch.cat([first, chosen[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
+    return stacks.softmax(dim=2)
+
+
+def refined_labels(
+    image: Tensor,
+    cam: Tensor,
+    tags: Tensor,
+    refine: Refine,
+    backgrounds: tuple[float, ...],
+    most_tags: int,
+) -> Tensor:
+    """Refine evidence against each background score and take the winner per pixel.
+
+    Args:
+        image: (N, 3, H, W) uint8 RGB.
+        cam: (N, F, H, W) in [0, 1].
+        tags: (N, F) in {0, 1}.
+        refine: A refiner; works at half resolution here.
+        backgrounds: S scores in [0, 1].
+        most_tags: Largest number of tags of one photo.
+
+    Returns:
+        (N, S, H, W) int64 in 0..F.
+
+    Source:
+        AFA, section 3.4 with methods specification 2.4 and 2.5.
+    """
+    keys, present = present_keys(tags, most_tags)
+    height, width = cam.shape[-2:]
+    half = (max(1, height // 2), max(1, width // 2))
+    prob = background_stacks(cam, keys, present, backgrounds, half)
+    prob = refine(upsample(image.float(), half), prob)
+    batch, stacks, channels = prob.shape[:3]
+    full = upsample(prob.flatten(1, 2), (height, width)).view(batch, stacks, channels, height, width)
+    winner = full.argmax(dim=2)  # (N, S, H, W)
+    ids = torch.cat([keys.new_full((batch, 1), BACKGROUND), keys + 1], dim=1)
+    ids = ids[:, None, :, None, None].expand(-1, stacks, -1, height, width)
+    return ids.gather(2, winner[:, :, None]).squeeze(2)
+
+
+def pseudo_label(
+    image: Tensor,
+    cam: Tensor,
+    tags: Tensor,
+    valid: Tensor,
+    refine: Refine,
+    *,
+    high: float = 0.55,
+    low: float = 0.35,
+    most_tags: int,
+) -> Tensor:
+    """Make training targets: sure foreground, sure background, the rest ignored.
+
+    Args:
+        image: (N, 3, H, W) uint8 RGB.
+        cam: (N, F, H, W) in [0, 1].
+        tags: (N, F) in {0, 1}.
+        valid: (N, H, W) bool, False on crop padding, which is ignored.
+        refine: A refiner.
+        high: Background score that foreground must beat to be sure.
+        low: Background score against which background must still win to be sure.
+        most_tags: Largest number of tags of one photo in the batch.
+
+    Returns:
+        (N, H, W) int64 in 0..F and 255.
+
+    Source:
+        AFA, section 3.4 with methods specification 2.5.
+    """
+    strict, lenient = refined_labels(image, cam, tags, refine, (high, low), most_tags).unbind(1)
+    background = (strict == BACKGROUND) & (lenient == BACKGROUND)
+    label = torch.where(strict == BACKGROUND, IGNORE, strict)
+    label = torch.where(background, BACKGROUND, label)
+    return torch.where(valid, label, IGNORE)

@@ -1,0 +1,55 @@
+"""Plain class activation maps: the baseline that every paper starts from.
+
+1. A backbone's last map is pooled and classified with a bias-free 1 x 1 layer; the loss is soft-margin.
+2. The same layer on the unpooled map gives the class activation map.
+
+Paper: Zhou et al., Learning Deep Features for Discriminative Localization; the row "Our Baseline" of RML, Table 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.methods.base import Evidence, Method
+from tag2mask.models.base import Backbone
+from tag2mask.models.classifier import ClassActivationHead, Pooling
+from tag2mask.recipe import MethodConfig
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import Batch
+
+
+class CAMConfig(MethodConfig):
+    """The baseline has one choice."""
+
+    name: str = "cam"
+    pooling: Pooling = "gap"
+    """gap: mean of the map; gmp: maximum of each channel before the classifier."""
+
+
+class CAM(Method):
+    """Classification alone."""
+
+    Config = CAMConfig
+
+    def __init__(
+        self,
+        config: CAMConfig,
+        backbone: Backbone,
+        num_foreground: int,
+        refiner: Refiner | None,
+        steps: int,
+    ) -> None:
+        super().__init__(config, backbone, num_foreground, refiner, steps)
+        self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
+
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """Soft-margin classification loss, mean over classes and batch."""
+        logit = self.evidence(self.backbone.normalise(batch.image)).logit
+        return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
+
+    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+        """One encoder pass and the head."""
+        return Evidence(*self.head(self.backbone(image).maps[-1]))

@@ -1,0 +1,42 @@
+"""A small model of one map given another, for the variational bound on their mutual information."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ConditionalGaussian(nn.Module):
+    """q(y | x): a diagonal Gaussian whose mean and log-variance two 1 x 1 layers read off x."""
+
+    def __init__(self, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels)
+        )
+        self.log_variance = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Tanh()
+        )
+
+    def log_density(self, x: Tensor, y: Tensor, *, frozen: bool = False) -> Tensor:
+        """Log q(y | x) up to a constant.
+
+        Args:
+            x: (S, D).
+            y: (S, D).
+            frozen: Let gradients reach x and y, but not the weights of q.
+
+        Returns:
+            (S,).
+        """
+        if frozen:
+            weights = {name: value.detach() for name, value in self.named_parameters()}
+            density: Tensor = torch.func.functional_call(self, weights, (x, y))
+            return density
+        return self(x, y)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Same as `log_density`."""
+        log_variance = self.log_variance(x)
+        error = (y - self.mean(x)).square() / log_variance.exp()
+        return -0.5 * (error + log_variance).sum(dim=1)

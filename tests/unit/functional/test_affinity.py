@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+
+from tag2mask.functional.affinity import (
+    affinity_label,
+    affinity_loss,
+    pool_pairs,
+    propagate,
+    radius_mask,
+)
+from tag2mask.types import IGNORE
+
+
+def brute_force_label(label: np.ndarray, grid: tuple[int, int], radius: int) -> np.ndarray:
+    """Pair labels by four nested loops, straight from the text."""
+    height, width = label.shape
+    cells = [
+        (y, x, label[y * height // grid[0], x * width // grid[1]])
+        for y in range(grid[0])
+        for x in range(grid[1])
+    ]
+    pairs = np.full((len(cells), len(cells)), IGNORE)
+    for i, (yi, xi, a) in enumerate(cells):
+        for j, (yj, xj, b) in enumerate(cells):
+            if abs(yi - yj) <= radius and abs(xi - xj) <= radius and IGNORE not in (a, b):
+                pairs[i, j] = int(a == b)
+    return pairs
+
+
+@pytest.mark.parametrize("radius", [1, 3, 8])
+def test_pair_labels_equal_brute_force_on_a_6_by_6_grid(radius: int) -> None:
+    rng = np.random.default_rng(radius)
+    label = rng.choice([0, 1, 2, IGNORE], size=(96, 96))
+    got = affinity_label(torch.from_numpy(label)[None], (6, 6), radius)[0].numpy()
+    np.testing.assert_array_equal(got, brute_force_label(label, (6, 6), radius))
+
+
+def test_radius_window_is_square_and_includes_the_cell_itself() -> None:
+    near = radius_mask(5, 7, 2)
+    centre = near[2 * 7 + 3].view(5, 7)
+    assert centre.sum() == 25
+    assert centre[2, 3]
+    assert not centre[:, 0].any()
+    assert near.diagonal().all()
+
+
+def test_loss_of_a_perfect_affinity_is_zero_and_of_its_inverse_nearly_one() -> None:
+    label = torch.randint(0, 2, (2, 30, 30), generator=torch.Generator().manual_seed(0))
+    prob = label.float()
+    pairs = label.to(torch.uint8)
+    assert affinity_loss(prob, pairs) == 0
+    assert affinity_loss(1 - prob, pairs) == pytest.approx(1, abs=5e-3)
+
+
+def test_loss_counts_pairs_plus_one_over_the_whole_batch() -> None:
+    prob = torch.tensor([[[0.9, 0.2], [0.4, 0.6]]])
+    label = torch.tensor([[[1, 0], [IGNORE, 1]]], dtype=torch.uint8)
+    by_hand = 0.5 * ((0.1 + 0.4) / 3 + 0.2 / 2)
+    assert affinity_loss(prob, label).item() == pytest.approx(by_hand)
+
+
+def test_loss_of_a_batch_without_labelled_pairs_is_zero() -> None:
+    label = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
+    assert affinity_loss(torch.rand(1, 4, 4), label) == 0
+
+
+def test_pooling_a_block_constant_matrix_returns_its_block_values() -> None:
+    coarse = torch.rand(1, 4, 4)
+    block = torch.arange(4).view(2, 2).repeat_interleave(3, 0).repeat_interleave(3, 1).flatten()
+    fine = coarse[:, block][:, :, block]
+    torch.testing.assert_close(pool_pairs(fine, (6, 6), (2, 2)), coarse)
+
+
+def test_pooling_commutes_with_a_mirror_of_the_grid() -> None:
+    pairs = torch.rand(2, 6 * 4, 6 * 4)
+    mirror = torch.arange(24).view(6, 4).flip(1).flatten()
+    small = torch.arange(6).view(3, 2).flip(1).flatten()
+    mirrored = pool_pairs(pairs[:, mirror][:, :, mirror], (6, 4), (3, 2))
+    torch.testing.assert_close(mirrored, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small])
+
+
+def test_propagation_equals_loops_over_cells() -> None:
+    rng = np.random.default_rng(0)
+    scores, affinity = rng.random((3, 4, 5)), rng.random((20, 20))
+    expected = np.zeros((3, 20))
+    for j in range(20):
+        column = 0.0
+        for i in range(20):
+            near = abs(i // 5 - j // 5) <= 2 and abs(i % 5 - j % 5) <= 2
+            column += affinity[i, j] ** 2 * near
+        for i in range(20):
+            near = abs(i // 5 - j // 5) <= 2 and abs(i % 5 - j % 5) <= 2
+            walk = affinity[i, j] ** 2 * near / (column + 0.1)
+            expected[:, j] += scores.reshape(3, 20)[:, i] * walk
+    got = propagate(torch.from_numpy(scores)[None], torch.from_numpy(affinity)[None], radius=2)
+    np.testing.assert_allclose(got[0].reshape(3, 20).numpy(), expected, rtol=1e-10)

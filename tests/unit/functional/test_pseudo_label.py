@@ -1,0 +1,102 @@
+import numpy as np
+import torch
+from torch import Tensor
+
+from tag2mask.functional.pseudo_label import (
+    background_stacks,
+    cam_to_label,
+    present_keys,
+    pseudo_label,
+    refined_labels,
+)
+from tag2mask.types import IGNORE
+
+
+def unrefined(image: Tensor, prob: Tensor) -> Tensor:
+    """Stand in for a refiner that leaves probabilities as they are."""
+    return prob
+
+
+def test_present_classes_are_packed_in_order_and_marked() -> None:
+    tags = torch.tensor([[0.0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    keys, present = present_keys(tags, 2)
+    assert keys[0].tolist() == [1, 3]
+    assert keys[1, 0] == 2
+    assert present.tolist() == [[True, True], [True, False], [False, False]]
+
+
+def test_single_threshold_follows_the_text() -> None:
+    cam = torch.tensor([[[[0.5, 0.45, 0.2]], [[0.4, 0.9, 0.44]]]])
+    both, first = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    assert cam_to_label(cam, both, 0.45).flatten().tolist() == [1, 2, 0]
+    assert cam_to_label(cam, first, 0.45).flatten().tolist() == [1, 0, 0]
+
+
+def test_two_thresholds_leave_the_middle_ignored() -> None:
+    cam = torch.tensor([[[[0.6, 0.55, 0.4, 0.35, 0.1]]]])
+    label = cam_to_label(cam, torch.ones(1, 1), 0.45, high=0.55, low=0.35)
+    assert label.flatten().tolist() == [1, IGNORE, IGNORE, 0, 0]
+
+
+def test_stacks_are_flat_softmaxes_over_present_classes_only() -> None:
+    cam = torch.zeros(1, 3, 4, 4)
+    cam[0, 2], cam[0, 0] = 1.0, 0.7
+    keys, present = present_keys(torch.tensor([[0.0, 0, 1]]), 2)
+    stack = background_stacks(cam, keys, present, (0.55, 0.35), (2, 2))[0, :, :, 0, 0]
+    for row, background in zip(stack.numpy(), (0.55, 0.35), strict=True):
+        expected = np.exp([background, 1.0])
+        np.testing.assert_allclose(row[:2], expected / expected.sum(), rtol=1e-6)
+        assert row[2] == 0
+
+
+def slow_label(cam: np.ndarray, tags: np.ndarray, high: float, low: float) -> np.ndarray:
+    """Pixel by pixel, without refinement, on maps that are constant over 2 x 2 blocks."""
+    label = np.zeros(cam.shape[1:], int)
+    for y, x in np.ndindex(label.shape):
+        scores = {c + 1: cam[c, y, x] for c in range(len(cam)) if tags[c]}
+        best = max(scores, key=lambda c: scores[c], default=0)
+        top = scores.get(best, -1.0)
+        label[y, x] = best if top > high else (0 if top <= low else IGNORE)
+    return label
+
+
+def test_labels_without_refinement_equal_a_pixel_loop() -> None:
+    rng = np.random.default_rng(1)
+    cam = np.repeat(rng.random((3, 6, 1, 1, 1)).astype(np.float32), 8, axis=-1)
+    cam = np.repeat(cam, 8, axis=-2).reshape(3, 6, 8, 8)  # one constant map per photo and class
+    tags = rng.integers(0, 2, (3, 6))
+    valid = np.ones((3, 8, 8), bool)
+    valid[1, :, 5:] = False
+    got = pseudo_label(
+        torch.zeros(3, 3, 8, 8, dtype=torch.uint8),
+        torch.from_numpy(cam),
+        torch.from_numpy(tags).float(),
+        torch.from_numpy(valid),
+        unrefined,
+        high=0.55,
+        low=0.35,
+        most_tags=int(tags.sum(1).max()),
+    ).numpy()
+    for n in range(3):
+        expected = np.where(valid[n], slow_label(cam[n], tags[n], 0.55, 0.35), IGNORE)
+        np.testing.assert_array_equal(got[n], expected)
+
+
+def test_packing_room_for_more_classes_changes_nothing() -> None:
+    torch.manual_seed(0)
+    cam, image = torch.rand(2, 5, 9, 7), torch.zeros(2, 3, 9, 7, dtype=torch.uint8)
+    tags = torch.tensor([[1.0, 0, 1, 0, 0], [0, 0, 0, 1, 0]])
+    tight = refined_labels(image, cam, tags, unrefined, (0.4,), 2)
+    torch.testing.assert_close(refined_labels(image, cam, tags, unrefined, (0.4,), 5), tight)
+
+
+def test_a_photo_without_tags_is_all_background() -> None:
+    label = refined_labels(
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+        torch.rand(1, 2, 8, 8),
+        torch.zeros(1, 2),
+        unrefined,
+        (0.4,),
+        0,
+    )
+    assert label.max() == 0

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from tag2mask.functional.view import Downscale
+
+
+@pytest.mark.parametrize(("side", "small"), [(320, 96), (512, 160), (256, 64), (64, 32)])
+def test_sides_of_the_small_view_are_multiples_of_32(side: int, small: int) -> None:
+    assert Downscale(0.3).size((side, side)) == (small, small)
+
+
+def test_a_constant_photo_stays_constant() -> None:
+    small = Downscale(0.3).image(torch.full((1, 3, 320, 320), 0.7))
+    torch.testing.assert_close(small, torch.full((1, 3, 96, 96), 0.7))
+
+
+def test_shrinking_maps_and_photos_commute_for_an_identity_network() -> None:
+    view = Downscale(0.3)
+    photo = torch.rand(1, 3, 160, 160)
+    small = view.image(photo)
+    torch.testing.assert_close(view.maps(photo, small.shape[-2:]), small)
+
+
+def test_the_box_of_real_pixels_shrinks_with_the_photo() -> None:
+    valid = torch.zeros(1, 320, 320, dtype=torch.bool)
+    valid[:, :160, :80] = True
+    weight = Downscale(0.3).valid(valid, (96, 96))
+    assert weight.sum() == 48 * 24
+    assert weight[0, :48, :24].min() == 1
