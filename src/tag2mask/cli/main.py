@@ -29,7 +29,7 @@ USER_ERRNOS = {
     errno.EPERM,
     errno.EROFS,
 }
-"""What the disk refuses through no fault of the program: space, permission, another kind of path."""
+"""What a disk refuses through no fault of the program: space, permission, a wrong kind of path."""
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
 

@@ -66,7 +66,9 @@ class Folder(Source):
         self._survey = survey_folder(config)
         self._survey.refuse_faults()
         where = self._survey.where
-        self.class_names = choose_classes(config.classes, self._survey.shown, where)
+        # Photos to label need not show every class that the network knows.
+        known = self._survey.shown if split == "train" else (*config.classes, *self._survey.shown)
+        self.class_names = choose_classes(config.classes, tuple(dict.fromkeys(known)), where)
         part = [
             name
             for name in self._survey.photos

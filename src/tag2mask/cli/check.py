@@ -1,0 +1,64 @@
+"""Look at a data set before training: classes, counts, faults, advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tyro
+
+from tag2mask.cli.parsing import parse
+from tag2mask.errors import DataError
+
+if TYPE_CHECKING:  # reads photos, which --help must not wait for
+    from tag2mask.data.check import CheckReport
+
+
+@dataclass(frozen=True)
+class Check:
+    """Look at a data set before training: classes, counts, faults, advice."""
+
+    data: tyro.conf.Positional[Path]
+    """Folder of tagged photos, in VOC layout or with tags.csv, tags.jsonl or a folder per class."""
+    strict: bool = False
+    """Count unreadable photos as faults, as training with --data.strict does."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print what was found; faults end with exit code 2."""
+    chosen = parse(Check, arguments, "check")
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from tag2mask.data.check import check_folder
+
+    found = check_folder(chosen.data, strict=chosen.strict)
+    if found.photos:
+        print("\n".join(overview(found)))
+        table = Table("class", "photos", "share")
+        for name, photos in found.classes.items():
+            table.add_row(name, f"{photos:,}", f"{found.share(name):.0%}")
+        Console().print(table)
+    for line in found.warnings:
+        print(f"warning: {line}")
+    if found.faults:
+        raise DataError("\n".join(found.faults))
+    print(
+        f"ready to train: tag2mask train RECIPE --data.name {found.source} --data.root {chosen.data}"
+    )
+
+
+def overview(found: CheckReport) -> Iterator[str]:
+    """Say in lines what a data set holds."""
+    yield f"{found.root}: {found.photos:,} photos, read as '{found.source}'"
+    parts = ", ".join(f"{name} {photos:,}" for name, photos in found.parts.items())
+    yield f"parts: {parts}"
+    counts = ", ".join(f"{photos:,} with {tags}" for tags, photos in found.tags_per_photo.items())
+    yield f"photos by number of tags: {counts}; {found.negatives:,} show no class (negatives)"
+    if found.sizes:
+        sizes = ", ".join(f"{width} x {height}" for width, height in found.sizes)
+        yield f"smallest, middle and largest photo in pixels: {sizes}"
+    yield f"masks: {found.masks:,}, unreadable photos: {found.unreadable:,}"

@@ -1,0 +1,88 @@
+"""Write masks of tagged photos; their tags choose the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+
+from tag2mask.cli.overrides import apply_overrides, split_overrides
+from tag2mask.cli.parsing import parse
+from tag2mask.cli.segmenting import (
+    load_segmenter,
+    predict_help,
+    refuse_other_sections,
+    tell_written,
+)
+
+if TYPE_CHECKING:  # these import torch, which --help must not wait for
+    from tag2mask.data.base import Source
+    from tag2mask.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Label:
+    """Write masks of tagged photos; their tags choose the classes (gate `oracle`)."""
+
+    run: tyro.conf.Positional[str]
+    """Run folder that `train` or `demo` wrote, or a hub id."""
+    data: tyro.conf.Positional[Path]
+    """Folder of tagged photos, in VOC layout or with tags.csv, tags.jsonl or a folder per class."""
+    out: Path
+    """Folder for masks, classes.json and scores; what is done there already is not done again."""
+    split: str | None = None
+    """List of a VOC layout, or part (train, val, all) of a folder; none: the list the run trained
+    on, or the whole folder."""
+    weights: Literal["best", "last"] = "best"
+    """Weights to use."""
+    strict: bool = False
+    """Stop at an unreadable photo in place of skipping it."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Segment every photo that has no mask yet."""
+    plain, overrides = split_overrides(arguments)
+    chosen = parse(Label, plain, "label", more_help=predict_help())
+    refuse_other_sections(overrides, "label")
+
+    from tag2mask.prediction.writer import MaskWriter, label_source
+
+    segmenter = load_segmenter(chosen.run, chosen.weights, overrides)
+    source, split = open_source(segmenter.recipe, chosen.data, chosen.split, overrides)
+    settings = {**segmenter.settings("oracle"), "split": split}
+    writer = MaskWriter(chosen.out, segmenter.class_names, "oracle", settings)
+    tell_written(label_source(segmenter, source, writer, strict=chosen.strict), chosen.out)
+
+
+def open_source(
+    recipe: Recipe, root: Path, split: str | None, overrides: Mapping[str, Sequence[str]]
+) -> tuple[Source, str]:
+    """Open the photos to label: those of `root`, read as the run's data or as their layout asks.
+
+    Returns:
+        The source, and the name of the part or list.
+
+    Raises:
+        DataError: If the folder is missing or its photos and tags contradict each other.
+    """
+    from tag2mask import plugins
+    from tag2mask.data.check import layout_of
+
+    forced: dict[str, Sequence[str]] = {
+        "data.root": [str(root)],
+        "data.name": [layout_of(root)],
+        **overrides,
+    }
+    raw = recipe.model_dump(mode="json")
+    data = apply_overrides(raw, forced, str(root)).data
+    is_voc = data.name == "voc"
+    part = split or ("train" if is_voc else "all")
+    # A list may be called `train` or `val` too; with its ending it is always the list.
+    source: Source = plugins.load("data", data.name)(
+        data, f"{split}.txt" if split and is_voc else part
+    )
+    named = str(data.model_dump()["split"]) if is_voc and split is None else part
+    return source, named

@@ -1,0 +1,91 @@
+"""What a reader of the repository relies on: version, licence, links, and no trace of anybody's machine."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import tag2mask
+
+REPOSITORY = Path(__file__).parents[2]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
+FORBIDDEN = ["/work" + "/", "/tmp" + "/venv", "/ro" + "ot/"]
+"""Paths of single machines, written in two parts so that this file does not hold them."""
+
+
+def tracked_files() -> list[Path]:
+    """Text files of the repository; those of the working tree where there is no git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("no git checkout")
+    paths = [REPOSITORY / name for name in listed.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file() and path.suffix not in (".png", ".jpg", ".npz")]
+
+
+def test_changelog_head_is_the_version():
+    head = re.search(r"^## (\S+)", (REPOSITORY / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert head is not None
+    assert head.group(1) == PROJECT["version"] == tag2mask.__version__
+
+
+def test_licence_and_notice_are_whole():
+    licence = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+    notice = (REPOSITORY / "NOTICE").read_text(encoding="utf-8")
+    assert re.search(r"MiT.*\n.*NON-COMMERCIAL", notice)
+    assert re.search(r"MobileNetV1.*\n\s*Apache-2\.0", notice)
+
+
+def test_lock_file_pins_every_package_and_covers_the_dependencies():
+    lines = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8").split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+]+", line) for line in lines)
+    locked = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines}
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["train"], *extras["dev"]]
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[<>=\[]", name)[0]).lower() for name in wanted}
+    assert names <= locked
+
+
+def links(page: Path) -> list[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors that GitHub makes from the headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_links_of_the_page_lead_somewhere(page):
+    for link in links(page):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def test_nothing_names_anybodys_machine():
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for word in FORBIDDEN:
+            assert word not in text, f"{path} names {word}"
+
+
+@pytest.mark.parametrize("name", ["install", "demo", "test", "test-all", "check", "fmt", "docs"])
+def test_make_has_its_targets(name):
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{name}:", text, re.MULTILINE)

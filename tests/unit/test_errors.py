@@ -1,0 +1,46 @@
+import inspect
+
+import pytest
+
+from tag2mask import errors
+from tag2mask.errors import (
+    MissingExtraError,
+    RecipeError,
+    Tag2MaskError,
+    UnknownPluginError,
+    did_you_mean,
+)
+
+
+ERRORS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if kind.__module__ == errors.__name__
+]
+
+
+def test_every_error_of_the_module_is_caught_as_one_family():
+    assert len(ERRORS) >= 7
+    assert all(issubclass(kind, Tag2MaskError) for kind in ERRORS)
+
+
+def test_the_tree_in_the_docstring_names_every_error():
+    for kind in ERRORS:
+        assert kind.__name__ in (errors.__doc__ or "")
+
+
+def test_unknown_plugin_names_the_nearest_and_all_known():
+    error = UnknownPluginError("method", "rlm", ["rml", "cam"])
+    assert str(error) == "unknown method 'rlm'. Did you mean 'rml'? Known: cam, rml"
+    assert isinstance(error, RecipeError)
+
+
+def test_missing_extra_says_what_to_install():
+    assert "pip install 'tag2mask[train]'" in str(MissingExtraError("train"))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("stepz", " Did you mean 'steps'?"), ("zzz", ""), ("", "")]
+)
+def test_hint_is_given_only_for_a_near_name(name, hint):
+    assert did_you_mean(name, ["steps", "batch"]) == hint
