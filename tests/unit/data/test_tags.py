@@ -95,7 +95,11 @@ def test_names_written_on_other_systems_are_the_same_name():
 
 def test_class_folders_are_tags():
     found = folder_tags(["cat/a.jpg", "cat;dog/deep/b.jpg", "_negative/c.jpg"])
-    assert found == {"cat/a.jpg": ("cat",), "cat;dog/deep/b.jpg": ("cat", "dog"), "_negative/c.jpg": ()}
+    assert found == {
+        "cat/a.jpg": ("cat",),
+        "cat;dog/deep/b.jpg": ("cat", "dog"),
+        "_negative/c.jpg": (),
+    }
 
 
 def test_photos_beside_class_folders_are_refused():

@@ -1,0 +1,233 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tag2mask.data.folder import Folder, FolderConfig, is_held_out
+from tag2mask.errors import DataError
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Five photos under `images`, one of them a negative, and `tags.csv`."""
+    for index, name in enumerate(["a", "b", "c", "lane/d", "n"]):
+        _photo(tmp_path / "images" / f"{name}.png", index)
+    _write_rows(tmp_path, ["a.png,cat", "b.png,cat;dog", "c.png,dog", "lane/d.png,cow", "n.png,"])
+    return tmp_path
+
+
+def _photo(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((2, 3, 3), value, dtype=np.uint8)).save(path)
+
+
+def _write_rows(folder, rows):
+    (folder / "tags.csv").write_text("\n".join(["image,tags", *rows]), encoding="utf-8")
+
+
+def _write_mask(path, indices):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(indices, dtype=np.uint8)).save(path)
+
+
+def _open(folder, split="all", **options):
+    return Folder(FolderConfig(name="folder", root=folder, **options), split)
+
+
+def test_photos_and_tags_come_together_and_negatives_stay(data):
+    source = _open(data)
+    assert source.class_names == ("cat", "cow", "dog")
+    assert source.names == ("a", "b", "c", "lane/d", "n")
+    np.testing.assert_array_equal(
+        source.tags, [[1, 0, 0], [1, 0, 1], [0, 0, 1], [0, 1, 0], [0, 0, 0]]
+    )
+    sample = source[3]
+    assert (sample.name, sample.image.max(), sample.mask) == ("lane/d", 3, None)
+    np.testing.assert_array_equal(sample.tags, [0, 1, 0])
+    assert not source.has_masks
+
+
+def test_chosen_classes_set_the_order_and_drop_other_tags(data):
+    source = _open(data, classes=("dog", "cat"))
+    np.testing.assert_array_equal(source.tags, [[0, 1], [1, 1], [1, 0], [0, 0], [0, 0]])
+
+
+def test_photos_to_label_need_not_show_every_class(data):
+    source = _open(data, "all", classes=("goat", "dog"))
+    np.testing.assert_array_equal(source.tags, [[0, 0], [0, 1], [0, 1], [0, 0], [0, 0]])
+
+
+def test_rows_may_name_photos_from_root_or_without_suffix(data):
+    _write_rows(data, ["images/a.png,cat", "b,dog", "images/c,dog", "lane\\d.png,cow", "./n.png,"])
+    assert _open(data).tags.sum(axis=0).tolist() == [1, 1, 2]
+
+
+def test_any_file_name_is_taken(tmp_path):
+    names = ["Kuh im Stall (1)", "日本", "a,b", "e\u0301t\u00e9", "x.y"]
+    for name in names:
+        _photo(tmp_path / f"{name}.png")
+    _write_rows(tmp_path, [f'"{name}.png",cat' for name in names])
+    assert set(_open(tmp_path).names) == {*names[:3], "\u00e9t\u00e9", "x.y"}
+
+
+def test_json_lines_and_class_folders_give_the_same_tags(data, tmp_path):
+    (data / "tags.csv").unlink()
+    rows = [("a", ["cat"]), ("b", ["cat", "dog"]), ("c", ["dog"]), ("lane/d", ["cow"]), ("n", [])]
+    text = "\n".join(json.dumps({"image": f"{name}.png", "tags": tags}) for name, tags in rows)
+    (data / "tags.jsonl").write_text(text)
+    from_lines = _open(data)
+    (data / "tags.jsonl").unlink()
+    for name, tags in rows:
+        folder = data / "images" / (";".join(tags) or "_negative")
+        folder.mkdir()
+        (data / "images" / f"{name}.png").rename(folder / f"{name[-1]}.png")
+    from_folders = _open(data)
+    assert from_folders.names == ("_negative/n", "cat/a", "cat;dog/b", "cow/d", "dog/c")
+    np.testing.assert_array_equal(from_folders.tags, from_lines.tags[[4, 0, 1, 3, 2]])
+
+
+def test_parts_share_no_photo_and_new_photos_move_none(tmp_path):
+    def fill(numbers):
+        for number in numbers:
+            _photo(tmp_path / "cat" / f"{number}.png")
+        return {
+            part: set(_open(tmp_path, part, val_fraction=0.3).names) for part in ("train", "val")
+        }
+
+    before = fill(range(0, 60, 2))
+    assert not before["train"] & before["val"]
+    assert len(before["train"] | before["val"]) == 30
+    after = fill(range(60))
+    assert before["train"] < after["train"]
+    assert before["val"] < after["val"]
+
+
+def test_held_out_share_is_the_fraction_asked_for():
+    held_out = sum(is_held_out(f"photo{number}", 0.25) for number in range(4000))
+    assert abs(held_out / 4000 - 0.25) < 0.03  # four standard deviations
+    assert not any(is_held_out(f"photo{number}", 0.0) for number in range(50))
+    assert all(is_held_out(f"photo{number}", 1.0) for number in range(50))
+
+
+def test_masks_follow_their_own_class_list(data):
+    for name in ("a", "b", "c", "lane/d", "n"):
+        _write_mask(data / "masks" / f"{name}.png", [[0, 1, 2], [3, 255, 0]])
+    np.testing.assert_array_equal(_open(data)[0].mask, [[0, 1, 2], [3, 255, 0]])
+    (data / "masks" / "classes.json").write_text('{"classes": ["dog", "cat", "cow"]}')
+    source = _open(data, classes=("cat", "dog"))
+    assert source.has_masks
+    np.testing.assert_array_equal(source[0].mask, [[0, 2, 1], [255, 255, 0]])
+    source.reads_masks = False
+    assert source[0].mask is None
+
+
+def test_masks_in_a_photo_folder_are_no_photos(tmp_path):
+    _photo(tmp_path / "a.png")
+    _write_mask(tmp_path / "masks" / "a.png", [[0, 1, 0], [0, 0, 0]])
+    _write_rows(tmp_path, ["a.png,cat"])
+    source = _open(tmp_path)
+    assert source.names == ("a",)
+    assert source.has_masks
+
+
+def test_part_of_the_masks_is_not_all(data):
+    _write_mask(data / "masks" / "a.png", [[0, 1, 0], [0, 0, 0]])
+    assert not _open(data).has_masks
+
+
+def test_faulty_mask_is_refused_with_file_and_value(data):
+    for name in ("a", "b", "c", "lane/d"):
+        _write_mask(data / "masks" / f"{name}.png", [[0, 1, 0], [0, 0, 0]])
+    _write_mask(data / "masks" / "n.png", [[0, 4, 0], [0, 0, 0]])
+    with pytest.raises(DataError, match=r"n\.png: pixel value 4 is no class .*1\.\.3"):
+        _open(data)[4]
+    _write_mask(data / "masks" / "n.png", [[0, 4]])
+    with pytest.raises(DataError, match=r"n\.png"):
+        _open(data)[4]
+
+
+def test_rows_and_photos_that_do_not_meet_are_told_together(data):
+    _write_rows(data, ["a.png,cat", "images/a.png,cat", *(f"x{i}.png,cat" for i in range(5))])
+    with pytest.raises(DataError) as fault:
+        _open(data)
+    lines = str(fault.value).splitlines()
+    assert len(lines) == 3
+    assert "5 rows without photo: x0.png, x1.png, x2.png and 2 more" in lines[0]
+    assert "photos with two rows: images/a.png" in lines[1]
+    assert "4 photos without row: b.png, c.png, lane/d.png and 1 more" in lines[2]
+
+
+def test_same_name_with_two_suffixes_is_refused(data):
+    _photo(data / "images" / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png"):
+        _open(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root": None}, "data.root is not set"),
+        ({"root": "nowhere"}, "nowhere: no such folder"),
+        ({"images": "nowhere"}, r"nowhere: no such folder \(data.images\)"),
+        ({"masks": "nowhere"}, r"nowhere: no such folder \(data.masks\)"),
+        ({"tags": "nowhere.csv"}, r"nowhere\.csv: cannot be read"),
+        ({"classes": ("cta",)}, r"unknown class 'cta'.*Did you mean 'cat'"),
+    ],
+)
+def test_missing_pieces_are_refused_in_one_line(data, options, message):
+    with pytest.raises(DataError, match=message) as fault:
+        Folder(FolderConfig(**{"name": "folder", "root": data} | options), "train")
+    assert "\n" not in str(fault.value)
+
+
+def test_folder_without_photos_or_tags_is_refused(tmp_path):
+    with pytest.raises(DataError, match="holds no photos"):
+        _open(tmp_path)
+    _photo(tmp_path / "a.png")
+    with pytest.raises(DataError, match="outside the class folders"):
+        _open(tmp_path)
+    _write_rows(tmp_path, ["a.png,"])
+    with pytest.raises(DataError, match="no photo has a tag"):
+        _open(tmp_path)
+
+
+def test_two_tag_files_are_refused(data):
+    (data / "tags.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"choose one with data\.tags"):
+        _open(data)
+
+
+def test_class_without_training_photo_is_refused(data):
+    lost = next(f"only{i}" for i in range(99) if is_held_out(f"only{i}", 0.5))
+    kept = next(f"more{i}" for i in range(99) if not is_held_out(f"more{i}", 0.5))
+    for name in (lost, kept):
+        _photo(data / "set" / f"{name}.png")
+    rows = data / "set" / "tags.csv"
+    rows.write_text(f"image,tags\n{lost}.png,cow\n{kept}.png,cat\n")
+    with pytest.raises(DataError, match="no photo shows cow"):
+        _open(data / "set", "train", val_fraction=0.5)
+    assert _open(data / "set", "val", val_fraction=0.5).tags.tolist() == [[0, 1]]
+
+
+def test_empty_part_or_unknown_part_is_refused(data):
+    with pytest.raises(DataError, match="part 'val' is empty"):
+        _open(data, "val", val_fraction=0.0)
+    with pytest.raises(DataError, match="no part 'test'"):
+        _open(data, "test")
+
+
+def test_unreadable_photo_is_skipped_and_counted_or_refused(data):
+    (data / "images" / "b.png").write_bytes(b"no image")
+    source = _open(data)
+    assert source.names == ("a", "c", "lane/d", "n")
+    assert source.skipped == ("b",)
+    assert source.tags.shape == (4, 3)
+    with pytest.raises(DataError, match=r"1 unreadable photo: .*b\.png"):
+        _open(data, strict=True)
+
+
+def test_source_travels_to_worker_processes(data):
+    copy = pickle.loads(pickle.dumps(_open(data)))
+    np.testing.assert_array_equal(copy[1].image, _open(data)[1].image)

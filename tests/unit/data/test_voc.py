@@ -1,0 +1,209 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tag2mask.data.voc import VOC, VOC_CLASSES, VOCConfig, read_list, voc_lists, voc_root
+from tag2mask.errors import DataError
+from tag2mask.palette import save_mask
+
+ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Three photos in VOC layout: a cat, a dog with a person, nothing; masks for the first two."""
+    for folder in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    for index, name in enumerate(("2007_01", "2007_02", "2007_03")):
+        picture = Image.fromarray(np.full((4, 6, 3), 60 * index, dtype=np.uint8))
+        picture.save(tmp_path / "JPEGImages" / f"{name}.jpg")
+    for name, objects in {"2007_01": ["cat"], "2007_02": ["dog", "person"], "2007_03": []}.items():
+        body = "".join(f"<object><name>{name}</name></object>" for name in objects)
+        (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{body}</annotation>")
+    mask = np.zeros((4, 6), dtype=np.uint8)
+    mask[0] = (0, 8, 12, 15, 20, 255)  # background, cat, dog, person, tvmonitor, ignore
+    for name in ("2007_01", "2007_02"):
+        save_mask(mask, tmp_path / "SegmentationClass" / f"{name}.png")
+    _write_list(tmp_path, "train_aug", ["2007_01", "2007_02", "2007_03"])
+    _write_list(tmp_path, "train", ["2007_01", "2007_02"])
+    return tmp_path
+
+
+def _write_list(root, name, names):
+    (root / "ImageSets" / "Segmentation" / f"{name}.txt").write_text("\n".join(names) + "\n")
+
+
+def _open(root, part="train", **options):
+    return VOC(VOCConfig(name="voc", root=root, **options), part)
+
+
+def test_class_values_are_those_of_the_official_masks():
+    assert len(VOC_CLASSES) == 20
+    assert [VOC_CLASSES[value - 1] for value in (1, 8, 12, 15, 20)] == [
+        "aeroplane", "cat", "dog", "person", "tvmonitor",
+    ]  # fmt: skip
+
+
+def test_annotations_give_tags_and_training_needs_no_masks(data):
+    source = _open(data)
+    assert source.class_names == ("cat", "dog", "person")
+    np.testing.assert_array_equal(source.tags, [[1, 0, 0], [0, 1, 1], [0, 0, 0]])
+    assert not source.has_masks
+    assert source[1].mask is None
+    assert abs(int(source[1].image.mean()) - 60) <= 1
+
+
+def test_tag_file_comes_before_annotations(data):
+    (data / "tags.csv").write_text("image,tags\n2007_01.jpg,cow\n2007_02,dog\n2007_03.jpg,\n")
+    assert _open(data).class_names == ("cow", "dog")
+
+
+def test_chosen_classes_are_renumbered_and_others_ignored(data):
+    source = _open(data, "train.txt", classes=("person", "cat"))
+    assert source.has_masks
+    np.testing.assert_array_equal(source.tags, [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(source[0].mask[0], [0, 2, 255, 1, 255, 255])
+    source.reads_masks = False
+    assert source[0].mask is None
+
+
+def test_parts_are_the_lists_of_the_recipe(data):
+    options = {"split": "train_aug", "val_split": "train"}
+    assert len(_open(data, "train", **options)) == 3
+    assert len(_open(data, "val", **options)) == 2
+    assert len(_open(data, "train.txt", **options)) == 2
+    assert len(_open(data, "train_aug", **options)) == 3
+    with pytest.raises(DataError, match=r"set data\.val_split"):
+        _open(data, "val")
+
+
+def test_held_out_list_has_the_classes_of_the_training_list(data):
+    _write_list(data, "small", ["2007_01"])
+    source = _open(data, "val", val_split="small")
+    assert source.class_names == ("cat", "dog", "person")
+    np.testing.assert_array_equal(source.tags, [[1, 0, 0]])
+
+
+def test_grey_masks_of_the_larger_folder_serve_lists_that_the_official_ones_do_not_cover(data):
+    (data / "SegmentationClassAug").mkdir()
+    for name in ("2007_01", "2007_02", "2007_03"):
+        grey = Image.fromarray(np.full((4, 6), 12, dtype=np.uint8))
+        grey.save(data / "SegmentationClassAug" / f"{name}.png")
+    assert _open(data)[2].mask.max() == 2
+    assert _open(data)[0].mask.min() == 2
+    assert _open(data, "train.txt")[0].mask.min() == 0  # the official one
+
+
+def test_own_classes_are_named_beside_the_data(data):
+    (data / "classes.json").write_text('{"classes": ["apple", "cat", "dog", "person"]}')
+    with pytest.raises(DataError, match=r"2007_01\.png: pixel value 8 is no class .*1\.\.4"):
+        _open(data, "train.txt")[0]
+    save_mask(np.full((4, 6), 2, dtype=np.uint8), data / "SegmentationClass" / "2007_01.png")
+    np.testing.assert_array_equal(np.unique(_open(data, "train.txt")[0].mask), [1])
+
+
+def test_root_may_be_the_folder_above(data):
+    (data / "up" / "VOCdevkit").mkdir(parents=True)
+    (data / "up" / "VOCdevkit" / "VOC2012").symlink_to(data)
+    assert voc_root(data / "up") == data / "up" / "VOCdevkit" / "VOC2012"
+    assert voc_lists(voc_root(data / "up")) == ["train", "train_aug"]
+
+
+def test_lists_may_have_a_second_column_and_a_mark(data):
+    path = data / "ImageSets" / "Segmentation" / "cat_train.txt"
+    path.write_text("2007_01  1\n\n2007_02 -1\n", encoding="utf-8-sig")
+    assert read_list(data, "cat_train") == ("2007_01", "2007_02")
+
+
+def _drop_photo(root):
+    (root / "JPEGImages" / "2007_02.jpg").unlink()
+
+
+def _drop_annotation(root):
+    (root / "Annotations" / "2007_02.xml").unlink()
+
+
+def _add_twin(root):
+    Image.new("RGB", (6, 4)).save(root / "JPEGImages" / "2007_02.png")
+
+
+def _repeat_line(root):
+    _write_list(root, "train_aug", ["2007_01", "2007_02", "2007_01"])
+
+
+def _empty_list(root):
+    _write_list(root, "train_aug", [])
+
+
+def _lack_row(root):
+    (root / "tags.csv").write_text("image,tags\n2007_01.jpg,cat\n")
+
+
+def _mistype_tag(root):
+    (root / "tags.csv").write_text("image,tags\n2007_01,cat\n2007_02,hrose\n2007_03,\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_drop_photo, "train_aug: 1 photo not in JPEGImages: 2007_02"),
+        (_drop_annotation, r"2007_02\.xml: cannot be read"),
+        (_add_twin, r"2007_02\.jpg and 2007_02\.png"),
+        (_repeat_line, "names photos twice: 2007_01"),
+        (_empty_list, "the list is empty"),
+        (_lack_row, r"2 photos without row: 2007_02, 2007_03.*'2007_02\.jpg,'"),
+        (_mistype_tag, "unknown class 'hrose' of 2007_02. Did you mean 'horse'"),
+    ],
+)
+def test_faults_of_the_files_are_refused_in_one_line(data, spoil, message):
+    spoil(data)
+    with pytest.raises(DataError, match=message) as fault:
+        _open(data)
+    assert "\n" not in str(fault.value)
+
+
+def test_faults_of_the_settings_are_refused(data):
+    with pytest.raises(DataError, match=r"Did you mean 'train_aug'.* Known: train, train_aug"):
+        _open(data, split="trainaug")
+    with pytest.raises(DataError, match=r"unknown class 'cta'.*Did you mean 'cat'"):
+        _open(data, classes=("cta",))
+    with pytest.raises(DataError, match="no photo shows cow"):
+        _open(data, classes=("cat", "cow"))
+    with pytest.raises(DataError, match=r"data\.root is not set"):
+        _open(None)
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        _open(data / "nowhere")
+    with pytest.raises(DataError, match="no folder JPEGImages"):
+        _open(data / "Annotations")
+
+
+def test_unreadable_photo_is_skipped_and_counted_or_refused(data):
+    path = data / "JPEGImages" / "2007_03.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    source = _open(data)
+    assert (source.names, source.skipped) == (("2007_01", "2007_02"), ("2007_03",))
+    with pytest.raises(DataError, match=r"1 unreadable photo: .*2007_03\.jpg \("):
+        _open(data, strict=True)
+
+
+@pytest.mark.real
+def test_voc_animals_has_its_lists_and_masks(voc_animals):
+    options = {"classes": ANIMALS}
+    train = _open(voc_animals, **options)
+    masked = _open(voc_animals, "train.txt", **options)
+    held_out = _open(voc_animals, "devval", **options)
+    assert (len(train), len(masked), len(held_out)) == (3031, 337, 100)
+    assert (train.has_masks, masked.has_masks, held_out.has_masks) == (False, True, True)
+    assert set(masked.names) <= set(train.names)
+    assert not set(held_out.names) & set(train.names)
+    assert train.skipped == ()
+
+
+@pytest.mark.real
+def test_voc_animals_masks_show_what_the_tags_say(voc_animals):
+    source = _open(voc_animals, "devval", classes=ANIMALS)
+    for index in range(len(source)):
+        sample = source[index]
+        shown = set(np.unique(sample.mask).tolist()) - {0, 255}
+        assert sample.mask.shape == sample.image.shape[:2]
+        assert shown <= set((np.flatnonzero(sample.tags) + 1).tolist())
