@@ -1,0 +1,1 @@
+"""From photos to masks: test-time protocol, the Segmenter, mask files, sample strips."""

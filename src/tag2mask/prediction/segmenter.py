@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -14,7 +15,7 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
-from tag2mask.checkpoint import check_state, read_weights
+from tag2mask.checkpoint import check_state, read_weights, versions
 from tag2mask.data.photo import photo_of, read_photo
 from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
 from tag2mask.methods.base import Method, build_method, build_refiner
@@ -58,7 +59,7 @@ class Segmenter:
             recipe: Class names, test-time settings and refiner.
             device: Where the photos are looked at.
             bf16: Run the network in bfloat16; evidence and refiner stay in float32.
-            origin: Where the weights come from, kept with the masks (`run`, `weights`).
+            origin: Where the weights come from, kept with the masks (`run`, `weights`, `sha256`).
         """
         self.device = torch.device(device)
         self.method = method.to(self.device)
@@ -100,7 +101,9 @@ class Segmenter:
         method = build_method(recipe.model_copy(update={"backbone": bare}))
         check_state(method.state_dict(), state, str(path))
         method.load_state_dict(state)
-        origin = {"run": str(run), "weights": path.stem}
+        with path.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+        origin = {"run": str(run), "weights": path.stem, "sha256": fingerprint}
         return cls(method, recipe, device, bf16=bf16, origin=origin)
 
     def predict(
@@ -181,6 +184,7 @@ class Segmenter:
         refiner = self.recipe.refiner if predict.refine else None
         return {
             **self.origin,
+            **versions(),
             "method": self.recipe.method.name,
             "gate": gate,
             "scales": list(predict.scales),

@@ -51,7 +51,7 @@ class MaskWriter:
             out: Made if missing.
             class_names: Foreground names in the order of mask values 1..F.
             gate: Who chooses the classes.
-            settings: How the masks are made; a later start must agree.
+            settings: How the masks are made; a later start must agree, but for the run's path.
 
         Raises:
             RunError: If it holds other files or masks of other settings, or the disk refuses.
@@ -102,8 +102,8 @@ class MaskWriter:
         described = self.out / CLASSES_FILE
         if described.is_file():
             found = read_classes(self.out)
-            if found != wanted:
-                different = ", ".join(_differences(found, wanted))
+            different = ", ".join(_differences(found, wanted))
+            if different:
                 raise RunError(
                     f"{self.out}: holds masks made otherwise ({different}); "
                     "choose another folder or empty this one"
@@ -255,7 +255,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     old, new = found.get("settings", {}), wanted["settings"]
     names += [
         f"{key}: {old.get(key)} there, {new.get(key)} now"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted((old.keys() | new.keys()) - {"run"})  # weights have a fingerprint
         if old.get(key) != new.get(key)
     ]
     return names
