@@ -39,7 +39,7 @@ def licence(source: str) -> str:
 
 
 def _download(source: str, file_name: str) -> Path | None:
-    """Fetch one file of a hub repository through the hub's cache; None if the repository has no such file."""
+    """Fetch one file of a hub repository through the hub's cache; None if it has no such file."""
     try:
         return Path(huggingface_hub.hf_hub_download(source, file_name))
     except EntryNotFoundError:
@@ -47,7 +47,7 @@ def _download(source: str, file_name: str) -> Path | None:
     except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"{source}: no such local path, and downloading '{file_name}' from the hub failed ({reason})"
+            f"{source}: no such local path, and no '{file_name}' from the hub ({reason})"
         ) from error
 
 
@@ -171,11 +171,11 @@ _MIT_PARTS = (
 
 
 def official_mit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give MiT weights their official names, whichever of the two public layouts they come in; drop the head.
+    """Give MiT weights of either public layout their official names; drop the head.
 
     Source:
-        methods specification 1, "Hugging Face mapping": zero-based stages become one-based; key and value
-        rows are stacked into `kv`, key first.
+        methods specification 1, "Hugging Face mapping": stages counted from 1, not 0; key and value
+        rows stacked into `kv`, key first.
     """
     prefix = "segformer.encoder."
     encoder = {name.removeprefix(prefix).removeprefix("encoder."): t for name, t in tensors.items()}

@@ -1,14 +1,14 @@
 """MobileNetV1 with a transformer stage beside its last map: real training on two CPU cores.
 
-All MobileNetV1 layers (arXiv 1704.04861; modules and weights of `transformers`) run with the last stride
-removed. To their map f a transformer branch is added, f4 = f + up(blocks(down(f))), whose `up` starts at zero:
-pretrained features and their locality are untouched at the start, while the branch's raw attention logits can
-feed an affinity head.
+All MobileNetV1 layers (arXiv 1704.04861; modules and weights of `transformers`) run with the last
+stride removed. To their map f a transformer branch is added, f4 = f + up(blocks(down(f))), whose
+`up` starts at zero: pretrained features and their locality are untouched at the start, while the
+branch's raw attention logits can feed an affinity head.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -35,7 +35,7 @@ HEADS = 8
 ENDS = (2, 4, 10)
 """Separable layers, of 13 counted from 0, whose outputs are f1, f2, f3."""
 UNSTRIDED, DILATED = 11, 12
-"""The separable layer that loses its stride, and the next one, which looks twice as far to make up for it."""
+"""The separable layer that loses its stride; the next one looks twice as far to make up for it."""
 
 
 class HybridConfig(BackboneConfig):
@@ -68,7 +68,7 @@ class Branch(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, maps: Tensor, capture: list[Tensor] | None) -> Tensor:
-        """(N, D, H, W) to the same shape; logits of the last two blocks go to `capture` where it is a list."""
+        """(N, D, H, W) to the same; the last two blocks' logits go to `capture` if it is a list."""
         grid = (maps.shape[2], maps.shape[3])
         tokens = self.norm_in(self.down(to_tokens(maps)))
         for index, block in enumerate(self.blocks):
@@ -79,20 +79,22 @@ class Branch(nn.Module):
 class Hybrid(Backbone):
     """MobileNetV1 at stride 16 and, beside its last map, a transformer branch.
 
-    BatchNorm statistics of loaded weights never change, not even in training mode; from scratch they are
-    trained as usual.
+    BatchNorm statistics of loaded weights never change, not even in training mode; from scratch
+    they are trained as usual.
     """
 
     Config = HybridConfig
 
     def __init__(self, config: HybridConfig) -> None:
         super().__init__(PIXEL_MIDDLE, PIXEL_MIDDLE)
-        self.cnn = MobileNetV1Model(
+        self.cnn: nn.Module = MobileNetV1Model(
             MobileNetV1Config(depth_multiplier=config.depth_multiplier), add_pooling_layer=False
         )
-        self.cnn.layer[2 * UNSTRIDED].convolution.stride = (1, 1)
-        self.cnn.layer[2 * DILATED].convolution.dilation = (2, 2)
-        f1, f2, f3, f4 = (self._width_after(index) for index in (*ENDS, DILATED))
+        self._conv_norm(2 * UNSTRIDED)[0].stride = (1, 1)
+        self._conv_norm(2 * DILATED)[0].dilation = (2, 2)
+        f1, f2, f3, f4 = (
+            self._conv_norm(2 * index + 1)[0].out_channels for index in (*ENDS, DILATED)
+        )
         self.channels = (f1, f2, f3, f4)
         self.branch = Branch(f4, config.blocks) if config.blocks else None
         if self.branch is not None:
@@ -104,11 +106,11 @@ class Hybrid(Backbone):
     def forward(self, image: Tensor, *, attention: bool = False) -> Features:
         """See `Backbone.forward`."""
         out = image.contiguous(memory_format=torch.channels_last)
-        out = conv_norm_relu(self.cnn.conv_stem, out)
+        out = conv_norm_relu(out, *_conv_norm(self.cnn.conv_stem))
         maps: list[Tensor] = []
         for index in range(DILATED + 1):
-            out = conv_norm_relu(self.cnn.layer[2 * index], out)
-            out = conv_norm_relu(self.cnn.layer[2 * index + 1], out)
+            out = conv_norm_relu(out, *self._conv_norm(2 * index))
+            out = conv_norm_relu(out, *self._conv_norm(2 * index + 1))
             if index in ENDS:
                 maps.append(out)
         capture: list[Tensor] = []
@@ -123,16 +125,16 @@ class Hybrid(Backbone):
             self.cnn.eval()
         return self
 
-    def _width_after(self, index: int) -> int:
-        """Output channels of one separable layer."""
-        return int(self.cnn.layer[2 * index + 1].convolution.out_channels)
+    def _conv_norm(self, index: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+        """Convolution and BatchNorm of one layer: depthwise at even indices, 1x1 at odd ones."""
+        return _conv_norm(cast(nn.ModuleList, self.cnn.layer)[index])
 
     def _load(self, weights: str, depth_multiplier: float) -> None:
         """Fill the MobileNetV1 part."""
         given = read_config(weights).get("depth_multiplier", depth_multiplier)
         if given != depth_multiplier:
             raise WeightsError(
-                f"{weights}: trained with depth_multiplier {given}, the recipe has {depth_multiplier}; "
+                f"{weights}: has depth_multiplier {given}, the recipe {depth_multiplier}; "
                 f"set backbone.depth_multiplier to {given}"
             )
         tensors = {
@@ -145,26 +147,29 @@ class Hybrid(Backbone):
         self.cnn.eval()
 
 
-def conv_norm_relu(layer: nn.Module, maps: Tensor) -> Tensor:
+def _conv_norm(layer: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """The two parts of a `MobileNetV1ConvLayer`."""
+    return layer.convolution, layer.normalization
+
+
+def conv_norm_relu(maps: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run one convolution of MobileNetV1 with its BatchNorm and ReLU6.
 
-    Where the BatchNorm's statistics are fixed it is folded into the convolution: one pass over memory in place
-    of three, and exact gradients to weight, gamma and beta.
+    Where the BatchNorm's statistics are fixed it is folded into the convolution: one pass over
+    memory in place of two, and exact gradients to weight, gamma and beta.
 
     Args:
-        layer: A MobileNetV1ConvLayer.
         maps: (N, D_in, H, W).
+        convolution: Without bias.
+        norm: In evaluation mode it is folded.
 
     Returns:
         (N, D_out, ceil(H / stride), ceil(W / stride)) in [0, 6].
     """
-    convolution, norm = layer.convolution, layer.normalization
     maps, padding = same_padding(maps, convolution)
     weight, bias = convolution.weight, None
     if not norm.training:
-        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        weight = weight * gain.view(-1, 1, 1, 1)
-        bias = norm.bias - norm.running_mean * gain
+        weight, bias = folded(weight, norm)
     out = F.conv2d(
         maps,
         weight,
@@ -178,16 +183,23 @@ def conv_norm_relu(layer: nn.Module, maps: Tensor) -> Tensor:
     return F.relu6(norm(out) if norm.training else out, inplace=True)
 
 
+def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what `weight` and then `norm` do."""
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    gain = norm.weight * torch.rsqrt(variance + norm.eps)
+    return weight * gain.view(-1, 1, 1, 1), norm.bias - mean * gain
+
+
 def same_padding(maps: Tensor, convolution: nn.Conv2d) -> tuple[Tensor, tuple[int, int]]:
-    """Pad as TensorFlow's SAME does: output size is input size over stride, rounded up; a surplus goes last.
+    """Pad as TensorFlow's SAME does: sizes become size / stride rounded up, a surplus goes last.
 
     Args:
         maps: (N, D, H, W).
         convolution: Gives kernel, stride and dilation.
 
     Returns:
-        The maps, and the symmetric (vertical, horizontal) padding the convolution is to add itself; the maps are
-        copied only where the padding is lopsided (stride 2 on an even size).
+        The maps, and the symmetric (vertical, horizontal) padding the convolution is to add itself;
+        they are copied only where the padding is lopsided (stride 2 on an even size).
     """
     totals = []
     for axis in (0, 1):

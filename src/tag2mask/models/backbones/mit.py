@@ -1,8 +1,9 @@
 """Mix Transformer (MiT) encoders b0..b5 with a last map at stride 16 and raw attention logits.
 
-SegFormer (arXiv 2105.15203), section 3.1, with the strides (4, 2, 2, 1) of AFA (arXiv 2203.02664). Parameter
-names are those of the official ImageNet weights. Tokens stay (N, L, D) in raster order throughout: seen as
-(N, D, H, W) that is a channels-last map, so convolutions and linear layers alternate without a copy.
+SegFormer (arXiv 2105.15203), section 3.1, with the strides (4, 2, 2, 1) of AFA (arXiv 2203.02664).
+Parameter names are those of the official ImageNet weights. Tokens stay (N, L, D) in raster order
+throughout: seen as (N, D, H, W) that is a channels-last map, so convolutions and linear layers
+alternate without a copy.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class MiTConfig(BackboneConfig):
     variant: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b1"
     """Size: b0 has 3.3 M parameters, b1 13, b2 24, b3 44, b4 61, b5 81."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Chance of skipping a branch of the last block in training; earlier blocks in proportion to depth."""
+    """Chance of skipping a branch of the last block in training; earlier blocks: less."""
 
 
 def to_tokens(maps: Tensor) -> Tensor:
@@ -63,11 +64,11 @@ def to_tokens(maps: Tensor) -> Tensor:
 
 def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """View (N, L, D) tokens as a channels-last (N, D, H, W) map."""
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return tokens.transpose(1, 2).view(tokens.shape[0], tokens.shape[2], *grid)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention whose keys and values may come from a grid `reduction` times coarser."""
+    """Multi-head self-attention; keys and values may come from a `reduction` times coarser grid."""
 
     def __init__(self, width: int, heads: int, reduction: int) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Attention(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], capture: list[Tensor] | None
     ) -> Tensor:
-        """Mix (N, L, D) tokens; append the raw q k^T, (N, heads, L, L_kv), to `capture` unless it is None."""
+        """Mix (N, L, D) tokens; raw q k^T, (N, heads, L, L_kv), goes to `capture` if a list."""
         query = self.q(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, d)
         if self.sr is not None:
             tokens = self.norm(to_tokens(self.sr(to_map(tokens, grid))))
@@ -145,7 +146,7 @@ class Block(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], capture: list[Tensor] | None = None
     ) -> Tensor:
-        """(N, L, D) to (N, L, D); raw attention logits are appended to `capture` where it is a list."""
+        """(N, L, D) to (N, L, D); raw attention logits go to `capture` where it is a list."""
         tokens = tokens + self._dropped(self.attn(self.norm1(tokens), grid, capture))
         return tokens + self._dropped(self.mlp(self.norm2(tokens), grid))
 
@@ -175,7 +176,8 @@ def init_weights(module: nn.Module) -> None:
     """Initialise one module as MiT does; for `Module.apply`.
 
     Source:
-        methods specification 1: linear truncated normal 0.02, norms 1 and 0, convolutions N(0, sqrt(2 / fan_out)).
+        methods specification 1: linear truncated normal 0.02, norms 1 and 0, convolutions
+        N(0, sqrt(2 / fan_out)).
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -197,7 +199,8 @@ class MiT(Backbone):
         self.channels = widths
         self.attention_channels = 2 * HEADS[3]
         self.head_dim = widths[3] // HEADS[3]
-        rates = torch.linspace(0, config.drop_path, sum(depths)).tolist()
+        last = sum(depths) - 1
+        rates = [config.drop_path * index / last for index in range(last + 1)]
         for stage in range(4):
             self._add_stage(stage, widths, rates[sum(depths[:stage]) : sum(depths[: stage + 1])])
         self.apply(init_weights)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import SegformerConfig, SegformerForImageClassification
+
+from tag2mask.errors import WeightsError
+from tag2mask.methods.base import freeze_loaded_norms
+from tag2mask.models.backbones.mit import STRIDES, VARIANTS, Attention, Block, MiT, MiTConfig
+
+HF_BLOCK_EPS = 1e-6
+
+
+def transformers_twin(variant: str) -> SegformerForImageClassification:
+    """The same architecture of `transformers`, random weights, block norms set to our epsilon."""
+    widths, depths = VARIANTS[variant]
+    config = SegformerConfig(
+        strides=list(STRIDES), hidden_sizes=list(widths), depths=list(depths), num_labels=3
+    )
+    torch.manual_seed(1)
+    twin = SegformerForImageClassification(config).eval()
+    for name, module in twin.named_modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            embedding = "patch_embeddings" in name or "sequence_reduction" in name
+            module.eps = 1e-5 if embedding else HF_BLOCK_EPS
+            torch.nn.init.normal_(module.weight, 1.0, 0.2)
+        for parameter in module.parameters(recurse=False):
+            if parameter.ndim == 1:
+                torch.nn.init.normal_(parameter, parameter.detach().mean().item(), 0.1)
+    return twin
+
+
+@pytest.fixture(scope="module")
+def twin() -> SegformerForImageClassification:
+    return transformers_twin("b0")
+
+
+@pytest.fixture(scope="module")
+def hub_layout(
+    twin: SegformerForImageClassification, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("hub")
+    twin.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [
+        ("b0", 3_319_392),
+        ("b1", 13_151_424),
+        ("b2", 24_196_288),
+        ("b3", 44_072_128),
+        ("b4", 60_842_688),
+        ("b5", 81_443_008),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(variant: str, count: int) -> None:
+    with torch.device("meta"):
+        network = MiT(MiTConfig(variant=variant))  # type: ignore[arg-type]
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+def test_features_equal_transformers_through_either_loader(
+    twin: SegformerForImageClassification, hub_layout: Path, tmp_path: Path
+) -> None:
+    from_hub = MiT(MiTConfig(variant="b0", weights=str(hub_layout))).eval()
+    torch.save(
+        {**from_hub.state_dict(), "head.weight": torch.zeros(1000, 256)}, tmp_path / "mit_b0.pth"
+    )
+    official = MiT(MiTConfig(variant="b0", weights=str(tmp_path / "mit_b0.pth"))).eval()
+    image = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        expected = twin.segformer(image, output_hidden_states=True).hidden_states
+        ours, again = from_hub(image), official(image)
+    for wanted, first, second in zip(expected, ours.maps, again.maps, strict=True):
+        torch.testing.assert_close(first, wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(second, wanted, atol=1e-5, rtol=1e-5)
+    assert from_hub.weights_licence == "unknown: see the source of the weights"
+    assert official.weights_licence == "NVIDIA Source Code License, non-commercial"
+
+
+def test_gradients_equal_transformers(
+    twin: SegformerForImageClassification, hub_layout: Path
+) -> None:
+    network = MiT(MiTConfig(variant="b0", weights=str(hub_layout))).eval()
+    image, weight = torch.randn(1, 3, 64, 64), torch.randn(1, 256, 4, 4)
+    twin.zero_grad()
+    (twin.segformer(image).last_hidden_state * weight).sum().backward()
+    (network(image, attention=True).maps[3] * weight).sum().backward()
+    theirs = twin.segformer.stages[0].patch_embeddings.proj.weight.grad
+    ours = network.get_parameter("patch_embed1.proj.weight").grad
+    assert theirs is not None
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_loaded_names_every_parameter_and_norms_freeze(hub_layout: Path) -> None:
+    network = MiT(MiTConfig(variant="b0", weights=str(hub_layout)))
+    assert network.loaded == {name for name, _ in network.named_parameters()}
+    freeze_loaded_norms(network)
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    # 4 embeddings, 8 blocks of 2, 6 reductions, 4 stages; weight and bias each
+    assert len(frozen) == 2 * (4 + 16 + 6 + 4)
+
+
+def test_scratch_loads_nothing() -> None:
+    network = MiT(MiTConfig(variant="b0", weights="none"))
+    assert network.loaded == frozenset()
+    assert "scratch" in network.weights_licence
+
+
+def test_weights_of_another_variant_are_refused(hub_layout: Path) -> None:
+    with pytest.raises(WeightsError, match=r"weights of another architecture: .* in the network"):
+        MiT(MiTConfig(variant="b1", weights=str(hub_layout)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 96)])
+def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
+    network = MiT(MiTConfig(variant="b0")).eval()
+    with torch.no_grad():
+        features = network(torch.randn(1, 3, height, width), attention=True)
+    for maps, stride, channels in zip(
+        features.maps, network.strides, network.channels, strict=True
+    ):
+        assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
+    tokens = -(-height // 16) * -(-width // 16)
+    assert [tuple(block.shape) for block in features.attention] == [(1, 8, tokens, tokens)] * 2
+    assert sum(block.shape[1] for block in features.attention) == network.attention_channels
+
+
+def test_capture_changes_nothing_but_memory() -> None:
+    network = MiT(MiTConfig(variant="b0")).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        plain, captured = network(image), network(image, attention=True)
+    assert plain.attention == ()
+    torch.testing.assert_close(captured.maps[3], plain.maps[3], atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_last_two_blocks_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = MiT(MiTConfig(variant="b2")).eval()
+    asked: list[str] = []
+    names = {module: name for name, module in network.named_modules()}
+    forward = Attention.forward
+
+    def spy(self: Attention, tokens, grid, capture):  # type: ignore[no-untyped-def]
+        if capture is not None:
+            asked.append(names[self])
+        return forward(self, tokens, grid, capture)
+
+    monkeypatch.setattr(Attention, "forward", spy)
+    with torch.no_grad():
+        network(torch.randn(1, 3, 32, 32), attention=True)
+    assert asked == ["block4.1.attn", "block4.2.attn"]
+
+
+def test_captured_logits_are_raw_products_of_query_and_key() -> None:
+    block = Attention(16, heads=2, reduction=1)
+    tokens, capture = torch.randn(1, 6, 16), []
+    block(tokens, (2, 3), capture)
+    query, key = block.q(tokens)[0], block.kv(tokens)[0, :, :16]
+    for head in range(2):
+        part = slice(8 * head, 8 * head + 8)
+        expected = query[:, part] @ key[:, part].T
+        torch.testing.assert_close(capture[0][0, head], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_flows_through_captured_logits() -> None:
+    network = MiT(MiTConfig(variant="b0")).eval()
+    sum(
+        block.square().sum()
+        for block in network(torch.randn(1, 3, 32, 32), attention=True).attention
+    ).backward()
+    grad = network.get_parameter("patch_embed1.proj.weight").grad
+    assert grad is not None
+    assert grad.abs().sum() > 0
+
+
+def test_dropped_branches_keep_their_mean_and_spare_evaluation() -> None:
+    torch.manual_seed(0)
+    block = Block(8, heads=1, drop_path=0.25)
+    branch = torch.ones(20_000, 1, 1)
+    kept = block._dropped(branch)
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert kept.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert block.eval()._dropped(branch) is branch
+
+
+def test_drop_path_grows_linearly_over_all_blocks() -> None:
+    network = MiT(MiTConfig(variant="b0", drop_path=0.7))
+    rates = [module.drop_path for module in network.modules() if isinstance(module, Block)]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+
+
+def test_photos_of_a_batch_do_not_see_each_other() -> None:
+    network = MiT(MiTConfig(variant="b0")).eval()
+    image = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        both, alone = network(image).maps[3], network(image[1:]).maps[3]
+    torch.testing.assert_close(both[1:], alone, atol=1e-5, rtol=1e-5)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from tag2mask.errors import WeightsError
+from tag2mask.models.weights import (
+    UNKNOWN_LICENCE,
+    fill,
+    licence,
+    official_mit_names,
+    read_config,
+    read_tensors,
+)
+
+
+def tensors() -> dict[str, Tensor]:
+    return {"weight": torch.arange(6.0).view(2, 3), "bias": torch.tensor([7.0, 8.0])}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_safetensors_folder_and_file_are_read(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "model.safetensors")
+    assert same(read_tensors(str(tmp_path)), tensors())
+    assert same(read_tensors(str(tmp_path / "model.safetensors")), tensors())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_torch_archives_are_read(tmp_path: Path, wrapped: bool) -> None:
+    content = {"state_dict": tensors(), "epoch": 3} if wrapped else tensors()
+    torch.save(content, tmp_path / "mit_b1.pth")
+    assert same(read_tensors(str(tmp_path / "mit_b1.pth")), tensors())
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('code from a weights file was run')",)
+
+
+def test_archives_that_carry_code_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": Harmful()}, tmp_path / "bad.pth")
+    with pytest.raises(WeightsError, match=r"bad\.pth: is no readable weights file"):
+        read_tensors(str(tmp_path / "bad.pth"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_truncated_files_are_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x02 not tensors")
+    with pytest.raises(WeightsError, match="is no readable weights file") as caught:
+        read_tensors(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_without_names_is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pth")
+    with pytest.raises(WeightsError, match="holds no named tensors but a list"):
+        read_tensors(str(tmp_path / "list.pth"))
+
+
+def test_an_empty_folder_and_a_missing_path_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="holds no weights"):
+        read_tensors(str(tmp_path))
+    with pytest.raises(WeightsError, match="no such file or folder"):
+        read_tensors(str(tmp_path / "absent"))
+
+
+def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(repo: str, name: str) -> str:
+        raise OSError("offline\nand a long explanation")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(WeightsError, match=r"nvidia/mit-b1: .*\(offline\)") as caught:
+        read_tensors("nvidia/mit-b1")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_id_is_fetched_with_older_weights_as_second_choice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.save(tensors(), tmp_path / "pytorch_model.bin")
+
+    def fetch(repo: str, name: str) -> str:
+        assert repo == "owner/name"
+        if not (tmp_path / name).exists():
+            raise huggingface_hub.errors.LocalEntryNotFoundError(name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert same(read_tensors("owner/name"), tensors())
+    assert read_config("owner/name") == {}
+
+
+def test_config_is_read_beside_a_folder_or_a_file(tmp_path: Path) -> None:
+    save_file(tensors(), tmp_path / "model.safetensors")
+    assert read_config(str(tmp_path)) == {}
+    (tmp_path / "config.json").write_text(json.dumps({"depth_multiplier": 0.5}))
+    assert read_config(str(tmp_path)) == {"depth_multiplier": 0.5}
+    assert read_config(str(tmp_path / "model.safetensors")) == {"depth_multiplier": 0.5}
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match="no readable JSON"):
+        read_config(str(tmp_path))
+
+
+def test_fill_loads_everything_and_names_parameters_only() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    state = {name: torch.full_like(t, 5) for name, t in network.state_dict().items()}
+    filled = fill(network, state, "here")
+    assert filled == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert all((t == 5).all() for t in network.state_dict().values())
+
+
+def test_fill_names_up_to_three_differing_tensors_with_both_shapes() -> None:
+    network = nn.Linear(3, 2)
+    wrong = {"weight": torch.zeros(2, 4), "extra": torch.zeros(1)}
+    with pytest.raises(WeightsError) as caught:
+        fill(network, wrong, "weights.pth")
+    assert str(caught.value) == (
+        "weights.pth: weights of another architecture: "
+        "bias missing in the file, (2,) in the network; "
+        "extra (1,) in the file, missing in the network; "
+        "weight (2, 4) in the file, (2, 3) in the network"
+    )
+    with pytest.raises(WeightsError, match=r"and 7 more$"):
+        fill(network, {f"w{i:02}": torch.zeros(1) for i in range(8)}, "x")
+    assert network.weight.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("nvidia/mit-b1", "NVIDIA Source Code License, non-commercial"),
+        ("/data/mit_b3.pth", "NVIDIA Source Code License, non-commercial"),
+        ("google/mobilenet_v1_1.0_224", "Apache-2.0"),
+        ("/data/mobilenet_v1_0.75_224", "Apache-2.0"),
+        ("/data/summit-b1", UNKNOWN_LICENCE),
+        ("own/model.safetensors", UNKNOWN_LICENCE),
+    ],
+)
+def test_licence_goes_by_release_name(source: str, expected: str) -> None:
+    assert licence(source) == expected
+
+
+def test_hugging_face_names_become_official_ones() -> None:
+    prefix = "segformer.encoder."
+    given = {
+        "patch_embeddings.0.proj.weight": "patch_embed1.proj.weight",
+        "patch_embeddings.3.layer_norm.bias": "patch_embed4.norm.bias",
+        "layer_norm.1.weight": "norm2.weight",
+        "block.0.1.layer_norm_1.weight": "block1.1.norm1.weight",
+        "block.2.0.layer_norm_2.bias": "block3.0.norm2.bias",
+        "block.0.0.attention.self.query.weight": "block1.0.attn.q.weight",
+        "block.0.0.attention.self.sr.bias": "block1.0.attn.sr.bias",
+        "block.0.0.attention.self.layer_norm.weight": "block1.0.attn.norm.weight",
+        "block.1.0.attention.output.dense.weight": "block2.0.attn.proj.weight",
+        "block.1.0.mlp.dense1.weight": "block2.0.mlp.fc1.weight",
+        "block.1.0.mlp.dwconv.dwconv.weight": "block2.0.mlp.dwconv.dwconv.weight",
+        "block.1.0.mlp.dense2.bias": "block2.0.mlp.fc2.bias",
+    }
+    tags = {name: torch.tensor(float(i)) for i, name in enumerate(given)}
+    renamed = official_mit_names(
+        {**{prefix + name: t for name, t in tags.items()}, "classifier.weight": torch.zeros(1)}
+    )
+    assert renamed == {official: tags[name] for name, official in given.items()}
+
+
+def test_key_rows_come_before_value_rows() -> None:
+    name = "segformer.encoder.block.3.1.attention.self."
+    key, value = torch.ones(2, 3), torch.zeros(2, 3)
+    renamed = official_mit_names({f"{name}value.weight": value, f"{name}key.weight": key})
+    assert list(renamed) == ["block4.1.attn.kv.weight"]
+    assert torch.equal(renamed["block4.1.attn.kv.weight"], torch.cat([key, value]))
+
+
+def test_official_names_stay_and_the_head_goes() -> None:
+    names = ["patch_embed1.proj.weight", "block3.0.attn.norm.bias", "norm4.weight", "head.bias"]
+    assert list(official_mit_names({n: torch.zeros(1) for n in names})) == names[:3]
