@@ -121,7 +121,7 @@ class OptimConfig(Config):
 class PredictConfig(Config):
     """From a trained network to masks (methods specification, R18)."""
 
-    scales: tuple[Positive, ...] = (1.0, 0.5, 1.5)
+    scales: tuple[Positive, ...] = Field(default=(1.0, 0.5, 1.5), min_length=1)
     """Image scales whose evidence is added; scale 1 also gives the class probabilities."""
     flip: bool = True
     """Also look at the mirrored photo."""

@@ -46,9 +46,8 @@ def run(arguments: Sequence[str]) -> None:
         print(f"warning: {line}")
     if found.faults:
         raise DataError("\n".join(found.faults))
-    print(
-        f"ready to train: tag2mask train RECIPE --data.name {found.source} --data.root {chosen.data}"
-    )
+    options = f"--data.name {found.source} --data.root {chosen.data}"
+    print(f"ready: tag2mask train RECIPE {options} --out RUN")
 
 
 def overview(found: CheckReport) -> Iterator[str]:

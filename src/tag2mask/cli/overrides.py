@@ -189,8 +189,9 @@ def _blame(line: str, overrides: Overrides, where: str) -> str:
     """Name the option in place of the recipe file where the fault is an overridden key's."""
     fault = line.removeprefix(f"{where}: ")
     for key in overrides:
-        if fault.startswith(f"unknown key '{key}'"):
-            return fault.replace(f"key '{key}'", f"option '--{key}'", 1)
+        for named in (key, key.partition(".")[0]):
+            if fault.startswith(f"unknown key '{named}'"):
+                return fault.replace(f"key '{named}'", f"option '--{key}'", 1)
         if fault.startswith((f"{key}:", f"{key}.")):
             return f"--{fault}"
     return line

@@ -1,0 +1,89 @@
+"""Everything once, without a download: generated scenes, training, masks, scores, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tag2mask.cli.overrides import apply_overrides, split_overrides
+from tag2mask.cli.parsing import parse
+from tag2mask.recipe import Recipe, read_yaml, recipe_path
+
+if TYPE_CHECKING:  # these import torch, which --help must not wait for
+    from tag2mask.data.base import Source
+    from tag2mask.types import Report
+
+RECIPE = "rml/scenes_tiny"
+NEXT_STEPS = """
+With your own photos and tags:
+  tag2mask check DATA
+  tag2mask train rml/animals_hybrid --data.name folder --data.root DATA --data.classes \\
+      --backbone.weights google/mobilenet_v1_0.75_192 --out RUN
+  tag2mask label RUN DATA --out MASKS"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Everything once, without a download: generated scenes, training, masks, scores, report."""
+
+    out: Path = Path("demo_run")
+    """Run folder; a demo that was stopped goes on from here."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train on generated scenes, label the held-out ones and say how good the masks are."""
+    plain, overrides = split_overrides(arguments)
+    out = parse(Demo, plain, "demo").out
+    recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), overrides, RECIPE)
+
+    from rich.console import Console
+
+    from tag2mask.engine.trainer import train
+    from tag2mask.evaluation.evaluator import report_table, save_report
+    from tag2mask.report.page import write_report
+
+    print(f"training {RECIPE}: {recipe.optim.steps:,} steps on generated scenes, tags only")
+    train(recipe, out, resume=(out / "recipe.yaml").is_file(), command=f"tag2mask demo --out {out}")
+    report = label_held_out(recipe, out)
+    save_report(report, out / "scores.json")
+    Console().print(report_table(report))
+    print(
+        f"mIoU {report.miou:.3f} (gate {report.gate}) on {report.images} scenes never trained on\n"
+        f"photos:  {out / 'photos'}\n"
+        f"masks:   {out / 'masks'}\n"
+        f"report:  {write_report(out)}\n"
+        f"{NEXT_STEPS}"
+    )
+
+
+def label_held_out(recipe: Recipe, out: Path) -> Report:
+    """Write photos, true masks and masks of the held-out scenes and score them, tags given."""
+    from tag2mask import plugins
+    from tag2mask.evaluation.evaluator import evaluate_folder
+    from tag2mask.prediction.segmenter import Segmenter
+    from tag2mask.prediction.writer import MaskWriter, label_source
+
+    source: Source = plugins.load("data", recipe.data.name)(recipe.data, "val")
+    write_held_out(source, out)
+    segmenter = Segmenter.load(out)
+    settings = {**segmenter.settings("oracle"), "split": "val"}
+    writer = MaskWriter(out / "masks", segmenter.class_names, "oracle", settings)
+    label_source(segmenter, source, writer)
+    return evaluate_folder(out / "masks", out / "truth")
+
+
+def write_held_out(source: Source, out: Path) -> None:
+    """Write each scene's photo and true mask, to look at beside the masks."""
+    from PIL import Image as PILImage
+
+    from tag2mask.palette import save_mask
+
+    for folder in ("photos", "truth"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(len(source)):
+        sample = source[index]
+        PILImage.fromarray(sample.image).save(out / "photos" / f"{sample.name}.png")
+        if sample.mask is not None:
+            save_mask(sample.mask, out / "truth" / f"{sample.name}.png")

@@ -1,0 +1,59 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import tyro
+
+from tag2mask.cli.parsing import parse
+from tag2mask.errors import Tag2MaskError
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Do the thing."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder."""
+    out: Path
+    """Where to."""
+    weights: Literal["best", "last"] = "best"
+    """Which."""
+    strict: bool = False
+    """Stop early."""
+
+
+def test_arguments_fill_the_dataclass():
+    chosen = parse(Grammar, ["R", "--out", "O", "--weights", "last", "--strict"], "label")
+    assert chosen == Grammar(Path("R"), Path("O"), "last", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["missing", "RUN", "--out"]),
+        (["R"], ["missing", "--out", "Where to."]),
+        (["R", "--out", "O", "--weights", "bst"], ["'bst'", "--weights", "'best'"]),
+        (["R", "--out", "O", "--weigths", "best"], ["--weigths", "Perhaps you meant", "--weights"]),
+        (["R", "S", "--out", "O"], ["S"]),
+        (["R", "--out"], ["--out"]),
+    ],
+)
+def test_each_fault_is_one_line_that_leads_to_the_help(arguments, words, capsys):
+    with pytest.raises(Tag2MaskError) as caught:
+        parse(Grammar, arguments, "label")
+    line = str(caught.value)
+    assert all(word in line for word in words), line
+    assert line.endswith("(see: tag2mask label --help)")
+    assert "\n" not in line
+    assert not any("\u2500" <= letter <= "\u257f" for letter in line)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_shows_every_argument_and_the_extra_text(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Grammar, ["--help"], "label", more_help="And mind this.")
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    for text in ("tag2mask label", "Do the thing.", "And mind this.", "Run folder.", "--weights"):
+        assert text in shown
