@@ -16,7 +16,10 @@ from collections.abc import Iterable
 
 
 class Tag2MaskError(Exception):
-    """A fault the user can mend; the message says what, where and how. The command line prints it, exit code 2."""
+    """A fault the user can mend; the message says what, where and how.
+
+    The command line prints it and exits with code 2.
+    """
 
 
 class DataError(Tag2MaskError):
@@ -32,7 +35,8 @@ class UnknownPluginError(RecipeError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        super().__init__(f"unknown {kind} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}")
+        hint = did_you_mean(name, names)
+        super().__init__(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}")
 
 
 class WeightsError(Tag2MaskError):

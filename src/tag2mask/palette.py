@@ -15,7 +15,7 @@ from tag2mask.types import Image, Mask
 
 @cache
 def voc_palette() -> npt.NDArray[np.uint8]:
-    """Return the (256, 3) VOC colours: bits of the index dealt to R, G, B from the highest bit down.
+    """Return the (256, 3) VOC colours: bits of the index dealt to R, G, B, highest bit first.
 
     Source: methods specification 5.3 (index 15 is (192, 128, 128), 255 is (224, 224, 192)).
     """
@@ -35,7 +35,7 @@ def colourise(mask: Mask) -> Image:
 
 
 def save_mask(mask: Mask, path: Path) -> None:
-    """Write an indexed PNG with the VOC palette, whole or not at all (temporary name, then rename)."""
+    """Write an indexed PNG with the VOC palette, whole or not at all."""
     picture = PILImage.fromarray(mask)
     picture.putpalette(voc_palette().tobytes())  # turns the grey image into an indexed one
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -1,8 +1,8 @@
 """The folder is the registry: what stands in a plug-in folder can be named in a recipe.
 
-A module is a plug-in when it defines a class of its folder's contract; its file name is the name one
-types. Names are found by reading the source (no import), so listing is fast. Third parties add entry
-points in the group `tag2mask.<folder>`, whose value is the class.
+A module is a plug-in when it defines a class of its folder's contract; its file name is the name
+one types. Names are found by reading the source (no import), so listing is fast. Third parties add
+entry points in the group `tag2mask.<folder>`, whose value is the class.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _folder(package: str) -> dict[str, str]:
 
 
 def available(package: str) -> list[str]:
-    """Names one may type for `package` (a key of CONTRACTS), sorted, without importing any of them."""
+    """Names one may type for `package` (a key of CONTRACTS), sorted; imports none of them."""
     outside = {point.name for point in entry_points(group=f"tag2mask.{package}")}
     return sorted(_folder(package).keys() | outside)
 

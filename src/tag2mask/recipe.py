@@ -1,7 +1,8 @@
 """Recipes: YAML in, frozen checked models out. The one schema of every setting.
 
-A recipe names its plug-ins (`method: {name: rml}`); each plug-in's own `Config` checks its section, so
-a new plug-in brings its keys with it. Every fault becomes one line, with a hint for a mistyped key.
+A recipe names its plug-ins (`method: {name: rml}`); each plug-in's own `Config` checks its section,
+so a new plug-in brings its keys with it. Every fault becomes one line, with a hint for a mistyped
+key.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def span_steps(span: float, total: int) -> int:
 
 
 class Config(BaseModel):
-    """Base of every section: frozen, unknown keys refused, attribute docstrings are the help texts."""
+    """Base of every section: frozen, unknown keys refused, attribute docstrings are the help."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -51,7 +52,7 @@ class DataConfig(Config):
     root: Path | None = None
     """Folder of the data set."""
     classes: tuple[str, ...] = ()
-    """Classes to learn, in the order of their mask values 1..F. Empty: all that the tags name, sorted."""
+    """Classes to learn, in the order of mask values 1..F. Empty: all that the tags name, sorted."""
     crop_px: int = Field(default=320, ge=32, multiple_of=32)
     """Side of the square training crop in pixels."""
     scale_min: Positive = 0.5
@@ -237,7 +238,8 @@ def read_yaml(path: Path) -> object:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise RecipeError(f"{path}:{line} is no readable YAML ({getattr(error, 'problem', error)})") from error
+        problem = getattr(error, "problem", error)
+        raise RecipeError(f"{path}:{line} is no readable YAML ({problem})") from error
 
 
 def available_recipes() -> list[str]:
@@ -280,7 +282,8 @@ def _fault_lines(error: ValidationError, kind: type[BaseModel], where: str) -> I
         dotted = ".".join(keys)
         if fault["type"] == "extra_forbidden":
             known = _known_keys(kind, keys[:-1])
-            yield f"{where}: unknown key '{dotted}'.{did_you_mean(keys[-1], known)} Known: {', '.join(known)}"
+            hint = did_you_mean(keys[-1], known)
+            yield f"{where}: unknown key '{dotted}'.{hint} Known: {', '.join(known)}"
         elif fault["type"] == "missing":
             yield f"{where}: {dotted}: is missing"
         else:

@@ -1,7 +1,7 @@
 """The values that cross borders between packages: Sample, Batch, Prediction, Report.
 
-Axes: N batch, F foreground classes, C = F + 1 classes with background, H before W. Mask values: 0 is
-background, 1..F are the recipe's classes in order, 255 is ignore; always.
+Axes: N batch, F foreground classes, C = F + 1 classes with background, H before W. Mask values: 0
+is background, 1..F are the recipe's classes in order, 255 is ignore; always.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Batch:
     """What a method trains on. No tensor is built that the method does not read."""
 
     image: Tensor
-    """(N, 3, H, W) uint8 RGB; methods normalise on the device, so that refiners read true colours."""
+    """(N, 3, H, W) uint8 RGB; methods normalise on the device, so refiners read true colours."""
     tags: Tensor
     """(N, F) float32 in {0, 1}."""
     valid: Tensor
@@ -54,7 +54,7 @@ class Batch:
     mask: Tensor | None = None
     """(N, H, W) int64 pseudo-labels or true masks, or None."""
     most_tags: int = 1
-    """Largest number of tags of one photo, counted where the batch was made: asking the device would wait for it."""
+    """Largest number of tags of one photo, counted on the host: asking the device would wait."""
 
     def to(self, device: torch.device) -> Batch:
         """Copy every tensor to `device`, without waiting where the memory is pinned."""
@@ -80,7 +80,7 @@ class Prediction:
     gate: Gate
     image: Image = field(repr=False)
     evidence: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    """(F, h, w) normalised class evidence in [0, 1] before thresholds, 0 for gated-out classes; None if not asked for."""
+    """(F, h, w) normalised evidence in [0, 1] before thresholds, 0 for gated-out classes; or None."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -12,14 +12,15 @@ from tag2mask.recipe import DataConfig
 from tag2mask.types import Sample
 
 Part = Literal["train", "val"]
-"""Photos to learn from, or photos held out; a source may also be asked for a list by its own name."""
+"""Photos to learn from, or held out; a source may also be asked for a list by its own name."""
 
 
 class Source(ABC):
     """A set of tagged photos.
 
-    A new source is one file in `data` with one direct subclass. The constructor takes its Config and the name
-    of a part or list, and raises DataError with one clear line for what the user has to mend.
+    A new source is one file in `data` with one direct subclass. The constructor takes its Config
+    and the name of a part or list, and raises DataError with one clear line for what the user has
+    to mend.
     """
 
     Config: ClassVar[type[DataConfig]]
@@ -32,7 +33,7 @@ class Source(ABC):
     has_masks: bool
     """Whether every sample comes with a mask."""
     reads_masks: bool = True
-    """Whether `self[i]` decodes the mask; the loader turns it off on a copy when nobody asked for masks."""
+    """Whether `self[i]` decodes the mask; the loader turns it off on a copy if nobody wants masks."""
     skipped: tuple[str, ...] = ()
     """Names of photos left out because they cannot be read."""
 

@@ -1,0 +1,1 @@
+"""Pure functions: maps, affinities, pseudo-labels, information; no state, no files."""

@@ -63,7 +63,7 @@ def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
 
 
 def affinity_loss(prob: Tensor, label: Tensor) -> Tensor:
-    """Pull affinities of same-class pairs to 1 and of different-class pairs to 0, each half the loss.
+    """Pull affinities of same-class pairs to 1, of different-class pairs to 0; each is half.
 
     Args:
         prob: (N, L, L) affinity in [0, 1].
@@ -73,8 +73,8 @@ def affinity_loss(prob: Tensor, label: Tensor) -> Tensor:
         Scalar in [0, 1]; 0 where no pair is labelled.
 
     Source:
-        RML, Eq. 13 with its signs mended (R12): as printed it rewards affinity between different classes.
-        Counts are of the whole batch, plus 1 (methods specification 2.6).
+        RML, Eq. 13 with its signs mended (R12): as printed it rewards affinity between different
+        classes. Counts are of the whole batch, plus 1 (methods specification 2.6).
     """
     positive = (label == 1).to(prob.dtype)
     negative = (label == 0).to(prob.dtype)
@@ -121,8 +121,8 @@ def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2)
         (N, C, h, w).
 
     Source:
-        AFA, Eq. 5 and 6 with methods specification 2.7: columns are normalised by (sum + 0.1), out = scores @ A,
-        no further matrix powers.
+        AFA, Eq. 5 and 6 with methods specification 2.7: columns are normalised by (sum + 0.1), out
+        = scores @ A, no further matrix powers.
     """
     batch, classes, height, width = scores.shape
     walk = affinity * radius_mask(height, width, radius, affinity.device)

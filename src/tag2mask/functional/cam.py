@@ -19,8 +19,8 @@ def upsample(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
 def normalise_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
     """Scale each class map of each image to [0, 1] by its own minimum and maximum.
 
-    Differentiable throughout: a stop-gradient on the extremes lets a loss on the result shrink the raw map
-    for ever while the normalised one does not change.
+    Differentiable throughout: a stop-gradient on the extremes lets a loss on the result shrink the
+    raw map for ever while the normalised one does not change.
 
     Args:
         cam: (N, F, H, W), any range; ReLU it first where negative evidence is to count as none.
@@ -56,16 +56,17 @@ def multi_scale_cam(
 ) -> Tensor:
     """Add up class evidence over scales and mirror images, then normalise.
 
-    Per scale the larger of the view and its un-mirrored mirror counts; negative evidence counts as none.
+    Per scale the larger of the view and its un-mirrored mirror counts; negative evidence counts as
+    none.
 
     Args:
-        cam_of: Maps (N, 3, h, w) normalised photos to (N, F, h', w') raw evidence; called once per scale with
-            both views stacked.
+        cam_of: Maps (N, 3, h, w) normalised photos to (N, F, h', w') raw evidence; called once per
+            scale with both views stacked.
         image: (N, 3, H, W) normalised photos.
         scales: Factors of the photo's size.
         flip: Also look at the mirrored photo.
-        known: (N, F, h', w') raw evidence of the un-mirrored photo at scale 1 if a forward pass has been done
-            already; that view is then not computed again.
+        known: (N, F, h', w') raw evidence of the un-mirrored photo at scale 1 if a forward pass has
+            been done already; that view is then not computed again.
 
     Returns:
         (N, F, H, W) in [0, 1], all classes, also absent ones: mask by tags afterwards.

@@ -1,4 +1,4 @@
-"""Estimators of mutual information between two maps, and between an affinity and its label, in nats."""
+"""Estimators of mutual information, in nats: between two maps, and of an affinity and its label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tag2mask.functional.reduction import sum_over_ranks
 
 
 def _moments(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre x and y (S, D) by their weighted means; return them and the weight's sum, over all processes."""
+    """Centre x and y (S, D) by their weighted means; also return the sum of weights, over ranks."""
     total = sum_over_ranks(weight.sum()).clamp_min(1)
     mean_x = sum_over_ranks((x * weight).sum(dim=0)) / total
     mean_y = sum_over_ranks((y * weight).sum(dim=0)) / total
@@ -23,13 +23,14 @@ def as_samples(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_information(x: Tensor, y: Tensor, weight: Tensor, cap: float = 0.05) -> Tensor:
-    """Mutual information of two maps, channel by channel, as if each pair of channels were Gaussian.
+    """Mutual information of two maps, as if each pair of channels were Gaussian.
 
     Args:
         x: (N, D, h, w).
         y: (N, D, h, w).
         weight: (N, h, w), 0 on padding.
-        cap: e in -0.5 log(1 - (1 - e) rho^2): 0.05 caps a channel at 1.50 nats; 0 is exact and unbounded.
+        cap: e in -0.5 log(1 - (1 - e) rho^2): 0.05 caps a channel at 1.50 nats; 0 is exact and
+            unbounded.
 
     Returns:
         Scalar >= 0, mean over channels; unchanged by a gain and an offset per channel.
@@ -50,7 +51,7 @@ def gaussian_information(x: Tensor, y: Tensor, weight: Tensor, cap: float = 0.05
 def joint_gaussian_information(
     x: Tensor, y: Tensor, weight: Tensor, shrinkage: float = 1e-3
 ) -> Tensor:
-    """Mutual information of two maps whose channels are jointly Gaussian, divided by the channel count.
+    """Mutual information of two maps with jointly Gaussian channels, per channel.
 
     Args:
         x: (N, D, h, w).
@@ -62,7 +63,8 @@ def joint_gaussian_information(
         Scalar.
 
     Source:
-        RML, Eq. 7 with methods specification R8 (`gauss_full`); factorised in float32 whatever autocast says.
+        RML, Eq. 7 with methods specification R8 (`gauss_full`); factorised in float32 whatever
+        autocast says.
     """
     with torch.autocast(device_type=x.device.type, enabled=False):
         x, share = as_samples(x, weight)
@@ -84,7 +86,7 @@ def joint_gaussian_information(
 
 
 def spatial_divergence(x: Tensor, y: Tensor, temperature: float = 0.05) -> Tensor:
-    """Symmetric divergence between the spatial softmaxes of two maps; a measure of agreement, not of information.
+    """Symmetric divergence of the spatial softmaxes of two maps: agreement, not information.
 
     Args:
         x: (N, D, h, w).
@@ -95,8 +97,8 @@ def spatial_divergence(x: Tensor, y: Tensor, temperature: float = 0.05) -> Tenso
         Scalar >= 0, mean over batch and channels; 0 where the maps agree.
 
     Source:
-        Methods specification R8 (`kl`): what the released line of RML intends, with log-probabilities in their
-        place; its sense is opposite to Eq. 8.
+        Methods specification R8 (`kl`): what the released line of RML intends, with
+        log-probabilities in their place; its sense is opposite to Eq. 8.
     """
     log_x = (x.flatten(2) / temperature).log_softmax(dim=2)
     log_y = (y.flatten(2) / temperature).log_softmax(dim=2)

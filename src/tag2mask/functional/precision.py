@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 LabelPrecision = Literal["auto", "fp32", "bf16"]
-"""Arithmetic of forward passes without gradient; auto: bf16 where the processor has instructions for it."""
+"""Arithmetic of passes without gradient; auto: bf16 where the processor has instructions for it."""
 
 
 @lru_cache(maxsize=4)

@@ -23,16 +23,17 @@ def class_prototypes(
         cam: (N, F, h, w) in [0, 1]; gradient flows through it.
         features: (N, D, h, w) on the same grid.
         tags: (N, F) in {0, 1}.
-        kind: features: mean of the features, weighted by the map. cam_grid: the map pooled to 4 x 4, which
-            pushes classes to different places rather than to different looks.
+        kind: features: mean of the features, weighted by the map. cam_grid: the map pooled to 4 x
+            4, which pushes classes to different places rather than to different looks.
         eps: Keeps an empty map finite.
 
     Returns:
-        (F, D) prototypes, or (F, 16); and (F,) float, 1 for classes that some photo of the batch shows.
+        (F, D) prototypes, or (F, 16); and (F,) float, 1 for classes that some photo of the batch
+        shows.
 
     Source:
-        RML, Eq. 3 with methods specification R4: pooling a map to one number, as released, makes every
-        cosine 1; and most photos show one class only, so classes are paired over the batch.
+        RML, Eq. 3 with methods specification R4: pooling a map to one number, as released, makes
+        every cosine 1; and most photos show one class only, so classes are paired over the batch.
     """
     if kind == "features":
         mass = cam.flatten(2).sum(dim=2, keepdim=True) + eps
@@ -55,8 +56,8 @@ def mean_similarity(prototype: Tensor, present: Tensor) -> Tensor:
         Scalar in [0, 1]; 0 if fewer than two classes are present.
 
     Source:
-        RML, Eq. 4 with methods specification R5: a class against itself is left out, and unlike classes are
-        not pushed further than a right angle.
+        RML, Eq. 4 with methods specification R5: a class against itself is left out, and unlike
+        classes are not pushed further than a right angle.
     """
     unit = F.normalize(prototype, dim=1)
     pairs = present[:, None] * present[None, :]

@@ -1,4 +1,4 @@
-"""From class evidence to label maps: thresholds, refinement with background scores, ignored pixels."""
+"""From class evidence to label maps: thresholds, background scores, refinement, ignored pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def present_keys(tags: Tensor, most_tags: int) -> tuple[Tensor, Tensor]:
         most_tags: K, at least the largest number of tags of one photo.
 
     Returns:
-        Class indices (N, K) int64, in rising order, and (N, K) bool telling which of them are really present.
+        Class indices (N, K) int64, in rising order, and (N, K) bool telling which of them are
+        really present.
     """
     value, index = tags.topk(max(1, most_tags), dim=1)
     index, order = torch.where(value > 0, index, tags.shape[1] + index).sort(dim=1)
@@ -39,8 +40,8 @@ def cam_to_label(
         cam: (N, F, H, W) in [0, 1].
         tags: (N, F) in {0, 1}; absent classes never win.
         background: Pixels whose strongest evidence is at most this are background.
-        high: If given, two cuts take the place of `background`: at most `low` is background, between
-            the cuts is ignore.
+        high: If given, two cuts take the place of `background`: at most `low` is background,
+            between the cuts is ignore.
         low: See `high`.
 
     Returns:
@@ -58,9 +59,13 @@ def cam_to_label(
 
 
 def background_stacks(
-    cam: Tensor, keys: Tensor, present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
+    cam: Tensor,
+    keys: Tensor,
+    present: Tensor,
+    backgrounds: tuple[float, ...],
+    size: tuple[int, int],
 ) -> Tensor:
-    """Set the evidence of present classes beside each of several background scores, as probabilities.
+    """Set evidence of present classes beside each background score, as probabilities.
 
     Args:
         cam: (N, F, H, W) in [0, 1].
@@ -73,8 +78,8 @@ def background_stacks(
         (N, S, K + 1, h, w), sums to 1, background first.
 
     Source:
-        Methods specification 2.5: softmax over [background, evidence of the present classes]; the result is
-        meant to be nearly flat and must not be sharpened.
+        Methods specification 2.5: softmax over [background, evidence of the present classes]; the
+        result is meant to be nearly flat and must not be sharpened.
     """
     height, width = cam.shape[-2:]
     chosen = cam.gather(1, keys[:, :, None, None].expand(-1, -1, height, width))
@@ -116,11 +121,27 @@ def refined_labels(
     prob = background_stacks(cam, keys, present, backgrounds, half)
     prob = refine(upsample(image.float(), half), prob)
     batch, stacks, channels = prob.shape[:3]
-    full = upsample(prob.flatten(1, 2), (height, width)).view(batch, stacks, channels, height, width)
-    winner = full.argmax(dim=2)  # (N, S, H, W)
+    full = upsample(prob.flatten(1, 2), (height, width)).view(
+        batch, stacks, channels, height, width
+    )
+    winner = _argmax_few(full)  # (N, S, H, W)
     ids = torch.cat([keys.new_full((batch, 1), BACKGROUND), keys + 1], dim=1)
     ids = ids[:, None, :, None, None].expand(-1, stacks, -1, height, width)
     return ids.gather(2, winner[:, :, None]).squeeze(2)
+
+
+def _argmax_few(prob: Tensor) -> Tensor:
+    """Argmax over axis 2 of (N, S, C, H, W) for few classes, by C comparisons of planes.
+
+    `Tensor.argmax` walks a strided axis one pixel at a time.
+    """
+    best = prob[:, :, 0]
+    winner = torch.zeros(best.shape, dtype=torch.int64, device=prob.device)
+    for channel in range(1, prob.shape[2]):
+        better = prob[:, :, channel] > best
+        winner.masked_fill_(better, channel)
+        best = torch.maximum(best, prob[:, :, channel])
+    return winner
 
 
 def pseudo_label(

@@ -10,8 +10,9 @@ from torch import Tensor
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Add `value` over all processes, differentiably; the value itself where there is only one.
 
-    A loss computed from such sums is the same on every rank, and its averaged gradient is the gradient of the
-    whole batch: the backward of the sum adds over ranks what the parallel wrapper then divides by their number.
+    A loss computed from such sums is the same on every rank, and its averaged gradient is the
+    gradient of the whole batch: the backward of the sum adds over ranks what the parallel wrapper
+    then divides by their number.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return value

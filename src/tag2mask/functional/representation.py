@@ -19,7 +19,7 @@ from tag2mask.functional.mutual_information import (
 from tag2mask.functional.reduction import sum_over_ranks
 
 FeatureInformation = Literal["gauss", "gauss_full", "club", "kl", "off"]
-"""gauss: per channel; gauss_full: joint; club: variational bound; kl: agreement of spatial softmaxes."""
+"""gauss: per channel; gauss_full: joint; club: variational bound; kl: spatial agreement."""
 AffinityInformation = Literal["vd", "gap", "cond", "off"]
 """vd: variational distillation; gap: difference of information; cond: the paper's middle form."""
 
@@ -102,9 +102,10 @@ def affinity_information_loss(
         Scalar.
 
     Source:
-        RML, Eq. 9 to 12 with methods specification R9. Eq. 12 cancels to zero as printed. `vd` replaces
-        information by cross-entropy to the label and divergence between the views, whose optimum is
-        agreement with the label; `cond` rewards one view that becomes useless and is kept for ablation.
+        RML, Eq. 9 to 12 with methods specification R9. Eq. 12 cancels to zero as printed. `vd`
+        replaces information by cross-entropy to the label and divergence between the views, whose
+        optimum is agreement with the label; `cond` rewards one view that becomes useless and is
+        kept for ablation.
     """
     if kind == "vd":
         divergence = _agreement(pooled, small[0], pooled_valid)
@@ -120,7 +121,7 @@ def affinity_information_loss(
 
 
 def _agreement(pooled: Tensor, small: Tensor, valid: Tensor) -> Tensor:
-    """Half the sum of both divergences, each with the other side held still, mean over valid pairs."""
+    """Half the sum of both divergences, each with the other side held still; mean over pairs."""
     weight = valid.to(pooled.dtype)
     total = sum_over_ranks(weight.sum()).clamp_min(1)
     forth = bernoulli_divergence(pooled.detach(), small)

@@ -1,4 +1,4 @@
-"""The second view of mutual learning: one spatial transformation, applied to photos, maps and pair matrices."""
+"""The second view of mutual learning: one transformation of photos, maps and pair matrices."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ GRID_PX = 32
 
 @dataclass(frozen=True, slots=True)
 class Downscale:
-    """A(.): shrink by a factor. Flips or rotations would be further classes with the same four methods.
+    """A(.): shrink by a factor. Flips or rotations would be classes with the same methods.
 
     Source:
-        RML, section 3.1 (A is down-sampling by 0.3) with methods specification R2: bilinear, pixel centres
-        aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160.
+        RML, section 3.1 (A is down-sampling by 0.3) with methods specification R2: bilinear, pixel
+        centres aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160.
     """
 
     factor: float = 0.3

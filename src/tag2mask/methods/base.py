@@ -1,4 +1,7 @@
-"""What a method promises: a training objective and a way to score pixels; no files, devices or optimiser."""
+"""What a method promises: a training objective and a way to score pixels.
+
+No files, no devices, no optimiser.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from tag2mask import plugins
@@ -24,8 +26,8 @@ class Evidence(NamedTuple):
     logit: Tensor
     """(N, F) image-level class logits."""
     cam: Tensor
-    """(N, F, h, w) raw signed class evidence at the network's grid; test-time adds it over scales, then
-    normalises."""
+    """(N, F, h, w) raw signed class evidence at the network's grid; test-time adds it over scales,
+    then normalises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,9 @@ class StageOutputs:
 class Method(nn.Module, ABC):
     """One paper: its losses while training, its evidence afterwards.
 
-    A new method is one file in `methods` with one direct subclass and a `Config`, and one recipe. Implement
-    `losses` and `evidence`; override the rest only where the paper differs from the default.
+    A new method is one file in `methods` with one direct subclass and a `Config`, and one recipe.
+    Implement `losses` and `evidence`; override the rest only where the paper differs from the
+    default.
     """
 
     Config: ClassVar[type[MethodConfig]]
@@ -104,7 +107,7 @@ class Method(nn.Module, ABC):
         return self.evidence(image).logit.sigmoid()
 
     def score(self, image: Tensor, tags: Tensor | None = None) -> Tensor:
-        """(N, F, H, W) single-scale foreground evidence in [0, 1]; zero for classes absent from `tags`."""
+        """(N, F, H, W) single-scale evidence in [0, 1]; zero for classes absent from `tags`."""
         cam = upsample(self.evidence(image, tags).cam, image.shape[-2:])
         score = normalise_cam(cam.relu())
         return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
@@ -131,10 +134,11 @@ class Method(nn.Module, ABC):
 
 
 def freeze_loaded_norms(backbone: Backbone) -> None:
-    """Stop training of normalisation parameters that a checkpoint filled; they cost no gradient or Adam state.
+    """Stop training of normalisation parameters that a checkpoint filled: no gradient, no state.
 
     Source:
-        methods specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which is the same.
+        methods specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which
+        is the same.
     """
     for name, parameter in backbone.named_parameters():
         if "norm" in name and name in backbone.loaded:
@@ -160,5 +164,3 @@ def build_refiner(recipe: Recipe) -> Refiner | None:
         return None
     refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
     return refiner
-
-

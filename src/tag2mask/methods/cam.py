@@ -1,9 +1,11 @@
 """Plain class activation maps: the baseline that every paper starts from.
 
-1. A backbone's last map is pooled and classified with a bias-free 1 x 1 layer; the loss is soft-margin.
+1. A backbone's last map is pooled and classified with a bias-free 1 x 1 layer; the loss is
+soft-margin.
 2. The same layer on the unpooled map gives the class activation map.
 
-Paper: Zhou et al., Learning Deep Features for Discriminative Localization; the row "Our Baseline" of RML, Table 1.
+Paper: Zhou et al., Learning Deep Features for Discriminative Localization; the row "Our Baseline"
+    of RML, Table 1.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ Paper: Representation Mutual Learning for End-to-End Weakly-Supervised Semantic 
 5. L = L_cls + l1 L_CIML + l2 L_MFML + l3 L_APML; classification alone during warm-up.
 
 The class activation maps are the segmentation; neck and affinity head are not needed at inference.
-Decisions R1 to R20 of the methods specification settle what the paper leaves open or misprints; each formula
-names its own. Not reproduced: the released code's losses without gradient (R3, R8 and R9 say why).
+Decisions R1 to R20 of the methods specification settle what the paper leaves open or misprints;
+each formula names its own. Not reproduced: the released code's losses without gradient (R3, R8 and
+R9 say why).
 """
 
 from __future__ import annotations
@@ -147,9 +148,13 @@ class RML(Method):
     @staticmethod
     def _check_affinity(backbone: Backbone, refiner: Refiner | None) -> None:
         if not backbone.attention_channels:
-            raise RecipeError("method.apml: needs a backbone with attention; set it to 0 or use mit or hybrid")
+            raise RecipeError(
+                "method.apml: needs a backbone with attention; set it to 0 or use mit or hybrid"
+            )
         if refiner is None:
-            raise RecipeError("method.apml: needs a refiner for its pseudo-labels; set it to 0 or name one")
+            raise RecipeError(
+                "method.apml: needs a refiner for its pseudo-labels; set it to 0 or name one"
+            )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Eq. 16; during warm-up only the classification is computed (R17)."""
@@ -187,8 +192,8 @@ class RML(Method):
         """Agreement of the maps of both views, and unlikeness of class prototypes.
 
         Source:
-            Eq. 2 to 4 with R1 (differentiable, normalisation included), R3 (both on the small view's pixel
-            grid, mean over real pixels and present classes) and R4, R5.
+            Eq. 2 to 4 with R1 (differentiable, normalisation included), R3 (both on the small
+            view's pixel grid, mean over real pixels and present classes) and R4, R5.
         """
         tags = batch.tags
         first, second = normalise_cam(cam.relu()), normalise_cam(small_cam.relu())
@@ -242,7 +247,7 @@ class RML(Method):
 
     @torch.no_grad()
     def _pseudo_label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
-        """Label the crop from multi-scale maps; encoder and classifier only, scale 1 reused (R1, R16)."""
+        """Label the crop from multi-scale maps: encoder and classifier only, scale 1 reused (R16)."""
         assert self.refiner is not None
         config = self.config
         training = self.backbone.training
@@ -269,8 +274,8 @@ class RML(Method):
         """Contrastive affinity loss and the mutual-information loss between labels and views.
 
         Source:
-            Eq. 9 to 14 with R9 (Eq. 12 is zero as printed), R11 (pairs pooled, never resized as a picture),
-            R12 (signs).
+            Eq. 9 to 14 with R9 (Eq. 12 is zero as printed), R11 (pairs pooled, never resized as a
+            picture), R12 (signs).
         """
         assert self.affinity is not None
         config = self.config

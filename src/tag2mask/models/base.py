@@ -1,4 +1,4 @@
-"""What a backbone promises: a pyramid of four maps and, where it has attention, raw attention logits."""
+"""What a backbone promises: four maps and, where it has attention, raw attention logits."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ class Features(NamedTuple):
     maps: tuple[Tensor, ...]
     """f1..f4, (N, D_i, ceil(H / s_i), ceil(W / s_i)), strides `Backbone.strides`."""
     attention: tuple[Tensor, ...]
-    """Raw q k^T (unscaled, before softmax) of the last two blocks, each (N, heads, L, L) over the f4 grid in
-    raster order; empty unless asked for."""
+    """Raw q k^T (unscaled, before softmax) of the last two blocks, each (N, heads, L, L) over the
+    f4 grid in raster order; empty unless asked for."""
 
 
 class Backbone(nn.Module, ABC):
     """A network from normalised photos to feature maps; knows nothing of classes or objectives.
 
-    A new backbone is one file in `models/backbones` with one direct subclass. Its constructor takes its
-    Config, loads `config.weights` and records in `loaded` the names of the parameters that a checkpoint filled.
+    A new backbone is one file in `models/backbones` with one direct subclass. Its constructor takes
+    its Config, loads `config.weights` and records in `loaded` the names of the parameters that a
+    checkpoint filled.
     """
 
     Config: ClassVar[type[BackboneConfig]]
@@ -55,7 +56,7 @@ class Backbone(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Turn (N, 3, H, W) uint8 RGB into the float input the weights expect; black padding stays raw 0."""
+        """Turn (N, 3, H, W) uint8 RGB into the float input that the weights expect."""
         return (image.float() - self.mean) / self.std
 
     @abstractmethod

@@ -14,7 +14,8 @@ class ClassActivationHead(nn.Module):
     """1 x 1 convolution without bias: pooled features give logits, unpooled features give maps.
 
     Source:
-        RML, Eq. 1; methods specification 2.1: with `gmp` the logit is w . max_x f(x), not the maximum of the map.
+        RML, Eq. 1; methods specification 2.1: with `gmp` the logit is w . max_x f(x), not the
+        maximum of the map.
     """
 
     def __init__(self, channels: int, num_foreground: int, pooling: Pooling = "gap") -> None:

@@ -46,4 +46,4 @@ class Refiner(nn.Module, ABC):
 
     @abstractmethod
     def refine(self, image: Tensor, prob: Tensor) -> Tensor:
-        """Refine (N, S, C, H, W) `prob` by the (N, 3, H, W) `image`; same shape, sums to 1 over C."""
+        """Refine (N, S, C, H, W) `prob` by the (N, 3, H, W) `image`; sums to 1 over C."""

@@ -1,0 +1,50 @@
+"""Small networks and photos for sweeping plug-ins; nothing is trained or downloaded."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tag2mask import plugins
+from tag2mask.functional.cam import upsample
+from tag2mask.methods.base import Method, build_method
+from tag2mask.recipe import Recipe, parse_recipe
+from tag2mask.types import Batch
+
+NUM_FOREGROUND = 3
+CLASSES = ("blob", "ring", "stripe")
+
+
+def small_recipe(method: str, **changes: Any) -> Recipe:
+    """A recipe with the smallest network that has attention, and 10 steps."""
+    return parse_recipe(
+        {
+            "data": {"name": "scenes", "classes": CLASSES, "crop_px": 64},
+            "backbone": {"name": "hybrid", "weights": "none", "depth_multiplier": 0.25},
+            "method": {"name": method} | changes,
+            "refiner": {"name": "par", "iterations": 2},
+            "optim": {"steps": 10, "batch": 2},
+        },
+        "small recipe",
+    )
+
+
+def small_method(name: str, **changes: Any) -> Method:
+    """An untrained method on the smallest network."""
+    torch.manual_seed(0)
+    return build_method(small_recipe(name, **changes))
+
+
+def small_batch(side: int = 64, seed: int = 0) -> Batch:
+    """Two photos of coloured quarters with tags; a strip of the second is padding."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randint(0, 256, (2, 3, 4, 4), generator=generator).float()
+    image: Tensor = upsample(coarse, (side, side)).to(torch.uint8)
+    valid = torch.ones(2, side, side, dtype=torch.bool)
+    valid[1, :, : side // 4] = False
+    tags = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    return Batch(image, tags, valid, ("one", "two"), most_tags=2)
+
+
+METHODS = plugins.available("methods")
+BACKBONES = plugins.available("models.backbones")

@@ -1,0 +1,129 @@
+"""Every method of the folder keeps the contract; a new file is swept without writing a test."""
+
+import pytest
+import torch
+from tests.conformance.stand_ins import METHODS, NUM_FOREGROUND, small_batch, small_method
+
+from tag2mask.methods.base import Method
+
+LATE = 9
+"""A step after every warm-up of a 10-step run."""
+
+
+@pytest.fixture(params=METHODS)
+def method(request: pytest.FixtureRequest) -> Method:
+    return small_method(request.param)
+
+
+@pytest.mark.parametrize("step", [0, LATE])
+def test_losses_are_finite_named_scalars(method: Method, step: int) -> None:
+    losses = method.train().losses(small_batch(), step)
+    assert losses
+    for name, loss in losses.items():
+        assert loss.shape == (), name
+        assert torch.isfinite(loss), name
+
+
+def test_monitored_values_carry_no_gradient(method: Method) -> None:
+    method.train().losses(small_batch(), LATE)
+    assert not any(value.requires_grad for value in method.monitor.values())
+
+
+def test_every_trainable_parameter_gets_a_gradient(method: Method) -> None:
+    """Zero-initialised parts pass none on at first, so a step is taken in between."""
+    optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(2):
+        optimiser.zero_grad()
+        sum(method.train().losses(small_batch(), LATE).values()).backward()
+        optimiser.step()
+    without = [
+        name
+        for name, parameter in method.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.any())
+    ]
+    assert not without
+
+
+def test_parameter_groups_hold_each_trainable_parameter_once(method: Method) -> None:
+    grouped = [id(p) for group in method.parameter_groups() for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 47), (32, 100)])
+@torch.no_grad()
+def test_score_has_the_photos_size_and_lies_in_zero_to_one(
+    method: Method, size: tuple[int, int]
+) -> None:
+    photo = torch.rand(2, 3, *size)
+    score = method.eval().score(photo)
+    assert score.shape == (2, NUM_FOREGROUND, *size)
+    assert score.min() >= 0
+    assert score.max() <= 1
+
+
+@torch.no_grad()
+def test_absent_classes_score_nothing(method: Method) -> None:
+    tags = torch.tensor([[0.0, 1.0, 0.0]])
+    score = method.eval().score(torch.rand(1, 3, 64, 64), tags)
+    assert score[:, [0, 2]].abs().max() == 0
+
+
+@torch.no_grad()
+def test_class_probabilities_have_one_entry_per_class(method: Method) -> None:
+    prob = method.eval().classify(torch.rand(2, 3, 64, 64))
+    assert prob.shape == (2, NUM_FOREGROUND)
+    assert prob.min() >= 0
+    assert prob.max() <= 1
+
+
+@torch.no_grad()
+def test_a_batch_of_one_equals_its_row_of_a_batch_of_two(method: Method) -> None:
+    method.eval()
+    photos = torch.rand(2, 3, 64, 64)
+    both, one = method.evidence(photos), method.evidence(photos[1:])
+    torch.testing.assert_close(both.cam[1:], one.cam, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both.logit[1:], one.logit, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_affinity_where_given_is_symmetric_over_the_feature_grid(method: Method) -> None:
+    maps = method.eval().maps(torch.rand(1, 3, 48, 64))
+    if "affinity" in maps:
+        affinity = maps["affinity"]
+        assert affinity.shape == (1, 12, 12)
+        torch.testing.assert_close(affinity, affinity.transpose(1, 2))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_gives_the_same_losses(name: str) -> None:
+    runs = []
+    for _ in range(2):
+        method = small_method(name).train()
+        torch.manual_seed(3)
+        runs.append({k: v.item() for k, v in method.losses(small_batch(), LATE).items()})
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_survives_a_round_trip(name: str) -> None:
+    first, second = small_method(name), small_method(name)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.add_(1)
+    second.load_state_dict(first.state_dict())
+    photo = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(first.eval().evidence(photo).cam, second.eval().evidence(photo).cam)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_loss_falls_in_30_steps(name: str) -> None:
+    method = small_method(name).train()
+    optimiser = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=1e-3)
+    seen = []
+    for _ in range(30):
+        loss = sum(method.losses(small_batch(), LATE).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen.append(loss.item())
+    assert sum(seen[-5:]) < 0.8 * sum(seen[:5])

@@ -1,0 +1,64 @@
+"""Every backbone of the folder keeps the contract."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.conformance.stand_ins import BACKBONES
+
+from tag2mask import plugins
+from tag2mask.models.base import Backbone
+
+SMALLEST: dict[str, dict[str, Any]] = {
+    "mit": {"variant": "b0"},
+    "hybrid": {"depth_multiplier": 0.25},
+}
+"""Settings that keep the sweep fast; a backbone that is not listed runs with its defaults."""
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    kind = plugins.load("models.backbones", request.param)
+    name = request.param
+    config = kind.Config(name=name, weights="none", **SMALLEST.get(name, {}))
+    built: Backbone = kind(config).eval()
+    return built
+
+
+@pytest.mark.parametrize("size", [(64, 96), (33, 47), (32, 32)])
+@torch.no_grad()
+def test_maps_have_the_promised_channels_and_strides(
+    backbone: Backbone, size: tuple[int, int]
+) -> None:
+    features = backbone(torch.rand(2, 3, *size))
+    for maps, channels, stride in zip(
+        features.maps, backbone.channels, backbone.strides, strict=True
+    ):
+        assert maps.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@torch.no_grad()
+def test_attention_is_captured_only_when_asked_for(backbone: Backbone) -> None:
+    photo = torch.rand(1, 3, 64, 96)
+    assert backbone(photo).attention == ()
+    attention = backbone(photo, attention=True).attention
+    assert sum(block.shape[1] for block in attention) == backbone.attention_channels
+    assert all(block.shape[-2:] == (24, 24) for block in attention)
+
+
+@torch.no_grad()
+def test_capturing_attention_does_not_change_the_maps(backbone: Backbone) -> None:
+    photo = torch.rand(2, 3, 64, 64)
+    plain, captured = backbone(photo), backbone(photo, attention=True)
+    for first, second in zip(plain.maps, captured.maps, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+
+
+def test_from_scratch_nothing_counts_as_loaded(backbone: Backbone) -> None:
+    assert not backbone.loaded
+
+
+@torch.no_grad()
+def test_black_padding_is_raw_zero_normalised(backbone: Backbone) -> None:
+    black = backbone.normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+    torch.testing.assert_close(black, (-backbone.mean / backbone.std).expand(1, 3, 2, 2))

@@ -1,0 +1,43 @@
+import torch
+from tests.conformance.stand_ins import small_method, small_recipe
+
+from tag2mask.methods.base import build_method, freeze_loaded_norms
+
+
+def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:
+    method = small_method("cam")
+    names = {id(p): name for name, p in method.named_parameters()}
+    method.backbone.loaded = frozenset({"cnn.conv_stem.convolution.weight"})
+    groups = {
+        group.name: [names[id(p)] for p in group.parameters] for group in method.parameter_groups()
+    }
+    assert groups["base"] == ["backbone.cnn.conv_stem.convolution.weight"]
+    assert "head.classifier.weight" in groups["head"]
+    assert any("branch" in name for name in groups["head"])
+
+
+def test_only_loaded_norms_are_frozen() -> None:
+    backbone = small_method("cam").backbone
+    cnn_norms = {n for n, _ in backbone.named_parameters() if "cnn" in n and "norm" in n}
+    backbone.loaded = frozenset(cnn_norms)
+    freeze_loaded_norms(backbone)
+    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen == cnn_norms
+    assert any("branch" in name and "norm" in name for name, _ in backbone.named_parameters())
+
+
+def test_a_recipe_without_refiner_builds() -> None:
+    recipe = small_recipe("cam").model_copy(update={"refiner": None})
+    assert build_method(recipe).refiner is None
+
+
+def test_score_is_the_normalised_positive_evidence() -> None:
+    method = small_method("cam").eval()
+    photo = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        cam = method.evidence(photo).cam
+        peak = torch.nn.functional.interpolate(cam, size=(64, 64), mode="bilinear").relu()
+        low, high = peak.amin((2, 3), True), peak.amax((2, 3), True)
+        torch.testing.assert_close(
+            method.score(photo), (peak - low) / (high - low + 1e-5), atol=1e-5, rtol=1e-4
+        )

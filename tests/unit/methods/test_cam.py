@@ -1,0 +1,12 @@
+import pytest
+import torch
+from tests.conformance.stand_ins import small_batch, small_method
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+def test_classification_loss_is_the_mean_over_classes_of_binary_cross_entropy(pooling: str) -> None:
+    method, batch = small_method("cam", pooling=pooling).eval(), small_batch()
+    logit = method.evidence(method.backbone.normalise(batch.image)).logit
+    prob = logit.sigmoid()
+    by_hand = -(batch.tags * prob.log() + (1 - batch.tags) * (1 - prob).log()).mean()
+    torch.testing.assert_close(method.losses(batch, 0)["classification"], by_hand)
