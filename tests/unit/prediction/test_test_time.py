@@ -34,7 +34,7 @@ class Pixels(Backbone):
 
 
 class Colours(Method):
-    """Red, green, blue; evidence is the mean colour of cells of 16 px, the logit its first column."""
+    """Red, green, blue: evidence is the mean colour of 16 px cells, the logit its first column."""
 
     Config = MethodConfig
 

@@ -1,0 +1,192 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from tag2mask.checkpoint import save_weights
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, RunError, WeightsError
+from tag2mask.prediction.segmenter import Segmenter, evaluating, load
+from tag2mask.recipe import PredictConfig, Recipe
+
+
+def write_run(segmenter: Segmenter, folder: Path, which: str = "best") -> Path:
+    state = segmenter.method.state_dict()
+    save_weights(folder / "weights" / f"{which}.safetensors", state, segmenter.recipe)
+    return folder
+
+
+def test_predict_takes_paths_pictures_and_arrays_alike(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    image = source[0].image
+    path = tmp_path / "photo.png"
+    PILImage.fromarray(image).save(path)
+    masks = [
+        segmenter.predict(given).mask for given in (image, PILImage.open(path), path, str(path))
+    ]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+    assert masks[0].shape == image.shape[:2]
+    assert masks[0].dtype == np.uint8
+
+
+def test_photo_taken_sideways_gets_an_upright_mask(segmenter: Segmenter, tmp_path: Path) -> None:
+    picture = PILImage.new("RGB", (60, 40))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    with PILImage.open(tmp_path / "turned.jpg") as opened:
+        assert segmenter.predict(opened).mask.shape == (60, 40)
+
+
+def test_label_holds_only_the_tags_and_predict_all_likely_classes(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    labelled = segmenter.label(image, ["cow"])
+    assert labelled.gate == "oracle"
+    assert set(np.unique(labelled.mask)) == {0, 2}
+    assert labelled.classes == ("cow",)
+    assert segmenter.label(image, []).mask.max() == 0
+    predicted = segmenter.predict(image)
+    assert predicted.gate == "predicted"
+    likely = {name for name, prob in predicted.scores.items() if prob > 0.5}
+    assert set(predicted.classes) <= likely
+    assert predicted.scores == labelled.scores
+
+
+def test_unknown_tag_is_refused_with_a_hint(segmenter: Segmenter, source: Source) -> None:
+    with pytest.raises(DataError, match=r"unknown tag 'cwo'\. Did you mean 'cow'\?"):
+        segmenter.label(source[0].image, ["cwo"])
+
+
+def test_array_that_is_no_photo_is_refused(segmenter: Segmenter) -> None:
+    with pytest.raises(DataError, match=r"\(H, W, 3\) uint8"):
+        segmenter.predict(np.zeros((8, 8), dtype=np.uint8))
+    with pytest.raises(DataError, match="float32"):
+        segmenter.predict(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
+
+
+def test_evidence_is_kept_when_asked_and_zero_for_gated_out_classes(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    assert segmenter.label(image, ["cow"]).evidence is None
+    evidence = segmenter.label(image, ["cow"], keep_evidence=True).evidence
+    assert evidence is not None
+    assert evidence.shape == (3, *image.shape[:2])
+    assert evidence[[0, 2]].max() == 0
+    assert 0.9 < evidence[1].max() < 1
+
+
+def test_mode_and_gradients_are_as_before(segmenter: Segmenter, source: Source) -> None:
+    segmenter.method.train()
+    segmenter.method.head.eval()
+    before = [part.training for part in segmenter.method.modules()]
+    first = segmenter.predict(source[0].image).scores
+    segmenter.class_scores(source[0].image)
+    assert [part.training for part in segmenter.method.modules()] == before
+    assert any(before)
+    assert not all(before)
+    segmenter.method.eval()
+    assert segmenter.predict(source[0].image).scores == first  # it had looked in evaluation mode
+
+
+def test_mode_is_put_back_after_a_fault() -> None:
+    network = torch.nn.Sequential(torch.nn.Dropout()).train()
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        _ = 1 / network[0].training  # False in evaluation mode
+    assert network[0].training
+
+
+def test_class_scores_equal_those_of_a_prediction(segmenter: Segmenter, source: Source) -> None:
+    image = source[1].image
+    scores = segmenter.class_scores(image)
+    assert list(scores) == ["cat", "cow", "dog"]
+    expected = segmenter.predict(image).scores
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_loaded_run_predicts_the_same(segmenter: Segmenter, source: Source, tmp_path: Path) -> None:
+    loaded = load(write_run(segmenter, tmp_path))
+    assert loaded.class_names == ("cat", "cow", "dog")
+    expected = segmenter.label(source[0].image, ["dog"])
+    found = loaded.label(source[0].image, ["dog"])
+    assert np.array_equal(found.mask, expected.mask)
+    assert found.scores == expected.scores
+
+
+def test_run_trained_from_other_weights_needs_them_no_more(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    gone = segmenter.recipe.backbone.model_copy(update={"weights": "/gone/weights"})
+    segmenter.recipe = segmenter.recipe.model_copy(update={"backbone": gone})
+    loaded = Segmenter.load(str(write_run(segmenter, tmp_path)))
+    assert loaded.recipe.backbone.weights == "/gone/weights"
+
+
+def test_best_falls_back_to_last_and_settings_say_so(segmenter: Segmenter, tmp_path: Path) -> None:
+    write_run(segmenter, tmp_path, "last")
+    settings = Segmenter.load(tmp_path).settings("oracle")
+    assert settings["weights"] == "last"
+    assert len(settings["sha256"]) == 64
+
+
+def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path) -> None:
+    predict = PredictConfig(refine=False, scales=(1.0,), background=0.3)
+    loaded = Segmenter.load(write_run(segmenter, tmp_path), predict=predict)
+    assert loaded.refiner is None
+    settings = loaded.settings("predicted")
+    assert settings["refiner"] is None
+    assert settings["scales"] == [1.0]
+    assert settings["background"] == 0.3
+
+
+def test_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere: no such run folder"):
+        Segmenter.load(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"holds no weights/best\.safetensors"):
+        Segmenter.load(tmp_path)
+
+
+def test_hub_model_that_cannot_be_fetched_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(repo: str, **_: object) -> str:
+        raise OSError(f"offline, {repo} is not cached\nand more lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(WeightsError) as caught:
+        Segmenter.load("org/name")
+    assert str(caught.value).count("\n") == 0
+    assert "offline, org/name is not cached" in str(caught.value)
+
+
+def test_hub_model_is_loaded_from_its_snapshot(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(segmenter, tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **_: str(tmp_path))
+    assert Segmenter.load("org/name").settings("predicted")["run"] == "org/name"
+
+
+def test_weights_of_another_architecture_are_refused(
+    segmenter: Segmenter, recipe: Recipe, tmp_path: Path
+) -> None:
+    state = segmenter.method.state_dict()
+    wider = recipe.with_classes(("cat", "cow", "dog", "horse"))
+    save_weights(tmp_path / "weights" / "best.safetensors", state, wider)
+    with pytest.raises(WeightsError, match="head"):
+        Segmenter.load(tmp_path)
+
+
+def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
+    half = Segmenter(segmenter.method, segmenter.recipe, bf16=True)
+    image = source[0].image
+    exact = segmenter.label(image, ["cow"], keep_evidence=True).evidence
+    rough = half.label(image, ["cow"], keep_evidence=True).evidence
+    assert exact is not None
+    assert rough is not None
+    assert rough.dtype == np.float32
+    assert not np.array_equal(exact, rough)
+    np.testing.assert_allclose(rough, exact, atol=0.1)

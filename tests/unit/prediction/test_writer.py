@@ -1,0 +1,164 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, RunError
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.prediction.writer import (
+    MaskWriter,
+    label_source,
+    named_photos,
+    predict_paths,
+    read_classes,
+)
+from tag2mask.types import Prediction
+
+CLASSES = ("cat", "cow", "dog")
+
+
+def prediction(value: int) -> Prediction:
+    mask = np.full((4, 6), value, dtype=np.uint8)
+    scores = {"cat": 0.1, "cow": 0.7, "dog": 0.25}
+    return Prediction(mask, CLASSES, scores, "predicted", np.zeros((4, 6, 3), dtype=np.uint8))
+
+
+def open_writer(out: Path, **settings: object) -> MaskWriter:
+    return MaskWriter(out, CLASSES, "predicted", settings)
+
+
+def score_names(out: Path) -> list[str]:
+    lines = (out / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["name"] for line in lines]
+
+
+def test_mask_is_an_indexed_picture_with_the_voc_palette_in_its_folder(tmp_path: Path) -> None:
+    open_writer(tmp_path).write("lane1/kühe", prediction(2))
+    with PILImage.open(tmp_path / "lane1" / "kühe.png") as picture:
+        assert picture.mode == "P"
+        assert np.unique(np.asarray(picture)).tolist() == [2]
+        assert picture.getpalette()[6:9] == [0, 128, 0]
+
+
+def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
+    open_writer(tmp_path, scales=(1.0, 0.5), refiner=None)
+    told = read_classes(tmp_path)
+    assert told["classes"] == list(CLASSES)
+    assert (told["background"], told["ignore"], told["gate"]) == (0, 255, "predicted")
+    assert told["settings"] == {"scales": [1.0, 0.5], "refiner": None}
+    assert told["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+
+
+def test_scores_have_one_row_per_photo(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    writer.write("a", prediction(1))
+    writer.write("b", prediction(0))
+    rows = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(rows[0]) == {"name": "a", "scores": {"cat": 0.1, "cow": 0.7, "dog": 0.25}}
+    assert score_names(tmp_path) == ["a", "b"]
+
+
+def test_second_start_drops_torn_and_repeated_score_rows(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    writer.write("a", prediction(1))
+    writer.write("a", prediction(1))
+    with (tmp_path / "scores.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"name": "never written", "scores": {}}\n{"name": "to')
+    open_writer(tmp_path)
+    assert score_names(tmp_path) == ["a"]
+
+
+def test_folder_of_other_settings_is_refused_and_says_what_differs(tmp_path: Path) -> None:
+    open_writer(tmp_path, background=0.45, run="here")
+    with pytest.raises(RunError, match=r"background: 0\.45 there, 0\.3 now"):
+        open_writer(tmp_path, background=0.3, run="here")
+    open_writer(tmp_path, background=0.45, run="moved")  # the place of the run decides nothing
+    with pytest.raises(RunError, match="gate"):
+        MaskWriter(tmp_path, CLASSES, "oracle", {"background": 0.45})
+
+
+def test_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(RunError, match="is not empty"):
+        open_writer(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    (tmp_path / "lane1").write_text("a file where a folder should be")
+    with pytest.raises(RunError, match=r"lane1/a\.png: cannot be written"):
+        writer.write("lane1/a", prediction(1))
+
+
+def test_labelling_uses_tags_and_a_second_start_only_fills_gaps(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    settings = segmenter.settings("oracle")
+    writer = MaskWriter(tmp_path, segmenter.class_names, "oracle", settings)
+    first = label_source(segmenter, source, writer)
+    assert (first.written, first.already, first.unreadable) == (4, 0, ())
+    with PILImage.open(tmp_path / "lane1" / "b.png") as picture:
+        assert set(np.unique(np.asarray(picture))) == {0, 2}
+    with PILImage.open(tmp_path / "none.png") as picture:
+        assert np.asarray(picture).max() == 0
+    whole = (tmp_path / "lane2" / "a.png").read_bytes()
+    (tmp_path / "lane2" / "a.png").unlink()
+    again = MaskWriter(tmp_path, segmenter.class_names, "oracle", settings)
+    second = label_source(segmenter, source, again)
+    assert (second.written, second.already) == (1, 3)
+    assert (tmp_path / "lane2" / "a.png").read_bytes() == whole
+    assert sorted(score_names(tmp_path)) == sorted(source.names)
+
+
+def test_unreadable_photo_is_counted_or_refused(
+    segmenter: Segmenter, photo_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = photo_folder()
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    writer = open_writer(tmp_path / "out")
+    done = predict_paths(segmenter, [folder], writer)
+    assert done.written == 4
+    assert len(done.unreadable) == 1
+    assert "broken.jpg" in done.unreadable[0]
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        predict_paths(segmenter, [folder], writer, strict=True)
+
+
+def test_predicted_mask_keeps_the_photos_size_and_folder(
+    segmenter: Segmenter, photo_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = photo_folder()
+    writer = open_writer(tmp_path / "out")
+    predict_paths(segmenter, [folder / "lane1", folder / "none.png"], writer)
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in writer.out.rglob("*.png")}
+    assert found == {"a.png", "b.png", "none.png"}
+    with PILImage.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.size == (63, 45)
+
+
+def test_photos_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        PILImage.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"a\.jpg.*a\.png.*would all write a\.png"):
+        named_photos([tmp_path])
+
+
+def test_missing_path_and_empty_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone: no such photo or folder"):
+        named_photos([tmp_path / "gone"])
+    with pytest.raises(DataError, match="no photos in"):
+        named_photos([tmp_path])
+
+
+def test_damaged_classes_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text("{")
+    with pytest.raises(DataError, match=r"classes\.json: is no readable JSON"):
+        read_classes(tmp_path)
+    (tmp_path / "classes.json").write_text("[]")
+    with pytest.raises(DataError, match="needs a mapping with a list 'classes'"):
+        read_classes(tmp_path)
