@@ -24,6 +24,18 @@ def test_losses_are_finite_named_scalars(method: Method, step: int) -> None:
         assert torch.isfinite(loss), name
 
 
+def test_bf16_autocast_keeps_losses_and_gradients_finite(method: Method) -> None:
+    with torch.no_grad():  # saturate what ends in a sigmoid
+        for name, parameter in method.named_parameters():
+            if "affinity" in name or "classifier" in name:
+                parameter.mul_(100)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = method.train().losses(small_batch(), LATE)
+    sum(loss.float() for loss in losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
 def test_monitored_values_carry_no_gradient(method: Method) -> None:
     method.train().losses(small_batch(), LATE)
     assert not any(value.requires_grad for value in method.monitor.values())

@@ -167,8 +167,8 @@ class RML(Method):
         attention = self.affinity is not None
         large: Features = self.backbone(image, attention=attention)
         small: Features = self.backbone(self.view.image(image), attention=attention)
-        logit, cam = self.head(large.maps[-1])
-        small_logit, small_cam = self.head(small.maps[-1])
+        logit, cam = _float(*self.head(large.maps[-1]))
+        small_logit, small_cam = _float(*self.head(small.maps[-1]))
         losses = {"classification": self._classification(logit, small_logit, batch.tags)}
         if config.ciml:
             losses["ciml"] = config.ciml * self._ciml(batch, large, small, cam, small_cam)
@@ -225,9 +225,9 @@ class RML(Method):
         """
         assert self.neck is not None
         config = self.config
-        small_context = self.neck(small.maps)
+        context, small_context = _float(self.neck(large.maps), self.neck(small.maps))
         grid = small_context.shape[-2:]
-        context = self.view.maps(self.neck(large.maps), grid)
+        context = self.view.maps(context, grid)
         weight = self.view.valid(batch.valid, grid)
         gap = (context - small_context).abs().mean(dim=1)
         alignment = (gap * weight).sum() / weight.sum().clamp_min(1)
@@ -280,7 +280,8 @@ class RML(Method):
         assert self.affinity is not None
         config = self.config
         grid, small_grid = _grid(large), _grid(small)
-        prob = self.affinity(large.attention).sigmoid()
+        # In bf16 a saturated affinity would round to 1, whose log is infinite.
+        prob = self.affinity(large.attention).float().sigmoid()
         pairs = affinity_label(label, grid, config.radius)
         loss = affinity_loss(prob, pairs)
         self.monitor["affinity"] = loss.detach()
@@ -289,7 +290,7 @@ class RML(Method):
             loss = loss * 0
         if config.affinity_information == "off" and not config.small_affinity:
             return loss
-        small_prob = self.affinity(small.attention).sigmoid()
+        small_prob = self.affinity(small.attention).float().sigmoid()
         small_pairs = affinity_label(label, small_grid, config.small_radius)
         if config.small_affinity:
             loss = loss + config.small_affinity * affinity_loss(small_prob, small_pairs)
@@ -315,6 +316,11 @@ class RML(Method):
         if self.affinity is None:
             return {}
         return {"affinity": self.affinity(self.backbone(image, attention=True).attention).sigmoid()}
+
+
+def _float(*values: Tensor) -> tuple[Tensor, ...]:
+    """Leave autocast's bf16: losses are computed in float32."""
+    return tuple(value.float() for value in values)
 
 
 def _grid(features: Features) -> tuple[int, int]:
