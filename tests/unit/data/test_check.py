@@ -33,6 +33,7 @@ def test_healthy_folder_is_counted_by_hand(tmp_path):
     _folder(tmp_path, rows | {f"e{i}": "dog" for i in range(4)})
     _photo(tmp_path / "images" / "n.png", (30, 10))
     _photo(tmp_path / "images" / "c0.png", (1, 1))
+    _photo(tmp_path / "images" / "c1.png", (40, 2))  # longer, but smaller by area
     report = check_folder(tmp_path)
     assert report.source == "folder"
     assert (report.photos, report.unreadable, report.negatives, report.masks) == (45, 0, 1, 0)

@@ -56,9 +56,8 @@ def test_exif_orientation_is_applied(tmp_path, orientation, shape, corner):
 
 
 def test_broken_exif_leaves_the_photo_as_stored(tmp_path):
-    path = tmp_path / "a.jpg"
-    Image.fromarray(_noise()).save(path, exif=b"Exif\x00\x00not a tiff header")
-    assert read_photo(path).shape == (40, 60, 3)
+    path = _save(_noise(), tmp_path / "a.png", exif=b"not a TIFF header")
+    np.testing.assert_array_equal(read_photo(path), _noise())
 
 
 def test_grey_photo_has_three_equal_channels(tmp_path):
@@ -86,6 +85,13 @@ def test_palette_photo_keeps_colours_and_transparency(tmp_path):
 def test_sixteen_bit_grey_keeps_its_range(tmp_path):
     Image.fromarray(np.array([[0, 257 * 100, 65_535]], dtype=np.uint16)).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_photo(tmp_path / "a.png")[0, :, 1], [0, 100, 255])
+
+
+@pytest.mark.parametrize("value", [-1, 65_536])
+def test_pixels_beyond_sixteen_bits_are_refused(tmp_path, value):
+    Image.fromarray(np.array([[0, value]], dtype=np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="beyond 16 bits"):
+        read_photo(tmp_path / "a.tif")
 
 
 def test_cmyk_photo_becomes_rgb(tmp_path):
@@ -184,8 +190,10 @@ def test_linked_folders_are_entered_once(tmp_path):
     (tmp_path / "real" / "a.png").write_bytes(b"")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "photos").symlink_to(tmp_path / "real")
+    (tmp_path / "data" / "b.png").write_bytes(b"")
     (tmp_path / "real" / "loop").symlink_to(tmp_path / "data")
-    assert list_photos(tmp_path / "data") == [tmp_path / "data" / "photos" / "a.png"]
+    found = [path.relative_to(tmp_path).as_posix() for path in list_photos(tmp_path / "data")]
+    assert found == ["data/b.png", "data/photos/a.png"]
 
 
 def test_listing_a_missing_folder_or_a_foreign_name_is_refused(tmp_path):
