@@ -1,0 +1,154 @@
+"""Quality of masks on photos with true masks: raw maps, refined, propagated; both gates.
+
+Each row's background threshold is chosen on one list and its score reported on another; nothing
+else is fitted to a mask. Every photo is looked at once: all thresholds are judged on the same
+evidence.
+
+Run: python benchmarks/seed_quality.py RUN --root DIR --choose devval --report train --gate oracle
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tag2mask import plugins
+from tag2mask.data.base import Source
+from tag2mask.evaluation.confusion import ConfusionMatrix
+from tag2mask.evaluation.sweep import ThresholdSweep
+from tag2mask.functional.cam import upsample
+from tag2mask.functional.precision import label_autocast
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.prediction.test_time import choose_classes, collect, decide, halved, key_probability
+from tag2mask.types import Gate, Sample
+
+THRESHOLDS = tuple(np.arange(0.10, 0.81, 0.05).round(2).tolist())
+
+
+class Rows:
+    """Confusion matrices of one list: raw and refined per threshold, propagated once."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.raw = ThresholdSweep(THRESHOLDS, num_classes)
+        self.refined = [ConfusionMatrix(num_classes) for _ in THRESHOLDS]
+        self.propagated = ConfusionMatrix(num_classes)
+        self.propagated_refined = ConfusionMatrix(num_classes)
+
+    @torch.no_grad()
+    def add(self, segmenter: Segmenter, sample: Sample, gate: Gate) -> None:
+        """Judge one photo under every threshold."""
+        assert sample.mask is not None
+        method, predict = segmenter.method, segmenter.recipe.predict
+        photo = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]
+        tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
+        predict = predict.model_copy(update={"propagate": True})
+        with label_autocast("auto", "cpu"):
+            seen = collect(method, photo, predict, tags if gate == "oracle" else None)
+        keys = choose_classes(seen.prob, tags, predict, gate)
+        gated = torch.zeros_like(seen.cam)
+        gated[:, list(keys)] = seen.cam[:, list(keys)]
+        self.raw.update(upsample(gated, photo.shape[-2:])[0].numpy(), sample.mask)
+        masks = self._refine(segmenter, photo, seen.cam, keys)
+        for matrix, mask in zip(self.refined, masks, strict=True):
+            matrix.update(sample.mask, mask)
+        if seen.affinity is None:
+            return
+        for matrix, refiner in (
+            (self.propagated, None),
+            (self.propagated_refined, method.refiner),
+        ):
+            spread = decide(photo, seen.cam, keys, predict, refiner, seen.affinity)
+            matrix.update(sample.mask, spread.mask.numpy())
+
+    @staticmethod
+    def _refine(
+        segmenter: Segmenter, photo: torch.Tensor, cam: torch.Tensor, keys: Sequence[int]
+    ) -> list[np.ndarray]:
+        """One refined mask per threshold, all thresholds as stacks over one photo."""
+        if not keys:
+            return [np.zeros(photo.shape[-2:], dtype=np.uint8)] * len(THRESHOLDS)
+        refiner = segmenter.method.refiner
+        assert refiner is not None, "the recipe names no refiner"
+        size = photo.shape[-2:]
+        picked = halved(cam[:, list(keys)])
+        stacks = torch.stack([key_probability(picked, level) for level in THRESHOLDS], dim=1)
+        half = stacks.shape[-2:]
+        refined = refiner(upsample(photo.float(), half), stacks)[0]  # (T, 1 + K, h, w)
+        winner = upsample(refined, size).argmax(dim=1)
+        values = np.array([0, *(key + 1 for key in keys)], dtype=np.uint8)
+        return list(values[winner.numpy()])
+
+
+def judge(segmenter: Segmenter, source: Source, gate: Gate, limit: int | None) -> Rows:
+    """Look at every photo of a list, or at `limit` of them spread evenly."""
+    rows = Rows(len(source.class_names) + 1)
+    count = len(source) if limit is None else min(limit, len(source))
+    for position, index in enumerate(np.linspace(0, len(source) - 1, count).astype(int)):
+        rows.add(segmenter, source[int(index)], gate)
+        if position % 50 == 49:
+            print(f"  {position + 1} of {count} photos", file=sys.stderr, flush=True)
+    return rows
+
+
+def summarise(chosen: Rows, reported: Rows) -> dict[str, dict[str, object]]:
+    """Row name -> threshold from the first list, mIoU and IoU per class on the second."""
+    raw_threshold = chosen.raw.best()[0]
+    refined_best = int(np.argmax([matrix.miou() for matrix in chosen.refined]))
+    pairs = {
+        "cam": (raw_threshold, reported.raw.report_at(raw_threshold)),
+        "cam + refiner": (THRESHOLDS[refined_best], reported.refined[refined_best]),
+        "propagated": (None, reported.propagated),
+        "propagated + refiner": (None, reported.propagated_refined),
+    }
+    return {
+        name: {
+            "threshold": threshold,
+            "miou": round(matrix.miou(), 4),
+            "iou": [round(value, 4) for value in matrix.iou().tolist()],
+        }
+        for name, (threshold, matrix) in pairs.items()
+        if matrix.counts.any()
+    }
+
+
+def main() -> None:
+    """Print one row per kind of mask, and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
+    parser.add_argument("--choose", default="devval", help="list that thresholds are chosen on")
+    parser.add_argument("--report", default="train", help="list that scores are reported on")
+    parser.add_argument("--gate", choices=["oracle", "predicted"], default="oracle")
+    parser.add_argument("--limit", type=int, help="at most this many photos of each list")
+    parser.add_argument("--weights", choices=["best", "last"], default="last")
+    parser.add_argument("--json", type=Path, help="file to write")
+    args = parser.parse_args()
+    segmenter = Segmenter.load(args.run, args.weights)
+    data = segmenter.recipe.data.model_copy(update={"root": args.root})
+    kind = plugins.load("data", data.name)
+    lists = {name: kind(data, name + ".txt") for name in (args.choose, args.report)}
+    chosen, reported = (judge(segmenter, lists[n], args.gate, args.limit) for n in lists)
+    rows = summarise(chosen, reported)
+    for name, row in rows.items():
+        print(f"{name:22s} threshold {row['threshold']!s:5s} mIoU {row['miou']:.4f}  {row['iou']}")
+    if args.json:
+        record = {
+            "command": "python " + " ".join(sys.argv),
+            "gate": args.gate,
+            "chosen_on": args.choose,
+            "reported_on": args.report,
+            "photos": len(lists[args.report]),
+            "limit": args.limit,
+            "rows": rows,
+        }
+        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
