@@ -1,4 +1,4 @@
-"""What all tests share: fixed seeds, real data where it is at hand, GPU tests only where there is one."""
+"""What all tests share: fixed seeds, real data where it is at hand, GPU tests where one is."""
 
 import os
 import random

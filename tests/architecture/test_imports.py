@@ -30,7 +30,7 @@ ROOT_MODULES_THAT_MAY_IMPORT_ALL = {"__init__", "__main__"}
 
 
 def imported_rooms(node: ast.AST) -> list[str]:
-    """Rooms that one statement imports, in all three forms: `import tag2mask.x`, `from tag2mask import x`,
+    """Rooms that one statement imports: `import tag2mask.x`, `from tag2mask import x`,
     `from tag2mask.x import y`."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]

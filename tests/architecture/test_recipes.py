@@ -1,4 +1,4 @@
-"""Every bundled recipe can be read and says in its header what it is, how to run it and what to expect."""
+"""Every bundled recipe can be read; its header says what it is, how to run it, what to expect."""
 
 import re
 
@@ -15,7 +15,9 @@ def header(name: str) -> list[str]:
 
 
 def test_there_are_recipes():
-    assert {"rml/scenes_tiny", "cam/scenes_tiny", "rml/animals_hybrid", "rml/voc_mitb1"} <= set(RECIPES)
+    assert {"rml/scenes_tiny", "cam/scenes_tiny", "rml/animals_hybrid", "rml/voc_mitb1"} <= set(
+        RECIPES
+    )
 
 
 @pytest.mark.parametrize("name", RECIPES)

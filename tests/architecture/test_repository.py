@@ -1,4 +1,4 @@
-"""What a reader of the repository relies on: version, licence, links, and no trace of anybody's machine."""
+"""What a reader of the repository relies on: version, licence, links, no trace of a machine."""
 
 import re
 import subprocess
@@ -24,7 +24,9 @@ def tracked_files() -> list[Path]:
     if listed.returncode:
         pytest.skip("no git checkout")
     paths = [REPOSITORY / name for name in listed.stdout.decode().split("\0") if name]
-    return [path for path in paths if path.is_file() and path.suffix not in (".png", ".jpg", ".npz")]
+    return [
+        path for path in paths if path.is_file() and path.suffix not in (".png", ".jpg", ".npz")
+    ]
 
 
 def test_changelog_head_is_the_version():

@@ -11,7 +11,6 @@ from tag2mask.errors import (
     did_you_mean,
 )
 
-
 ERRORS = [
     kind
     for _, kind in inspect.getmembers(errors, inspect.isclass)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tag2mask.cli.evaluate import print_scores
 from tag2mask.cli.overrides import apply_overrides, split_overrides
 from tag2mask.cli.parsing import parse
 from tag2mask.recipe import Recipe, read_yaml, recipe_path
@@ -38,17 +39,15 @@ def run(arguments: Sequence[str]) -> None:
     out = parse(Demo, plain, "demo").out
     recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), overrides, RECIPE)
 
-    from rich.console import Console
-
     from tag2mask.engine.trainer import train
-    from tag2mask.evaluation.evaluator import report_table, save_report
+    from tag2mask.evaluation.evaluator import save_report
     from tag2mask.report.page import write_report
 
     print(f"training {RECIPE}: {recipe.optim.steps:,} steps on generated scenes, tags only")
     train(recipe, out, resume=(out / "recipe.yaml").is_file(), command=f"tag2mask demo --out {out}")
     report = label_held_out(recipe, out)
     save_report(report, out / "scores.json")
-    Console().print(report_table(report))
+    print_scores(report)
     print(
         f"mIoU {report.miou:.3f} (gate {report.gate}) on {report.images} scenes never trained on\n"
         f"photos:  {out / 'photos'}\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from tag2mask.cli.parsing import parse
+from tag2mask.types import Report
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,24 @@ def run(arguments: Sequence[str]) -> None:
     """Print the table of scores and write them where asked."""
     chosen = parse(Evaluate, arguments, "evaluate")
 
-    from rich.console import Console
-
-    from tag2mask.evaluation.evaluator import evaluate_folder, report_table, save_report
+    from tag2mask.evaluation.evaluator import evaluate_folder, save_report
 
     report = evaluate_folder(
         chosen.predictions, chosen.truth, split=chosen.split, limited=chosen.limited
     )
-    Console().print(report_table(report))
+    print_scores(report)
     if chosen.json is not None:
         save_report(report, chosen.json)
         print(f"scores: {chosen.json}")
+
+
+def print_scores(report: Report) -> None:
+    """Print IoU per class, and under it, unwrapped, what one must know to compare it."""
+    from rich.console import Console
+
+    from tag2mask.evaluation.evaluator import report_table
+
+    table = report_table(report)
+    told, table.caption = table.caption, None
+    Console().print(table)
+    print(told)

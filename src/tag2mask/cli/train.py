@@ -55,6 +55,7 @@ def run(arguments: Sequence[str]) -> None:
 
     command = shlex.join(["tag2mask", "train", *arguments])
     train(recipe, folder, resume=chosen.resume is not None, command=command)
+    print(f"trained: {folder}\nnext:    tag2mask label {folder} DATA --out MASKS")
 
 
 def _run_folder(chosen: Train) -> Path:

@@ -21,15 +21,13 @@ def overridden(line: str) -> Recipe:
 
 def test_words_belong_to_the_option_before_them():
     plain, overrides = split_overrides(
-        "rml/x --out R --optim.lr 1e-4 --predict.scales 1.0 0.5 --resume Q --a.b=c --run.seed 3".split()
+        ["rml/x", "--out", "R", "--optim.lr", "1e-4", "--predict.scales", "1.0", "0.5"]
     )
-    assert plain == ["rml/x", "--out", "R", "--resume", "Q"]
-    assert overrides == {
-        "optim.lr": ["1e-4"],
-        "predict.scales": ["1.0", "0.5"],
-        "a.b": ["c"],
-        "run.seed": ["3"],
-    }
+    assert plain == ["rml/x", "--out", "R"]
+    assert overrides == {"optim.lr": ["1e-4"], "predict.scales": ["1.0", "0.5"]}
+    plain, overrides = split_overrides(["--a.b=c", "--resume", "Q", "--run.seed", "3"])
+    assert plain == ["--resume", "Q"]
+    assert overrides == {"a.b": ["c"], "run.seed": ["3"]}
 
 
 def test_a_value_with_dots_and_a_negative_number_are_no_options():

@@ -1,0 +1,26 @@
+import numpy as np
+from PIL import Image as PILImage
+
+from tag2mask.cli.demo import NEXT_STEPS, RECIPE, write_held_out
+from tag2mask.cli.main import VERBS
+from tag2mask.data.scenes import Scenes, ScenesConfig
+from tag2mask.recipe import available_recipes
+
+
+def test_held_out_photos_and_masks_are_written_as_they_are(tmp_path):
+    source = Scenes(ScenesConfig(count=1, val_count=2, size_px=64), "val")
+    write_held_out(source, tmp_path)
+    for index, name in enumerate(source.names):
+        sample = source[index]
+        with PILImage.open(tmp_path / "photos" / f"{name}.png") as photo:
+            assert np.array_equal(np.asarray(photo), sample.image)
+        with PILImage.open(tmp_path / "truth" / f"{name}.png") as mask:
+            assert np.array_equal(np.asarray(mask), sample.mask)
+
+
+def test_next_steps_name_recipes_and_commands_that_exist():
+    words = NEXT_STEPS.split()
+    assert RECIPE in available_recipes()
+    assert words[words.index("train") + 1] in available_recipes()
+    used = {after for word, after in zip(words, words[1:], strict=False) if word == "tag2mask"}
+    assert used <= set(VERBS)

@@ -1,0 +1,51 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tag2mask.cli import evaluate
+from tag2mask.palette import save_mask
+from tag2mask.types import Report
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two photos of 2 x 2 pixels, class 1 of two; hand-counted below."""
+    made, true = tmp_path / "made", tmp_path / "true"
+    for folder in (made, true):
+        folder.mkdir()
+    save_mask(np.array([[0, 1], [1, 1]], np.uint8), made / "a.png")
+    save_mask(np.array([[0, 0], [1, 1]], np.uint8), true / "a.png")
+    save_mask(np.array([[0, 0], [0, 0]], np.uint8), made / "b.png")
+    save_mask(np.array([[0, 255], [0, 1]], np.uint8), true / "b.png")
+    described = {"classes": ["cat", "dog"], "gate": "oracle", "settings": {"scales": [1.0]}}
+    (made / "classes.json").write_text(json.dumps(described), encoding="utf-8")
+    return made, true
+
+
+def test_table_and_file_hold_the_hand_counted_scores(folders, tmp_path, capsys):
+    made, true = folders
+    evaluate.run([str(made), str(true), "--json", str(tmp_path / "s.json")])
+    # background: 3 right of 3 true + 2 found more - 3 ... = 3 / 5; cat: 2 right of 4 in either
+    shown = capsys.readouterr().out
+    cells = {
+        words[0]: words[1]
+        for line in shown.splitlines()
+        if len(words := line.strip("\u2502 ").replace("\u2502", " ").split()) == 2
+    }
+    assert cells["background"] == "0.600"
+    assert cells["cat"] == "0.500"
+    assert cells["dog"] == "-"
+    assert cells["mean"] == "0.550"
+    assert "gate oracle" in shown
+    assert json.loads((tmp_path / "s.json").read_text("utf-8"))["miou"] == pytest.approx(0.55)
+
+
+def test_what_one_must_know_is_on_one_line(capsys):
+    settings = {"split": "devval", "scales": [1.0, 0.5, 1.5], "flip": True, "background": 0.45}
+    settings |= {"refiner": {"name": "par"}}
+    evaluate.print_scores(Report(("cat",), (0.5, math.nan), 0.5, 3, "predicted", settings))
+    last = capsys.readouterr().out.splitlines()[-1]
+    for words in ("3 photos", "gate predicted", "split devval", "flip True", "refiner par"):
+        assert words in last
