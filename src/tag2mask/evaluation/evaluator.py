@@ -166,7 +166,7 @@ def report_table(report: Report) -> Table:
     refiner = report.settings.get("refiner")
     parts += [f"refiner {refiner['name']}"] if isinstance(refiner, dict) else []
     caption = ", ".join([f"{report.images} photos", gate, *parts])
-    table = Table("class", caption=caption)
+    table = Table("class", caption=caption, caption_justify="left", min_width=48)
     table.add_column("IoU", justify="right")
     for name, value in zip(("background", *report.class_names), report.iou, strict=True):
         table.add_row(name, "-" if math.isnan(value) else f"{value:.3f}")

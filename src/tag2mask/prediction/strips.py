@@ -90,7 +90,12 @@ def strip_panels(segmenter: Segmenter, sample: Sample) -> list[Panel]:
         Panel(image, "photo", note=f"tags: {tags}"),
         Panel(_heat(image, _strongest(seen, tagged, image)), "evidence (CAM)", note="of the tags"),
         Panel(_heat(image, _stretched(refined)), "refined", note="not background"),
-        Panel(_painted(image, label_mask), "pseudo-label", _legend(label_mask, names)),
+        Panel(
+            _painted(image, label_mask),
+            "pseudo-label",
+            _legend(label_mask, names),
+            "all background",
+        ),
         Panel(
             _painted(image, predicted_mask), "prediction", tuple(scores.items()), "no class found"
         ),

@@ -137,4 +137,4 @@ def _number(value: float) -> str:
         return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.3g}"
+    return f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.3g}"

@@ -43,7 +43,10 @@ def read_run(folder: Path) -> Run:
     strips = _last_strips(folder / "samples")
     if not strips:
         missing.append("samples: no strips were written (run.samples)")
-    return Run(folder, recipe, log, metrics, _scores(folder, metrics), strips, tuple(missing))
+    scores = _scores(folder, metrics)
+    if not scores:
+        missing.append(_why_no_scores(metrics))
+    return Run(folder, recipe, log, metrics, scores, strips, tuple(missing))
 
 
 def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
@@ -85,6 +88,13 @@ def _scores(folder: Path, metrics: Values) -> dict[str, Values]:
             word = "best" if seen["step"] == best else "last"
             found[f"{word} in training, step {seen['step']:,}"] = seen["detail"]
     return found
+
+
+def _why_no_scores(metrics: Values) -> str:
+    """Say what would bring a table of classes."""
+    why = (metrics.get("best") or {}).get("why")
+    reason = f" ({why})" if why else ""
+    return f"IoU per class{reason}: 'tag2mask evaluate MASKS TRUTH --json RUN/scores.json' adds it"
 
 
 def _is_report(values: Values) -> bool:

@@ -97,9 +97,15 @@ def _settings(score: Values) -> str:
         if key == "refiner" and key in settings and value is None:
             value = "none"
         if value is not None:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            parts.append(f"{key.removesuffix('_px').replace('_', ' ')} {shown}")
+            parts.append(f"{key.removesuffix('_px').replace('_', ' ')} {_shown(value)}")
     return "; ".join(parts)
+
+
+def _shown(value: Any) -> str:
+    """A setting's value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def curves(log: Sequence[Values]) -> str:
@@ -108,13 +114,14 @@ def curves(log: Sequence[Values]) -> str:
     held_out = [r for r in log if r.get("event") == "evaluation" and r.get("score") is not None]
     if not trained and not held_out:
         return ""
-    losses = {"total": _points(trained, lambda record: record.get("loss"))}
-    losses |= _grouped(trained, "losses")
-    charts = [
-        line_chart("Losses, as added up", losses),
-        line_chart("Held-out score", {"score": [(r["step"], r["score"]) for r in held_out]}),
-        line_chart("Learning rates", _grouped(trained, "lr"), log_y=True),
-    ]
+    losses = _grouped(trained, "losses")
+    if len(losses) > 1:
+        losses["sum"] = _points(trained, lambda record: record.get("loss"))
+    charts = [line_chart("Losses, as added up", losses)]
+    if held_out:
+        scores = [(record["step"], record["score"]) for record in held_out]
+        charts.append(line_chart("Held-out score", {"score": scores}))
+    charts.append(line_chart("Learning rates", _grouped(trained, "lr"), log_y=True))
     monitored = _grouped(trained, "monitor")
     charts += [line_chart(name, {name: points}) for name, points in monitored.items()]
     pace = {"photos": _points(trained, lambda record: record.get("images_per_s"))}
