@@ -51,9 +51,12 @@ def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, posit
                     for dy, dx in taps
                 ]
                 spread = unbiased_std(colours) + 1e-8
-                for j, colour in enumerate(colours):
-                    step = abs(float(image[channel, y, x]) - colour) / (w1 * spread)
-                    logits[j] -= step**2 / 3
+                centre = float(image[channel, y, x])
+                terms = [(abs(centre - colour) / (w1 * spread)) ** 2 / 3 for colour in colours]
+                # A softmax does not see what all taps share; 1e15 of it would swallow the rest.
+                nearest = min(terms)
+                for j, term in enumerate(terms):
+                    logits[j] -= term - nearest
             for j, weight in enumerate(softmax(logits)):
                 result[j, y, x] = weight + (w3 * near[j] if position else 0.0)
     return result

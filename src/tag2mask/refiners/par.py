@@ -1,12 +1,12 @@
 """PAR, pixel-adaptive refinement: probabilities flow between pixels that look alike and lie near.
 
 Every pixel looks at its eight neighbours at each dilation (48 by default). A softmax over colour
-differences, plus a small softmax over distances, says how much of each neighbour's probability it takes;
-repeat.
+differences, plus a small softmax over distances, says how much of each neighbour's probability it
+takes; repeat.
 
 Source:
-    AFA (arXiv 2203.02664) and its supplement, Tables 2 and 3, whose rows are the switches of `ParConfig`;
-    methods specification 2.4.
+    AFA (arXiv 2203.02664) and its supplement, Tables 2 and 3, whose rows are the switches of
+    `ParConfig`; methods specification 2.4.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ParConfig(RefinerConfig):
 class PAR(Refiner):
     """Pixel-adaptive refinement; one affinity per photo serves all its stacks.
 
-    Returns float32 whatever comes in, since a sum of 1 does not survive half precision. No gradient.
+    Returns float32 whatever comes in, as a sum of 1 does not survive half precision; no gradient.
     """
 
     Config = ParConfig
@@ -116,7 +116,9 @@ def neighbour_offsets(dilations: Sequence[int]) -> list[Offset]:
 
 
 def position_weights(dilations: Sequence[int], w2: float) -> Tensor:
-    """Softmax over the K neighbours of -(distance / (w2 * std of the distances))^2, the same everywhere.
+    """Softmax over the K neighbours of -(distance / (w2 * std of the distances))^2.
+
+    The same at every pixel.
 
     Returns:
         (K,) float32, sums to 1.
@@ -127,7 +129,7 @@ def position_weights(dilations: Sequence[int], w2: float) -> Tensor:
 
 
 def torch_kernel(image: Tensor, offsets: Sequence[Offset], w1: float, position: Tensor) -> Tensor:
-    """Compute `par_kernel` in plain torch, for accelerators; `position` (K,) has its weight in it."""
+    """Compute `par_kernel` in plain torch, for accelerators; `position` is (K,), weighted."""
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
         reach = max(dy for dy, _ in offsets)

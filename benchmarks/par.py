@@ -1,0 +1,119 @@
+"""Time PAR against a plain one-hot-convolution version of the same formula, in one run.
+
+    python benchmarks/par.py [--threads 2] [--repeats 9] [--json FILE]
+
+The reference lets a 3x3 convolution with one-hot weights fetch the eight neighbours of each
+dilation and builds the whole (N, C, 48, H, W) stack in every round. Both refine the same photos, in
+turn, and the outputs are compared before any time is believed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.refiners.par import PAR, ParConfig, neighbour_offsets
+
+TOLERANCE = 1e-5
+
+
+def neighbour_stack(maps: Tensor, dilations: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) -> (N, C, K, H, W), fetched by one-hot convolutions."""
+    num, channels, height, width = maps.shape
+    taps = torch.eye(9)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
+    planes = maps.reshape(num * channels, 1, height, width)
+    stacks = [
+        F.conv2d(F.pad(planes, (d,) * 4, mode="replicate"), taps, dilation=d) for d in dilations
+    ]
+    return torch.cat(stacks, dim=1).view(num, channels, -1, height, width)
+
+
+def plain_par(image: Tensor, prob: Tensor, config: ParConfig) -> Tensor:
+    """PAR of photos (N, 3, H, W) and probabilities (N, C, H, W), the formula line by line."""
+    image = image.float() / 255
+    near = neighbour_stack(image, config.dilations)
+    spread = near.std(dim=2, keepdim=True) + 1e-8
+    colour = -(((near - image.unsqueeze(2)).abs() / (config.w1 * spread)) ** 2).mean(dim=1)
+    distance = torch.tensor(neighbour_offsets(config.dilations)).float().norm(dim=1)
+    position = -((distance / (config.w2 * distance.std())) ** 2)
+    kernel = colour.softmax(dim=1) + config.w3 * position.softmax(dim=0).view(1, -1, 1, 1)
+    for _ in range(config.iterations):
+        prob = (neighbour_stack(prob, config.dilations) * kernel.unsqueeze(1)).sum(dim=2)
+    return prob / prob.sum(dim=1, keepdim=True)
+
+
+def photos(num: int, side: int) -> Tensor:
+    """Coloured cells under mild noise, uint8: edges to respect and grain to look past."""
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.rand(num, 3, 8, 8, generator=generator) * 255
+    smooth = F.interpolate(cells, size=(side, side), mode="nearest")
+    noise = 6 * torch.randn(num, 3, side, side, generator=generator)
+    return (smooth + noise).clamp(0, 255).byte()
+
+
+def seconds(work: Callable[[], Tensor]) -> float:
+    """Wall-clock time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, object]:
+    """Check that both agree, then time them in turn; medians."""
+    config = ParConfig()
+    refiner = PAR(config)
+    image = photos(num, side)
+    generator = torch.Generator().manual_seed(1)
+    prob = torch.rand(num, classes, side, side, generator=generator).softmax(dim=1)
+    with torch.inference_mode():
+        gap = float((plain_par(image, prob, config) - refiner(image, prob)).abs().max())
+        if gap > TOLERANCE:
+            raise SystemExit(f"outputs differ by {gap:.1e}: times mean nothing")
+        pairs = [
+            (seconds(lambda: plain_par(image, prob, config)), seconds(lambda: refiner(image, prob)))
+            for _ in range(repeats)
+        ]
+    plain, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {
+        "batch": num,
+        "side_px": side,
+        "classes": classes,
+        "iterations": config.iterations,
+        "threads": torch.get_num_threads(),
+        "plain_ms": round(1e3 * plain, 2),
+        "ours_ms": round(1e3 * ours, 2),
+        "ratio": round(statistics.median(a / b for a, b in pairs), 1),
+        "largest_gap": gap,
+    }
+
+
+def main() -> None:
+    """Print one line per size and write them as JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = [
+        measure(2, 160, 3, arguments.repeats),
+        measure(8, 160, 4, max(3, arguments.repeats // 3)),
+    ]
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    if arguments.json:
+        command = f"python benchmarks/par.py --threads {arguments.threads}"
+        text = json.dumps({"command": command, "torch": torch.__version__, "rows": rows}, indent=1)
+        arguments.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from tag2mask.refiners.par import (
+    PAR,
+    ParConfig,
+    neighbour_offsets,
+    par_iterate,
+    par_kernel,
+    position_weights,
+    torch_iterate,
+    torch_kernel,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
+import par_oracle
+
+ABLATION = [
+    ParConfig(),
+    ParConfig(position=False),
+    ParConfig(dilations=(1, 2, 4)),
+    ParConfig(w1=0.5, w2=0.7, w3=0.03),
+]
+
+
+def photo(num=1, height=11, width=14, seed=0):
+    """Noise with a flat patch, and a channel that is flat but for one pixel."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (num, 3, height, width), dtype=torch.uint8, generator=generator)
+    image[:, :, 2:9, 3:10] = 90
+    image[:, 0] = 30
+    image[:, 0, 4, 5] = 200
+    return image
+
+
+def probability(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*shape, generator=generator).softmax(dim=-3)
+
+
+@pytest.mark.parametrize("config", ABLATION)
+def test_kernel_and_rounds_equal_the_formula_by_loops(config):
+    image, maps = photo(), probability(1, 2, 11, 14)
+    switches = {name: getattr(config, name) for name in ("dilations", "w1", "w2", "w3", "position")}
+    expected = par_oracle.kernel(image[0].double().numpy() / 255, **switches)
+    kernel = par_kernel(image, config)
+    np.testing.assert_allclose(kernel[0].numpy(), expected, atol=1e-5)
+    moved = par_oracle.iterate(maps[0].double().numpy(), expected, config.dilations, 3)
+    actual = par_iterate(maps, kernel, config.dilations, 3)
+    np.testing.assert_allclose(actual[0].numpy(), moved, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", ABLATION)
+def test_plain_torch_path_equals_the_compiled_one(config):
+    image, maps = photo(2, 33, 47), probability(2, 5, 33, 47)
+    position = config.w3 * config.position * position_weights(config.dilations, config.w2)
+    kernel = par_kernel(image, config)
+    offsets = neighbour_offsets(config.dilations)
+    torch.testing.assert_close(
+        torch_kernel(image, offsets, config.w1, position), kernel, atol=2e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        torch_iterate(maps, kernel, config.dilations, 4),
+        par_iterate(maps, kernel, config.dilations, 4),
+        atol=2e-6,
+        rtol=0,
+    )
+
+
+def test_position_constants_of_the_specification():
+    distance = [np.hypot(dy, dx) for dy, dx in neighbour_offsets(ParConfig().dilations)]
+    assert np.std(distance, ddof=1) == pytest.approx(9.9003, abs=5e-5)
+    share = position_weights(ParConfig().dilations, 0.3).view(6, 8).sum(dim=1)
+    np.testing.assert_allclose(share[:3], [0.579, 0.356, 0.065], atol=5e-4)
+    assert share[3:].sum() < 1e-3
+
+
+def test_rows_sum_to_one_hundredth_more_than_one():
+    rows = par_kernel(photo(), ParConfig()).sum(dim=1)
+    torch.testing.assert_close(rows, torch.full_like(rows, 1.01))
+    rows = par_kernel(photo(), ParConfig(position=False)).sum(dim=1)
+    torch.testing.assert_close(rows, torch.ones_like(rows))
+
+
+@pytest.mark.parametrize("rounds", [1, 10, 15])
+def test_sum_over_classes_grows_by_that_each_round(rounds):
+    config = ParConfig()
+    grown = par_iterate(
+        probability(1, 3, 11, 14), par_kernel(photo(), config), config.dilations, rounds
+    )
+    total = grown.sum(dim=1)
+    torch.testing.assert_close(total, torch.full_like(total, 1.01**rounds))
+
+
+def test_refiner_is_the_plain_iterate_divided_by_its_sum():
+    config = ParConfig(iterations=4)
+    image, prob = photo(), probability(1, 3, 11, 14)
+    plain = par_iterate(prob, par_kernel(image, config), config.dilations, 4)
+    torch.testing.assert_close(PAR(config)(image, prob), plain / 1.01**4)
+
+
+def test_no_rounds_change_nothing():
+    prob = probability(1, 3, 11, 14)
+    torch.testing.assert_close(PAR(ParConfig(iterations=0))(photo(), prob), prob)
+
+
+def test_a_rough_border_moves_to_the_edge_of_the_photo():
+    image = torch.full((1, 3, 24, 40), 40, dtype=torch.uint8)
+    image[..., 20:] = 210
+    evidence = torch.full((1, 1, 24, 40), 0.4)
+    evidence[..., :14] = 0.6
+    refined = PAR(ParConfig())(image, torch.cat([1 - evidence, evidence], dim=1)).argmax(dim=1)
+    assert refined[..., :20].all()
+    assert not refined[..., 20:].any()
+
+
+def test_each_round_multiplies_an_equal_map_only():
+    config = ParConfig()
+    level = torch.full((1, 1, 11, 14), 0.25)
+    grown = par_iterate(level, par_kernel(photo(), config), config.dilations, 10)
+    torch.testing.assert_close(grown, level * 1.01**10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_float_types_are_computed_in_float32(dtype):
+    image, prob = photo(), probability(1, 3, 11, 14).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        refined = PAR(ParConfig())(image, prob)
+    assert refined.dtype == torch.float32
+    torch.testing.assert_close(refined, PAR(ParConfig())(image, prob.float()))
+
+
+def test_gradients_are_not_followed():
+    prob = probability(1, 3, 11, 14).requires_grad_()
+    assert not PAR(ParConfig())(photo(), prob).requires_grad
+
+
+def test_inputs_are_left_as_they_were():
+    image, prob = photo(), probability(1, 3, 11, 14)
+    before = image.clone(), prob.clone()
+    PAR(ParConfig())(image, prob)
+    assert torch.equal(image, before[0])
+    assert torch.equal(prob, before[1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dilations": ()},
+        {"dilations": (0, 1)},
+        {"iterations": -1},
+        {"w1": 0},
+        {"w2": -1},
+        {"w3": -0.1},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        ParConfig(**wrong)

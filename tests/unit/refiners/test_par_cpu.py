@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import numba
+import pytest
+import torch
+
+from tag2mask.refiners import par_cpu
+from tag2mask.refiners.par import ParConfig, par_iterate, par_kernel
+
+FRESH = """
+import torch
+from tag2mask.refiners.par import PAR, ParConfig
+torch.set_num_threads({threads})
+PAR(ParConfig())(torch.zeros(1, 3, 8, 8), torch.full((1, 2, 8, 8), 0.5))
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+def test_first_run_leaves_the_thread_count_of_torch_alone():
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH.format(threads=1)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1"]
+
+
+def test_runs_on_the_threads_of_torch_and_gives_numba_its_own_back(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    before, seen = numba.get_num_threads(), []
+    par_cpu._on_torch_threads(lambda: seen.append(numba.get_num_threads()))
+    assert seen == [1]
+    assert numba.get_num_threads() == before
+
+
+def test_more_torch_threads_than_numba_has_are_capped(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
+    seen = []
+    par_cpu._on_torch_threads(lambda: seen.append(numba.get_num_threads()))
+    assert seen == [numba.config.NUMBA_NUM_THREADS]
+
+
+def test_one_compilation_serves_every_size():
+    config = ParConfig()
+    for height, width in ((5, 7), (16, 3), (1, 1)):
+        kernel = par_kernel(torch.rand(2, 3, height, width) * 255, config)
+        par_iterate(torch.rand(2, 4, height, width), kernel, config.dilations, 1)
+    assert len(par_cpu._fill_kernel.signatures) == 1
+    assert len(par_cpu._average_rows.signatures) == 1
+
+
+def test_without_a_folder_for_the_cache_it_still_compiles(monkeypatch):
+    njit = numba.njit
+
+    def refuse_cache(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", refuse_cache)
+    assert par_cpu._compiled(parallel=False)(lambda value: value + 1)(2) == 3
+
+
+def test_kernel_of_any_memory_layout_gives_the_same():
+    config = ParConfig()
+    kernel = par_kernel(torch.rand(1, 3, 9, 12) * 255, config)
+    maps = torch.rand(1, 2, 12, 9).transpose(2, 3)
+    expected = par_iterate(maps.contiguous(), kernel.contiguous(), config.dilations, 3)
+    torch.testing.assert_close(par_iterate(maps, kernel, config.dilations, 3), expected)
