@@ -1,6 +1,6 @@
 """Weights with the recipe inside, and full training state; safetensors and JSON, never pickle.
 
-Every file is written under a temporary name in its own folder, flushed to the disk and renamed, so
+Every file is written in a temporary folder beside it, flushed to the disk and renamed, so
 that a full disk, a missing permission or a killed process leaves the previous file whole.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from tag2mask.errors import RunError, WeightsError
 from tag2mask.recipe import Recipe, parse_recipe
 
 TEMPORARY_SUFFIX = ".part"
-"""Ending of files that are not whole yet; what a killed process left, the next write replaces."""
+"""Ending of folders that hold a file not yet whole; what a killed process left, the next write clears."""
 MAX_NAMED_TENSORS = 3
 """Tensors that a message about unfitting weights names."""
 
@@ -127,24 +128,33 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk, then rename it.
+    """Let `write` fill a file in a folder beside `path`, flush it to the disk, then rename it.
+
+    The folder also takes the temporary files that a writer makes for itself (safetensors does), so
+    that nothing of a killed process stays for longer than until the next write.
 
     Raises:
-        RunError: If the disk is full or writing is not allowed; the temporary file is removed.
+        RunError: If the disk is full or writing is not allowed; nothing temporary stays behind.
     """
-    temporary = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
+    staging = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
+    temporary = staging / path.name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would give 0600
         write(temporary)
+        temporary.chmod(mode)
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
     except (OSError, SafetensorError) as error:
-        _remove(temporary)
         raise RunError(
             f"{path}: cannot be saved ({_reason(error)}); an earlier one is still whole. "
             "Free space, or choose another folder"
         ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -177,14 +187,6 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file if that is possible; a second fault must not hide the first."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _reason(error: Exception) -> str:

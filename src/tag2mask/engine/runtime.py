@@ -6,6 +6,7 @@ makes the host wait for the device: losses stay there until a log line needs the
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import platform
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
-from tag2mask.errors import MissingExtraError
+from tag2mask.errors import MissingExtraError, RunError
 from tag2mask.methods.base import Method
 from tag2mask.types import Batch
 
@@ -49,14 +50,18 @@ class Runtime:
 
         Raises:
             MissingExtraError: If `accelerate` is not installed.
+            RunError: If the launcher's processes do not find each other.
         """
         try:
             from accelerate import Accelerator
             from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
         except ImportError as error:
             raise MissingExtraError("train") from error
-        self._owns_group = not dist.is_initialized()
+        is_first = not dist.is_initialized()
+        launched = int(os.environ.get("WORLD_SIZE", "1"))
         self._accelerator: Any = Accelerator(
+            # Left to itself, accelerate runs torchrun's CPU processes each on its own.
+            cpu=launched > 1 and not torch.cuda.is_available(),
             mixed_precision="bf16" if precision == "bf16" else "no",
             kwargs_handlers=[
                 # Warm-up leaves whole heads out of the loss.
@@ -67,6 +72,12 @@ class Runtime:
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
+        if self.world != launched:
+            raise RunError(
+                f"the launcher started {launched} processes, {self.world} found together"
+            )
+        if is_first and self.world > 1:
+            atexit.register(_leave_group)
         # Host-side talk goes over CPUs: over nccl it would wait for the device.
         self._talk = dist.new_group(backend="gloo") if self.world > 1 else None
         self._model: nn.Module | None = None
@@ -136,13 +147,18 @@ class Runtime:
         return bool(word.item())
 
     def shutdown(self) -> None:
-        """Let go of network and optimiser, then leave the process group."""
+        """Let go of network and optimiser, so that the process may leave its group at exit.
+
+        The group itself stays until then: torch cannot join the launcher's group a second time, and
+        another stage may follow in this process.
+        """
         self._model = None
         self._optimiser = None
         self._accelerator.free_memory()
         gc.collect()
-        if self._owns_group and dist.is_initialized():
-            dist.destroy_process_group()
+        if self._talk is not None:
+            dist.destroy_process_group(self._talk)
+            self._talk = None
         # accelerate keeps precision and ranks for the whole process; another run may differ.
         from accelerate.state import AcceleratorState
 
@@ -195,6 +211,12 @@ class StopRequest:
             return
         self.asked = True
         signal.signal(number, signal.SIG_DFL)
+
+
+def _leave_group() -> None:
+    """Leave the process group, at exit, when `shutdown` has let go of all that hangs on it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _peak_resident_mib() -> float:

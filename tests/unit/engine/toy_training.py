@@ -1,13 +1,14 @@
 """A source, a backbone and a method of a few hundred weights, to train in milliseconds.
 
-As a script it trains them: `toy_training.py OUT [--resume] [key=value ...]`; with `stages=2` twice over.
+As a script it trains them: `toy_training.py OUT [--resume] [section__key=value ...]`; with `stages=2`
+twice over. Mishaps come through the environment, because a resumed run must keep its recipe.
 """
 
 import os
 import random
+import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +80,7 @@ class ToyBackbone(Backbone):
 
 
 class ToyMethodConfig(MethodConfig):
-    poison_at: int = -1
-    slow_s: float = 0.0
-    stop_at: int = -1
-    kill_at: int = -1
+    calm: bool = False
 
 
 class ToyMethod(Method):
@@ -93,18 +91,20 @@ class ToyMethod(Method):
     def __init__(self, config, backbone, num_foreground, refiner, steps):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self.config = config
+        if config.calm:
+            backbone.norm = backbone.drop = nn.Identity()
         self.classifier = nn.Conv2d(8, num_foreground, 1)
         self.late = nn.Linear(8, 1)
 
     def losses(self, batch, step):
-        self._disturb(step)
+        disturb(step)
         feature = self.backbone(self.backbone.normalise(batch.image)).maps[-1]
         logit = self.classifier(feature).mean(dim=(2, 3))
-        noise = random.random() + np.random.random()  # noqa: NPY002 on purpose the global one
+        noise = 0 if self.config.calm else random.random() + np.random.random()  # noqa: NPY002
         losses = {"classification": F.multilabel_soft_margin_loss(logit, batch.tags) * (1 + noise)}
         if step >= 4:
             losses["late"] = 0.1 * self.late(feature.mean(dim=(2, 3))).square().mean()
-        if step == self.config.poison_at:
+        if step == int(os.environ.get("TOY_POISON_AT", -1)):
             losses["classification"] = losses["classification"] * float("nan")
         self.monitor["peak"] = feature.detach().amax()
         return losses
@@ -113,12 +113,11 @@ class ToyMethod(Method):
         cam = self.classifier(self.backbone(image).maps[-1])
         return Evidence(cam.mean(dim=(2, 3)), cam)
 
-    def _disturb(self, step):
-        time.sleep(self.config.slow_s)
-        if step == self.config.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        if step == self.config.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+
+def disturb(step):
+    for name in ("SIGINT", "SIGTERM", "SIGKILL"):
+        if step == int(os.environ.get(f"TOY_{name}_AT", -1)):
+            os.kill(os.getpid(), getattr(signal, name))
 
 
 TOYS = {"data": ToySource, "models.backbones": ToyBackbone, "methods": ToyMethod}
@@ -133,7 +132,7 @@ def load(package, name):
 def recipe(**changed):
     """A recipe of the toys; `optim__lr=1` sets optim.lr."""
     raw = {
-        "data": {"name": "toy", "crop_px": 32},
+        "data": {"name": "toy", "crop_px": 32, "classes": ["blue", "green", "red"]},
         "backbone": {"name": "toy"},
         "method": {"name": "toy"},
         "optim": {"steps": 12, "batch": 4, "lr": 0.01, "head_lr": 0.01, "warmup": 2},
@@ -148,6 +147,8 @@ def recipe(**changed):
 
 def main():
     plugins.load = load
+    if "TOY_FILE_BYTES" in os.environ:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["TOY_FILE_BYTES"]),) * 2)
     words = [word for word in sys.argv[2:] if "=" in word]
     changed = dict(word.split("=") for word in words)
     stages = int(changed.pop("stages", 1))

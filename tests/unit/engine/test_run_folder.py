@@ -1,0 +1,57 @@
+import pytest
+
+from tag2mask.engine.run_folder import RunFolder, check_same_recipe
+from tag2mask.errors import RunError
+
+
+def test_new_and_empty_folders_may_be_used(tmp_path):
+    RunFolder(tmp_path / "new").check(resume=False)
+    RunFolder(tmp_path).check(resume=False)
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError, match="is not empty; choose another folder, or --resume"):
+        RunFolder(tmp_path).check(resume=False)
+
+
+def test_what_a_killed_first_write_left_does_not_block(tmp_path):
+    (tmp_path / "recipe.yaml.part").touch()
+    RunFolder(tmp_path).check(resume=False)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    path = tmp_path / "run"
+    path.touch()
+    for resume in (False, True):
+        with pytest.raises(RunError, match="is a file"):
+            RunFolder(path).check(resume=resume)
+
+
+def test_only_a_run_can_be_resumed(tmp_path):
+    with pytest.raises(RunError, match=r"no run to resume \(no recipe\.yaml\)"):
+        RunFolder(tmp_path).check(resume=True)
+    (tmp_path / "recipe.yaml").touch()
+    RunFolder(tmp_path).check(resume=True)
+
+
+def test_paths_are_those_that_other_parts_read(tmp_path):
+    folder = RunFolder(tmp_path)
+    paths = (folder.recipe, folder.log, folder.metrics, folder.samples, folder.weights("best"))
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
+        "recipe.yaml",
+        "log.jsonl",
+        "metrics.json",
+        "samples",
+        "weights/best.safetensors",
+    ]
+    assert folder.state.parent == tmp_path / "state"
+
+
+def test_resume_keeps_what_is_learned_and_frees_the_rest(toy, tmp_path):
+    before = toy.recipe().model_dump(mode="json")
+    check_same_recipe(
+        before, toy.recipe(run__workers=2, run__log_every=1, data__root="x"), tmp_path
+    )
+    with pytest.raises(RunError, match=r"optim\.lr was 0\.01, now 0\.5; run\.seed was 1, now 2"):
+        check_same_recipe(before, toy.recipe(optim__lr=0.5, run__seed=2), tmp_path)

@@ -1,0 +1,212 @@
+import json
+
+import pytest
+import torch
+
+from tag2mask.checkpoint import check_state, read_weights
+from tag2mask.engine import trainer
+from tag2mask.engine.trainer import train
+from tag2mask.errors import RunError
+from tag2mask.methods.base import build_method
+from tag2mask.recipe import load_recipe
+
+CLOCK = ("images_per_s", "peak_memory_mib")
+
+
+def weights(folder, which="last"):
+    return read_weights(folder / "weights" / f"{which}.safetensors")[0]
+
+
+def log_lines(folder):
+    text = (folder / "log.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def numbers(folder):
+    """Every logged number that does not depend on the clock."""
+    records = [line for line in log_lines(folder) if line.get("event") not in ("start", "resume")]
+    return [{key: line[key] for key in line if key not in CLOCK} for line in records]
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def assert_same_run(folder, other):
+    torch.testing.assert_close(weights(folder), weights(other), rtol=0, atol=0)
+    assert numbers(folder) == numbers(other)
+    clock = {"seconds": 0}
+    assert metrics(folder) | clock == metrics(other) | clock
+
+
+def test_run_folder_holds_all_that_it_promises(toy, tmp_path):
+    recipe = toy.recipe(data__held_out=3, data__classes=(), run__samples=2, optim__clip_norm=1.0)
+    run = train(recipe, tmp_path / "run", command="tag2mask train toy")
+    assert load_recipe(str(run / "recipe.yaml")).data.classes == ("blue", "green", "red")
+    first, *records = log_lines(run)
+    assert (first["event"], first["seed"], first["command"]) == ("start", 1, "tag2mask train toy")
+    assert first["versions"]["torch"] == torch.__version__
+    assert first["machine"]["device"] == "cpu"
+    steps = [line for line in records if "losses" in line]
+    assert [line["step"] for line in steps] == [5, 10, 12]
+    assert steps[0]["loss"] == pytest.approx(sum(steps[0]["losses"].values()))
+    assert set(steps[0]["losses"]) == {"classification", "late"}
+    assert set(steps[0]["monitor"]) == {"peak", "grad_norm"}
+    assert set(steps[0]["lr"]) == {"base", "head"}
+    assert all(steps[0][key] > 0 for key in CLOCK)
+    assert len(list((run / "samples").iterdir())) == 2 * 4
+    state, used = read_weights(run / "weights" / "best.safetensors")
+    check_state(build_method(used).state_dict(), state, "best")
+
+
+def test_training_lowers_the_loss(toy, tmp_path):
+    recipe = toy.recipe(method__calm=True, optim__steps=60, run__save_every=0)
+    steps = [line for line in log_lines(train(recipe, tmp_path / "run")) if "losses" in line]
+    assert steps[-1]["loss"] < 0.7 * steps[0]["loss"]
+
+
+def test_same_seed_gives_the_same_run_and_another_seed_does_not(toy, tmp_path):
+    runs = [
+        train(toy.recipe(data__held_out=3, run__seed=seed), tmp_path / name)
+        for seed, name in ((1, "a"), (1, "b"), (2, "c"))
+    ]
+    assert_same_run(runs[0], runs[1])
+    assert not torch.equal(weights(runs[0])["late.weight"], weights(runs[2])["late.weight"])
+
+
+def test_evaluation_does_not_change_what_is_learned(toy, tmp_path):
+    often = toy.recipe(data__held_out=2, run__evaluate_every=1, run__samples=1)
+    never = toy.recipe(run__evaluate_every=0, run__save_every=0, run__workers=1)
+    one, other = train(often, tmp_path / "often"), train(never, tmp_path / "never")
+    torch.testing.assert_close(weights(one), weights(other), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(toy, tmp_path, monkeypatch, name):
+    recipe = toy.recipe(data__held_out=3, optim__accumulate=2, run__workers=1)
+    whole = train(recipe, tmp_path / "whole")
+    monkeypatch.setenv(f"TOY_{name}_AT", "6")
+    with pytest.raises(RunError, match=r"stopped at step 7 of 12.*go on with --resume .*cut"):
+        train(recipe, tmp_path / "cut")
+    monkeypatch.delenv(f"TOY_{name}_AT")
+    assert_same_run(train(recipe, tmp_path / "cut", resume=True), whole)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(toy, tmp_path, run_toy):
+    whole = train(toy.recipe(data__held_out=3), tmp_path / "whole")
+    words = (tmp_path / "cut", "data__held_out=3")
+    assert run_toy(*words, TOY_SIGKILL_AT="7").returncode == -9
+    with (tmp_path / "cut" / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"step": 7, "los')  # what a kill in the middle of a line leaves
+    done = run_toy(*words, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path / "cut", whole)
+    assert [
+        line["step"] for line in log_lines(tmp_path / "cut") if line.get("event") == "resume"
+    ] == [6]
+
+
+def test_a_run_killed_before_its_first_save_begins_anew(toy, tmp_path, run_toy):
+    whole = train(toy.recipe(), tmp_path / "whole")
+    assert run_toy(tmp_path / "cut", TOY_SIGKILL_AT="1").returncode == -9
+    assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
+
+
+def test_resume_is_exact_though_opening_the_batches_draws_numbers(toy, tmp_path, monkeypatch):
+    real = trainer.batches
+
+    def drawing(*words, **settings):
+        torch.rand(3)
+        return real(*words, **settings)
+
+    whole = train(toy.recipe(), tmp_path / "whole")
+    monkeypatch.setenv("TOY_SIGTERM_AT", "6")
+    with pytest.raises(RunError, match="stopped"):
+        train(toy.recipe(), tmp_path / "cut")
+    monkeypatch.delenv("TOY_SIGTERM_AT")
+    monkeypatch.setattr(trainer, "batches", drawing)
+    assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
+
+
+def test_resume_of_a_finished_run_changes_nothing(toy, tmp_path):
+    recipe = toy.recipe(data__held_out=2)
+    run = train(recipe, tmp_path / "run")
+    before = (numbers(run), metrics(run), (run / "weights" / "best.safetensors").read_bytes())
+    train(recipe, run, resume=True)
+    assert (
+        numbers(run),
+        metrics(run),
+        (run / "weights" / "best.safetensors").read_bytes(),
+    ) == before
+
+
+def test_resume_with_another_recipe_is_refused(toy, tmp_path):
+    run = train(toy.recipe(), tmp_path / "run")
+    with pytest.raises(RunError, match=r"another recipe: optim\.lr was 0\.01, now 0\.5"):
+        train(toy.recipe(optim__lr=0.5), run, resume=True)
+
+
+def test_a_used_folder_is_refused_and_left_alone(toy, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="is not empty"):
+        train(toy.recipe(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_best_weights_are_those_of_the_highest_score(toy, tmp_path, monkeypatch):
+    scores = iter([0.1, 0.9, 0.3, 0.2])
+
+    def scored(judge, method, device, step):
+        return trainer_evaluation(step, next(scores), {})
+
+    trainer_evaluation = __import__(
+        "tag2mask.engine.validation", fromlist=["Evaluation"]
+    ).Evaluation
+    monkeypatch.setattr(trainer.Judge, "score", scored)
+    run = train(toy.recipe(data__held_out=2), tmp_path / "run")
+    assert metrics(run)["best"]["step"] == 6
+    monkeypatch.setattr(trainer.Judge, "score", lambda judge, method, device, step: None)
+    short = train(toy.recipe(run__save_every=6), tmp_path / "last")
+    assert not torch.equal(weights(run, "best")["late.weight"], weights(run)["late.weight"])
+    torch.testing.assert_close(weights(short), weights(run))
+
+
+def test_without_held_out_photos_best_is_last_and_metrics_say_so(toy, tmp_path):
+    run = train(toy.recipe(), tmp_path / "run")
+    torch.testing.assert_close(weights(run, "best"), weights(run), rtol=0, atol=0)
+    assert metrics(run)["best"] == {
+        "step": 12,
+        "score": None,
+        "why": "best is last: no photos are held out",
+    }
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_log_line(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_POISON_AT", "6")
+    recipe = toy.recipe(run__save_every=4)
+    with pytest.raises(
+        RunError, match=r"loss 'classification' is nan by step 8 \(saved: state of step 4"
+    ):
+        train(recipe, tmp_path / "run")
+    with pytest.raises(RunError, match=r"'classification' is nan by step 10 \(saved: nothing"):
+        train(toy.recipe(run__save_every=0), tmp_path / "late")
+    assert log_lines(tmp_path / "late")[-1]["losses"]["classification"] is None
+
+
+def test_unreadable_photos_are_told_once(toy, tmp_path, capsys):
+    train(toy.recipe(data__broken=3), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert told.count("skipped 'train3': train3: is no photo") == 1
+
+
+def test_a_full_disk_is_one_line_and_the_state_before_stays_whole(toy, tmp_path, run_toy):
+    whole = train(toy.recipe(), tmp_path / "whole")
+    run_toy(tmp_path / "cut", TOY_SIGKILL_AT="4")
+    done = run_toy(tmp_path / "cut", "--resume", TOY_FILE_BYTES="30000")
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stdout.splitlines()
+    assert (
+        "last.safetensors: cannot be saved (File too large); an earlier one is still whole" in line
+    )
+    assert "Traceback" not in done.stderr
+    assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
