@@ -80,7 +80,7 @@ class Prediction:
     gate: Gate
     image: Image = field(repr=False)
     evidence: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    """(F, h, w) normalised evidence in [0, 1] before thresholds, 0 for gated-out classes; or None."""
+    """(F, h, w) normalised evidence in [0, 1], 0 for gated-out classes; None if not asked for."""
 
     @property
     def classes(self) -> tuple[str, ...]:

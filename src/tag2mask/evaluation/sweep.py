@@ -1,7 +1,7 @@
 """Every background threshold judged in one pass over the evidence.
 
 A threshold only decides whether a pixel's strongest class beats background. So one histogram of
-(true class, strongest class, how many thresholds it beats) holds every threshold's confusion matrix.
+(true class, strongest class, how many thresholds it beats) holds every confusion matrix.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def class_prototypes(
     """
     if kind == "features":
         mass = cam.flatten(2).sum(dim=2, keepdim=True) + eps
-        pooled = cam.flatten(2) @ features.flatten(2).transpose(1, 2).to(cam.dtype) / mass  # (N, F, D)
+        tokens = features.flatten(2).transpose(1, 2).to(cam.dtype)
+        pooled = cam.flatten(2) @ tokens / mass  # (N, F, D)
     else:
         pooled = F.adaptive_avg_pool2d(cam, GRID).flatten(2)
     count = sum_over_ranks(tags.sum(dim=0))
