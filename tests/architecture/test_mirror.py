@@ -13,6 +13,9 @@ UNIT = REPOSITORY / "tests" / "unit"
 WITHOUT_TWIN = {
     "__init__.py": "public names: tests/architecture/test_public_names.py",
     "__main__.py": "two lines: tests/integration/test_cli.py starts it",
+    "data/base.py": "a contract: tests/conformance sweeps every source",
+    "models/base.py": "a contract: tests/conformance sweeps every backbone",
+    "refiners/base.py": "a contract: tests/conformance sweeps every refiner",
 }
 """File -> why it has no test file of its own. Empty package markers and plug-ins need none."""
 VAGUE = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "stuff"}

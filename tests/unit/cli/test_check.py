@@ -62,6 +62,6 @@ def test_good_data_end_with_the_next_command(looked, capsys):
 
 def test_faults_are_refused_each_on_its_line(looked, capsys):
     looked(CheckReport(root=Path("D"), source="folder", faults=("one", "two")))
-    with pytest.raises(DataError, match="^one\ntwo$"):
+    with pytest.raises(DataError, match=r"^one\ntwo$"):
         check.run(["D"])
     assert capsys.readouterr().out == ""

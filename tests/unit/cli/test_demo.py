@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from PIL import Image as PILImage
 
@@ -22,5 +24,5 @@ def test_next_steps_name_recipes_and_commands_that_exist():
     words = NEXT_STEPS.split()
     assert RECIPE in available_recipes()
     assert words[words.index("train") + 1] in available_recipes()
-    used = {after for word, after in zip(words, words[1:], strict=False) if word == "tag2mask"}
+    used = {after for word, after in pairwise(words) if word == "tag2mask"}
     assert used <= set(VERBS)

@@ -28,5 +28,5 @@ def test_recipes_say_what_to_expect(capsys):
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(Tag2MaskError, match="'method' .*Expected one of"):
+    with pytest.raises(Tag2MaskError, match=r"'method' .*Expected one of"):
         list_verb.run(["method"])

@@ -76,5 +76,5 @@ def test_help_of_a_recipe_lists_every_key_with_the_recipe_s_value(capsys):
 
 
 def test_help_of_a_faulty_override_tells_the_fault():
-    with pytest.raises(RecipeError, match="unknown option '--optim.stepz'"):
+    with pytest.raises(RecipeError, match=r"unknown option '--optim\.stepz'"):
         train.run([RECIPE, "--optim.stepz", "7", "--help"])
