@@ -24,7 +24,7 @@ from tag2mask.errors import RunError, WeightsError
 from tag2mask.recipe import Recipe, parse_recipe
 
 TEMPORARY_SUFFIX = ".part"
-"""Ending of folders that hold a file not yet whole; what a killed process left, the next write clears."""
+"""Ending of folders that hold a file not yet whole; one that a killed process left is harmless."""
 MAX_NAMED_TENSORS = 3
 """Tensors that a message about unfitting weights names."""
 

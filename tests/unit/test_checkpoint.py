@@ -195,7 +195,7 @@ def test_a_missing_right_keeps_the_file_before(tmp_path):
     save_state(path, {"a": torch.tensor([7.0])}, {"step": 1})
     folder.chmod(0o555)
     for parent in (tmp_path, *tmp_path.parents[:2]):  # pytest's own folders are closed to strangers
-        if parent.owner() == path.owner() and parent != Path("/tmp"):  # noqa: S108
+        if parent.owner() == path.owner() and parent != Path("/tmp"):
             parent.chmod(0o755)
     try:
         done = save_in_trouble(path, "stranger" if os.geteuid() == 0 else "none")

@@ -141,5 +141,5 @@ def test_missing_tensorboard_is_no_fault(tmp_path, monkeypatch):
 def test_full_disk_is_one_line(tmp_path):
     opened, _ = tracker(tmp_path)
     opened._log = Path("/dev/full")
-    with opened, pytest.raises(RunError, match="cannot be written.*No space left"):
+    with opened, pytest.raises(RunError, match=r"cannot be written.*No space left"):
         opened.write({"step": 1})

@@ -1,7 +1,7 @@
 """A source, a backbone and a method of a few hundred weights, to train in milliseconds.
 
-As a script it trains them: `toy_training.py OUT [--resume] [section__key=value ...]`; with `stages=2`
-twice over. Mishaps come through the environment, because a resumed run must keep its recipe.
+As a script it trains them: `toy_training.py OUT [--resume] [section__key=value ...]`; `stages=2`
+does so twice. Mishaps come through the environment, because a resumed run must keep its recipe.
 """
 
 import os
@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -84,7 +83,7 @@ class ToyMethodConfig(MethodConfig):
 
 
 class ToyMethod(Method):
-    """Classifier from the first step, a second head from step 4 on; draws from all three generators."""
+    """Classifier from the first step, a second head from step 4 on; uses all generators."""
 
     Config = ToyMethodConfig
 
@@ -117,6 +116,7 @@ class ToyMethod(Method):
 def disturb(step):
     for name in ("SIGINT", "SIGTERM", "SIGKILL"):
         if step == int(os.environ.get(f"TOY_{name}_AT", -1)):
+            del os.environ[f"TOY_{name}_AT"]  # a second signal would kill
             os.kill(os.getpid(), getattr(signal, name))
 
 
