@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,22 @@ def test_negative_photo_trains_and_gets_an_empty_mask(recipe, run, data, tmp_pat
     assert main(["label", str(run), str(data), "--out", str(tmp_path / "masks")]) == 0
     with PILImage.open(tmp_path / "masks" / "train_000000.png") as mask:
         assert not np.asarray(mask).any()
+
+
+def test_demo_goes_the_whole_way_and_may_be_started_again(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "tiny.yaml"
+    data = "{name: scenes, count: 8, val_count: 3, size_px: 64, crop_px: 32}"
+    path.write_text(re.sub(r"\{name: folder.*\}", data, TINY), encoding="utf-8")
+    monkeypatch.setattr("tag2mask.cli.demo.RECIPE", str(path))
+    out = tmp_path / "demo"
+    for _ in range(2):
+        assert main(["demo", "--out", str(out)]) == 0
+        shown = capsys.readouterr().out
+        assert re.search(r"mIoU 0\.\d{3} \(gate oracle\) on 3 scenes never trained on", shown)
+        assert "tag2mask check DATA" in shown
+    assert len(list((out / "masks").glob("*.png"))) == 3
+    assert (out / "report.html").is_file()
+    assert json.loads((out / "scores.json").read_text("utf-8"))["gate"] == "oracle"
 
 
 def test_command_is_installed_and_ends_without_traceback():

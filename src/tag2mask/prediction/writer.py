@@ -223,14 +223,16 @@ def _write_all(
 
 
 def progress() -> Progress:
-    """A progress line with count and time left, on standard error."""
+    """A progress line with count and time left, on standard error; silent if no terminal."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("[dim]left[/dim]"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
     )
 
 
