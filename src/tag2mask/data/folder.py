@@ -27,7 +27,7 @@ from tag2mask.data.tags import (
     refuse_empty_classes,
     tag_matrix,
 )
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, NothingHeldOutError
 from tag2mask.recipe import DataConfig, Fraction
 from tag2mask.types import Sample
 
@@ -75,7 +75,8 @@ class Folder(Source):
             if split == "all" or is_held_out(name, config.val_fraction) == (split == "val")
         ]
         if not part:
-            raise DataError(
+            kind = NothingHeldOutError if split == "val" else DataError
+            raise kind(
                 f"{where}: part '{split}' is empty ({count(len(self._survey.photos), 'photo')}); "
                 f"change data.val_fraction (now {config.val_fraction:g})"
             )

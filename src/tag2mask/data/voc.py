@@ -24,7 +24,7 @@ from tag2mask.data.tags import (
     refuse_empty_classes,
     tag_matrix,
 )
-from tag2mask.errors import DataError, did_you_mean
+from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
 from tag2mask.recipe import DataConfig
 from tag2mask.types import Sample
 
@@ -166,7 +166,7 @@ def survey_voc(root: Path, lists: Sequence[str]) -> Survey:
 def _list_name(config: VOCConfig, split: str) -> str:
     """Resolve "train", "val" or a list's own name."""
     if split == "val" and config.val_split is None:
-        raise DataError("no photos are held out: set data.val_split to a list of ImageSets")
+        raise NothingHeldOutError("nothing is held out: set data.val_split to a list of ImageSets")
     parts = {"train": config.split, "val": config.val_split or ""}
     return parts.get(split, split.removesuffix(".txt"))
 

@@ -10,7 +10,7 @@ import torch
 
 from tag2mask import plugins
 from tag2mask.data.base import Source
-from tag2mask.errors import DataError
+from tag2mask.errors import NothingHeldOutError
 from tag2mask.evaluation.evaluator import (
     evaluate_source,
     report_values,
@@ -57,7 +57,7 @@ class Judge:
         self.reason: str | None = None
         try:
             found: Source = plugins.load("data", recipe.data.name)(recipe.data, "val")
-        except DataError as error:
+        except NothingHeldOutError as error:
             self.reason = str(error)
         else:
             self._held_out = found if len(found) else None

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.data.folder import Folder, FolderConfig, is_held_out
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, NothingHeldOutError
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_class_without_training_photo_is_refused(data):
 
 
 def test_empty_part_or_unknown_part_is_refused(data):
-    with pytest.raises(DataError, match="part 'val' is empty"):
+    with pytest.raises(NothingHeldOutError, match="part 'val' is empty"):
         _open(data, "val", val_fraction=0.0)
     with pytest.raises(DataError, match="no part 'test'"):
         _open(data, "test")

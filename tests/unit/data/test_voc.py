@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.data.voc import VOC, VOC_CLASSES, VOCConfig, read_list, voc_lists, voc_root
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, NothingHeldOutError
 from tag2mask.palette import save_mask
 
 ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
@@ -73,7 +73,7 @@ def test_parts_are_the_lists_of_the_recipe(data):
     assert len(_open(data, "val", **options)) == 2
     assert len(_open(data, "train.txt", **options)) == 2
     assert len(_open(data, "train_aug", **options)) == 3
-    with pytest.raises(DataError, match=r"set data\.val_split"):
+    with pytest.raises(NothingHeldOutError, match=r"set data\.val_split"):
         _open(data, "val")
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tag2mask.engine.validation import MIOU, TAG_MAP, Judge
+from tag2mask.errors import DataError
 from tag2mask.methods.base import build_method
 
 CPU = torch.device("cpu")
@@ -57,3 +58,15 @@ def test_strips_are_drawn_of_training_photos_where_none_are_held_out(toy, tmp_pa
         "step000001_00_train0.png",
         "step000001_01_train11.png",
     ]
+
+
+def test_a_held_out_list_that_cannot_be_read_stops_the_run(toy, monkeypatch):
+    recipe = toy.recipe()
+    train = toy.ToySource(recipe.data, "train")
+
+    def refuse(self, config, split):
+        raise DataError("held.txt: no such list")
+
+    monkeypatch.setattr(toy.ToySource, "__init__", refuse)
+    with pytest.raises(DataError, match="no such list"):
+        Judge(recipe, train)

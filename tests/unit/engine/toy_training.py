@@ -18,7 +18,7 @@ from torch import nn
 from tag2mask import plugins
 from tag2mask.data.base import Source
 from tag2mask.engine.trainer import train
-from tag2mask.errors import DataError, Tag2MaskError
+from tag2mask.errors import DataError, NothingHeldOutError, Tag2MaskError
 from tag2mask.methods.base import Evidence, Method
 from tag2mask.models.base import Backbone, Features
 from tag2mask.recipe import BackboneConfig, DataConfig, MethodConfig, parse_recipe
@@ -40,7 +40,7 @@ class ToySource(Source):
     def __init__(self, config, split):
         count = {"train": 12, "val": config.held_out}[split]
         if count == 0:
-            raise DataError("no photos are held out")
+            raise NothingHeldOutError("no photos are held out")
         self.config = config
         self.class_names = config.classes or ("blue", "green", "red")
         self.names = tuple(f"{split}{index}" for index in range(count))
