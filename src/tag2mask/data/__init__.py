@@ -1,0 +1,1 @@
+"""Photos, tags and masks: sources, augmentation, loading, checks."""

@@ -33,7 +33,7 @@ class Source(ABC):
     has_masks: bool
     """Whether every sample comes with a mask."""
     reads_masks: bool = True
-    """Whether `self[i]` decodes the mask; the loader turns it off on a copy if nobody wants masks."""
+    """Whether `self[i]` decodes the mask; the loader turns it off if nobody asks for masks."""
     skipped: tuple[str, ...] = ()
     """Names of photos left out because they cannot be read."""
 

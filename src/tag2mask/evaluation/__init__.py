@@ -1,0 +1,1 @@
+"""Scores of masks and tags against the truth."""
