@@ -6,6 +6,7 @@ import torch
 from PIL import Image as PILImage
 
 from tag2mask.data.base import Source
+from tag2mask.palette import voc_palette
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.strips import (
     HEAT,
@@ -36,6 +37,21 @@ def test_pseudo_label_follows_the_tags_and_prediction_the_classifier(
     scores = segmenter.class_scores(source[1].image)
     found = {text.split()[0] for _, text in panels["prediction"].values}
     assert found == {name for name, prob in scores.items() if prob > 0.5}
+
+
+def test_masks_are_painted_on_the_photo_and_background_is_dimmed(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[1].image
+    panels = {panel.title: panel.picture for panel in strip_panels(segmenter, source[1])}
+    for title, mask in (
+        ("pseudo-label", segmenter.label(image, ["cow"]).mask),
+        ("prediction", segmenter.predict(image).mask),
+    ):
+        share = np.where(mask > 0, 0.65, 0)[..., None]
+        ground = np.where((mask > 0)[..., None], image, 0.6 * image)
+        expected = (1 - share) * ground + share * voc_palette()[mask]
+        np.testing.assert_allclose(panels[title], expected, atol=1)
 
 
 def test_photo_without_tags_has_no_evidence_but_a_strip(
