@@ -1,0 +1,169 @@
+"""Time the backbones against plain references, in one run, by turns.
+
+    python benchmarks/backbone.py [--threads 2] [--repeats 9] [--json FILE]
+
+mit: forward and backward of MiT-B1 (batch 2, 320 px, fp32) against transformers' SegformerModel of
+the same strides, and what capturing attention adds. hybrid: forward and backward of the MobileNetV1
+part (batch 8, 256 px) against its modules run one by one, and bf16 against fp32 without gradient.
+
+Wall time is what a user waits for; processor time hardly changes when other work shares the
+machine. Ratios are medians over rounds, each of which runs every arrangement once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import SegformerConfig, SegformerModel
+
+from tag2mask.methods.base import freeze_loaded_norms
+from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig, same_padding
+from tag2mask.models.backbones.mit import STRIDES, VARIANTS, MiT, MiTConfig
+
+Job = Callable[[], None]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+def compare(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, float]]:
+    """Run all jobs by turns; milliseconds and ratio to the first job, per clock.
+
+    Args:
+        jobs: The first is the reference.
+        repeats: Rounds that count; one more warms up.
+    """
+    spent: dict[str, dict[str, list[float]]] = {
+        name: {clock: [] for clock in CLOCKS} for name in jobs
+    }
+    for _ in range(repeats + 1):
+        for name, job in jobs.items():
+            start = {clock: read() for clock, read in CLOCKS.items()}
+            job()
+            for clock, read in CLOCKS.items():
+                spent[name][clock].append(read() - start[clock])
+    reference = spent[next(iter(jobs))]
+    table = {}
+    for name, times in spent.items():
+        row = {}
+        for clock, values in times.items():
+            pairs = zip(values[1:], reference[clock][1:], strict=True)
+            row[f"{clock}_ms"] = round(1e3 * statistics.median(values[1:]), 1)
+            row[f"{clock}_ratio"] = round(statistics.median(own / ref for own, ref in pairs), 3)
+        table[name] = row
+    return table
+
+
+def backward_of(network: nn.Module, output: Callable[[], Tensor]) -> Job:
+    """A step without optimiser: forward, weighted sum, backward."""
+    weight = torch.randn_like(output())
+
+    def job() -> None:
+        network.zero_grad()
+        (output() * weight).sum().backward()
+
+    return job
+
+
+def mit_jobs() -> dict[str, Job]:
+    """MiT-B1 in training mode against the same network of `transformers`."""
+    widths, depths = VARIANTS["b1"]
+    reference = SegformerModel(
+        SegformerConfig(strides=list(STRIDES), hidden_sizes=list(widths), depths=list(depths))
+    ).train()
+    network = MiT(MiTConfig(variant="b1")).train()
+    image = torch.randn(2, 3, 320, 320)
+
+    def captured() -> Tensor:
+        found = network(image, attention=True)
+        return found.maps[3] + sum(block.mean() for block in found.attention)
+
+    return {
+        "transformers": backward_of(reference, lambda: reference(image).last_hidden_state),
+        "mit": backward_of(network, lambda: network(image).maps[3]),
+        "mit with attention": backward_of(network, captured),
+    }
+
+
+def module_by_module(network: Hybrid, image: Tensor) -> Tensor:
+    """MobileNetV1 without any fusing: pad, convolve, normalise, activate."""
+    out = image
+    for layer in (network.cnn.conv_stem, *network.cnn.layer):
+        out, (vertical, horizontal) = same_padding(out, layer.convolution)
+        out = F.pad(out, (horizontal, horizontal, vertical, vertical))
+        out = layer.activation(layer.normalization(layer.convolution(out)))
+    return out
+
+
+def loaded_like(blocks: int) -> Hybrid:
+    """A network whose statistics and norms are frozen as those of loaded weights are."""
+    network = Hybrid(HybridConfig(blocks=blocks))
+    network.loaded = frozenset(f"cnn.{name}" for name, _ in network.cnn.named_parameters())
+    freeze_loaded_norms(network)
+    return network.train()
+
+
+def hybrid_jobs() -> dict[str, Job]:
+    """Folded norms and channels-last maps against neither and one of them."""
+    plain, branched = loaded_like(0), loaded_like(2)
+    image = torch.randn(8, 3, 256, 256)
+    last = image.contiguous(memory_format=torch.channels_last)
+    return {
+        "module by module": backward_of(plain, lambda: module_by_module(plain, image)),
+        "module by module, channels last": backward_of(
+            plain, lambda: module_by_module(plain, last)
+        ),
+        "hybrid without branch": backward_of(plain, lambda: plain(image).maps[3]),
+        "hybrid": backward_of(branched, lambda: branched(image).maps[3]),
+    }
+
+
+def precision_jobs() -> dict[str, Job]:
+    """Forward without gradient in both precisions, as label maps are computed."""
+    networks = {"hybrid": loaded_like(2).eval(), "mit b1": MiT(MiTConfig(variant="b1")).eval()}
+    images = {"hybrid": torch.randn(8, 3, 256, 256), "mit b1": torch.randn(2, 3, 320, 320)}
+
+    def forward(name: str, bf16: bool) -> None:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            networks[name](images[name])
+
+    return {
+        f"{name} {'bf16' if bf16 else 'fp32'}": lambda name=name, bf16=bf16: forward(name, bf16)
+        for name in networks
+        for bf16 in (False, True)
+    }
+
+
+def main() -> None:
+    """Print one table per part; write them all as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    results = {}
+    parts = {"mit": mit_jobs, "hybrid": hybrid_jobs, "precision": precision_jobs}
+    for part, jobs in parts.items():
+        results[part] = compare(jobs(), options.repeats)
+        print(f"{part:34}{'wall ms':>10}{'ratio':>8}{'cpu ms':>10}{'ratio':>8}")
+        for name, row in results[part].items():
+            print(
+                f"  {name:32}{row['wall_ms']:10.1f}{row['wall_ratio']:8.3f}"
+                f"{row['cpu_ms']:10.1f}{row['cpu_ratio']:8.3f}"
+            )
+    if options.json:
+        content = {"command": " ".join(sys.argv), "threads": options.threads, **results}
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
