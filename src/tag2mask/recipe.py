@@ -18,7 +18,7 @@ from tag2mask import plugins
 from tag2mask.errors import RecipeError, did_you_mean
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 PLUGIN_SECTIONS = {
     "data": "data",
     "backbone": "models.backbones",
@@ -134,6 +134,8 @@ class PredictConfig(Config):
     """Class probability from which a class is used under the gate `predicted`."""
     fallback: bool = False
     """Keep the likeliest class when none passes (for photos that surely show one)."""
+    max_side_px: int | None = Field(default=1024, ge=32)
+    """Shrink larger photos to this long side while looking at them; masks keep the photo's size."""
     propagate: bool = False
     """Spread evidence by the learned affinity before refining."""
     refine: bool = True

@@ -94,7 +94,8 @@ class Prediction:
 
         painted = colourise(self.mask)
         share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
-        return (self.image * (1 - share) + painted * share).round().astype(np.uint8)
+        blend: Image = (self.image * (1 - share) + painted * share).round().astype(np.uint8)
+        return blend
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,8 @@ def joint_gaussian_information(
         correlation = correlation + shrinkage * torch.eye(2 * channels, device=x.device)
 
         def log_determinant(matrix: Tensor) -> Tensor:
-            return 2 * torch.linalg.cholesky(matrix).diagonal().log().sum()
+            factor: Tensor = torch.linalg.cholesky(matrix)
+            return 2 * factor.diagonal().log().sum()
 
         separate = log_determinant(correlation[:channels, :channels])
         separate = separate + log_determinant(correlation[channels:, channels:])

@@ -17,7 +17,7 @@ LabelPrecision = Literal["auto", "fp32", "bf16"]
 def has_fast_bf16(device_type: str) -> bool:
     """Tell whether the device multiplies bfloat16 matrices in hardware."""
     if device_type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False

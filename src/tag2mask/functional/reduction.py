@@ -16,5 +16,5 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return value
-    summed: Tensor = dist_functional.all_reduce(value)
+    summed: Tensor = dist_functional.all_reduce(value)  # type: ignore[no-untyped-call]  # torch
     return summed

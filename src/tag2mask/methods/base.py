@@ -122,7 +122,8 @@ class Method(nn.Module, ABC):
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Loaded weights at the base rate, everything no checkpoint filled at the head rate."""
         loaded = {f"backbone.{name}" for name in self.backbone.loaded}
-        base, head = [], []
+        base: list[nn.Parameter] = []
+        head: list[nn.Parameter] = []
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 (base if name in loaded else head).append(parameter)

@@ -247,7 +247,7 @@ class RML(Method):
 
     @torch.no_grad()
     def _pseudo_label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
-        """Label the crop from multi-scale maps: encoder and classifier alone, scale 1 reused (R16)."""
+        """Label the crop from multi-scale maps, encoder and classifier alone; scale 1 reused."""
         assert self.refiner is not None
         config = self.config
         training = self.backbone.training

@@ -33,10 +33,10 @@ class ConditionalGaussian(nn.Module):
             weights = {name: value.detach() for name, value in self.named_parameters()}
             density: Tensor = torch.func.functional_call(self, weights, (x, y))
             return density
-        return self(x, y)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        return self.forward(x, y)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Same as `log_density`."""
-        log_variance = self.log_variance(x)
-        error = (y - self.mean(x)).square() / log_variance.exp()
+        log_variance: Tensor = self.log_variance(x)
+        error: Tensor = (y - self.mean(x)).square() / log_variance.exp()
         return -0.5 * (error + log_variance).sum(dim=1)

@@ -190,6 +190,7 @@ class Segmenter:
             "scales": list(predict.scales),
             "flip": predict.flip,
             "long_side_px": predict.long_side_px,
+            "max_side_px": predict.max_side_px,
             "background": predict.background,
             "class_threshold": predict.class_threshold if gate == "predicted" else None,
             "fallback": predict.fallback if gate == "predicted" else None,

@@ -64,7 +64,7 @@ def collect(
     Source:
         methods specification 2.2, R18 (1), (2): scale 1's logits are averaged over mirror images.
     """
-    image = method.backbone.normalise(working_photo(photo, predict.long_side_px))
+    image = method.backbone.normalise(working_photo(photo, predict))
     logits: list[Tensor] = []
 
     def cam_of(view: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def class_probability(
     method: Method, photo: Tensor, predict: PredictConfig, tags: Tensor | None = None
 ) -> Tensor:
     """(1, F) class probabilities of one (1, 3, H, W) uint8 photo, from scale 1 alone."""
-    image = method.backbone.normalise(working_photo(photo, predict.long_side_px))
+    image = method.backbone.normalise(working_photo(photo, predict))
     image = _at_least(image, SMALLEST_SIDE_PX)
     view = torch.cat([image, image.flip(-1)]) if predict.flip else image
     return _probability(method.evidence(view, _repeated(tags, len(view))).logit)
@@ -175,12 +175,14 @@ def halved(maps: Tensor) -> Tensor:
     return _resized_by_corners(maps, _half_size(maps))
 
 
-def working_photo(photo: Tensor, long_side_px: int | None) -> Tensor:
-    """Resize an (N, 3, H, W) uint8 photo to a long side of `long_side_px`; None keeps it."""
+def working_photo(photo: Tensor, predict: PredictConfig) -> Tensor:
+    """Resize an (N, 3, H, W) uint8 photo to `long_side_px`, and to no more than `max_side_px`."""
     height, width = photo.shape[-2:]
-    if long_side_px is None or max(height, width) == long_side_px:
+    side = predict.long_side_px or max(height, width)
+    side = min(side, predict.max_side_px or side)
+    if side == max(height, width):
         return photo
-    factor = long_side_px / max(height, width)
+    factor = side / max(height, width)
     size = (max(1, round(height * factor)), max(1, round(width * factor)))
     resized = F.interpolate(
         photo.float(), size, mode="bilinear", align_corners=False, antialias=True

@@ -21,6 +21,7 @@ SETTINGS_SHOWN = (
     "scales",
     "flip",
     "long_side_px",
+    "max_side_px",
     "background",
     "class_threshold",
     "fallback",

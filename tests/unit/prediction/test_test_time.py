@@ -132,10 +132,19 @@ def test_long_side_sets_the_working_size_but_not_the_mask_size() -> None:
 
 
 def test_working_photo_keeps_its_ratio_and_type() -> None:
-    small = working_photo(torch.full((1, 3, 100, 41), 7, dtype=torch.uint8), 50)
+    photo = torch.full((1, 3, 100, 41), 7, dtype=torch.uint8)
+    small = working_photo(photo, PLAIN.model_copy(update={"long_side_px": 50}))
     assert small.shape == (1, 3, 50, 20)
     assert small.dtype == torch.uint8
     assert small.unique().tolist() == [7]
+
+
+def test_large_photos_are_shrunk_and_small_ones_left_alone() -> None:
+    photo = torch.zeros(1, 3, 100, 40, dtype=torch.uint8)
+    assert working_photo(photo, PLAIN.model_copy(update={"max_side_px": 50})).shape[2:] == (50, 20)
+    assert working_photo(photo, PLAIN.model_copy(update={"max_side_px": 200})) is photo
+    both = PLAIN.model_copy(update={"long_side_px": 400, "max_side_px": 200})
+    assert working_photo(photo, both).shape[2:] == (200, 80)
 
 
 def test_tiny_photo_is_enlarged_for_the_network_only() -> None:
