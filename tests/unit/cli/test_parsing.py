@@ -46,6 +46,7 @@ def test_each_fault_is_one_line_that_leads_to_the_help(arguments, words, capsys)
     assert all(word in line for word in words), line
     assert line.endswith("(see: tag2mask label --help)")
     assert "\n" not in line
+    assert not line.startswith(("Required options", "Invalid choice", "Parsing error"))  # titles
     assert not any("\u2500" <= letter <= "\u257f" for letter in line)
     assert capsys.readouterr() == ("", "")
 
