@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TypeVar
 
 import tyro
@@ -47,17 +48,9 @@ def parse(grammar: type[T], arguments: Sequence[str], verb: str, *, more_help: s
 
 def _one_line(complaint: str, verb: str) -> str:
     """Flatten tyro's framed message: the text without frame, title and pointer to the help."""
-    words: list[str] = []
-    for line in complaint.splitlines():
-        text = _FRAME.sub("", line).strip()
-        is_title = line.startswith("\u256d")
-        if text.startswith("For full helptext"):
-            break
-        if text and not is_title:
-            words.append(text)
-    text = (
-        " ".join(words)
-        .replace(" (required)", "")
-        .replace(f"Missing from tag2mask {verb}", "missing")
-    )
+    rows = [_FRAME.sub("", line).strip() for line in complaint.splitlines()]
+    rows = [row for row in rows if row.strip("-")]  # rules are of dashes where there is no UTF-8
+    told = takewhile(lambda row: not row.startswith("For full helptext"), rows[1:] or rows)
+    text = " ".join(told).replace(" (required)", "")
+    text = text.replace(f"Missing from tag2mask {verb}", "missing")
     return f"{text} (see: tag2mask {verb} --help)"
