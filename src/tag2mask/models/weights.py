@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import safetensors.torch
 import torch
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -38,17 +38,32 @@ def licence(source: str) -> str:
     return next((text for pattern, text in _LICENCES if pattern.match(name)), UNKNOWN_LICENCE)
 
 
-def _download(source: str, file_name: str) -> Path | None:
-    """Fetch one file of a hub repository through the hub's cache; None if it has no such file."""
-    try:
-        return Path(huggingface_hub.hf_hub_download(source, file_name))
-    except EntryNotFoundError:
-        return None
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
+    """Fetch the first of these files that a hub repository has, through the hub's cache."""
+    absent: LocalEntryNotFoundError | None = None
+    for name in file_names:
+        try:
+            cache_only = absent is not None  # one round of the hub's retries is enough
+            found = huggingface_hub.hf_hub_download(source, name, local_files_only=cache_only)
+            return Path(found)
+        except LocalEntryNotFoundError as error:
+            absent = error  # not in the cache, and the hub did not answer
+        except EntryNotFoundError:
+            continue
+        except (OSError, ValueError, HfHubHTTPError) as error:
+            raise WeightsError(
+                f"{source}: no such local path, and no '{name}' from the hub ({_first_line(error)})"
+            ) from error
+    if absent is not None:
         raise WeightsError(
-            f"{source}: no such local path, and no '{file_name}' from the hub ({reason})"
-        ) from error
+            f"{source}: no such local path, not in the hub's cache, and the hub cannot be reached"
+        ) from absent
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, shortened to a line; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def locate(source: str, *file_names: str) -> Path | None:
@@ -66,7 +81,7 @@ def locate(source: str, *file_names: str) -> Path | None:
         raise WeightsError(
             f"{source}: no such file or folder; give a path or a hub id (owner/name)"
         )
-    return next((found for name in file_names if (found := _download(source, name))), None)
+    return _from_hub(source, file_names)
 
 
 def read_tensors(source: str) -> dict[str, Tensor]:
@@ -83,8 +98,7 @@ def read_tensors(source: str) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(f"{path}: is no readable weights file ({reason})") from error
+        raise WeightsError(f"{path}: is no readable weights file ({_first_line(error)})") from error
     return _state_dict(content, path)
 
 

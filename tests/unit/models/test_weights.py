@@ -74,7 +74,7 @@ def test_an_empty_folder_and_a_missing_path_are_told_apart(tmp_path: Path) -> No
 
 
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(repo: str, name: str) -> str:
+    def fail(repo: str, name: str, *, local_files_only: bool) -> str:
         raise OSError("offline\nand a long explanation")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
@@ -88,15 +88,32 @@ def test_a_hub_id_is_fetched_with_older_weights_as_second_choice(
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
 
-    def fetch(repo: str, name: str) -> str:
+    def fetch(repo: str, name: str, *, local_files_only: bool) -> str:
         assert repo == "owner/name"
         if not (tmp_path / name).exists():
-            raise huggingface_hub.errors.LocalEntryNotFoundError(name)
+            raise huggingface_hub.errors.EntryNotFoundError(name)
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     assert same(read_tensors("owner/name"), tensors())
     assert read_config("owner/name") == {}
+
+
+def test_without_hub_the_cache_is_used_and_its_lack_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.save(tensors(), tmp_path / "pytorch_model.bin")
+
+    def offline(repo: str, name: str, *, local_files_only: bool) -> str:
+        if not (tmp_path / name).exists():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("not cached\nlong story")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    assert same(read_tensors("owner/name"), tensors())
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(WeightsError, match=r"owner/name: .* the hub cannot be reached$"):
+        read_tensors("owner/name")
 
 
 def test_config_is_read_beside_a_folder_or_a_file(tmp_path: Path) -> None:

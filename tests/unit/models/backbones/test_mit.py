@@ -201,6 +201,15 @@ def test_dropped_branches_add_nothing_and_kept_ones_more(
     assert capture is None or len(capture[0]) == 4000
 
 
+def test_branches_are_enlarged_also_when_no_photo_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    block, tokens = Block(8, heads=1, drop_path=0.25), torch.randn(2, 4, 8)
+    monkeypatch.setattr(torch, "rand", lambda count: torch.ones(count))
+    out = block._added(tokens, lambda part: torch.ones_like(part))
+    torch.testing.assert_close(out, tokens + 4 / 3)
+
+
 def test_every_parameter_has_a_gradient_when_all_photos_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
