@@ -21,7 +21,7 @@ from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
 from tag2mask.methods.base import Method, build_method, build_refiner
 from tag2mask.prediction.test_time import (
     Decision,
-    TestTime,
+    Look,
     choose_classes,
     class_probability,
     collect,
@@ -160,19 +160,17 @@ class Segmenter:
             prob = class_probability(self.method, photo, self.recipe.predict)
         return self._named(prob)
 
-    def look(self, image: Image, tags: npt.NDArray[np.uint8] | None = None) -> TestTime:
+    def look(self, image: Image, tags: npt.NDArray[np.uint8] | None = None) -> Look:
         """Collect the evidence of one (H, W, 3) photo over scales and mirror images."""
         with self._looking():
             row = self._row(tags)
             return collect(self.method, self._on_device(image), self.recipe.predict, row)
 
-    def choose(
-        self, seen: TestTime, tags: npt.NDArray[np.uint8] | None, gate: Gate
-    ) -> tuple[int, ...]:
+    def choose(self, seen: Look, tags: npt.NDArray[np.uint8] | None, gate: Gate) -> tuple[int, ...]:
         """Choose the classes of a mask; see `choose_classes`."""
         return choose_classes(seen.prob, self._row(tags), self.recipe.predict, gate)
 
-    def settle(self, image: Image, seen: TestTime, keys: Sequence[int]) -> Decision:
+    def settle(self, image: Image, seen: Look, keys: Sequence[int]) -> Decision:
         """Cut the mask of one (H, W, 3) photo from its evidence; see `decide`."""
         photo = self._on_device(image)
         predict = self.recipe.predict

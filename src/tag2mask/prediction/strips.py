@@ -17,7 +17,7 @@ from tag2mask.data.base import Source
 from tag2mask.functional.cam import upsample
 from tag2mask.palette import colourise, voc_palette
 from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.test_time import TestTime
+from tag2mask.prediction.test_time import Look
 from tag2mask.types import BACKGROUND, Image, Mask, Sample
 
 PANEL_HEIGHT_PX = 168
@@ -155,7 +155,7 @@ def _legend(mask: Mask, names: Sequence[str]) -> tuple[tuple[int, str], ...]:
     return tuple((int(v), names[v - 1]) for v in np.unique(mask) if 0 < v <= len(names))
 
 
-def _strongest(seen: TestTime, keys: Iterable[int], image: Image) -> npt.NDArray[np.float32]:
+def _strongest(seen: Look, keys: Iterable[int], image: Image) -> npt.NDArray[np.float32]:
     """(H, W) largest evidence of some classes at the photo's size; zero where there are none."""
     chosen = list(keys)
     if not chosen:

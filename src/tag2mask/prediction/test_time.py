@@ -29,7 +29,7 @@ SMALLEST_SIDE_PX = 32
 """Smallest side a backbone takes; smaller views are enlarged for it."""
 
 
-class TestTime(NamedTuple):
+class Look(NamedTuple):
     """What a network says about one photo, before any class or threshold is chosen."""
 
     cam: Tensor
@@ -52,7 +52,7 @@ class Decision(NamedTuple):
 @torch.no_grad()
 def collect(
     method: Method, photo: Tensor, predict: PredictConfig, tags: Tensor | None = None
-) -> TestTime:
+) -> Look:
     """Look at one photo at every scale; one pass per scale, both mirror images stacked.
 
     Args:
@@ -80,7 +80,7 @@ def collect(
     affinity = None
     if predict.propagate:
         affinity = method.maps(_at_least(image, SMALLEST_SIDE_PX)).get("affinity")
-    return TestTime(cam, prob, affinity)
+    return Look(cam, prob, affinity)
 
 
 @torch.no_grad()
