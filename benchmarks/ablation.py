@@ -40,7 +40,7 @@ def score(run: Path, root: Path, limit: int | None) -> dict[str, Any]:
     segmenter = Segmenter.load(run, "last")
     data = segmenter.recipe.data.model_copy(update={"root": root})
     lists = [plugins.load("data", data.name)(data, name) for name in ("devval.txt", "train.txt")]
-    return summarise(*(judge(segmenter, source, "oracle", limit) for source in lists))
+    return summarise(*(judge(segmenter, source, limit)["oracle"] for source in lists))
 
 
 def finish(run: Path, recipe: Recipe, root: Path, limit: int | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Each row's background threshold is chosen on one list and its score reported on 
 else is fitted to a mask. Every photo is looked at once: all thresholds are judged on the same
 evidence.
 
-Run: python benchmarks/seed_quality.py RUN --root DIR --choose devval --report train --gate oracle
+Run: python benchmarks/seed_quality.py RUN --root DIR [--lists devval train] [--json FILE]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tag2mask import plugins
 from tag2mask.data.base import Source
@@ -25,9 +26,17 @@ from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
 from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.test_time import choose_classes, collect, decide, halved, key_probability
-from tag2mask.types import Gate, Sample
+from tag2mask.prediction.test_time import (
+    Look,
+    choose_classes,
+    collect,
+    decide,
+    halved,
+    key_probability,
+)
+from tag2mask.types import Gate, Mask
 
+GATES: tuple[Gate, ...] = ("oracle", "predicted")
 THRESHOLDS = tuple(np.arange(0.10, 0.81, 0.05).round(2).tolist())
 
 
@@ -40,23 +49,17 @@ class Rows:
         self.propagated = ConfusionMatrix(num_classes)
         self.propagated_refined = ConfusionMatrix(num_classes)
 
-    @torch.no_grad()
-    def add(self, segmenter: Segmenter, sample: Sample, gate: Gate) -> None:
-        """Judge one photo under every threshold."""
-        assert sample.mask is not None
+    def add(
+        self, segmenter: Segmenter, photo: Tensor, seen: Look, keys: Sequence[int], truth: Mask
+    ) -> None:
+        """Judge what was seen of one photo under every threshold, for the classes of one gate."""
         method, predict = segmenter.method, segmenter.recipe.predict
-        photo = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]
-        tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
-        predict = predict.model_copy(update={"propagate": True})
-        with label_autocast("auto", "cpu"):
-            seen = collect(method, photo, predict, tags if gate == "oracle" else None)
-        keys = choose_classes(seen.prob, tags, predict, gate)
         gated = torch.zeros_like(seen.cam)
         gated[:, list(keys)] = seen.cam[:, list(keys)]
-        self.raw.update(upsample(gated, photo.shape[-2:])[0].numpy(), sample.mask)
+        self.raw.update(upsample(gated, photo.shape[-2:])[0].numpy(), truth)
         masks = self._refine(segmenter, photo, seen.cam, keys)
         for matrix, mask in zip(self.refined, masks, strict=True):
-            matrix.update(sample.mask, mask)
+            matrix.update(truth, mask)
         if seen.affinity is None:
             return
         for matrix, refiner in (
@@ -64,11 +67,11 @@ class Rows:
             (self.propagated_refined, method.refiner),
         ):
             spread = decide(photo, seen.cam, keys, predict, refiner, seen.affinity)
-            matrix.update(sample.mask, spread.mask.numpy())
+            matrix.update(truth, spread.mask.numpy())
 
     @staticmethod
     def _refine(
-        segmenter: Segmenter, photo: torch.Tensor, cam: torch.Tensor, keys: Sequence[int]
+        segmenter: Segmenter, photo: Tensor, cam: Tensor, keys: Sequence[int]
     ) -> list[np.ndarray]:
         """One refined mask per threshold, all thresholds as stacks over one photo."""
         if not keys:
@@ -85,12 +88,22 @@ class Rows:
         return list(values[winner.numpy()])
 
 
-def judge(segmenter: Segmenter, source: Source, gate: Gate, limit: int | None) -> Rows:
-    """Look at every photo of a list, or at `limit` of them spread evenly."""
-    rows = Rows(len(source.class_names) + 1)
+@torch.no_grad()
+def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dict[Gate, Rows]:
+    """Look once at every photo of a list, or at `limit` of them spread evenly; both gates."""
+    rows: dict[Gate, Rows] = {gate: Rows(len(source.class_names) + 1) for gate in GATES}
+    predict = segmenter.recipe.predict.model_copy(update={"propagate": True})
     count = len(source) if limit is None else min(limit, len(source))
     for position, index in enumerate(np.linspace(0, len(source) - 1, count).astype(int)):
-        rows.add(segmenter, source[int(index)], gate)
+        sample = source[int(index)]
+        assert sample.mask is not None
+        photo = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]
+        tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
+        with label_autocast("auto", "cpu"):
+            seen = collect(segmenter.method, photo, predict)
+        for gate, kept in rows.items():
+            keys = choose_classes(seen.prob, tags, predict, gate)
+            kept.add(segmenter, photo, seen, keys, sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} photos", file=sys.stderr, flush=True)
     return rows
@@ -118,13 +131,11 @@ def summarise(chosen: Rows, reported: Rows) -> dict[str, dict[str, object]]:
 
 
 def main() -> None:
-    """Print one row per kind of mask, and write them as JSON."""
+    """Print a table per gate and direction, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
-    parser.add_argument("--choose", default="devval", help="list that thresholds are chosen on")
-    parser.add_argument("--report", default="train", help="list that scores are reported on")
-    parser.add_argument("--gate", choices=["oracle", "predicted"], default="oracle")
+    parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
     parser.add_argument("--limit", type=int, help="at most this many photos of each list")
     parser.add_argument("--weights", choices=["best", "last"], default="last")
     parser.add_argument("--json", type=Path, help="file to write")
@@ -132,20 +143,27 @@ def main() -> None:
     segmenter = Segmenter.load(args.run, args.weights)
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
     kind = plugins.load("data", data.name)
-    lists = {name: kind(data, name + ".txt") for name in (args.choose, args.report)}
-    chosen, reported = (judge(segmenter, lists[n], args.gate, args.limit) for n in lists)
-    rows = summarise(chosen, reported)
-    for name, row in rows.items():
-        print(f"{name:22s} threshold {row['threshold']!s:5s} mIoU {row['miou']:.4f}  {row['iou']}")
+    sources = {name: kind(data, name + ".txt") for name in args.lists}
+    judged = {name: judge(segmenter, source, args.limit) for name, source in sources.items()}
+    tables = []
+    for gate in GATES:
+        for chosen, reported in (args.lists, args.lists[::-1]):
+            rows = summarise(judged[chosen][gate], judged[reported][gate])
+            tables.append(
+                {"gate": gate, "chosen_on": chosen, "reported_on": reported, "rows": rows}
+            )
+            print(f"gate {gate}, thresholds chosen on {chosen}, reported on {reported}")
+            for name, row in rows.items():
+                at = f"threshold {row['threshold']!s:5s}"
+                print(f"  {name:22s} {at} mIoU {row['miou']:.4f}  {row['iou']}")
     if args.json:
         record = {
             "command": "python " + " ".join(sys.argv),
-            "gate": args.gate,
-            "chosen_on": args.choose,
-            "reported_on": args.report,
-            "photos": len(lists[args.report]),
+            "photos": {name: len(source) for name, source in sources.items()},
             "limit": args.limit,
-            "rows": rows,
+            "scales": segmenter.recipe.predict.scales,
+            "flip": segmenter.recipe.predict.flip,
+            "tables": tables,
         }
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
