@@ -14,8 +14,10 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -36,8 +38,20 @@ from tag2mask.prediction.test_time import (
 )
 from tag2mask.types import Gate, Mask
 
+Floats = npt.NDArray[np.float32]
 GATES: tuple[Gate, ...] = ("oracle", "predicted")
 THRESHOLDS = tuple(np.arange(0.10, 0.81, 0.05).round(2).tolist())
+
+
+class Masks(NamedTuple):
+    """All masks of one photo for one choice of classes."""
+
+    score: Floats
+    """(F, H, W) evidence, 0 for classes not chosen."""
+    refined: Sequence[Mask]
+    """One per threshold."""
+    propagated: Mask | None
+    propagated_refined: Mask | None
 
 
 class Rows:
@@ -49,43 +63,47 @@ class Rows:
         self.propagated = ConfusionMatrix(num_classes)
         self.propagated_refined = ConfusionMatrix(num_classes)
 
-    def add(
-        self, segmenter: Segmenter, photo: Tensor, seen: Look, keys: Sequence[int], truth: Mask
-    ) -> None:
-        """Judge what was seen of one photo under every threshold, for the classes of one gate."""
-        method, predict = segmenter.method, segmenter.recipe.predict
-        gated = torch.zeros_like(seen.cam)
-        gated[:, list(keys)] = seen.cam[:, list(keys)]
-        self.raw.update(upsample(gated, photo.shape[-2:])[0].numpy(), truth)
-        masks = self._refine(segmenter, photo, seen.cam, keys)
-        for matrix, mask in zip(self.refined, masks, strict=True):
+    def add(self, masks: Masks, truth: Mask) -> None:
+        """Judge one photo under every threshold."""
+        self.raw.update(masks.score, truth)
+        for matrix, mask in zip(self.refined, masks.refined, strict=True):
             matrix.update(truth, mask)
-        if seen.affinity is None:
-            return
-        for matrix, refiner in (
-            (self.propagated, None),
-            (self.propagated_refined, method.refiner),
-        ):
-            spread = decide(photo, seen.cam, keys, predict, refiner, seen.affinity)
-            matrix.update(truth, spread.mask.numpy())
+        if masks.propagated is not None and masks.propagated_refined is not None:
+            self.propagated.update(truth, masks.propagated)
+            self.propagated_refined.update(truth, masks.propagated_refined)
 
-    @staticmethod
-    def _refine(
-        segmenter: Segmenter, photo: Tensor, cam: Tensor, keys: Sequence[int]
-    ) -> list[np.ndarray]:
-        """One refined mask per threshold, all thresholds as stacks over one photo."""
-        if not keys:
-            return [np.zeros(photo.shape[-2:], dtype=np.uint8)] * len(THRESHOLDS)
-        refiner = segmenter.method.refiner
-        assert refiner is not None, "the recipe names no refiner"
-        size = photo.shape[-2:]
-        picked = halved(cam[:, list(keys)])
-        stacks = torch.stack([key_probability(picked, level) for level in THRESHOLDS], dim=1)
-        half = stacks.shape[-2:]
-        refined = refiner(upsample(photo.float(), half), stacks)[0]  # (T, 1 + K, h, w)
-        winner = upsample(refined, size).argmax(dim=1)
-        values = np.array([0, *(key + 1 for key in keys)], dtype=np.uint8)
-        return list(values[winner.numpy()])
+
+def cut(segmenter: Segmenter, photo: Tensor, seen: Look, keys: tuple[int, ...]) -> Masks:
+    """Cut every mask of one photo from what was seen of it."""
+    refiner, predict = segmenter.method.refiner, segmenter.recipe.predict
+    gated = torch.zeros_like(seen.cam)
+    gated[:, list(keys)] = seen.cam[:, list(keys)]
+    score = upsample(gated, photo.shape[-2:])[0].numpy()
+    refined = refine(segmenter, photo, seen.cam, keys)
+    if seen.affinity is None:
+        return Masks(score, refined, None, None)
+    plain, smooth = (
+        decide(photo, seen.cam, keys, predict, used, seen.affinity).mask.numpy()
+        for used in (None, refiner)
+    )
+    return Masks(score, refined, plain, smooth)
+
+
+def refine(
+    segmenter: Segmenter, photo: Tensor, cam: Tensor, keys: tuple[int, ...]
+) -> Sequence[Mask]:
+    """One refined mask per threshold, all thresholds as stacks over one photo."""
+    size = photo.shape[-2:]
+    if not keys:
+        return [np.zeros(size, dtype=np.uint8)] * len(THRESHOLDS)
+    refiner = segmenter.method.refiner
+    assert refiner is not None, "the recipe names no refiner"
+    picked = halved(cam[:, list(keys)])
+    stacks = torch.stack([key_probability(picked, level) for level in THRESHOLDS], dim=1)
+    refined = refiner(upsample(photo.float(), stacks.shape[-2:]), stacks)[0]  # (T, 1 + K, h, w)
+    winner = upsample(refined, size).argmax(dim=1)
+    values = np.array([0, *(key + 1 for key in keys)], dtype=np.uint8)
+    return list(values[winner.numpy()])
 
 
 @torch.no_grad()
@@ -101,9 +119,12 @@ def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dic
         tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
         with label_autocast("auto", "cpu"):
             seen = collect(segmenter.method, photo, predict)
+        made: dict[tuple[int, ...], Masks] = {}  # mostly both gates choose the same classes
         for gate, kept in rows.items():
             keys = choose_classes(seen.prob, tags, predict, gate)
-            kept.add(segmenter, photo, seen, keys, sample.mask)
+            if keys not in made:
+                made[keys] = cut(segmenter, photo, seen, keys)
+            kept.add(made[keys], sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} photos", file=sys.stderr, flush=True)
     return rows

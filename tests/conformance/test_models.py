@@ -43,7 +43,8 @@ def test_attention_is_captured_only_when_asked_for(backbone: Backbone) -> None:
     assert backbone(photo).attention == ()
     attention = backbone(photo, attention=True).attention
     assert sum(block.shape[1] for block in attention) == backbone.attention_channels
-    assert all(block.shape[-2:] == (24, 24) for block in attention)
+    cells = (64 // backbone.strides[-1]) * (96 // backbone.strides[-1])
+    assert all(block.shape[-2:] == (cells, cells) for block in attention)
 
 
 @torch.no_grad()

@@ -25,6 +25,8 @@ PROPAGATION_BACKGROUND = 0.35
 """Score of background while evidence is propagated (methods specification 2.7)."""
 PROPAGATION_RADIUS = 8
 """Reach of propagation in cells of the last feature map, a square window (2.6)."""
+STRIDES = (16, 8, 32, 4)
+"""Strides of last feature maps, the usual one first."""
 SMALLEST_SIDE_PX = 32
 """Smallest side a backbone takes; smaller views are enlarged for it."""
 
@@ -211,15 +213,17 @@ def _spread(picked: Tensor, affinity: Tensor) -> Tensor:
 
 
 def _grid(size: torch.Size, cells: int) -> tuple[int, int]:
-    """Find the (h, w) grid of `cells` cells over a map of `size`: stride 16, sides rounded up.
+    """Find the (h, w) grid of `cells` cells over a map of `size`: sides over a stride, rounded up.
 
     Raises:
         ValueError: If no such grid has that many cells.
     """
-    grid = (-(-max(size[0], SMALLEST_SIDE_PX) // 16), -(-max(size[1], SMALLEST_SIDE_PX) // 16))
-    if grid[0] * grid[1] != cells:
-        raise ValueError(f"affinity has {cells} cells, the photo's grid is {grid[0]} x {grid[1]}")
-    return grid
+    height, width = (max(side, SMALLEST_SIDE_PX) for side in size)
+    for stride in STRIDES:
+        grid = (-(-height // stride), -(-width // stride))
+        if grid[0] * grid[1] == cells:
+            return grid
+    raise ValueError(f"affinity has {cells} cells, which no stride gives for {height} x {width}")
 
 
 def _class_values(index: Tensor, keys: Sequence[int]) -> Tensor:

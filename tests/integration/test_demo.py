@@ -1,0 +1,101 @@
+"""The recipes of generated scenes: one for crashes, one for the demo, and its baseline."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tag2mask.cli.demo import label_held_out, write_held_out
+from tag2mask.cli.main import main
+from tag2mask.data.scenes import Scenes, ScenesConfig, write_scenes
+from tag2mask.evaluation.evaluator import evaluate_folder
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.prediction.writer import MaskWriter, label_source
+from tag2mask.recipe import load_recipe
+
+GOAL = 0.60
+MARGIN = 0.10
+
+
+def logged_steps(run: Path) -> list[int]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    return [line["step"] for line in lines if "losses" in line]
+
+
+def killed_after_first_save(run: Path) -> None:
+    """Train in a process of its own and kill it, as a crash would, once a state is on the disk."""
+    command = [sys.executable, "-m", "tag2mask", "train", "rml/scenes_chaos", "--out", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 300
+        while not (run / "state" / "state.safetensors").is_file():
+            assert process.poll() is None, "training ended before its first saved state"
+            assert time.monotonic() < deadline, "no state was saved in five minutes"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+
+
+def test_chaos_recipe_trains_survives_a_kill_and_labels(tmp_path):
+    run, data = tmp_path / "run", tmp_path / "data"
+    killed_after_first_save(run)
+    before = logged_steps(run)
+    assert before[-1] < 60
+    assert main(["train", "--resume", str(run)]) == 0
+    assert logged_steps(run) == list(range(5, 61, 5))
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
+    assert metrics["step"] == 60
+    write_scenes(ScenesConfig(count=2, val_count=1, size_px=64), data)
+    assert main(["label", str(run), str(data), "--out", str(tmp_path / "masks")]) == 0
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 3
+
+
+def test_chaos_recipe_has_every_loss_at_work(tmp_path):
+    line = ["train", "rml/scenes_chaos", "--out", str(tmp_path / "run")]
+    short = ["--optim.steps", "2", "--method.warmup", "0", "--run.log_every", "1"]
+    assert main([*line, *short, "--run.workers", "0", "--run.evaluate_every", "0"]) == 0
+    log = (tmp_path / "run" / "log.jsonl").read_text("utf-8").splitlines()
+    losses = next(json.loads(row)["losses"] for row in log if '"losses"' in row)
+    assert set(losses) == {"classification", "ciml", "mfml", "apml"}
+    assert all(value > 0 for value in losses.values())
+
+
+def test_baseline_of_the_demo_differs_in_its_losses_only():
+    rml, cam = load_recipe("rml/scenes_tiny"), load_recipe("cam/scenes_tiny")
+    assert rml.model_dump(exclude={"method"}) == cam.model_dump(exclude={"method"})
+    assert rml.method.pooling == cam.method.pooling
+
+
+def test_demo_looks_at_held_out_scenes_only_when_all_is_learned():
+    """Else `best` weights would be chosen by the very masks that the demo's score is told on."""
+    assert load_recipe("rml/scenes_tiny").run.evaluate_every == 0
+
+
+def miou_unrefined(run: Path) -> float:
+    """Score the evidence itself, cut at the same background score as the refined masks."""
+    segmenter = Segmenter.load(run)
+    recipe = segmenter.recipe
+    predict = recipe.predict.model_copy(update={"refine": False})
+    plain = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    out = run / "unrefined"
+    source = Scenes(recipe.data, "val")
+    write_held_out(source, out)
+    writer = MaskWriter(out / "masks", plain.class_names, "oracle", plain.settings("oracle"))
+    label_source(plain, source, writer)
+    return evaluate_folder(out / "masks", out / "truth").miou
+
+
+@pytest.mark.slow
+def test_demo_reaches_its_goal_and_the_baseline_stays_behind(tmp_path):
+    out, baseline = tmp_path / "demo", tmp_path / "cam"
+    assert main(["demo", "--out", str(out)]) == 0
+    scores = json.loads((out / "scores.json").read_text("utf-8"))
+    assert scores["gate"] == "oracle"
+    assert scores["images"] == 100
+    assert scores["miou"] >= GOAL
+    assert main(["train", "cam/scenes_tiny", "--out", str(baseline)]) == 0
+    refined = label_held_out(load_recipe("cam/scenes_tiny"), baseline).miou
+    assert scores["miou"] - refined >= MARGIN
+    assert miou_unrefined(out) - miou_unrefined(baseline) >= MARGIN
