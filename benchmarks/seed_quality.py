@@ -111,6 +111,7 @@ def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dic
     """Look once at every photo of a list, or at `limit` of them spread evenly; both gates."""
     rows: dict[Gate, Rows] = {gate: Rows(len(source.class_names) + 1) for gate in GATES}
     predict = segmenter.recipe.predict.model_copy(update={"propagate": True})
+    segmenter.method.eval()  # from scratch on, BatchNorm would read each photo's own statistics
     count = len(source) if limit is None else min(limit, len(source))
     for position, index in enumerate(np.linspace(0, len(source) - 1, count).astype(int)):
         sample = source[int(index)]
