@@ -1,8 +1,9 @@
 """A small network that learns from scratch in minutes: convolutions, and transformer blocks beside.
 
-Seven convolutions down to stride 8 see texture and keep its place; two blocks of the Mix Transformer
-beside the last map start at zero, as in `hybrid`, and their raw attention logits can feed an affinity
-head. Meant for small pictures, first runs and tests; there are no pretrained weights.
+Seven convolutions down to stride 8 see texture and keep its place; two blocks of the Mix
+Transformer beside the last map start at zero, as in `hybrid`, and their raw attention logits can
+feed an affinity head. Meant for small pictures, first runs and tests; there are no pretrained
+weights.
 """
 
 from __future__ import annotations
