@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tag2mask import plugins
 
@@ -33,7 +34,8 @@ def run_toy():
     def run(*words, launcher=(sys.executable,), **environment):
         return subprocess.run(
             [*launcher, str(SCRIPT), *map(str, words)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            # sums depend on the number of threads, so both processes get the same
+            env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
             capture_output=True,
             text=True,
             timeout=240,
