@@ -112,6 +112,13 @@ class Method(nn.Module, ABC):
         score = normalise_cam(cam.relu())
         return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
 
+    def segmentation(self, image: Tensor) -> Tensor | None:
+        """(N, C, h, w) logits of a decoder for normalised photos, background first; at its own grid.
+
+        None from methods without a decoder, whose masks are cut from `evidence`.
+        """
+        return None
+
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
         """Affinity, attention, ... of normalised photos, for propagation and figures; may be empty.
 
