@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+from tag2mask.functional.compilation import compiled
+
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
@@ -87,28 +87,7 @@ def _on_torch_threads(function: Callable[..., None], *arrays: Any) -> None:
             torch.set_num_threads(torch_threads)
 
 
-def _compiled(
-    *, parallel: bool
-) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Compile at the first call, once per machine where a cache folder can be written.
-
-    The interpreter lock is kept: one of numba's thread pools aborts when two threads enter it.
-    """
-
-    def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        try:
-            compiled = numba.njit(
-                parallel=parallel, fastmath=True, error_model="numpy", cache=True
-            )(function)
-        except RuntimeError:  # no folder for the cache: a read-only installation without a home
-            compiled = numba.njit(parallel=parallel, fastmath=True, error_model="numpy")(function)
-        fast: Callable[Arguments, Result] = compiled
-        return fast
-
-    return decorate
-
-
-@_compiled(parallel=False)
+@compiled()
 def _shifted_row(plane: Floats, y: int, shift: Integers, width: int) -> Floats:
     """Row `y` moved by (dy, dx) of a column-padded plane; rows beyond the edge repeat the edge."""
     left = (plane.shape[1] - width) // 2 + shift[1]
@@ -116,7 +95,7 @@ def _shifted_row(plane: Floats, y: int, shift: Integers, width: int) -> Floats:
     return row
 
 
-@_compiled(parallel=False)
+@compiled()
 def _colour_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale: Floats) -> None:
     """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbours)^2), 0 where all are equal."""
     taps, width = len(shifts), len(scale)
@@ -139,7 +118,7 @@ def _colour_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale
         scale[x] = plain if variance > np.float32(LEAST_VARIANCE) else np.float32(0)
 
 
-@_compiled(parallel=False)
+@compiled()
 def _softmax_plus(logit: Floats, position: Floats) -> None:
     """Replace (K, W) logits by their softmax over K plus `position`."""
     taps, width = logit.shape
@@ -160,7 +139,7 @@ def _softmax_plus(logit: Floats, position: Floats) -> None:
             row[x] = row[x] / total[x] + position[tap]
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _fill_kernel(
     padded: Floats, shifts: Integers, w1: np.float32, position: Floats, kernel: Floats
 ) -> None:
@@ -184,7 +163,7 @@ def _fill_kernel(
         _softmax_plus(logit, position)
 
 
-@_compiled(parallel=True)
+@compiled(parallel=True)
 def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floats) -> None:
     """One round: `there` (N, M, H, W + 2 * reach) from `here`, side columns repeated again."""
     num, height, _, width = kernel.shape
@@ -201,7 +180,7 @@ def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floa
             out[reach + width :] = inner[width - 1]
 
 
-@_compiled(parallel=False)
+@compiled()
 def _add_ring(plane: Floats, y: int, d: int, kernel: Floats, out: Floats) -> None:
     """Add the eight neighbours at distance `d`, weighted by `kernel` (8, W), to `out` (W,)."""
     width = len(out)

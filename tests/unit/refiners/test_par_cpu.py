@@ -50,18 +50,6 @@ def test_one_compilation_serves_every_size():
     assert len(par_cpu._average_rows.signatures) == 1
 
 
-def test_without_a_folder_for_the_cache_it_still_compiles(monkeypatch):
-    njit = numba.njit
-
-    def refuse_cache(**options):
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(**options)
-
-    monkeypatch.setattr(numba, "njit", refuse_cache)
-    assert par_cpu._compiled(parallel=False)(lambda value: value + 1)(2) == 3
-
-
 def test_kernel_of_any_memory_layout_gives_the_same():
     config = ParConfig()
     kernel = par_kernel(torch.rand(1, 3, 9, 12) * 255, config)
