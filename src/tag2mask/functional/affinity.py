@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -12,13 +13,15 @@ from tag2mask.functional.reduction import sum_over_ranks
 from tag2mask.types import IGNORE
 
 
-@lru_cache(maxsize=16)
-def _radius_mask_cpu(height: int, width: int, radius: int) -> Tensor:
-    y = torch.arange(height).repeat_interleave(width)
-    x = torch.arange(width).repeat(height)
-    near_y = (y[:, None] - y[None, :]).abs() <= radius
-    near_x = (x[:, None] - x[None, :]).abs() <= radius
-    return near_y & near_x
+@lru_cache(maxsize=8)
+def _radius_mask(height: int, width: int, radius: int, device: torch.device) -> Tensor:
+    # An inference tensor in the cache could not take part in training later.
+    with torch.inference_mode(False):
+        y = torch.arange(height, device=device).repeat_interleave(width)
+        x = torch.arange(width, device=device).repeat(height)
+        near_y = (y[:, None] - y[None, :]).abs() <= radius
+        near_x = (x[:, None] - x[None, :]).abs() <= radius
+        return near_y & near_x
 
 
 def radius_mask(height: int, width: int, radius: int, device: torch.device | None = None) -> Tensor:
@@ -28,7 +31,7 @@ def radius_mask(height: int, width: int, radius: int, device: torch.device | Non
         height: Rows of the grid.
         width: Columns of the grid.
         radius: Largest row and column distance, in cells; a cell is near itself.
-        device: Where the mask is wanted.
+        device: Where the mask is wanted; it is built there once and kept.
 
     Returns:
         (L, L) bool, L = height * width, raster order.
@@ -36,8 +39,7 @@ def radius_mask(height: int, width: int, radius: int, device: torch.device | Non
     Source:
         AFA, section 3.3 with methods specification 2.6 (Chebyshev window).
     """
-    mask = _radius_mask_cpu(height, width, radius)
-    return mask if device is None else mask.to(device)
+    return _radius_mask(height, width, radius, torch.device("cpu") if device is None else device)
 
 
 def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
@@ -125,7 +127,39 @@ def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2)
         = scores @ A, no further matrix powers.
     """
     batch, classes, height, width = scores.shape
-    walk = affinity * radius_mask(height, width, radius, affinity.device)
-    walk = walk.pow(power)
+    walk = (affinity * radius_mask(height, width, radius, affinity.device)).pow(power)
     walk = walk / (walk.sum(dim=1, keepdim=True) + 0.1)
     return torch.bmm(scores.flatten(2), walk).view(batch, classes, height, width)
+
+
+def mean_attention(attention: Sequence[Tensor], head_dim: int) -> Tensor:
+    """Average what the heads of several blocks attend to.
+
+    Args:
+        attention: Raw q k^T of each block, (N, heads, L, L).
+        head_dim: Channels per head; the softmax is taken over q k^T / sqrt(head_dim).
+
+    Returns:
+        (N, L, L), rows sum to 1: how much each cell takes of every other.
+    """
+    heads = sum(block.shape[1] for block in attention)
+    summed = [(block.float() * head_dim**-0.5).softmax(dim=-1).sum(dim=1) for block in attention]
+    mean: Tensor = reduce(torch.add, summed) / heads
+    return mean
+
+
+def attention_affinity(attention: Tensor) -> Tensor:
+    """Read attention as an affinity, nothing learned.
+
+    Args:
+        attention: (N, L, L) rows summing to 1, as from `mean_attention`.
+
+    Returns:
+        (N, L, L) symmetric, in [0, 1]: each row over its largest entry, averaged with its mirror.
+
+    Source:
+        AFA supplement, Figure 3c ("coarse MHSA"); how it is scaled is not published. Without the
+        division a row of L entries near 1 / L would vanish beside the 0.1 of the walk.
+    """
+    relative = attention / attention.amax(dim=2, keepdim=True)
+    return 0.5 * (relative + relative.transpose(1, 2))

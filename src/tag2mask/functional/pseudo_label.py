@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.functional.affinity import propagate
 from tag2mask.functional.cam import upsample
 from tag2mask.types import BACKGROUND, IGNORE
 
@@ -116,17 +117,23 @@ def refined_labels(
         AFA, section 3.4 with methods specification 2.4 and 2.5.
     """
     keys, present = present_keys(tags, most_tags)
-    height, width = cam.shape[-2:]
-    half = (max(1, height // 2), max(1, width // 2))
-    prob = background_stacks(cam, keys, present, backgrounds, half)
-    prob = refine(upsample(image.float(), half), prob)
+    prob = background_stacks(cam, keys, present, backgrounds, _half(cam))
+    return _refined_classes(image, prob, keys, refine)
+
+
+def _half(maps: Tensor) -> tuple[int, int]:
+    return max(1, maps.shape[-2] // 2), max(1, maps.shape[-1] // 2)
+
+
+def _refined_classes(image: Tensor, prob: Tensor, keys: Tensor, refine: Refine) -> Tensor:
+    """Refine (N, S, K + 1, h, w) scores; (N, S, H, W) class values at the image's size."""
     batch, stacks, channels = prob.shape[:3]
-    full = upsample(prob.flatten(1, 2), (height, width)).view(
-        batch, stacks, channels, height, width
-    )
+    size = image.shape[-2:]
+    prob = refine(upsample(image.float(), prob.shape[-2:]), prob)
+    full = upsample(prob.flatten(1, 2), size).view(batch, stacks, channels, *size)
     winner = _argmax_few(full)  # (N, S, H, W)
     ids = torch.cat([keys.new_full((batch, 1), BACKGROUND), keys + 1], dim=1)
-    ids = ids[:, None, :, None, None].expand(-1, stacks, -1, height, width)
+    ids = ids[:, None, :, None, None].expand(-1, stacks, -1, *size)
     return ids.gather(2, winner[:, :, None]).squeeze(2)
 
 
@@ -174,7 +181,84 @@ def pseudo_label(
         AFA, section 3.4 with methods specification 2.5.
     """
     strict, lenient = refined_labels(image, cam, tags, refine, (high, low), most_tags).unbind(1)
+    return _two_cuts(strict, lenient, valid)
+
+
+def propagated_label(
+    image: Tensor,
+    cam: Tensor,
+    tags: Tensor,
+    valid: Tensor,
+    refine: Refine,
+    affinity: Tensor,
+    grid: tuple[int, int],
+    *,
+    high: float = 0.55,
+    low: float = 0.35,
+    most_tags: int,
+    radius: int = 8,
+) -> Tensor:
+    """Make training targets from evidence that has spread along affinities first.
+
+    Args:
+        image: (N, 3, H, W) uint8 RGB.
+        cam: (N, F, H, W) in [0, 1].
+        tags: (N, F) in {0, 1}.
+        valid: (N, H, W) bool, False on crop padding, which is ignored.
+        refine: A refiner. What it gets sums to a little less than 1 where few cells are alike.
+        affinity: (N, L, L) in [0, 1].
+        grid: (h, w) of the affinity, h * w = L.
+        high: Background score that foreground must beat to be sure.
+        low: Background score against which background must still win to be sure.
+        most_tags: Largest number of tags of one photo in the batch.
+        radius: Window of the walk, in cells.
+
+    Returns:
+        (N, H, W) int64 in 0..F and 255.
+
+    Source:
+        AFA, section 3.3 with methods specification 2.7. Departs on crops with padding: there each
+        photo is cut out and refined alone; here padding takes the nearest real pixel's colour and
+        scores, so that the batch stays whole (the same away from the padding's edge).
+    """
+    keys, present = present_keys(tags, most_tags)
+    scores = background_stacks(upsample(cam, grid), keys, present, (high, low), grid)
+    moved = upsample(propagate(scores.flatten(1, 2), affinity, radius), image.shape[-2:])
+    moved = fill_padding(moved, valid)
+    moved = F.interpolate(moved, size=_half(cam), mode="bilinear", align_corners=True)
+    prob = moved.view(*scores.shape[:3], *moved.shape[-2:])
+    strict, lenient = _refined_classes(fill_padding(image, valid), prob, keys, refine).unbind(1)
+    return _two_cuts(strict, lenient, valid)
+
+
+def _two_cuts(strict: Tensor, lenient: Tensor, valid: Tensor) -> Tensor:
+    """Foreground where it wins even the strict cut, background where it wins the lenient one."""
     background = (strict == BACKGROUND) & (lenient == BACKGROUND)
     label = torch.where(strict == BACKGROUND, IGNORE, strict)
     label = torch.where(background, BACKGROUND, label)
     return torch.where(valid, label, IGNORE)
+
+
+def fill_padding(maps: Tensor, valid: Tensor) -> Tensor:
+    """Give crop padding the values of the nearest real pixel.
+
+    Args:
+        maps: (N, D, H, W).
+        valid: (N, H, W) bool, True on one rectangle per photo.
+
+    Returns:
+        (N, D, H, W).
+    """
+    batch, channels, height, width = maps.shape
+    rows, columns = _nearest_true(valid.any(dim=2)), _nearest_true(valid.any(dim=1))
+    maps = maps.gather(2, rows.view(batch, 1, height, 1).expand(-1, channels, -1, width))
+    return maps.gather(3, columns.view(batch, 1, 1, width).expand(-1, channels, height, -1))
+
+
+def _nearest_true(real: Tensor) -> Tensor:
+    """(N, S) bool with one run of True -> (N, S) int64 places, each moved to the run's near end."""
+    size = real.shape[1]
+    place = torch.arange(size, device=real.device)
+    first = real.int().argmax(dim=1, keepdim=True)
+    last = size - 1 - real.flip(1).int().argmax(dim=1, keepdim=True)
+    return torch.minimum(torch.maximum(place, first), last)

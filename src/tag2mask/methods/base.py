@@ -6,18 +6,24 @@ No files, no devices, no optimiser.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from tag2mask import plugins
 from tag2mask.functional.cam import normalise_cam, upsample
+from tag2mask.functional.precision import LabelPrecision, label_autocast
 from tag2mask.models.base import Backbone
 from tag2mask.recipe import MethodConfig, Recipe
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch
+
+SCORE_OF_BACKGROUND = 0.45
+"""Score of background beside normalised evidence (methods specification 2.3)."""
 
 
 class Evidence(NamedTuple):
@@ -113,16 +119,29 @@ class Method(nn.Module, ABC):
         return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
 
     def segmentation(self, image: Tensor) -> Tensor | None:
-        """(N, C, h, w) logits of a decoder for normalised photos, background first; at its own grid.
+        """(N, C, h, w) logits of a decoder at its own grid, background first, of normalised photos.
 
         None from methods without a decoder, whose masks are cut from `evidence`.
         """
         return None
 
+    def segment(self, image: Tensor) -> Tensor:
+        """(N, C, H, W) class probabilities of normalised photos, background first, at one scale.
+
+        From the decoder; without one, a softmax over the usual score of background and `score`.
+        """
+        logit = self.segmentation(image)
+        if logit is None:
+            score = self.score(image)
+            level = torch.full_like(score[:, :1], SCORE_OF_BACKGROUND)
+            logit = torch.cat([level, score], dim=1)
+        return upsample(logit.float(), image.shape[-2:]).softmax(dim=1)
+
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
         """Affinity, attention, ... of normalised photos, for propagation and figures; may be empty.
 
-        `affinity`, where given, is (N, L, L) in [0, 1] over the grid of the last feature map.
+        `affinity`, where given, is (N, L, L) in [0, 1] over the grid of the last feature map;
+        `attention` likewise, its rows sum to 1.
         """
         return {}
 
@@ -139,6 +158,22 @@ class Method(nn.Module, ABC):
 
     def setup(self, earlier: StageOutputs) -> None:
         """Receive the networks of earlier stages; single-stage methods need nothing."""
+
+
+@contextmanager
+def labelling(backbone: Backbone, precision: LabelPrecision, device_type: str) -> Iterator[None]:
+    """Look at photos for labels in the midst of training.
+
+    No gradient, no dropped paths, no batch statistics from rescaled views; in bfloat16 if
+    `precision` says so. The backbone's mode is put back.
+    """
+    training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad(), label_autocast(precision, device_type):
+            yield
+    finally:
+        backbone.train(training)
 
 
 def freeze_loaded_norms(backbone: Backbone) -> None:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from tag2mask.errors import RecipeError
 from tag2mask.functional.affinity import affinity_label, affinity_loss
 from tag2mask.functional.cam import multi_scale_cam, normalise_cam
-from tag2mask.functional.precision import LabelPrecision, label_autocast
+from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.prototype import class_prototypes, mean_similarity
 from tag2mask.functional.pseudo_label import pseudo_label
 from tag2mask.functional.representation import (
@@ -37,7 +37,7 @@ from tag2mask.functional.representation import (
     feature_information,
 )
 from tag2mask.functional.view import Downscale
-from tag2mask.methods.base import Evidence, Method
+from tag2mask.methods.base import Evidence, Method, labelling
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.models.club import ConditionalGaussian
@@ -250,11 +250,8 @@ class RML(Method):
         """Label the crop from multi-scale maps, encoder and classifier alone; scale 1 reused."""
         assert self.refiner is not None
         config = self.config
-        training = self.backbone.training
-        self.backbone.eval()  # no dropped paths, no batch statistics from rescaled views
-        with label_autocast(config.label_precision, image.device.type):
+        with labelling(self.backbone, config.label_precision, image.device.type):
             total = multi_scale_cam(self._cam_alone, image, config.label_scales, known=cam)
-        self.backbone.train(training)
         return pseudo_label(
             batch.image,
             total,
