@@ -21,11 +21,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.functional.stencil import Offset, shifted
 from tag2mask.recipe import Positive, RefinerConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.refiners.par_cpu import LEAST_VARIANCE, SPREAD_EPS, cpu_iterate, cpu_kernel
-
-Offset = tuple[int, int]
 
 
 class ParConfig(RefinerConfig):
@@ -136,16 +135,16 @@ def torch_kernel(image: Tensor, offsets: Sequence[Offset], w1: float, position: 
         padded = F.pad(image, (reach,) * 4, mode="replicate")
         mean, variance = torch.zeros_like(image), torch.zeros_like(image)
         for offset in offsets:
-            mean += _shifted(padded, reach, offset)
+            mean += shifted(padded, reach, offset)
         mean /= len(offsets)
         for offset in offsets:
-            variance += (_shifted(padded, reach, offset) - mean).square_()
+            variance += (shifted(padded, reach, offset) - mean).square_()
         variance /= len(offsets) - 1
         inverse = 1 / (w1 * (variance.sqrt() + SPREAD_EPS))
         inverse *= variance > LEAST_VARIANCE
         logit = image.new_empty((image.shape[0], len(offsets), *image.shape[-2:]))
         for tap, offset in enumerate(offsets):
-            step = (_shifted(padded, reach, offset) - image).mul_(inverse)
+            step = (shifted(padded, reach, offset) - image).mul_(inverse)
             logit[:, tap] = -step.square_().mean(dim=1)
         return logit.softmax(dim=1).add_(position.to(logit).view(1, -1, 1, 1))
 
@@ -161,12 +160,5 @@ def torch_iterate(
             padded = F.pad(here, (reach,) * 4, mode="replicate")
             here = torch.zeros_like(here)
             for tap, offset in enumerate(offsets):
-                here.addcmul_(kernel[:, tap : tap + 1], _shifted(padded, reach, offset))
+                here.addcmul_(kernel[:, tap : tap + 1], shifted(padded, reach, offset))
         return here
-
-
-def _shifted(padded: Tensor, reach: int, offset: Offset) -> Tensor:
-    """Each pixel's neighbour at `offset`, as a view of maps padded by `reach` on every side."""
-    height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
-    top, left = reach + offset[0], reach + offset[1]
-    return padded[..., top : top + height, left : left + width]
