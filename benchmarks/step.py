@@ -1,16 +1,20 @@
-"""A full RML step over its floor: what no arrangement of the same work avoids.
+"""A full step of RML or AFA over its floor: what no arrangement of the same work avoids.
 
-The floor is bare forward + backward of the training views, plus the bare no-grad encoder forwards
-that the multi-scale label maps still need once the scale-1 features are reused; each timed alone,
-same network, same batch, in turn with the step.
+The floor is bare forward + backward of the training views (for AFA with the decoder), plus the bare
+no-grad encoder forwards that the multi-scale label maps still need once the scale-1 features are
+reused; each timed alone, same network, same batch, in turn with the step. AFA's step is one after
+the switch to propagated labels. Peak memory is that of a process that does nothing else.
 
-Run: python benchmarks/step.py [--variant b1] [--batch 2] [--side 320] [--repeats 7] [--json FILE]
+Run: python benchmarks/step.py [--method rml|afa] [--variant b1] [--batch 2] [--side 320]
+    [--repeats 7] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import statistics
 import sys
 import time
@@ -22,6 +26,7 @@ from torch import Tensor
 
 from tag2mask.functional.cam import scaled_size, upsample
 from tag2mask.functional.precision import has_fast_bf16
+from tag2mask.methods.afa import AFA
 from tag2mask.methods.base import build_method
 from tag2mask.methods.rml import RML
 from tag2mask.recipe import parse_recipe
@@ -29,23 +34,23 @@ from tag2mask.types import Batch
 
 CLASSES = tuple(f"class{index}" for index in range(20))
 LATE = 10_000
-"""A step after warm-up."""
+"""A step after warm-up, and after AFA's switch to propagated labels."""
 
 
-def build(variant: str, precision: str) -> RML:
-    """RML as in the recipe for VOC, untrained."""
+def build(name: str, variant: str, precision: str) -> RML | AFA:
+    """The method as in its recipe for VOC, untrained."""
     recipe = parse_recipe(
         {
             "data": {"name": "voc", "classes": CLASSES[:0]},
             "backbone": {"name": "mit", "variant": variant, "weights": "none"},
-            "method": {"name": "rml", "label_precision": precision},
+            "method": {"name": name, "label_precision": precision},
             "refiner": {"name": "par"},
         },
         "benchmark",
     ).with_classes(CLASSES)
     torch.manual_seed(0)
     method = build_method(recipe)
-    assert isinstance(method, RML)
+    assert isinstance(method, RML | AFA)
     return method.train()
 
 
@@ -60,29 +65,37 @@ def make_batch(count: int, side: int) -> Batch:
     return Batch(image, tags, valid, [str(n) for n in range(count)], most_tags=2)
 
 
-def step(method: RML, batch: Batch) -> Callable[[], None]:
+def step(method: RML | AFA, batch: Batch, *, bf16: bool = False) -> Callable[[], None]:
     """The whole training step but the optimiser."""
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
-        torch.stack(list(method.losses(batch, LATE).values())).sum().backward()
+        half = torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext()
+        with half:
+            losses = method.losses(batch, LATE)
+        torch.stack([loss.float() for loss in losses.values()]).sum().backward()
 
     return run
 
 
-def bare_training(method: RML, batch: Batch) -> Callable[[], None]:
-    """Forward and backward of both views, the encoder alone."""
+def bare_training(method: RML | AFA, batch: Batch) -> Callable[[], None]:
+    """Forward and backward of the training views: RML's two encoders; AFA's encoder and decoder."""
     image = method.backbone.normalise(batch.image)
-    small = method.view.image(image)
+
+    def outputs() -> Tensor:
+        maps = method.backbone(image).maps
+        if isinstance(method, AFA):
+            return method.decoder(maps).sum()
+        return maps[-1].sum() + method.backbone(method.view.image(image)).maps[-1].sum()
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
-        (method.backbone(image).maps[-1].sum() + method.backbone(small).maps[-1].sum()).backward()
+        outputs().backward()
 
     return run
 
 
-def bare_labelling(method: RML, batch: Batch) -> Callable[[], None]:
+def bare_labelling(method: RML | AFA, batch: Batch) -> Callable[[], None]:
     """No-grad encoder forwards of the mirror at scale 1 and both views at 0.5 and 1.5."""
     image = method.backbone.normalise(batch.image)
     half, large = (upsample(image, scaled_size(image.shape[-2:], s)) for s in (0.5, 1.5))
@@ -111,48 +124,88 @@ def medians(parts: dict[str, Callable[[], None]], repeats: int) -> dict[str, flo
 
 
 @torch.no_grad()
-def label_agreement(variant: str, batch: Batch) -> float:
-    """Share of pixels whose pseudo-label is the same from bf16 and fp32 maps, untrained network."""
+def label_agreement(name: str, variant: str, batch: Batch) -> float:
+    """Share of pixels whose label is the same from bf16 and fp32 maps, untrained network."""
     labels = []
     for precision in ("fp32", "bf16"):
-        method = build(variant, precision)
+        method = build(name, variant, precision)
         image = method.backbone.normalise(batch.image)
-        labels.append(method._pseudo_label(batch, image, method.evidence(image).cam))
+        if isinstance(method, AFA):
+            features = method.eval().backbone(image, attention=True)
+            cam = method.head(features.maps[-1])[1]
+            labels.append(method._labels(batch, image, cam, features, propagates=True)[0])
+        else:
+            labels.append(method._pseudo_label(batch, image, method.evidence(image).cam))
     return float((labels[0] == labels[1]).float().mean())
+
+
+def peak_mib(name: str, variant: str, count: int, side: int, threads: int, bf16: bool) -> float:
+    """How far three steps lift the resident size of a process that has the network (Linux)."""
+    torch.set_num_threads(threads)
+    run = step(build(name, variant, "bf16" if bf16 else "fp32"), make_batch(count, side), bf16=bf16)
+    before = resident_kib("VmRSS")
+    for _ in range(3):
+        run()
+    return (resident_kib("VmHWM") - before) / 1024
+
+
+def resident_kib(entry: str) -> int:
+    """Resident size of this process now (VmRSS) or at most so far (VmHWM).
+
+    `getrusage` starts a new process with the peak of the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(entry))
+
+
+def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of step and floor, and their ratios."""
+    batch = make_batch(args.batch, args.side)
+    full, half = (build(args.method, args.variant, kind) for kind in ("fp32", "bf16"))
+    parts = {
+        "step fp32": step(full, batch),
+        "training floor": bare_training(full, batch),
+        "labelling floor": bare_labelling(full, batch),
+    }
+    fast = has_fast_bf16("cpu")
+    if fast:
+        parts["step, labels in bf16"] = step(half, batch)
+        parts["step, all in bf16"] = step(half, batch, bf16=True)
+    seconds = medians(parts, args.repeats)
+    floor = seconds["training floor"] + seconds["labelling floor"]
+    ratios = {"step / floor": seconds["step fp32"] / floor}
+    if fast:
+        ratios["bf16 labels / fp32 step"] = seconds["step, labels in bf16"] / seconds["step fp32"]
+        ratios["all bf16 / fp32 step"] = seconds["step, all in bf16"] / seconds["step fp32"]
+        ratios["label agreement"] = label_agreement(args.method, args.variant, batch)
+    return seconds, ratios
 
 
 def main() -> None:
     """Print the ratios and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--method", choices=["rml", "afa"], default="rml")
     parser.add_argument("--variant", default="b1")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    batch = make_batch(args.batch, args.side)
-    full, half = build(args.variant, "fp32"), build(args.variant, "bf16")
-    parts = {
-        "step fp32": step(full, batch),
-        "training floor": bare_training(full, batch),
-        "labelling floor": bare_labelling(full, batch),
-    }
-    if has_fast_bf16("cpu"):
-        parts["step, labels in bf16"] = step(half, batch)
-    seconds = medians(parts, args.repeats)
-    floor = seconds["training floor"] + seconds["labelling floor"]
-    ratios = {"step / floor": seconds["step fp32"] / floor}
-    if has_fast_bf16("cpu"):
-        ratios["bf16 labels / fp32 step"] = seconds["step, labels in bf16"] / seconds["step fp32"]
-        ratios["label agreement"] = label_agreement(args.variant, batch)
-    for name, value in {**seconds, **ratios}.items():
-        print(f"{name:26s} {value:8.3f}")
+    seconds, ratios = measure(args)
+    memory = {}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        sizes = (args.method, args.variant, args.batch, args.side, torch.get_num_threads())
+        for kind, bf16 in (("fp32", False), ("all in bf16", True)):
+            memory[f"peak MiB over the network, {kind}"] = pool.apply(peak_mib, (*sizes, bf16))
+    for name, value in {**seconds, **ratios, **memory}.items():
+        print(f"{name:40s} {value:8.3f}")
     if args.json:
         record = {
             "command": "python " + " ".join(sys.argv),
             "threads": torch.get_num_threads(),
             "seconds": seconds,
             "ratios": ratios,
+            "memory_mib": memory,
         }
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -5,6 +5,8 @@ import torch
 from tag2mask.functional.affinity import (
     affinity_label,
     affinity_loss,
+    attention_affinity,
+    mean_attention,
     pool_pairs,
     propagate,
     radius_mask,
@@ -95,3 +97,29 @@ def test_propagation_equals_loops_over_cells() -> None:
             expected[:, j] += scores.reshape(3, 20)[:, i] * walk
     got = propagate(torch.from_numpy(scores)[None], torch.from_numpy(affinity)[None], radius=2)
     np.testing.assert_allclose(got[0].reshape(3, 20).numpy(), expected, rtol=1e-10)
+
+
+def test_a_window_first_asked_for_in_inference_can_be_trained_with_later() -> None:
+    with torch.inference_mode():
+        propagate(torch.rand(1, 2, 3, 7), torch.rand(1, 21, 21), radius=1)
+    affinity = torch.rand(1, 21, 21, requires_grad=True)
+    propagate(torch.rand(1, 2, 3, 7), affinity, radius=1).sum().backward()
+    assert affinity.grad is not None
+
+
+def test_the_same_window_is_built_once() -> None:
+    assert radius_mask(4, 9, 2) is radius_mask(4, 9, 2, torch.device("cpu"))
+
+
+def test_mean_attention_weighs_all_heads_of_all_blocks_the_same() -> None:
+    blocks = [torch.zeros(1, 2, 3, 3), torch.zeros(1, 1, 3, 3)]
+    blocks[1][..., 0] = 2 * np.log(4)  # over sqrt(4) it is log 4: weights 4, 1, 1
+    got = mean_attention(blocks, head_dim=4)
+    expected = torch.tensor([(2 / 3 + 4 / 6) / 3, (2 / 3 + 1 / 6) / 3, (2 / 3 + 1 / 6) / 3])
+    torch.testing.assert_close(got[0], expected.expand(3, 3))
+
+
+def test_attention_as_affinity_is_symmetric_and_relative_to_each_rows_peak() -> None:
+    attention = torch.tensor([[[0.5, 0.5, 0.0], [0.2, 0.4, 0.4], [0.1, 0.1, 0.8]]])
+    expected = torch.tensor([[[1.0, 0.75, 0.0625], [0.75, 1.0, 0.5625], [0.0625, 0.5625, 1.0]]])
+    torch.testing.assert_close(attention_affinity(attention), expected)

@@ -5,6 +5,7 @@ from torch import Tensor
 from tag2mask.functional.pseudo_label import (
     background_stacks,
     cam_to_label,
+    fill_padding,
     present_keys,
     pseudo_label,
     refined_labels,
@@ -100,3 +101,14 @@ def test_a_photo_without_tags_is_all_background() -> None:
         0,
     )
     assert label.max() == 0
+
+
+def test_padding_takes_the_nearest_real_pixel() -> None:
+    maps = torch.arange(24.0).view(1, 1, 4, 6).repeat(2, 1, 1, 1)
+    valid = torch.zeros(2, 4, 6, dtype=torch.bool)
+    valid[0, 1:3, 2:5] = True
+    valid[1] = True
+    filled = fill_padding(maps, valid)
+    by_hand = [[8, 8, 8, 9, 10, 10], [14, 14, 14, 15, 16, 16]]
+    assert filled[0, 0].tolist() == [by_hand[0], by_hand[0], by_hand[1], by_hand[1]]
+    assert torch.equal(filled[1], maps[1])

@@ -1,7 +1,8 @@
+import pytest
 import torch
 from tests.conformance.stand_ins import small_method, small_recipe
 
-from tag2mask.methods.base import build_method, freeze_loaded_norms
+from tag2mask.methods.base import build_method, freeze_loaded_norms, labelling
 
 
 def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:
@@ -41,3 +42,26 @@ def test_score_is_the_normalised_positive_evidence() -> None:
         torch.testing.assert_close(
             method.score(photo), (peak - low) / (high - low + 1e-5), atol=1e-5, rtol=1e-4
         )
+
+
+@torch.no_grad()
+def test_without_a_decoder_background_stands_beside_the_score() -> None:
+    method = small_method("cam").eval()
+    photo = torch.rand(1, 3, 64, 64)
+    score, prob = method.score(photo), method.segment(photo)
+    assert method.segmentation(photo) is None
+    weight = torch.cat([torch.full((1, 1, 64, 64), 0.45), score], dim=1).exp()
+    torch.testing.assert_close(prob, weight / weight.sum(dim=1, keepdim=True))
+
+
+def test_labelling_puts_the_mode_back_even_after_a_fault() -> None:
+    backbone = small_method("cam").train().backbone
+    with labelling(backbone, "bf16", "cpu"):
+        assert not backbone.training
+        assert not torch.is_grad_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert backbone.training
+    with pytest.raises(RuntimeError), labelling(backbone, "fp32", "cpu"):
+        raise RuntimeError
+    assert backbone.training
+    assert torch.is_grad_enabled()

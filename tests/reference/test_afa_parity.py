@@ -1,0 +1,172 @@
+"""Every piece of AFA equals its slow oracle, given the same tensors."""
+
+import numpy as np
+import pytest
+import torch
+from tests.reference import afa_oracle as oracle
+
+from tag2mask.engine.optim import multiplier
+from tag2mask.functional.affinity import affinity_label, affinity_loss, propagate, radius_mask
+from tag2mask.functional.cam import multi_scale_cam, upsample
+from tag2mask.functional.pseudo_label import cam_to_label, propagated_label, pseudo_label
+from tag2mask.functional.segmentation import segmentation_loss
+from tag2mask.recipe import load_recipe, span_steps
+from tag2mask.refiners.par import PAR, ParConfig
+
+SIZE = (24, 20)
+TAGS = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+ITERATIONS = 3
+LOGGED = {199: "7.960e-06", 1599: "5.520e-05", 19_999: "3.0e-09"}
+"""Learning rates of the published log."""
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def photos(rng):
+    """Two photos of soft coloured patches, uint8."""
+    coarse = torch.from_numpy(rng.integers(0, 256, (2, 3, 5, 4))).float()
+    return upsample(coarse, SIZE).round().to(torch.uint8)
+
+
+def evidence(rng):
+    """Smooth maps of three classes that reach from 0 to nearly 1."""
+    maps = upsample(torch.from_numpy(rng.random((2, 3, 4, 3))).float(), SIZE)
+    low, high = maps.amin((2, 3), True), maps.amax((2, 3), True)
+    return (maps - low) / (high - low + 1e-5)
+
+
+def test_multi_scale_evidence(rng):
+    image, weight = rng.normal(size=(2, 3, 16, 12)), rng.normal(size=(4, 3))
+
+    def network(views):  # sees every fourth pixel, so that a mirrored photo tells it other things
+        return torch.einsum("fc,nchw->nfhw", torch.from_numpy(weight), views[..., ::4, ::4])
+
+    got = multi_scale_cam(network, torch.from_numpy(image), (1.0, 0.5, 1.5))
+    for photo, maps in zip(image, got.numpy(), strict=True):
+        expected = oracle.multi_scale_cam(
+            lambda view: np.einsum("fc,chw->fhw", weight, view[:, ::4, ::4]), photo, (1, 0.5, 1.5)
+        )
+        np.testing.assert_allclose(maps, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("cuts", [{}, {"high": 0.55, "low": 0.35}])
+def test_label_from_evidence(rng, cuts):
+    cam = rng.random((2, 3, 9, 7))
+    cam[0, :, 0, 0] = 0.45, 0.0, 0.45  # a tie, and a score that only equals the background's
+    got = cam_to_label(torch.from_numpy(cam), torch.from_numpy(TAGS), 0.45, **cuts)
+    for index in range(2):
+        expected = oracle.cam_to_label(cam[index], TAGS[index], 0.45, **cuts)
+        np.testing.assert_array_equal(got[index].numpy(), expected)
+    assert len(np.unique(got)) >= 3
+
+
+def test_refined_label(rng):
+    image, cam = photos(rng), evidence(rng)
+    got = pseudo_label(
+        image,
+        cam,
+        torch.from_numpy(TAGS),
+        torch.ones(2, *SIZE, dtype=torch.bool),
+        PAR(ParConfig(iterations=ITERATIONS)),
+        most_tags=2,
+    )
+    for index in range(2):
+        expected = oracle.par_label(
+            image[index].numpy(), cam[index].numpy(), TAGS[index], 0.55, 0.35, ITERATIONS
+        )
+        np.testing.assert_array_equal(got[index].numpy(), expected)
+    assert set(got.unique().tolist()) == {0, 1, 2, 3, 255}
+
+
+def test_radius_mask():
+    for radius in (1, 3):
+        expected = oracle.radius_mask(6, 5, radius)
+        np.testing.assert_array_equal(radius_mask(6, 5, radius).numpy(), expected)
+
+
+def test_affinity_label_and_loss(rng):
+    label = rng.choice([0, 1, 2, 255], size=(2, 48, 40))
+    pairs = affinity_label(torch.from_numpy(label), (6, 5), 2)
+    expected = np.stack([oracle.affinity_label(each, (6, 5), 2) for each in label])
+    np.testing.assert_array_equal(pairs.numpy(), expected)
+    prob = rng.random(expected.shape)
+    loss = affinity_loss(torch.from_numpy(prob), pairs)
+    assert loss.item() == pytest.approx(oracle.affinity_loss(prob, expected), abs=1e-10)
+
+
+def test_propagation(rng):
+    scores, affinity = rng.random((2, 4, 6, 5)), rng.random((2, 30, 30))
+    affinity[0, :, 3] = 0  # a cell alike to none
+    got = propagate(torch.from_numpy(scores), torch.from_numpy(affinity), radius=2)
+    for index in range(2):
+        expected = oracle.propagate(scores[index], affinity[index], 2)
+        np.testing.assert_allclose(got[index].numpy(), expected, atol=1e-10)
+
+
+def likeness(rng):
+    """Affinities of a 6 x 5 grid, few of them high."""
+    affinity = torch.from_numpy(rng.random((2, 30, 30)) ** 16).float()
+    return torch.maximum(affinity, torch.eye(30))
+
+
+def spread(image, cam, valid, affinity, dilations):
+    par = PAR(ParConfig(iterations=ITERATIONS, dilations=dilations))
+    tags = torch.from_numpy(TAGS)
+    return propagated_label(
+        image, cam, tags, valid, par, affinity, (6, 5), most_tags=2, radius=2
+    ).numpy()
+
+
+def expected_spread(image, cam, affinity, box, dilations):
+    for photo, maps, tags, pairs in zip(image, cam, TAGS, affinity, strict=True):
+        yield oracle.propagated_label(
+            *(photo.numpy(), maps.numpy(), tags, pairs.numpy(), (6, 5), box, 0.55, 0.35, 2),
+            (ITERATIONS, dilations),
+        )
+
+
+def test_propagated_label(rng):
+    image, cam, affinity = photos(rng), evidence(rng), likeness(rng)
+    dilations = (1, 2, 4, 8, 12, 24)
+    got = spread(image, cam, torch.ones(2, *SIZE, dtype=torch.bool), affinity, dilations)
+    expected = list(expected_spread(image, cam, affinity, (0, 24, 0, 20), dilations))
+    np.testing.assert_array_equal(got, expected)
+    assert set(np.unique(got)) == {0, 1, 2, 3, 255}
+
+
+def test_propagated_label_of_padded_crops_is_nearly_that_of_the_photo_alone(rng):
+    image, cam, affinity = photos(rng), evidence(rng), likeness(rng)
+    top, bottom, left, right = box = (4, 22, 6, 18)
+    valid = torch.zeros(2, *SIZE, dtype=torch.bool)
+    valid[:, top:bottom, left:right] = True
+    image = image * valid[:, None]  # padding is black
+    got = spread(image, cam, valid, affinity, (1, 2))
+    expected = np.stack(list(expected_spread(image, cam, affinity, box, (1, 2))))
+    real = valid.numpy()
+    assert (got[real] == expected[real]).mean() > 0.9  # 0.75 where black padding takes part
+    assert (got[~real] == 255).all()
+
+
+def test_segmentation_loss(rng):
+    logit, label = rng.normal(size=(2, 4, 6, 5)) * 3, rng.choice([0, 1, 3, 255], size=(2, 6, 5))
+    got = segmentation_loss(torch.from_numpy(logit), torch.from_numpy(label))
+    assert got.item() == pytest.approx(oracle.segmentation_loss(logit, label), abs=1e-10)
+
+
+@pytest.mark.parametrize("step", [*LOGGED, 0, 1499, 1500])
+def test_learning_rate(step):
+    optim = load_recipe("afa/voc_mitb1").optim
+    rate = optim.lr * multiplier(
+        step,
+        total=optim.steps,
+        warmup=span_steps(optim.warmup, optim.steps),
+        warmup_ratio=optim.warmup_ratio,
+        power=optim.power,
+    )
+    assert rate == pytest.approx(oracle.learning_rate(step), rel=1e-10)
+    if step in LOGGED:
+        digits = LOGGED[step].index("e") - 2
+        assert f"{rate:.{digits}e}" == LOGGED[step]

@@ -1,0 +1,31 @@
+import math
+
+import pytest
+import torch
+
+from tag2mask.functional.segmentation import segmentation_loss
+
+IGNORE = 255
+
+
+def test_background_and_foreground_weigh_half_each_whatever_their_share() -> None:
+    logit = torch.zeros(1, 2, 1, 5)
+    logit[0, 0] = math.log(3)  # probabilities 3/4 and 1/4 everywhere
+    label = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
+    by_hand = 0.5 * math.log(4 / 3) + 0.5 * math.log(4)
+    assert segmentation_loss(logit, label).item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_a_half_without_pixels_counts_nothing(only: int) -> None:
+    logit, label = torch.zeros(1, 2, 2, 2), torch.full((1, 2, 2), only)
+    assert segmentation_loss(logit, label).item() == pytest.approx(0.5 * math.log(2))
+
+
+def test_all_ignored_gives_zero_and_a_zero_gradient() -> None:
+    logit = torch.randn(2, 4, 8, 8, requires_grad=True)
+    loss = segmentation_loss(logit, torch.full((2, 8, 8), IGNORE))
+    loss.backward()
+    assert loss.item() == 0
+    assert logit.grad is not None
+    assert not logit.grad.any()
