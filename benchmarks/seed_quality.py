@@ -27,15 +27,10 @@ from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
+from tag2mask.prediction.decision import decide, drafted, halved, key_probability
 from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.test_time import (
-    Look,
-    choose_classes,
-    collect,
-    decide,
-    halved,
-    key_probability,
-)
+from tag2mask.prediction.test_time import Look, choose_classes, collect, settled
+from tag2mask.recipe import PredictConfig
 from tag2mask.types import Gate, Mask
 
 Floats = npt.NDArray[np.float32]
@@ -73,6 +68,12 @@ class Rows:
             self.propagated_refined.update(truth, masks.propagated_refined)
 
 
+def evidence_settings(segmenter: Segmenter) -> PredictConfig:
+    """The run's test-time settings, by the protocol that cuts masks from evidence."""
+    predict = segmenter.recipe.predict.model_copy(update={"protocol": "rml"})
+    return settled(predict, segmenter.method)
+
+
 def cut(segmenter: Segmenter, photo: Tensor, seen: Look, keys: tuple[int, ...]) -> Masks:
     """Cut every mask of one photo from what was seen of it."""
     refiner, predict = segmenter.method.refiner, segmenter.recipe.predict
@@ -82,10 +83,8 @@ def cut(segmenter: Segmenter, photo: Tensor, seen: Look, keys: tuple[int, ...]) 
     refined = refine(segmenter, photo, seen.cam, keys)
     if seen.affinity is None:
         return Masks(score, refined, None, None)
-    plain, smooth = (
-        decide(photo, seen.cam, keys, predict, used, seen.affinity).mask.numpy()
-        for used in (None, refiner)
-    )
+    spread = drafted(seen, keys)
+    plain, smooth = (decide(photo, spread, predict, used).mask.numpy() for used in (None, refiner))
     return Masks(score, refined, plain, smooth)
 
 
@@ -110,7 +109,7 @@ def refine(
 def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dict[Gate, Rows]:
     """Look once at every photo of a list, or at `limit` of them spread evenly; both gates."""
     rows: dict[Gate, Rows] = {gate: Rows(len(source.class_names) + 1) for gate in GATES}
-    predict = segmenter.recipe.predict.model_copy(update={"propagate": True})
+    predict = evidence_settings(segmenter).model_copy(update={"propagate": True})
     segmenter.method.eval()  # from scratch on, BatchNorm would read each photo's own statistics
     count = len(source) if limit is None else min(limit, len(source))
     for position, index in enumerate(np.linspace(0, len(source) - 1, count).astype(int)):
@@ -183,8 +182,8 @@ def main() -> None:
             "command": "python " + " ".join(sys.argv),
             "photos": {name: len(source) for name, source in sources.items()},
             "limit": args.limit,
-            "scales": segmenter.recipe.predict.scales,
-            "flip": segmenter.recipe.predict.flip,
+            "scales": evidence_settings(segmenter).scales,
+            "flip": evidence_settings(segmenter).flip,
             "tables": tables,
         }
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -120,26 +120,31 @@ class OptimConfig(Config):
 
 
 class PredictConfig(Config):
-    """From a trained network to masks (methods specification, R18)."""
+    """From a trained network to masks (methods specification 2.11 and R18)."""
 
-    scales: tuple[Positive, ...] = Field(default=(1.0, 0.5, 1.5), min_length=1)
-    """Image scales whose evidence is added; scale 1 also gives the class probabilities."""
+    protocol: Literal["auto", "rml", "afa"] = "auto"
+    """rml: masks from class evidence; afa: from a decoder's scores; auto: afa if there is one."""
+    scales: tuple[Positive, ...] | None = Field(default=None, min_length=1)
+    """Image scales, added up (rml) or the largest taken (afa); scale 1 also gives the class
+    probabilities. none: the protocol's, 1.0 0.5 1.5 or 1.0 0.5 0.75."""
     flip: bool = True
     """Also look at the mirrored photo."""
-    long_side_px: int | None = Field(default=None, ge=32)
-    """Resize photos to this long side first; none: original size."""
+    long_side_px: int | None = Field(default=None, ge=0)
+    """Resize photos to this long side first; 0: original size; none: the protocol's, 0 or 512."""
     background: Fraction = 0.45
-    """Score of background against the normalised evidence; larger gives smaller objects."""
+    """Score of background against the normalised evidence; larger gives smaller objects (rml)."""
     class_threshold: Fraction = 0.5
-    """Class probability from which a class is used under the gate `predicted`."""
+    """Class probability from which a class is used under the gate `predicted` (rml)."""
     fallback: bool = False
-    """Keep the likeliest class when none passes (for photos that surely show one)."""
+    """Keep the likeliest class when none passes, for photos that surely show one (rml)."""
     max_side_px: int | None = Field(default=1024, ge=32)
     """Shrink larger photos to this long side while looking at them; masks keep the photo's size."""
     propagate: bool = False
-    """Spread evidence by the learned affinity before refining."""
-    refine: bool = True
-    """Apply the recipe's refiner."""
+    """Spread evidence by the learned affinity before refining (rml)."""
+    refine: bool | None = None
+    """Apply the recipe's refiner. none: with rml, and when a command names a refiner."""
+    crf: bool = False
+    """Finish with a dense CRF at the photo's size."""
 
 
 class RunConfig(Config):

@@ -14,6 +14,7 @@ from tag2mask.cli.parsing import parse
 from tag2mask.cli.segmenting import (
     load_segmenter,
     predict_help,
+    refuse_no_workers,
     refuse_other_sections,
     tell_written,
 )
@@ -40,6 +41,9 @@ class Label:
     """Weights to use."""
     strict: bool = False
     """Stop at an unreadable photo in place of skipping it."""
+    workers: int = 1
+    """Processes that refine and cut masks, on the processor; 1: all in one process. Worth it with
+    slow refiners such as dense_crf."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -47,6 +51,7 @@ def run(arguments: Sequence[str]) -> None:
     plain, overrides = split_overrides(arguments)
     chosen = parse(Label, plain, "label", more_help=predict_help())
     refuse_other_sections(overrides, "label")
+    refuse_no_workers(chosen.workers)
 
     from tag2mask.prediction.writer import MaskWriter, label_source
 
@@ -54,7 +59,8 @@ def run(arguments: Sequence[str]) -> None:
     source, split = open_source(segmenter.recipe, chosen.data, chosen.split, overrides)
     settings = {**segmenter.settings("oracle"), "split": split}
     writer = MaskWriter(chosen.out, segmenter.class_names, "oracle", settings)
-    tell_written(label_source(segmenter, source, writer, strict=chosen.strict), chosen.out)
+    written = label_source(segmenter, source, writer, strict=chosen.strict, workers=chosen.workers)
+    tell_written(written, chosen.out)
 
 
 def open_source(

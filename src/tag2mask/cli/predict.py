@@ -14,6 +14,7 @@ from tag2mask.cli.parsing import parse
 from tag2mask.cli.segmenting import (
     load_segmenter,
     predict_help,
+    refuse_no_workers,
     refuse_other_sections,
     tell_written,
 )
@@ -34,6 +35,9 @@ class Predict:
     """Weights to use."""
     strict: bool = False
     """Stop at an unreadable photo in place of skipping it."""
+    workers: int = 1
+    """Processes that refine and cut masks, on the processor; 1: all in one process. Worth it with
+    slow refiners such as dense_crf."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -43,6 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     if not chosen.images:
         raise Tag2MaskError("give at least one photo or folder (see: tag2mask predict --help)")
     refuse_other_sections(overrides, "predict")
+    refuse_no_workers(chosen.workers)
 
     from tag2mask.prediction.writer import MaskWriter, predict_paths
 
@@ -50,5 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     writer = MaskWriter(
         chosen.out, segmenter.class_names, "predicted", segmenter.settings("predicted")
     )
-    written = predict_paths(segmenter, list(chosen.images), writer, strict=chosen.strict)
+    written = predict_paths(
+        segmenter, list(chosen.images), writer, strict=chosen.strict, workers=chosen.workers
+    )
     tell_written(written, chosen.out)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tag2mask.cli.overrides import apply_overrides
-from tag2mask.errors import RecipeError
+from tag2mask.errors import RecipeError, Tag2MaskError
 from tag2mask.recipe import PredictConfig
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
@@ -24,8 +24,16 @@ def predict_help() -> str:
         f"  --predict.{key}: {field.description}"
         for key, field in PredictConfig.model_fields.items()
     ]
+    from tag2mask.plugins import available
+
+    refiners = ", ".join(available("refiners"))
     return "\n".join(
-        ["Test-time settings come from the run; to change one, put its option last:", *lines]
+        [
+            "Test-time settings come from the run; to change one, put its option last:",
+            f"  --refiner NAME: one of {refiners}; none: unrefined masks",
+            "  --refiner.KEY: a setting of the refiner, such as --refiner.iterations 5",
+            *lines,
+        ]
     )
 
 
@@ -39,10 +47,18 @@ def refuse_other_sections(overrides: Mapping[str, Sequence[str]], verb: str) -> 
             )
 
 
+def refuse_no_workers(workers: int) -> None:
+    """Raise a Tag2MaskError for less than one process."""
+    if workers < 1:
+        raise Tag2MaskError(f"--workers: takes a number from 1 on, got {workers}")
+
+
 def load_segmenter(
     run: str, which: Literal["best", "last"], overrides: Mapping[str, Sequence[str]]
 ) -> Segmenter:
     """Load a run onto the fastest device at hand, with overridden test-time settings.
+
+    A refiner named here is applied, also by a protocol that otherwise applies none.
 
     Raises:
         RecipeError: If an override does not fit.
@@ -56,6 +72,8 @@ def load_segmenter(
     segmenter = Segmenter.load(run, which, device=device)
     if not overrides:
         return segmenter
+    if "refiner.name" in overrides:
+        overrides = {"predict.refine": ["true"], **overrides}
     raw = segmenter.recipe.model_dump(mode="json")
     recipe = apply_overrides(raw, overrides, f"{run}/recipe.yaml")
     return Segmenter(segmenter.method, recipe, device, origin=segmenter.origin)

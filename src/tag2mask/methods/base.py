@@ -118,6 +118,11 @@ class Method(nn.Module, ABC):
         score = normalise_cam(cam.relu())
         return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether `segmentation` gives logits."""
+        return type(self).segmentation is not Method.segmentation
+
     def segmentation(self, image: Tensor) -> Tensor | None:
         """(N, C, h, w) logits of a decoder at its own grid, background first, of normalised photos.
 

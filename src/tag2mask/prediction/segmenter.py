@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +15,31 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
+from tag2mask import plugins
 from tag2mask.checkpoint import check_state, read_weights, versions
 from tag2mask.data.photo import photo_of, read_photo
 from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
 from tag2mask.methods.base import Method, build_method, build_refiner
-from tag2mask.prediction.test_time import (
-    Decision,
-    Look,
-    choose_classes,
-    class_probability,
-    collect,
-    decide,
-)
+from tag2mask.prediction.decision import Cutter, Decision, Draft, drafted
+from tag2mask.prediction.test_time import Look, choose_classes, class_probability, collect, settled
 from tag2mask.recipe import PredictConfig, Recipe
-from tag2mask.types import Gate, Image, Prediction
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import Gate, Image, Mask, Prediction
 
 Which = Literal["best", "last"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Examined(NamedTuple):
+    """What a network has said about one photo; the mask is still to be cut."""
+
+    image: Image
+    draft: Draft
+    scores: dict[str, float]
+    """Class probabilities."""
+    gate: Gate
+    evidence: npt.NDArray[np.float32] | None
+    """(F, h, w), if it was asked for."""
 
 
 class Segmenter:
@@ -67,8 +75,12 @@ class Segmenter:
         self.bf16 = bf16
         self.origin = dict(origin or {})
         self.class_names = recipe.data.classes
-        refiner = build_refiner(recipe) if recipe.predict.refine else None
-        self.refiner = refiner.to(self.device) if refiner is not None else None
+        self.plan = settled(recipe.predict, method)
+        """Test-time settings with everything that the recipe leaves to the protocol."""
+        refiner = build_refiner(recipe) if self.plan.refine else None
+        crf = _final_crf() if self.plan.crf else None
+        refiner, crf = (one.to(self.device) if one else None for one in (refiner, crf))
+        self.cutter = Cutter(self.plan, refiner, crf)
 
     @classmethod
     def load(
@@ -140,60 +152,82 @@ class Segmenter:
             tags: (F,) in {0, 1} for the gate `oracle`; None lets the classifier choose.
             keep_evidence: Keep the evidence that the mask was cut from.
         """
+        examined = self.examine(image, tags, keep_evidence=keep_evidence)
+        return self.present(examined, self.cut(examined))
+
+    def examine(
+        self,
+        image: Image,
+        tags: npt.NDArray[np.uint8] | None = None,
+        *,
+        keep_evidence: bool = False,
+    ) -> Examined:
+        """Do all of `segment` that needs the network."""
         gate: Gate = "predicted" if tags is None else "oracle"
         seen = self.look(image, tags)
         keys = self.choose(seen, tags, gate)
-        decision = self.settle(image, seen, keys)
+        evidence = _gated(seen.cam, keys) if keep_evidence else None
+        return Examined(image, drafted(seen, keys), self._named(seen.prob), gate, evidence)
+
+    def cut(self, examined: Examined) -> Mask:
+        """Do the rest of `segment`: the (H, W) mask."""
+        photo = photo_tensor(examined.image).to(self.device)
+        mask: Mask = self.cutter(photo, examined.draft).mask.cpu().numpy()
+        return mask
+
+    def present(self, examined: Examined, mask: Mask) -> Prediction:
+        """Put an examined photo and its mask together."""
         return Prediction(
-            mask=decision.mask.cpu().numpy(),
+            mask=mask,
             class_names=self.class_names,
-            scores=self._named(seen.prob),
-            gate=gate,
-            image=image,
-            evidence=_gated(seen.cam, keys) if keep_evidence else None,
+            scores=examined.scores,
+            gate=examined.gate,
+            image=examined.image,
+            evidence=examined.evidence,
         )
 
     def class_scores(self, image: Image) -> dict[str, float]:
         """Class probabilities of one (H, W, 3) photo, without any mask: one pass at scale 1."""
         with self._looking():
-            photo = self._on_device(image)
-            prob = class_probability(self.method, photo, self.recipe.predict)
+            photo = photo_tensor(image).to(self.device)
+            prob = class_probability(self.method, photo, self.plan)
         return self._named(prob)
 
     def look(self, image: Image, tags: npt.NDArray[np.uint8] | None = None) -> Look:
-        """Collect the evidence of one (H, W, 3) photo over scales and mirror images."""
+        """Collect what the network sees in one (H, W, 3) photo over scales and mirror images."""
         with self._looking():
-            row = self._row(tags)
-            return collect(self.method, self._on_device(image), self.recipe.predict, row)
+            photo = photo_tensor(image).to(self.device)
+            return collect(self.method, photo, self.plan, self._row(tags))
 
     def choose(self, seen: Look, tags: npt.NDArray[np.uint8] | None, gate: Gate) -> tuple[int, ...]:
         """Choose the classes of a mask; see `choose_classes`."""
-        return choose_classes(seen.prob, self._row(tags), self.recipe.predict, gate)
+        return choose_classes(seen.prob, self._row(tags), self.plan, gate)
 
     def settle(self, image: Image, seen: Look, keys: Sequence[int]) -> Decision:
-        """Cut the mask of one (H, W, 3) photo from its evidence; see `decide`."""
-        photo = self._on_device(image)
-        predict = self.recipe.predict
-        return decide(photo, seen.cam, keys, predict, self.refiner, seen.affinity)
+        """Cut the mask of one (H, W, 3) photo from what was seen of it; see `decide`."""
+        return self.cutter(photo_tensor(image).to(self.device), drafted(seen, keys))
 
     def settings(self, gate: Gate) -> dict[str, Any]:
         """Everything that decides how a mask comes out, as plain values for JSON."""
-        predict = self.recipe.predict
-        refiner = self.recipe.refiner if predict.refine else None
+        predict = self.plan
+        refiner, crf = (None if one is None else one.config for one in self.cutter[1:])
+        chosen = gate == "predicted" and predict.protocol == "rml"
         return {
             **self.origin,
             **versions(),
             "method": self.recipe.method.name,
             "gate": gate,
-            "scales": list(predict.scales),
+            "protocol": predict.protocol,
+            "scales": list(predict.scales or ()),
             "flip": predict.flip,
             "long_side_px": predict.long_side_px,
             "max_side_px": predict.max_side_px,
             "background": predict.background,
-            "class_threshold": predict.class_threshold if gate == "predicted" else None,
-            "fallback": predict.fallback if gate == "predicted" else None,
+            "class_threshold": predict.class_threshold if chosen else None,
+            "fallback": predict.fallback if chosen else None,
             "propagate": predict.propagate,
             "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
+            "crf": crf.model_dump(mode="json") if crf is not None else None,
             "precision": "bf16" if self.bf16 else "fp32",
         }
 
@@ -209,11 +243,6 @@ class Segmenter:
 
     def _row(self, tags: npt.NDArray[np.uint8] | None) -> Tensor | None:
         return None if tags is None else torch.from_numpy(tags).float()[None].to(self.device)
-
-    def _on_device(self, image: Image) -> Tensor:
-        """(H, W, 3) array -> (1, 3, H, W) uint8 tensor."""
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return torch.from_numpy(pixels)[None].to(self.device)
 
     def _named(self, prob: Tensor) -> dict[str, float]:
         return dict(zip(self.class_names, prob[0].tolist(), strict=True))
@@ -239,6 +268,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def photo_tensor(image: Image) -> Tensor:
+    """(H, W, 3) array -> (1, 3, H, W) uint8 tensor."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+
+
+def _final_crf() -> Refiner:
+    """A dense CRF with the settings that end both published protocols, its defaults."""
+    kind = plugins.load("refiners", "dense_crf")
+    crf: Refiner = kind(kind.Config())
+    return crf
 
 
 def _photo_of(image: Image | PILImage.Image | str | Path) -> Image:

@@ -82,8 +82,11 @@ def strip_panels(segmenter: Segmenter, sample: Sample) -> list[Panel]:
     found = segmenter.choose(seen, None, "predicted")
     label = segmenter.settle(image, seen, tagged)
     predicted = label if found == tagged else segmenter.settle(image, seen, found)
-    refined = 1 - label.prob[0, 0].cpu().numpy()  # all that is not background
+    ground = upsample(label.prob[:, :1], image.shape[:2])[0, 0]
+    refined = 1 - ground.cpu().numpy()  # all that is not background
     label_mask, predicted_mask = label.mask.cpu().numpy(), predicted.mask.cpu().numpy()
+    if seen.logit is not None:  # the decoder may choose from all classes: tell those it chose
+        found = tuple(key for key in found if key + 1 in predicted_mask)
     tags = ", ".join(names[key] for key in tagged) or "no class"
     scores = {key + 1: f"{names[key]} {seen.prob[0, key]:.2f}" for key in found}
     panels = [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,8 +18,9 @@ from tag2mask.data.base import Source
 from tag2mask.data.photo import list_photos, read_photo
 from tag2mask.errors import DataError, RunError
 from tag2mask.palette import save_mask, voc_palette
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.types import BACKGROUND, IGNORE, Gate, Image, Prediction
+from tag2mask.prediction.pool import predictions
+from tag2mask.prediction.segmenter import Examined, Segmenter
+from tag2mask.types import BACKGROUND, IGNORE, Gate, Prediction
 
 CLASSES_FILE = "classes.json"
 SCORES_FILE = "scores.jsonl"
@@ -137,37 +139,62 @@ def read_classes(folder: Path) -> dict[str, Any]:
 
 
 def label_source(
-    segmenter: Segmenter, source: Source, writer: MaskWriter, *, strict: bool = False
+    segmenter: Segmenter,
+    source: Source,
+    writer: MaskWriter,
+    *,
+    strict: bool = False,
+    workers: int = 1,
 ) -> Written:
     """Write masks of tagged photos; their tags choose the classes (gate `oracle`).
 
+    Args:
+        segmenter: Examines the photos in this process.
+        source: The photos with their tags.
+        writer: The masks, written in the order of the source.
+        strict: Refuse an unreadable photo in place of counting it.
+        workers: Processes that refine and cut masks; 1: all in this one.
+
     Raises:
         DataError: If `strict` and a photo cannot be read.
+        RunError: If a worker process is killed.
     """
     index = {name: position for position, name in enumerate(source.names)}
 
-    def segment(name: str) -> Prediction:
+    def examine(name: str) -> Examined:
         sample = source[index[name]]
-        return segmenter.segment(sample.image, sample.tags)
+        return segmenter.examine(sample.image, sample.tags)
 
-    return _write_all(source.names, segment, writer, strict=strict, verb="label")
+    return _write_all(_Job(segmenter, source.names, examine, "label"), writer, strict, workers)
 
 
 def predict_paths(
-    segmenter: Segmenter, paths: Sequence[Path], writer: MaskWriter, *, strict: bool = False
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    writer: MaskWriter,
+    *,
+    strict: bool = False,
+    workers: int = 1,
 ) -> Written:
     """Write masks of untagged photos, given singly or by folder (gate `predicted`).
 
+    Args:
+        segmenter: Examines the photos in this process.
+        paths: Photos and folders of photos.
+        writer: The masks, written in the order of `named_photos`.
+        strict: Refuse an unreadable photo in place of counting it.
+        workers: Processes that refine and cut masks; 1: all in this one.
+
     Raises:
         DataError: If two photos would get the same mask file, or `strict` and one cannot be read.
+        RunError: If a worker process is killed.
     """
     photos = named_photos(paths)
 
-    def segment(name: str) -> Prediction:
-        image: Image = read_photo(photos[name])
-        return segmenter.segment(image)
+    def examine(name: str) -> Examined:
+        return segmenter.examine(read_photo(photos[name]))
 
-    return _write_all(photos, segment, writer, strict=strict, verb="predict")
+    return _write_all(_Job(segmenter, list(photos), examine, "predict"), writer, strict, workers)
 
 
 def named_photos(paths: Sequence[Path]) -> dict[str, Path]:
@@ -196,30 +223,40 @@ def named_photos(paths: Sequence[Path]) -> dict[str, Path]:
     return dict(pairs)
 
 
-def _write_all(
-    names: Iterable[str],
-    segment: Callable[[str], Prediction],
-    writer: MaskWriter,
-    *,
-    strict: bool,
-    verb: str,
-) -> Written:
+class _Job(NamedTuple):
+    """What one start of a command has to do."""
+
+    segmenter: Segmenter
+    names: Sequence[str]
+    examine: Callable[[str], Examined]
+    verb: str
+
+
+def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Written:
     """Segment every photo that has no mask yet, showing progress."""
-    names = list(names)
-    missing = [name for name in names if not writer.done(name)]
+    missing = [name for name in job.names if not writer.done(name)]
+    photos = ((name, _examined(job.examine, name)) for name in missing)
     unreadable: list[str] = []
-    with progress() as bar:
-        task = bar.add_task(verb, total=len(missing))
-        for name in missing:
-            try:
-                writer.write(name, segment(name))
-            except DataError as error:
-                if strict:
-                    raise
-                unreadable.append(str(error))
+    with progress() as bar, closing(predictions(job.segmenter, photos, workers)) as found:
+        task = bar.add_task(job.verb, total=len(missing))
+        for name, prediction in found:
+            if isinstance(prediction, Prediction):
+                writer.write(name, prediction)
+            elif strict:
+                raise prediction
+            else:
+                unreadable.append(str(prediction))
             bar.advance(task)
     done = len(missing) - len(unreadable)
-    return Written(done, len(names) - len(missing), tuple(unreadable))
+    return Written(done, len(job.names) - len(missing), tuple(unreadable))
+
+
+def _examined(examine: Callable[[str], Examined], name: str) -> Examined | DataError:
+    """Look at one photo; a photo that cannot be read does not stop those that are on their way."""
+    try:
+        return examine(name)
+    except DataError as error:
+        return error
 
 
 def progress() -> Progress:

@@ -14,9 +14,21 @@ class Refiner(nn.Module, ABC):
     """Moves class probabilities towards the edges of the photo; batched, no parameters to learn.
 
     A new refiner is one file in `refiners` with one direct subclass that implements `refine`.
+
+    Example:
+        >>> import torch
+        >>> from tag2mask import plugins
+        >>> kind = plugins.load("refiners", "par")
+        >>> refiner = kind(kind.Config(iterations=5))
+        >>> photo = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
+        >>> prob = torch.rand(1, 4, 32, 48).softmax(dim=1)  # of three classes and background
+        >>> refiner(photo, prob).shape
+        torch.Size([1, 4, 32, 48])
     """
 
     Config: ClassVar[type[RefinerConfig]]
+    at_full_size: ClassVar[bool] = False
+    """Whether masks are refined at the photo's own size; otherwise at half of it, as by PAR."""
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from tag2mask.report.run_parts import Values
 
 SETTINGS_SHOWN = (
     "split",
+    "protocol",
     "scales",
     "flip",
     "long_side_px",
@@ -27,6 +28,7 @@ SETTINGS_SHOWN = (
     "fallback",
     "propagate",
     "refiner",
+    "crf",
     "weights",
     "limit",
 )

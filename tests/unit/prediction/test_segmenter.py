@@ -137,7 +137,7 @@ def test_best_falls_back_to_last_and_settings_say_so(segmenter: Segmenter, tmp_p
 def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path) -> None:
     predict = PredictConfig(refine=False, scales=(1.0,), background=0.3)
     loaded = Segmenter.load(write_run(segmenter, tmp_path), predict=predict)
-    assert loaded.refiner is None
+    assert loaded.cutter.refiner is None
     settings = loaded.settings("predicted")
     assert settings["refiner"] is None
     assert settings["scales"] == [1.0]

@@ -1,22 +1,29 @@
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.errors import RecipeError
 from tag2mask.methods.base import Evidence, Method
 from tag2mask.models.base import Backbone, Features
+from tag2mask.prediction.decision import decide, drafted
 from tag2mask.prediction.test_time import (
     choose_classes,
     class_probability,
     collect,
-    decide,
+    settled,
     working_photo,
 )
-from tag2mask.recipe import BackboneConfig, MethodConfig, PredictConfig, RefinerConfig
-from tag2mask.refiners.base import Refiner
+from tag2mask.recipe import BackboneConfig, MethodConfig, PredictConfig
 from tag2mask.types import Batch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
+import decoder_protocol_oracle
 
 PLAIN = PredictConfig(refine=False)
 
@@ -54,18 +61,6 @@ class Colours(Method):
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
         cells = -(-image.shape[2] // 16) * -(-image.shape[3] // 16)
         return {"affinity": torch.ones(1, cells, cells)}
-
-
-class Recorder(Refiner):
-    Config = RefinerConfig
-
-    def __init__(self) -> None:
-        super().__init__(RefinerConfig(name="recorder"))
-        self.got: list[tuple[Tensor, Tensor]] = []
-
-    def refine(self, image: Tensor, prob: Tensor) -> Tensor:
-        self.got.append((image, prob))
-        return prob
 
 
 def red_left_half(height: int = 64, width: int = 96) -> Tensor:
@@ -123,12 +118,11 @@ def test_evidence_counts_the_stronger_of_both_mirror_images() -> None:
     assert blind.cam[0, 0, 32, 63] == 0
 
 
-def test_long_side_sets_the_working_size_but_not_the_mask_size() -> None:
-    photo = red_left_half(64, 96)
+def test_long_side_sets_the_working_size() -> None:
     predict = PLAIN.model_copy(update={"long_side_px": 48})
-    seen = collect(Colours(), photo, predict)
-    assert seen.cam.shape == (1, 3, 32, 48)
-    assert decide(photo, seen.cam, [0], predict).mask.shape == (64, 96)
+    assert collect(Colours(), red_left_half(64, 96), predict).cam.shape == (1, 3, 32, 48)
+    own = PLAIN.model_copy(update={"long_side_px": 0})
+    assert collect(Colours(), red_left_half(64, 96), own).cam.shape == (1, 3, 64, 96)
 
 
 def test_working_photo_keeps_its_ratio_and_type() -> None:
@@ -153,7 +147,6 @@ def test_tiny_photo_is_enlarged_for_the_network_only() -> None:
     seen = collect(method, photo, PLAIN.model_copy(update={"propagate": True}))
     assert all(min(shape[2:]) >= 32 for shape in method.seen)
     assert seen.cam.shape == (1, 3, 3, 5)
-    assert decide(photo, seen.cam, [0], PLAIN, affinity=seen.affinity).mask.shape == (3, 5)
 
 
 def test_collect_builds_no_graph() -> None:
@@ -189,64 +182,101 @@ def test_gate_oracle_takes_the_tags_whatever_the_classifier_says() -> None:
         choose_classes(prob, None, PLAIN, "oracle")
 
 
-def test_hard_cut_without_refiner() -> None:
-    cam = torch.tensor([[[[0.45, 0.5, 0.9]], [[1.0, 1.0, 1.0]], [[0.2, 0.6, 0.1]]]])
-    decision = decide(torch.zeros(1, 3, 1, 3, dtype=torch.uint8), cam, [0, 2], PLAIN)
-    # Class 1 (mask value 2) is not among the keys; 0.45 does not exceed the background's 0.45.
-    assert decision.mask.tolist() == [[0, 3, 1]]
-    assert decision.mask.dtype == torch.uint8
-    assert decision.prob.shape == (1, 3, 1, 3)
+class Decoding(Colours):
+    """A decoder without weights: class planes are mixtures of the colours of 4 px cells, and of the
+    place in the row, so that mirror images and scales disagree."""
+
+    mixture = torch.tensor([[0.1, 0.3, 0.2], [2.0, -1.0, 0.5], [-1.5, 2.5, 0.4], [0.3, -0.6, 1.9]])
+
+    def segmentation(self, image: Tensor) -> Tensor:
+        self.seen.append(tuple(image.shape))
+        cells = F.avg_pool2d(image, 4, ceil_mode=True, count_include_pad=False)
+        place = torch.linspace(0, 1, cells.shape[3]).expand(len(image), 1, cells.shape[2], -1)
+        planes = torch.einsum("cd,ndhw->nchw", self.mixture.to(cells), cells)
+        return planes * (0.5 + place) + place.roll(1, dims=3) * planes.flip(1)
 
 
-def test_no_class_gives_background_without_calling_the_refiner() -> None:
-    refiner = Recorder()
-    decision = decide(red_left_half(), torch.ones(1, 3, 64, 96), [], PLAIN, refiner)
-    assert decision.mask.shape == (64, 96)
-    assert decision.mask.max() == 0
-    assert refiner.got == []
+def noise(height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(height)
+    return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def test_refiner_sees_half_size_and_softmax_over_background_and_keys() -> None:
-    refiner = Recorder()
-    cam = torch.rand(1, 3, 33, 47, generator=torch.Generator().manual_seed(0))
-    cam[0, 2] = 0.7
-    decide(red_left_half(66, 94), cam, [2], PLAIN, refiner)
-    image, prob = refiner.got[0]
-    assert image.shape == (1, 3, 16, 23)
-    assert image.max() == 255
-    # softmax([0.45, 0.7]) = (0.4378, 0.5622)
-    assert prob.shape == (1, 1, 2, 16, 23)
-    torch.testing.assert_close(prob[0, 0, 1], torch.full((16, 23), 0.5622), atol=1e-4, rtol=0)
+def test_a_method_with_decoder_goes_by_its_protocol_and_any_other_by_its_own() -> None:
+    own = settled(PredictConfig(), Colours())
+    assert (own.protocol, own.scales, own.long_side_px, own.refine) == (
+        "rml",
+        (1.0, 0.5, 1.5),
+        0,
+        True,
+    )
+    decoder = settled(PredictConfig(), Decoding())
+    assert (decoder.protocol, decoder.scales, decoder.long_side_px, decoder.refine) == (
+        "afa",
+        (1.0, 0.5, 0.75),
+        512,
+        False,
+    )
+    assert settled(decoder, Decoding()) == decoder
 
 
-def test_refined_mask_follows_the_refiner_and_has_class_values() -> None:
-    class Upside(Recorder):
-        def refine(self, image: Tensor, prob: Tensor) -> Tensor:
-            return prob.flip(2)  # background and class swapped
-
-    cam = torch.zeros(1, 3, 64, 96)
-    cam[:, 1, :, 48:] = 1.0
-    mask = decide(red_left_half(), cam, [1], PLAIN, Upside()).mask
-    assert mask[:, :46].unique().tolist() == [2]
-    assert mask[:, 50:].unique().tolist() == [0]
+def test_what_the_recipe_says_is_kept() -> None:
+    said = PredictConfig(protocol="rml", scales=(1.0,), long_side_px=64, refine=False)
+    assert settled(said, Decoding()) == said
 
 
-def test_propagation_carries_evidence_along_the_affinity() -> None:
-    predict = PLAIN.model_copy(update={"propagate": True})
-    cam = torch.zeros(1, 3, 64, 64)
-    cam[:, 0, :, :48] = 1.0
-    affinity = torch.ones(1, 16, 16)  # all cells belong together, none is out of reach
-    photo = red_left_half(64, 64)
-    decision = decide(photo, cam, [0], predict, affinity=affinity)
-    assert decision.mask.unique().tolist() == [1]
-    # softmax([0.35, 1]) = 0.657 on 3/4 of the cells, softmax([0.35, 0]) = 0.4134 on the rest
-    torch.testing.assert_close(decision.prob[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0)
-    alone = decide(photo, cam, [0], predict, affinity=torch.eye(16)[None])
-    assert alone.mask[:, 60:].max() == 0
+def test_decoder_protocol_of_a_method_without_decoder_is_refused() -> None:
+    with pytest.raises(RecipeError, match="this method has none; use rml"):
+        settled(PredictConfig(protocol="afa"), Colours())
 
 
-def test_affinity_of_another_grid_is_refused() -> None:
-    with pytest.raises(ValueError, match="15 cells"):
-        decide(
-            red_left_half(), torch.ones(1, 3, 64, 96), [0], PLAIN, affinity=torch.ones(1, 15, 15)
-        )
+@pytest.mark.parametrize(("height", "width"), [(37, 50), (61, 44)])
+def test_decoder_scores_equal_the_protocol_by_loops(height: int, width: int) -> None:
+    predict = PredictConfig(long_side_px=144)
+    seen = collect(Decoding(), noise(height, width), predict)
+
+    def logit_of(image: np.ndarray) -> np.ndarray:
+        return Decoding().segmentation(torch.from_numpy(image)[None])[0].numpy()
+
+    photo = noise(height, width)[0].double().numpy() / 255
+    expected = decoder_protocol_oracle.scores(photo, logit_of, 144, (1, 0.5, 0.75))
+    assert seen.logit is not None
+    np.testing.assert_allclose(seen.logit[0].numpy(), expected, atol=1e-5)
+    mask = decide(noise(height, width), drafted(seen, [0, 1, 2]), predict).mask.numpy()
+    winner = decoder_protocol_oracle.mask(photo, logit_of, 144, (1, 0.5, 0.75))
+    np.testing.assert_array_equal(mask, winner)
+
+
+def test_each_scale_asks_the_decoder_once_and_the_long_side_is_512() -> None:
+    method = Decoding()
+    seen = collect(method, noise(60, 81), PredictConfig())
+    # 60 * 512 / 81 = 379.3, rounded down; the first pass is the classifier's
+    assert method.seen == [(2, 3, 379, 512)] * 2 + [(2, 3, 189, 256), (2, 3, 284, 384)]
+    assert seen.logit is not None
+    assert seen.logit.shape == (1, 4, 95, 128)
+    assert seen.cam.shape == (1, 3, 379, 512)
+
+
+def test_one_view_per_scale_without_flip() -> None:
+    method = Decoding()
+    collect(method, noise(32, 64), PredictConfig(flip=False, scales=(0.5,), long_side_px=64))
+    assert method.seen == [(1, 3, 32, 64), (1, 3, 32, 32)]
+
+
+def test_evidence_of_a_method_with_decoder_can_be_asked_for() -> None:
+    method = Decoding()
+    seen = collect(method, red_left_half(), PredictConfig(protocol="rml"))
+    assert seen.logit is None
+    assert torch.equal(seen.cam, collect(Colours(), red_left_half(), PLAIN).cam)
+
+
+def test_class_probability_is_the_same_from_a_look_or_alone() -> None:
+    method, photo = Decoding(), noise(60, 81)
+    alone = class_probability(method, photo, PredictConfig())
+    torch.testing.assert_close(collect(method, photo, PredictConfig()).prob, alone)
+
+
+def test_the_decoder_chooses_among_all_classes_but_tags_bind_it() -> None:
+    prob, tags = torch.tensor([[0.9, 0.1, 0.2]]), torch.tensor([[0.0, 1.0, 1.0]])
+    predict = settled(PredictConfig(), Decoding())
+    assert choose_classes(prob, None, predict, "predicted") == (0, 1, 2)
+    assert choose_classes(prob, tags, predict, "oracle") == (1, 2)

@@ -1,0 +1,223 @@
+"""From what was seen of a photo to its mask: background, refiners, the photo's own size.
+
+First a draft: the few maps from which the mask is cut. Cutting needs no network, so that other
+processes can do it.
+
+Source:
+    methods specification 2.3 and 2.5 (labels), 2.7 (propagation), 2.11 (decoder), R18 (protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.functional.affinity import propagate
+from tag2mask.functional.cam import upsample
+from tag2mask.prediction.test_time import SMALLEST_SIDE_PX, Look, limited_size
+from tag2mask.recipe import PredictConfig
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import BACKGROUND
+
+PROPAGATION_BACKGROUND = 0.35
+"""Score of background while evidence is propagated (methods specification 2.7)."""
+PROPAGATION_RADIUS = 8
+"""Reach of propagation in cells of the last feature map, a square window (2.6)."""
+STRIDES = (16, 8, 32, 4)
+"""Strides of last feature maps, the usual one first."""
+
+
+class Draft(NamedTuple):
+    """The maps of one photo from which a mask of chosen classes is cut."""
+
+    keys: tuple[int, ...]
+    """Indices of the K foreground classes that the mask may hold."""
+    maps: Tensor
+    """(1, K, h, w) evidence in [0, 1), or (1, 1 + K, h, w) with background first."""
+    kind: Literal["evidence", "probability", "logit"]
+    working_size: tuple[int, int]
+    """(h, w) at which the network saw the photo."""
+
+
+class Decision(NamedTuple):
+    """A mask and what it was cut from."""
+
+    mask: Tensor
+    """(H, W) uint8 class values at the photo's size."""
+    prob: Tensor
+    """(1, 1 + K, h, w) probabilities of background and the K chosen classes, in that order; at the
+    photo's size, or at the decoder's grid where nothing refined them."""
+
+
+class Cutter(NamedTuple):
+    """All that turns drafts into masks; can be sent to another process."""
+
+    predict: PredictConfig
+    refiner: Refiner | None
+    crf: Refiner | None
+
+    def __call__(self, photo: Tensor, draft: Draft) -> Decision:
+        """Cut the mask of a (1, 3, H, W) uint8 photo; see `decide`."""
+        return decide(photo, draft, self.predict, self.refiner, self.crf)
+
+
+def drafted(seen: Look, keys: Sequence[int]) -> Draft:
+    """Pick the maps of chosen classes; evidence is spread where an affinity was asked for.
+
+    Args:
+        seen: From `collect`.
+        keys: Indices of the classes the mask may hold, as `choose_classes` returns them.
+    """
+    size = _size(seen.cam)
+    picked = seen.cam[:, list(keys)]
+    if not keys:
+        return Draft((), picked, "evidence", size)
+    if seen.logit is not None:
+        channels = [BACKGROUND, *(key + 1 for key in keys)]
+        return Draft(tuple(keys), seen.logit[:, channels], "logit", size)
+    if seen.affinity is not None:
+        return Draft(tuple(keys), _spread(picked, seen.affinity), "probability", size)
+    return Draft(tuple(keys), picked, "evidence", size)
+
+
+def decide(
+    photo: Tensor,
+    draft: Draft,
+    predict: PredictConfig,
+    refiner: Refiner | None = None,
+    crf: Refiner | None = None,
+) -> Decision:
+    """Cut a mask.
+
+    Args:
+        photo: (1, 3, H, W) uint8 RGB.
+        draft: From `drafted`.
+        predict: Score of background, and the largest side that is refined.
+        refiner: Moves probabilities to the edges of the photo, most of them at half the size that
+            the network saw; None cuts the maps themselves.
+        crf: A second one, at the photo's size.
+
+    Source:
+        methods specification R18 (3) to (5) and 2.11; without refiner and affinity 2.3: background
+        where the largest evidence is at most the score of background.
+    """
+    size = _size(photo)
+    if not draft.keys:
+        return Decision(
+            torch.full(size, BACKGROUND, dtype=torch.uint8, device=photo.device),
+            torch.ones(1, 1, *size, device=photo.device),
+        )
+    refiners = [one for one in (refiner, crf) if one is not None]
+    if not refiners and draft.kind == "evidence":
+        return _cut(upsample(draft.maps, size), draft.keys, predict.background)
+    if not refiners and draft.kind == "logit":
+        return Decision(_winner(draft.maps, size, draft.keys), draft.maps.softmax(dim=1))
+    prob = draft.maps
+    for position, one in enumerate(refiners):
+        view = _refiner_view(photo, one, draft.working_size, predict.max_side_px)
+        if position == 0:
+            prob = _first_probability(draft, _size(view), predict.background)
+        prob = one(view, upsample(prob, view.shape[-2:]))
+    prob = upsample(prob, size)
+    return Decision(_class_values(prob.argmax(dim=1), draft.keys), prob)
+
+
+def key_probability(picked: Tensor, background: float) -> Tensor:
+    """Softmax over a constant background and the (N, K, h, w) evidence of present classes."""
+    level = torch.full_like(picked[:, :1], background)
+    return torch.cat([level, picked], dim=1).softmax(dim=1)  # (N, 1 + K, h, w)
+
+
+def halved(maps: Tensor) -> Tensor:
+    """Resize (N, C, h, w) maps to half size, corners aligned (methods specification 2.4)."""
+    return _resized_by_corners(maps, _half(_size(maps)))
+
+
+def _first_probability(draft: Draft, size: tuple[int, int], background: float) -> Tensor:
+    """(1, 1 + K, *size) probabilities that the first refiner takes."""
+    if draft.kind == "logit":
+        return upsample(draft.maps, size).softmax(dim=1)
+    maps = _resized_by_corners(draft.maps, size)
+    return maps if draft.kind == "probability" else key_probability(maps, background)
+
+
+def _refiner_view(
+    photo: Tensor, refiner: Refiner, working_size: tuple[int, int], most: int | None
+) -> Tensor:
+    """The photo as one refiner sees it: half the working size, or its own within the limit."""
+    if not refiner.at_full_size:
+        return upsample(photo.float(), _half(working_size))
+    size = limited_size(photo.shape[-2:], None, most)
+    if size == _size(photo):
+        return photo
+    return upsample(photo.float(), size).round().clamp(0, 255).to(torch.uint8)
+
+
+def _cut(picked: Tensor, keys: Sequence[int], background: float) -> Decision:
+    """Hard cut: background where the largest evidence does not exceed its score."""
+    value, index = picked.max(dim=1)  # (1, H, W)
+    index = torch.where(value > background, index + 1, 0)
+    return Decision(_class_values(index, keys), key_probability(picked, background))
+
+
+def _winner(logit: Tensor, size: tuple[int, int], keys: Sequence[int]) -> Tensor:
+    """Mask values of the largest of (1, C, h, w) scores resized to `size`, one plane at a time.
+
+    All planes of a large photo at once would be gigabytes.
+    """
+    best = upsample(logit[:, :1], size)
+    index = torch.zeros(best.shape[0], *size, dtype=torch.int64, device=logit.device)
+    for channel in range(1, logit.shape[1]):
+        plane = upsample(logit[:, channel : channel + 1], size)
+        index.masked_fill_((plane > best)[:, 0], channel)
+        best = torch.maximum(best, plane)
+    return _class_values(index, keys)
+
+
+def _spread(picked: Tensor, affinity: Tensor) -> Tensor:
+    """Propagate key probabilities over the affinity's grid; (1, 1 + K, gh, gw), sums to 1.
+
+    Source:
+        methods specification 2.7. Departs: sums are brought back to 1, since the 0.1 in the divisor
+        of the walk takes a little away everywhere and a refiner takes probabilities.
+    """
+    grid = _grid(picked.shape[-2:], affinity.shape[-1])
+    scores = key_probability(upsample(picked, grid), PROPAGATION_BACKGROUND)
+    moved = propagate(scores, affinity.float(), PROPAGATION_RADIUS)
+    return moved / moved.sum(dim=1, keepdim=True).clamp_min(1e-8)
+
+
+def _grid(size: torch.Size, cells: int) -> tuple[int, int]:
+    """Find the (h, w) grid of `cells` cells over a map of `size`: sides over a stride, rounded up.
+
+    Raises:
+        ValueError: If no such grid has that many cells.
+    """
+    height, width = (max(side, SMALLEST_SIDE_PX) for side in size)
+    for stride in STRIDES:
+        grid = (-(-height // stride), -(-width // stride))
+        if grid[0] * grid[1] == cells:
+            return grid
+    raise ValueError(f"affinity has {cells} cells, which no stride gives for {height} x {width}")
+
+
+def _class_values(index: Tensor, keys: Sequence[int]) -> Tensor:
+    """Turn (1, H, W) positions in [background, *keys] into (H, W) uint8 mask values."""
+    values = torch.tensor([BACKGROUND, *(key + 1 for key in keys)], dtype=torch.uint8)
+    return values.to(index.device)[index[0]]
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]
+
+
+def _half(size: tuple[int, int]) -> tuple[int, int]:
+    return max(1, size[0] // 2), max(1, size[1] // 2)
+
+
+def _resized_by_corners(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)

@@ -1,0 +1,169 @@
+import pickle
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from tag2mask.prediction.decision import Cutter, Draft, decide, drafted
+from tag2mask.prediction.test_time import Look
+from tag2mask.recipe import PredictConfig, RefinerConfig
+from tag2mask.refiners.base import Refiner
+from tag2mask.refiners.par import PAR, ParConfig
+
+PLAIN = PredictConfig()
+NO_PROB = torch.zeros(1, 3)
+
+
+class Recorder(Refiner):
+    Config = RefinerConfig
+
+    def __init__(self) -> None:
+        super().__init__(RefinerConfig(name="recorder"))
+        self.got: list[tuple[Tensor, Tensor]] = []
+
+    def refine(self, image: Tensor, prob: Tensor) -> Tensor:
+        self.got.append((image, prob))
+        return prob
+
+
+class FullSize(Recorder):
+    at_full_size: ClassVar[bool] = True
+
+
+class Swap(Recorder):
+    def refine(self, image: Tensor, prob: Tensor) -> Tensor:
+        return prob.flip(2)  # background and class swapped
+
+
+def black(height: int = 64, width: int = 96) -> Tensor:
+    return torch.zeros(1, 3, height, width, dtype=torch.uint8)
+
+
+def evidence(cam: Tensor, *keys: int) -> Draft:
+    return drafted(Look(cam, NO_PROB), keys)
+
+
+def test_hard_cut_without_refiner() -> None:
+    cam = torch.tensor([[[[0.45, 0.5, 0.9]], [[1.0, 1.0, 1.0]], [[0.2, 0.6, 0.1]]]])
+    decision = decide(black(1, 3), evidence(cam, 0, 2), PLAIN)
+    # Class 1 (mask value 2) is not among the keys; 0.45 does not exceed the background's 0.45.
+    assert decision.mask.tolist() == [[0, 3, 1]]
+    assert decision.mask.dtype == torch.uint8
+    assert decision.prob.shape == (1, 3, 1, 3)
+
+
+def test_mask_has_the_photos_size_whatever_the_network_saw() -> None:
+    cam = torch.ones(1, 3, 32, 48)
+    for refiner in (None, Recorder()):
+        assert decide(black(64, 96), evidence(cam, 0), PLAIN, refiner).mask.shape == (64, 96)
+
+
+def test_no_class_gives_background_without_calling_a_refiner() -> None:
+    refiner = Recorder()
+    decision = decide(black(), evidence(torch.ones(1, 3, 64, 96)), PLAIN, refiner, refiner)
+    assert decision.mask.shape == (64, 96)
+    assert decision.mask.max() == 0
+    assert refiner.got == []
+
+
+def test_refiner_sees_half_size_and_softmax_over_background_and_keys() -> None:
+    refiner = Recorder()
+    cam = torch.rand(1, 3, 33, 47, generator=torch.Generator().manual_seed(0))
+    cam[0, 2] = 0.7
+    decide(black(66, 94) + 255, evidence(cam, 2), PLAIN, refiner)
+    image, prob = refiner.got[0]
+    assert image.shape == (1, 3, 16, 23)
+    assert image.max() == 255
+    # softmax([0.45, 0.7]) = (0.4378, 0.5622)
+    assert prob.shape == (1, 1, 2, 16, 23)
+    torch.testing.assert_close(prob[0, 0, 1], torch.full((16, 23), 0.5622), atol=1e-4, rtol=0)
+
+
+def test_refined_mask_follows_the_refiner_and_has_class_values() -> None:
+    cam = torch.zeros(1, 3, 64, 96)
+    cam[:, 1, :, 48:] = 1.0
+    mask = decide(black(), evidence(cam, 1), PLAIN, Swap()).mask
+    assert mask[:, :46].unique().tolist() == [2]
+    assert mask[:, 50:].unique().tolist() == [0]
+
+
+def test_a_refiner_for_the_full_size_sees_the_photo_itself() -> None:
+    refiner = FullSize()
+    photo = torch.randint(0, 256, (1, 3, 66, 94), dtype=torch.uint8)
+    decide(photo, evidence(torch.full((1, 3, 33, 47), 0.7), 2), PLAIN, refiner)
+    image, prob = refiner.got[0]
+    assert image is photo
+    assert prob.shape == (1, 1, 2, 66, 94)
+    torch.testing.assert_close(prob[0, 0, 1], torch.full((66, 94), 0.5622), atol=1e-4, rtol=0)
+
+
+def test_the_largest_side_bounds_what_is_refined() -> None:
+    refiner = FullSize()
+    limited = PLAIN.model_copy(update={"max_side_px": 50})
+    decision = decide(black(60, 100), evidence(torch.ones(1, 3, 30, 50), 0), limited, refiner)
+    assert refiner.got[0][0].shape == (1, 3, 30, 50)
+    assert refiner.got[0][0].dtype == torch.uint8
+    assert decision.mask.shape == (60, 100)
+
+
+def test_crf_takes_what_the_refiner_leaves() -> None:
+    refiner, crf = Swap(), FullSize()
+    cam = torch.full((1, 3, 64, 96), 0.7)
+    decision = decide(black(), evidence(cam, 1), PLAIN, refiner, crf)
+    assert crf.got[0][1].shape == (1, 1, 2, 64, 96)
+    torch.testing.assert_close(
+        crf.got[0][1][0, 0, 0], torch.full((64, 96), 0.5622), atol=1e-4, rtol=0
+    )
+    assert decision.mask.max() == 0
+    assert decide(black(), evidence(cam, 1), PLAIN, None, crf).mask.min() == 2
+
+
+def test_propagation_carries_evidence_along_the_affinity() -> None:
+    cam = torch.zeros(1, 3, 64, 64)
+    cam[:, 0, :, :48] = 1.0
+    affinity = torch.ones(1, 16, 16)  # all cells belong together, none is out of reach
+    decision = decide(black(64, 64), drafted(Look(cam, NO_PROB, affinity), [0]), PLAIN)
+    assert decision.mask.unique().tolist() == [1]
+    # softmax([0.35, 1]) = 0.657 on 3/4 of the cells, softmax([0.35, 0]) = 0.4134 on the rest
+    torch.testing.assert_close(decision.prob[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0)
+    alone = drafted(Look(cam, NO_PROB, torch.eye(16)[None]), [0])
+    assert decide(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
+
+
+def test_affinity_of_another_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="15 cells"):
+        drafted(Look(torch.ones(1, 3, 64, 96), NO_PROB, torch.ones(1, 15, 15)), [0])
+
+
+def scores() -> Look:
+    generator = torch.Generator().manual_seed(0)
+    logit = torch.randn(1, 4, 9, 13, generator=generator)
+    return Look(torch.zeros(1, 3, 36, 52), NO_PROB, logit=logit)
+
+
+def test_decoder_scores_are_resized_to_the_photo_before_the_largest_wins() -> None:
+    seen = scores()
+    assert seen.logit is not None
+    large = torch.nn.functional.interpolate(seen.logit, (41, 60), mode="bilinear")
+    decision = decide(black(41, 60), drafted(seen, [0, 1, 2]), PLAIN)
+    assert torch.equal(decision.mask.long(), large[0].argmax(dim=0))
+    tagged = decide(black(41, 60), drafted(seen, [0, 2]), PLAIN).mask
+    assert set(tagged.unique().tolist()) == {0, 1, 3}
+    torch.testing.assert_close(decision.prob, seen.logit.softmax(dim=1))
+
+
+def test_crf_starts_from_the_softmax_of_the_resized_scores() -> None:
+    seen, crf = scores(), FullSize()
+    assert seen.logit is not None
+    decide(black(41, 60), drafted(seen, [0, 1, 2]), PLAIN, None, crf)
+    large = torch.nn.functional.interpolate(seen.logit, (41, 60), mode="bilinear")
+    torch.testing.assert_close(crf.got[0][1][:, 0], large.softmax(dim=1))
+
+
+def test_a_cutter_survives_the_way_to_another_process() -> None:
+    cutter = Cutter(PLAIN, PAR(ParConfig(iterations=2)), None)
+    draft = evidence(torch.rand(1, 3, 32, 48), 0, 1)
+    photo = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
+    there, job = pickle.loads(pickle.dumps((cutter, draft)))
+    assert torch.equal(there(photo, job).mask, cutter(photo, draft).mask)
