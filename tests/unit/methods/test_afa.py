@@ -87,8 +87,9 @@ def test_no_pairs_are_captured_where_affinity_is_off(
 @pytest.mark.parametrize(
     ("step", "changes", "made"),
     [
+        (1, {}, ["refined"]),
         (MIDDLE, {}, ["refined"]),
-        (LATE, {}, ["propagated", "refined"]),
+        (3, {}, ["propagated", "refined"]),
         (LATE, {"affinity_target": "propagated"}, ["propagated"]),
         (LATE, {"affinity": "loss"}, ["refined"]),
         (LATE, {"affinity": "off"}, ["refined"]),
@@ -120,6 +121,20 @@ def test_only_labels_that_are_learned_are_made(
     afa.losses(small_batch(), step)
     assert seen == made
     assert learned[0] is targets[made[0]]
+
+
+def test_the_walk_keeps_to_the_window_and_the_backgrounds_of_the_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def noted(image: Tensor, *_: Any, **kwargs: Any) -> Tensor:
+        seen.update(kwargs)
+        return torch.zeros(len(image), *image.shape[-2:], dtype=torch.int64)
+
+    monkeypatch.setattr(module, "propagated_label", noted)
+    losses(LATE, radius=3, high=0.6, low=0.3)
+    assert seen == {"radius": 3, "high": 0.6, "low": 0.3, "most_tags": 2}
 
 
 def test_crops_without_labels_lose_nothing_and_stay_finite(monkeypatch: pytest.MonkeyPatch) -> None:
