@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from tag2mask.cli.parsing import parse
+from tag2mask.errors import Tag2MaskError
 from tag2mask.types import Report
 
 
@@ -26,16 +27,24 @@ class Evaluate:
     """Score this list only: a name in ImageSets/Segmentation, or a text file, one name per line."""
     limited: bool = False
     """Score only the photos that have a prediction, in place of refusing a missing one."""
+    workers: int | None = None
+    """Threads that read masks; none: as many as there are processor cores."""
 
 
 def run(arguments: Sequence[str]) -> None:
     """Print the table of scores and write them where asked."""
     chosen = parse(Evaluate, arguments, "evaluate")
+    if chosen.workers is not None and chosen.workers < 1:
+        raise Tag2MaskError(f"--workers: takes a number from 1 on, got {chosen.workers}")
 
     from tag2mask.evaluation.evaluator import evaluate_folder, save_report
 
     report = evaluate_folder(
-        chosen.predictions, chosen.truth, split=chosen.split, limited=chosen.limited
+        chosen.predictions,
+        chosen.truth,
+        split=chosen.split,
+        limited=chosen.limited,
+        workers=chosen.workers,
     )
     print_scores(report)
     if chosen.json is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,31 @@ from rich.table import Table
 
 from tag2mask.checkpoint import write_text
 from tag2mask.data.base import Source
+from tag2mask.data.indexed_png import read_indexed_png
 from tag2mask.data.photo import read_mask, renumber
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
 from tag2mask.errors import DataError, did_you_mean
-from tag2mask.evaluation.confusion import ConfusionMatrix
+from tag2mask.evaluation.confusion import (
+    ConfusionMatrix,
+    Counts,
+    Runs,
+    pair_counts,
+    pair_runs,
+)
 from tag2mask.evaluation.metrics import mean_average_precision
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.writer import CLASSES_FILE, read_classes
-from tag2mask.types import Gate, Mask, Report
+from tag2mask.types import IGNORE, Gate, Mask, Report
+
+PORTION = 16
+"""Photos that a thread counts before it hands its counts over."""
+
+
+class _MaskPair(NamedTuple):
+    """Files of one photo."""
+
+    truth: Path
+    prediction: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +62,7 @@ def evaluate_folder(
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     limited: bool = False,
+    workers: int | None = None,
 ) -> Report:
     """Score a folder of masks against true masks of the same names.
 
@@ -55,6 +75,7 @@ def evaluate_folder(
             that the predictions were made for if the truth has such a list, else every true mask.
         class_names: Names of the predictions' values 1..F, where there is no `classes.json`.
         limited: Score only photos that have a prediction, in place of refusing a missing one.
+        workers: Threads that read and count; None: as many as there are processor cores.
 
     Raises:
         DataError: If a mask is missing, unreadable, of another size than its twin or holds an
@@ -71,18 +92,13 @@ def evaluate_folder(
     chosen = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
     if not chosen:
         raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
+    pairs = [_MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in chosen]
+    _refuse_missing(pairs)
+    counts = _count(pairs, len(target.known), len(names), workers or os.cpu_count() or 1)
+    renumbered = np.zeros_like(counts)
+    np.add.at(renumbered, table, counts)
     matrix = ConfusionMatrix(len(names) + 1)
-    for name in chosen:
-        true_path, path = target.folder / f"{name}.png", predictions / f"{name}.png"
-        if not path.is_file():
-            raise DataError(
-                f"{path}: no prediction for the true mask {true_path} (one of {len(chosen)}); "
-                "predict it too, or score only what there is with --limited"
-            )
-        true = read_mask(true_path, len(target.known))
-        found = read_mask(path, len(names))
-        _refuse_other_size(found, path, true, true_path)
-        matrix.update(table[true], found)
+    matrix.add_pairs(renumbered)
     settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(chosen)}
     if split is not None:
         settings["split"] = split
@@ -242,9 +258,58 @@ def _renumbering(target: _Truth, names: Sequence[str]) -> npt.NDArray[np.uint8]:
     return renumber(target.known, names)
 
 
-def _refuse_other_size(found: Mask, path: Path, true: Mask, true_path: Path) -> None:
-    if found.shape != true.shape:
+def _refuse_missing(pairs: Sequence[_MaskPair]) -> None:
+    for true_path, path in pairs:
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no prediction for the true mask {true_path} (one of {len(pairs)}); "
+                "predict it too, or score only what there is with --limited"
+            )
+
+
+def _count(pairs: Sequence[_MaskPair], known: int, found: int, workers: int) -> Counts:
+    """Count the pixels of all files by pairs of values, (256, 256).
+
+    Decoding and counting release the interpreter lock, so that threads share the work, and no
+    process has to be started.
+
+    Args:
+        pairs: The files.
+        known: Number of foreground classes of the true masks.
+        found: That of the predictions.
+        workers: Number of threads.
+    """
+
+    def count(some: Sequence[_MaskPair]) -> Counts:
+        return pair_counts([_runs(pair, known, found) for pair in some])
+
+    portions = [pairs[at : at + PORTION] for at in range(0, len(pairs), PORTION)]
+    with ThreadPoolExecutor(workers) as pool:
+        counts: Counts = np.sum(list(pool.map(count, portions)), axis=0)
+    if _strange(counts.sum(axis=1), known) or _strange(counts.sum(axis=0), found):
+        for true_path, path in pairs:  # these refuse the file that is at fault, by name
+            read_mask(true_path, known)
+            read_mask(path, found)
+    return counts
+
+
+def _runs(pair: _MaskPair, known: int, found: int) -> Runs:
+    """Read two masks of one photo."""
+    true, prediction = _values(pair.truth, known), _values(pair.prediction, found)
+    if true.shape != prediction.shape:
         raise DataError(
-            f"{path} is {found.shape[1]} x {found.shape[0]} px, {true_path} is "
-            f"{true.shape[1]} x {true.shape[0]} px; masks must have the size of their photo"
+            f"{pair.prediction} is {prediction.shape[1]} x {prediction.shape[0]} px, {pair.truth} "
+            f"is {true.shape[1]} x {true.shape[0]} px; masks must have the size of their photo"
         )
+    return pair_runs(true, prediction)
+
+
+def _values(path: Path, num_foreground: int) -> Mask:
+    """Read a mask; values of the usual kind of file are checked later, in the counts."""
+    values = read_indexed_png(path)
+    return read_mask(path, num_foreground) if values is None else values
+
+
+def _strange(pixels: Counts, num_foreground: int) -> bool:
+    """Whether there are pixels of a value that is neither a class nor 255."""
+    return bool(pixels[num_foreground + 1 : IGNORE].any())
