@@ -17,11 +17,12 @@ from tag2mask.types import IGNORE
 def _radius_mask(height: int, width: int, radius: int, device: torch.device) -> Tensor:
     # An inference tensor in the cache could not take part in training later.
     with torch.inference_mode(False):
-        y = torch.arange(height, device=device).repeat_interleave(width)
-        x = torch.arange(width, device=device).repeat(height)
+        y = torch.arange(height, device=device)
+        x = torch.arange(width, device=device)
         near_y = (y[:, None] - y[None, :]).abs() <= radius
         near_x = (x[:, None] - x[None, :]).abs() <= radius
-        return near_y & near_x
+        pairs = near_y[:, None, :, None] & near_x[None, :, None, :]  # (h, w, h, w)
+        return pairs.reshape(height * width, height * width)
 
 
 def radius_mask(height: int, width: int, radius: int, device: torch.device | None = None) -> Tensor:
@@ -56,12 +57,13 @@ def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
     Source:
         AFA, Eq. 4 with methods specification 2.6.
     """
-    cells = F.interpolate(label[:, None].float(), size=size, mode="nearest").flatten(1)  # (N, L)
-    known = cells != IGNORE
-    same = cells[:, :, None] == cells[:, None, :]
-    pairs = known[:, :, None] & known[:, None, :]
-    pairs &= radius_mask(size[0], size[1], radius, label.device)
-    return torch.where(pairs, same, IGNORE).to(torch.uint8)
+    cells = F.interpolate(label[:, None].float(), size=size, mode="nearest").flatten(1)
+    cells = cells.to(torch.uint8)  # (N, L)
+    # 255 has every bit set: whatever is joined with it is ignored.
+    ignored = (cells == IGNORE).to(torch.uint8) * IGNORE
+    far = (~radius_mask(size[0], size[1], radius, label.device)).to(torch.uint8) * IGNORE
+    pairs = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
+    return pairs | ignored[:, :, None] | ignored[:, None, :] | far
 
 
 def affinity_loss(prob: Tensor, label: Tensor) -> Tensor:
@@ -126,10 +128,15 @@ def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2)
         AFA, Eq. 5 and 6 with methods specification 2.7: columns are normalised by (sum + 0.1), out
         = scores @ A, no further matrix powers.
     """
-    batch, classes, height, width = scores.shape
-    walk = (affinity * radius_mask(height, width, radius, affinity.device)).pow(power)
-    walk = walk / (walk.sum(dim=1, keepdim=True) + 0.1)
-    return torch.bmm(scores.flatten(2), walk).view(batch, classes, height, width)
+    batch, _, height, width = scores.shape
+    with torch.autocast(scores.device.type, enabled=False):  # sums of hundreds of cells
+        dtype = torch.promote_types(affinity.dtype, torch.float32)
+        near = affinity.to(dtype) * radius_mask(height, width, radius, affinity.device)
+        # A row of ones beside the scores collects the column sums in the same product.
+        ones = scores.new_ones(batch, 1, height * width, dtype=dtype)
+        moved = torch.cat([scores.flatten(2).to(dtype), ones], dim=1) @ near.pow_(power)
+        moved = moved[:, :-1] / (moved[:, -1:] + 0.1)
+    return moved.view(scores.shape)
 
 
 def mean_attention(attention: Sequence[Tensor], head_dim: int) -> Tensor:
