@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -55,7 +56,8 @@ def run(arguments: Sequence[str]) -> None:
 
     command = shlex.join(["tag2mask", "train", *arguments])
     train(recipe, folder, resume=chosen.resume is not None, command=command)
-    print(f"trained: {folder}\nnext:    tag2mask label {folder} DATA --out MASKS")
+    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes say nothing
+        print(f"trained: {folder}\nnext:    tag2mask label {folder} DATA --out MASKS")
 
 
 def _run_folder(chosen: Train) -> Path:

@@ -168,6 +168,20 @@ def test_two_processes_learn_what_one_learns_from_the_same_photos(run_toy, tmp_p
     torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_go_on_exactly_where_they_were_stopped(run_toy, tmp_path):
+    from tag2mask.checkpoint import read_weights
+
+    assert run_toy(tmp_path / "whole", launcher=TORCHRUN).returncode == 0
+    cut = run_toy(tmp_path / "cut", launcher=TORCHRUN, TOY_SIGTERM_AT="7")
+    assert "nothing is lost; go on with --resume" in cut.stdout, cut.stderr
+    done = run_toy(tmp_path / "cut", "--resume", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    whole, _ = read_weights(tmp_path / "whole" / "weights" / "last.safetensors")
+    again, _ = read_weights(tmp_path / "cut" / "weights" / "last.safetensors")
+    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+
+
 def test_processes_stop_alike_on_a_loss_that_is_not_finite(run_toy, tmp_path):
     done = run_toy(tmp_path / "run", launcher=TORCHRUN, TOY_POISON_AT="6")
     assert done.stdout.splitlines().count(done.stdout.splitlines()[0]) == 2
