@@ -37,7 +37,7 @@ PORTION = 16
 """Photos that a thread counts before it hands its counts over."""
 
 
-class _MaskPair(NamedTuple):
+class MaskPair(NamedTuple):
     """Files of one photo."""
 
     truth: Path
@@ -92,9 +92,9 @@ def evaluate_folder(
     chosen = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
     if not chosen:
         raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
-    pairs = [_MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in chosen]
+    pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in chosen]
     _refuse_missing(pairs)
-    counts = _count(pairs, len(target.known), len(names), workers or os.cpu_count() or 1)
+    counts = count_files(pairs, len(target.known), len(names), workers or os.cpu_count() or 1)
     renumbered = np.zeros_like(counts)
     np.add.at(renumbered, table, counts)
     matrix = ConfusionMatrix(len(names) + 1)
@@ -258,7 +258,7 @@ def _renumbering(target: _Truth, names: Sequence[str]) -> npt.NDArray[np.uint8]:
     return renumber(target.known, names)
 
 
-def _refuse_missing(pairs: Sequence[_MaskPair]) -> None:
+def _refuse_missing(pairs: Sequence[MaskPair]) -> None:
     for true_path, path in pairs:
         if not path.is_file():
             raise DataError(
@@ -267,8 +267,8 @@ def _refuse_missing(pairs: Sequence[_MaskPair]) -> None:
             )
 
 
-def _count(pairs: Sequence[_MaskPair], known: int, found: int, workers: int) -> Counts:
-    """Count the pixels of all files by pairs of values, (256, 256).
+def count_files(pairs: Sequence[MaskPair], known: int, found: int, workers: int) -> Counts:
+    """Count the pixels of all files by true (row) and predicted value (column), (256, 256).
 
     Decoding and counting release the interpreter lock, so that threads share the work, and no
     process has to be started.
@@ -278,9 +278,12 @@ def _count(pairs: Sequence[_MaskPair], known: int, found: int, workers: int) -> 
         known: Number of foreground classes of the true masks.
         found: That of the predictions.
         workers: Number of threads.
+
+    Raises:
+        DataError: If a mask is unreadable, of another size than its twin or holds another value.
     """
 
-    def count(some: Sequence[_MaskPair]) -> Counts:
+    def count(some: Sequence[MaskPair]) -> Counts:
         return pair_counts([_runs(pair, known, found) for pair in some])
 
     portions = [pairs[at : at + PORTION] for at in range(0, len(pairs), PORTION)]
@@ -293,7 +296,7 @@ def _count(pairs: Sequence[_MaskPair], known: int, found: int, workers: int) -> 
     return counts
 
 
-def _runs(pair: _MaskPair, known: int, found: int) -> Runs:
+def _runs(pair: MaskPair, known: int, found: int) -> Runs:
     """Read two masks of one photo."""
     true, prediction = _values(pair.truth, known), _values(pair.prediction, found)
     if true.shape != prediction.shape:

@@ -1,0 +1,68 @@
+"""What `tag2mask bench` reads: times beside a reference of the same run, as rows of a JSON file.
+
+A benchmark is a script of this folder with a function `table` that returns such rows; it takes
+`--json FILE` and needs no other argument.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+
+class Row(NamedTuple):
+    """One comparison."""
+
+    what: str
+    ours: float
+    reference: str
+    """Name of what it is compared with."""
+    theirs: float
+    unit: str = "ms"
+    most: float | None = None
+    """Largest ours / theirs that is good enough, where one was set."""
+
+
+def by_turns(jobs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each job; every round runs all of them once, after one to warm up."""
+    spent: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(repeats + 1):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            spent[name].append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(values[1:]) for name, values in spent.items()}
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Print one line per row."""
+    for row in rows:
+        ratio = row.ours / row.theirs
+        aim = "" if row.most is None else f" (at most {row.most:g})"
+        print(
+            f"{row.what:44s} {row.ours:9.2f} {row.unit}  {row.reference} {row.theirs:9.2f} "
+            f"{row.unit}  ratio {ratio:.3f}{aim}"
+        )
+
+
+def save(path: Path | None, rows: Sequence[Row], **details: Any) -> None:
+    """Write the rows, the command, the machine and further details as JSON; None: nowhere."""
+    if path is None:
+        return
+    record = {
+        "command": "python " + " ".join(sys.argv),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "table": [row._asdict() | {"ratio": row.ours / row.theirs} for row in rows],
+        **details,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
