@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def compiled(
-    *, parallel: bool = False, nogil: bool = False
+    *, parallel: bool = False, nogil: bool = False, exact: bool = False
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
     """Compile at the first call, once per machine where a cache folder can be written.
 
@@ -23,11 +23,12 @@ def compiled(
         parallel: `numba.prange` uses threads. The interpreter lock must then be kept: one of
             numba's thread pools aborts when two threads enter it.
         nogil: Release the interpreter lock, so that Python threads can run the function at once.
+        exact: Round every float operation as written; else they may be reordered and fused.
     """
     options: dict[str, Any] = {
         "parallel": parallel,
         "nogil": nogil,
-        "fastmath": True,
+        "fastmath": not exact,
         "error_model": "numpy",
     }
 

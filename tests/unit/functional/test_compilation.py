@@ -8,11 +8,12 @@ def add_one(value):
     return value + 1
 
 
-@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"nogil": True}])
+@pytest.mark.parametrize("options", [{}, {"parallel": True}, {"nogil": True}, {"exact": True}])
 def test_options_reach_the_compiler(options):
     fast = compiled(**options)(add_one)
     for name in ("parallel", "nogil"):
         assert fast.targetoptions[name] == options.get(name, False)
+    assert fast.targetoptions["fastmath"] != options.get("exact", False)
 
 
 def test_a_compiled_function_computes_the_same():
