@@ -157,7 +157,15 @@ class AFA(Method):
         loss = segmentation_loss(logit, label)
         self.monitor["segmentation"] = loss.detach()
         self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
-        return {"segmentation": config.segmentation_weight * loss}
+        losses = {"segmentation": config.segmentation_weight * loss}
+        if config.energy_weight:
+            # Few runs need it, and its lattice takes a while to import.
+            from tag2mask.functional.energy import dense_energy_loss
+
+            prob = logit.softmax(dim=1)
+            energy = dense_energy_loss(prob, batch.image, label, batch.valid)
+            losses["energy"] = config.energy_weight * energy
+        return losses
 
     def _affinity_loss(self, features: Features, label: Tensor) -> Tensor:
         """Contrast of same-class and different-class pairs within the window (2.6)."""

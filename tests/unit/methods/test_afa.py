@@ -137,6 +137,16 @@ def test_the_walk_keeps_to_the_window_and_the_backgrounds_of_the_recipe(
     assert seen == {"radius": 3, "high": 0.6, "low": 0.3, "most_tags": 2}
 
 
+def test_energy_is_computed_only_where_it_is_weighed_and_reaches_the_decoder() -> None:
+    assert "energy" not in losses()
+    afa = method(energy_weight=0.01)
+    found = afa.losses(small_batch(), LATE)
+    assert found["energy"] < 0
+    found["energy"].backward()
+    assert afa.decoder.classifier.weight.grad is not None
+    assert afa.decoder.classifier.weight.grad.any()
+
+
 def test_crops_without_labels_lose_nothing_and_stay_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     def all_ignored(image: Tensor, *_: Any, **__: Any) -> Tensor:
         return torch.full((len(image), *image.shape[-2:]), 255)
@@ -157,6 +167,7 @@ def test_crops_without_labels_lose_nothing_and_stay_finite(monkeypatch: pytest.M
         {"radius": 1},  # Table 1
         {"segmentation_weight": 0.2},  # Table 4
         {"affinity_weight": 0.2},
+        {"energy_weight": 0.01},
         {"high": 0.65, "low": 0.25},  # Table 5
         {"refine": "mhsa"},  # Figure 3c
         {"affinity": "off"},  # Figure 5
