@@ -13,9 +13,7 @@ machine. Ratios are medians over rounds, each of which runs every arrangement on
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerModel
 
+from row import Row, save
 from tag2mask.methods.base import freeze_loaded_norms
 from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig, same_padding
 from tag2mask.models.backbones.mit import STRIDES, VARIANTS, MiT, MiTConfig
@@ -141,6 +140,25 @@ def precision_jobs() -> dict[str, Job]:
     }
 
 
+def comparisons(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Row]:
+    """Wall-clock times as `tag2mask bench` shows them, each beside the plain arrangement."""
+    pairs = [
+        ("mit", "mit", "transformers"),
+        ("hybrid", "hybrid without branch", "module by module"),
+        ("precision", "hybrid bf16", "hybrid fp32"),
+        ("precision", "mit b1 bf16", "mit b1 fp32"),
+    ]
+    return [
+        Row(
+            f"{part}: {ours}",
+            results[part][ours]["wall_ms"],
+            reference,
+            results[part][reference]["wall_ms"],
+        )
+        for part, ours, reference in pairs
+    ]
+
+
 def main() -> None:
     """Print one table per part; write them all as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -160,9 +178,7 @@ def main() -> None:
                 f"  {name:32}{row['wall_ms']:10.1f}{row['wall_ratio']:8.3f}"
                 f"{row['cpu_ms']:10.1f}{row['cpu_ratio']:8.3f}"
             )
-    if options.json:
-        content = {"command": " ".join(sys.argv), "threads": options.threads, **results}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    save(options.json, comparisons(results), **results)
 
 
 if __name__ == "__main__":

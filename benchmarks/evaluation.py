@@ -69,7 +69,7 @@ def plain_loop(pairs: list[MaskPair]) -> npt.NDArray[np.int64]:
     return counts
 
 
-def table(truth: Path, pairs: list[MaskPair], workers: int, repeats: int) -> list[Row]:
+def comparisons(truth: Path, pairs: list[MaskPair], workers: int, repeats: int) -> list[Row]:
     """Compare counts, then times."""
     expected = plain_loop(pairs)
     for threads in (1, workers):
@@ -107,7 +107,7 @@ def main() -> None:
         else:
             truth = Path(args.root, "SegmentationClass")
         pairs = predict(truth, Path(scratch, "predictions"))
-        rows = table(truth, pairs, args.workers, args.repeats)
+        rows = comparisons(truth, pairs, args.workers, args.repeats)
     show(rows)
     save(args.json, rows, masks="painted" if args.root is None else "official", files=len(pairs))
 

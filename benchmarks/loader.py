@@ -1,6 +1,7 @@
 """Loader speed: augmented training batches against decoding alone, in the same run.
 
 Run:     python benchmarks/loader.py [--data voc --root DIR] [--crop 320] [--seconds 10]
+         [--json FILE]
 Prints:  JSON lines. First milliseconds of processor time per photo in one process (which other work
          on the machine hardly changes); then images/s with 1 and 2 workers, the median of rounds in
          which the two arrangements take turns, and their ratio.
@@ -17,12 +18,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from row import Row, save
 from tag2mask import plugins
 from tag2mask.data.base import Source
 from tag2mask.data.loader import batches
@@ -99,13 +101,27 @@ def throughput(
     return {"workers": workers, **rates, "ratio": round(loaded / decoded, 2)}
 
 
+def comparisons(measured: Sequence[Mapping[str, float]]) -> list[Row]:
+    """Milliseconds per photo as `tag2mask bench` shows them."""
+    return [
+        Row(
+            f"training crops, {row['workers']:.0f} workers",
+            1e3 / row["augmented_images_per_s"],
+            "decoding alone",
+            1e3 / row["decode_only_images_per_s"],
+        )
+        for row in measured
+    ]
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure, print and write as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="scenes", choices=["scenes", "voc", "folder"])
     parser.add_argument("--root", type=Path)
     parser.add_argument("--crop", type=int, default=320)
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         name, root = asked.data, asked.root
@@ -117,9 +133,11 @@ def main() -> None:
         source = kind(config, "train")
         setting = {"data": asked.data, "crop_px": asked.crop, "cores": os.cpu_count()}
         print(json.dumps(setting | processor_time(source, config)), flush=True)
+        rows = []
         for workers in (1, 2):
-            rates = throughput(source, config, workers, asked.seconds)
-            print(json.dumps(setting | rates), flush=True)
+            rows.append(throughput(source, config, workers, asked.seconds))
+            print(json.dumps(setting | rows[-1]), flush=True)
+        save(asked.json, comparisons(rows), setting=setting, rows=rows)
 
 
 if __name__ == "__main__":

@@ -11,16 +11,16 @@ turn, and the outputs are compared before any time is believed. `ratio` is of wa
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from row import Row, save
 from tag2mask.refiners.par import PAR, ParConfig, neighbour_offsets
 
 TOLERANCE = 1e-5
@@ -67,7 +67,7 @@ def seconds(work: Callable[[], Tensor]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, object]:
+def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, float]:
     """Check that both agree, then time them in turn; medians."""
     config = ParConfig()
     refiner = PAR(config)
@@ -104,6 +104,19 @@ def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, object
     }
 
 
+def comparisons(rows: Sequence[Mapping[str, float]]) -> list[Row]:
+    """Wall-clock times as `tag2mask bench` shows them."""
+    return [
+        Row(
+            f"PAR, {row['batch']} x {row['side_px']} px, {row['classes']} classes",
+            row["ours_ms"],
+            "one-hot convolutions",
+            row["plain_ms"],
+        )
+        for row in rows
+    ]
+
+
 def main() -> None:
     """Print one line per size and write them as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -118,10 +131,7 @@ def main() -> None:
     ]
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
-    if arguments.json:
-        command = f"python benchmarks/par.py --threads {arguments.threads}"
-        text = json.dumps({"command": command, "torch": torch.__version__, "rows": rows}, indent=1)
-        arguments.json.write_text(text + "\n", encoding="utf-8")
+    save(arguments.json, comparisons(rows), rows=rows)
 
 
 if __name__ == "__main__":

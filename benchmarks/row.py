@@ -1,7 +1,7 @@
 """What `tag2mask bench` reads: times beside a reference of the same run, as rows of a JSON file.
 
-A benchmark is a script of this folder with a function `table` that returns such rows; it takes
-`--json FILE` and needs no other argument.
+A benchmark is a script of this folder with a function `comparisons` that returns such rows; it
+takes `--json FILE` and needs no other argument.
 """
 
 from __future__ import annotations
