@@ -12,7 +12,7 @@ Source:
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -83,6 +83,7 @@ class DenseCRF(Refiner):
     """
 
     Config = DenseCRFConfig
+    at_full_size: ClassVar[bool] = True
     config: DenseCRFConfig
 
     @torch.no_grad()
