@@ -9,10 +9,6 @@ Run: python benchmarks/affinity.py [--batch 2] [--side 320] [--repeats 5] [--jso
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from row import Row, by_turns, save, show
 from tag2mask.functional import affinity
 from tag2mask.types import IGNORE
 
@@ -28,6 +25,7 @@ RADIUS = 8
 STRIDE = 16
 KEYS = 3
 """Background and two classes, against two scores of background: 6 maps."""
+TOLERANCE = 1e-5
 Array = npt.NDArray[np.float32]
 
 
@@ -76,19 +74,8 @@ def loop_propagation(scores: Array, pairs: Array) -> Array:
     return moved.reshape(scores.shape)
 
 
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """Median time of a call after one to warm up."""
-    run()
-    found = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return statistics.median(found)
-
-
-def rows(batch: int, side_px: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of loops and of ours, their ratio, and how far the results lie apart."""
+def comparisons(batch: int, side_px: int, repeats: int) -> list[Row]:
+    """Compare results, then times, loops and ours by turns."""
     rng = np.random.default_rng(0)
     side, large = side_px // STRIDE, side_px * 3 // 2 // STRIDE
     label = rng.choice([0, 1, 2, IGNORE], size=(batch, side_px, side_px))
@@ -111,17 +98,14 @@ def rows(batch: int, side_px: int, repeats: int) -> dict[str, dict[str, float]]:
             lambda: affinity.propagate(scores_t, pairs_t, RADIUS),
         ),
     }
-    found = {}
+    rows = []
     for name, (loops, ours) in parts.items():
-        slow, fast = seconds(loops, repeats), seconds(ours, repeats)
         gap = np.abs(loops().astype(np.float64) - ours().numpy().astype(np.float64)).max()
-        found[name] = {
-            "loops_ms": 1000 * slow,
-            "ours_ms": 1000 * fast,
-            "ratio": slow / fast,
-            "largest_gap": float(gap),
-        }
-    return found
+        if gap > TOLERANCE:
+            raise SystemExit(f"{name}: results differ by {gap:.1e}: times mean nothing")
+        spent = by_turns({"loops": loops, "ours": ours}, repeats)
+        rows.append(Row(name, spent["ours"], "loops over cells", spent["loops"], most=0.2))
+    return rows
 
 
 def main() -> None:
@@ -132,19 +116,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    found = rows(args.batch, args.side, args.repeats)
-    for name, row in found.items():
-        print(
-            f"{name:16s} loops {row['loops_ms']:9.2f} ms  ours {row['ours_ms']:8.2f} ms  "
-            f"{row['ratio']:7.1f} x  gap {row['largest_gap']:.1e}"
-        )
-    if args.json:
-        record = {
-            "command": "python " + " ".join(sys.argv),
-            "threads": torch.get_num_threads(),
-            "rows": found,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rows = comparisons(args.batch, args.side, args.repeats)
+    show(rows)
+    save(args.json, rows)
 
 
 if __name__ == "__main__":

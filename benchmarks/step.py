@@ -5,7 +5,7 @@ no-grad encoder forwards that the multi-scale label maps still need once the sca
 reused; each timed alone, same network, same batch, in turn with the step. AFA's step is one after
 the switch to propagated labels. Peak memory is that of a process that does nothing else.
 
-Run: python benchmarks/step.py [--method rml|afa] [--variant b1] [--batch 2] [--side 320]
+Run: python benchmarks/step.py [--method rml afa] [--variant b1] [--batch 2] [--side 320]
     [--repeats 7] [--json FILE]
 """
 
@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from row import Row, save
 from tag2mask.functional.cam import scaled_size, upsample
 from tag2mask.functional.precision import has_fast_bf16
 from tag2mask.methods.afa import AFA
@@ -33,6 +32,7 @@ from tag2mask.recipe import parse_recipe
 from tag2mask.types import Batch
 
 CLASSES = tuple(f"class{index}" for index in range(20))
+METHODS = ["rml", "afa"]
 LATE = 10_000
 """A step after warm-up, and after AFA's switch to propagated labels."""
 
@@ -158,10 +158,10 @@ def resident_kib(entry: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(entry))
 
 
-def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
+def measure(method: str, args: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of step and floor, and their ratios."""
     batch = make_batch(args.batch, args.side)
-    full, half = (build(args.method, args.variant, kind) for kind in ("fp32", "bf16"))
+    full, half = (build(method, args.variant, kind) for kind in ("fp32", "bf16"))
     parts = {
         "step fp32": step(full, batch),
         "training floor": bare_training(full, batch),
@@ -177,37 +177,54 @@ def measure(args: argparse.Namespace) -> tuple[dict[str, float], dict[str, float
     if fast:
         ratios["bf16 labels / fp32 step"] = seconds["step, labels in bf16"] / seconds["step fp32"]
         ratios["all bf16 / fp32 step"] = seconds["step, all in bf16"] / seconds["step fp32"]
-        ratios["label agreement"] = label_agreement(args.method, args.variant, batch)
+        ratios["label agreement"] = label_agreement(method, args.variant, batch)
     return seconds, ratios
+
+
+def comparisons(method: str, seconds: Mapping[str, float]) -> list[Row]:
+    """The step beside its floor, and the bf16 arrangements beside it, in milliseconds."""
+    step_ms = 1e3 * seconds["step fp32"]
+    floor_ms = 1e3 * (seconds["training floor"] + seconds["labelling floor"])
+    rows = [Row(f"{method} step, fp32", step_ms, "floor", floor_ms, most=1.2)]
+    limits = {"step, labels in bf16": None, "step, all in bf16": 0.65}
+    return rows + [
+        Row(f"{method} {name}", 1e3 * seconds[name], "fp32 step", step_ms, most=most)
+        for name, most in limits.items()
+        if name in seconds
+    ]
+
+
+def memory_of(method: str, args: argparse.Namespace) -> dict[str, float]:
+    """Peak memory of the step in processes of their own."""
+    memory = {}
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        sizes = (method, args.variant, args.batch, args.side, torch.get_num_threads())
+        for kind, bf16 in (("fp32", False), ("all in bf16", True)):
+            memory[f"peak MiB over the network, {kind}"] = pool.apply(peak_mib, (*sizes, bf16))
+    return memory
 
 
 def main() -> None:
     """Print the ratios and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--method", choices=["rml", "afa"], default="rml")
+    parser.add_argument("--method", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--variant", default="b1")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    seconds, ratios = measure(args)
-    memory = {}
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        sizes = (args.method, args.variant, args.batch, args.side, torch.get_num_threads())
-        for kind, bf16 in (("fp32", False), ("all in bf16", True)):
-            memory[f"peak MiB over the network, {kind}"] = pool.apply(peak_mib, (*sizes, bf16))
-    for name, value in {**seconds, **ratios, **memory}.items():
-        print(f"{name:40s} {value:8.3f}")
-    if args.json:
-        record = {
-            "command": "python " + " ".join(sys.argv),
-            "threads": torch.get_num_threads(),
-            "seconds": seconds,
-            "ratios": ratios,
-            "memory_mib": memory,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rows: list[Row] = []
+    details = {}
+    for method in args.method:
+        seconds, ratios = measure(method, args)
+        memory = memory_of(method, args)
+        print(method)
+        for name, value in {**seconds, **ratios, **memory}.items():
+            print(f"  {name:40s} {value:8.3f}")
+        rows += comparisons(method, seconds)
+        details[method] = {"seconds": seconds, "ratios": ratios, "memory_mib": memory}
+    save(args.json, rows, **details)
 
 
 if __name__ == "__main__":
