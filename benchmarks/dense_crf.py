@@ -1,0 +1,210 @@
+"""The dense CRF against the package pydensecrf2, in one run.
+
+Both refine the same photos of 500 x 375 px on one thread, lattices built each time, and give the
+same probabilities before times are told. Where the package is not installed, our own version in
+plain torch takes its place. Then photos are refined by one process and by several.
+
+Run: python benchmarks/dense_crf.py [--root DIR] [--photos 20] [--processes 2] [--repeats 5]
+                                    [--json FILE]
+
+DIR is a data set in VOC layout (or TAG2MASK_VOC_ANIMALS); without one, photos are painted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+from torch.nn import functional as F
+
+from row import Row, save, show
+from tag2mask.refiners.dense_crf import DenseCRF, DenseCRFConfig, torch_mean_field
+
+SIZE = (375, 500)
+CLASSES = 21
+FEW = 3
+TOLERANCE = 1e-4
+Case = tuple[Tensor, Tensor]
+"""(1, 3, H, W) uint8 photo and (1, C, H, W) probabilities."""
+
+
+def photos(root: Path | None, count: int) -> list[Tensor]:
+    """Photos of the data set, or painted cells under grain."""
+    if root is not None:
+        names = sorted(Path(root, "JPEGImages").glob("*.jpg"))[:count]
+        found = []
+        for name in names:
+            with PILImage.open(name) as opened:
+                sized = opened.convert("RGB").resize(SIZE[::-1], PILImage.Resampling.BILINEAR)
+            found.append(torch.from_numpy(np.array(sized)).permute(2, 0, 1)[None].contiguous())
+        return found
+    generator = torch.Generator().manual_seed(0)
+    cells = 255 * torch.rand(count, 3, 12, 16, generator=generator)
+    smooth = F.interpolate(cells, size=SIZE, mode="bilinear")
+    grain = 3 * torch.randn(smooth.shape, generator=generator)
+    return list((smooth + grain).clamp(0, 255).byte()[:, None])
+
+
+def probability(classes: int, seed: int) -> Tensor:
+    """(1, classes, H, W) smooth maps, as networks give."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = 3 * torch.randn(1, classes, 12, 16, generator=generator)
+    return F.interpolate(coarse, size=SIZE, mode="bilinear").softmax(dim=1)
+
+
+def with_absent(prob: Tensor) -> Tensor:
+    """Set few classes among CLASSES channels, the rest 0."""
+    return torch.cat([prob, prob.new_zeros(1, CLASSES - prob.shape[1], *SIZE)], dim=1)
+
+
+def package(image: Tensor, prob: Tensor) -> npt.NDArray[np.float32]:
+    """(C, H, W) by pydensecrf2."""
+    from pydensecrf import densecrf
+
+    config = DenseCRFConfig()
+    classes = prob.shape[1]
+    model = densecrf.DenseCRF2D(SIZE[1], SIZE[0], classes)
+    unary = -prob[0].clamp(1e-5, 1).log()
+    model.setUnaryEnergy(unary.view(classes, -1).numpy())
+    model.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_weight)
+    model.addPairwiseBilateral(
+        sxy=config.bilateral_sxy,
+        srgb=config.bilateral_srgb,
+        rgbim=image[0].permute(1, 2, 0).contiguous().numpy(),
+        compat=config.bilateral_weight,
+    )
+    return np.array(model.inference(config.iterations), dtype=np.float32).reshape(classes, *SIZE)
+
+
+def plain(image: Tensor, prob: Tensor) -> npt.NDArray[np.float32]:
+    """(C, H, W) by our own version in plain torch."""
+    return torch_mean_field(image, prob[:, None], DenseCRFConfig())[0, 0].numpy()
+
+
+def timed(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
+    """Median wall-clock and processor milliseconds of each job, in turn, after one to warm up."""
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    for _ in range(repeats + 1):
+        for name, job in jobs.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            job()
+            spent[name].append((time.perf_counter() - wall, time.process_time() - processor))
+    return {
+        name: (
+            1e3 * statistics.median(wall for wall, _ in values[1:]),
+            1e3 * statistics.median(processor for _, processor in values[1:]),
+        )
+        for name, values in spent.items()
+    }
+
+
+def refine_case(case: Case) -> None:
+    """Refine one photo in a worker process."""
+    DenseCRF(DenseCRFConfig())(*case)
+
+
+def one_thread() -> None:
+    """Prepare a worker: one thread, loops compiled or loaded."""
+    torch.set_num_threads(1)
+    refine_case((torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 2, 8, 8), 0.5)))
+
+
+def side_by_side(image: Tensor, repeats: int) -> tuple[list[Row], dict[str, float]]:
+    """Compare with the reference on one thread; also how far the results differ."""
+    refiner = DenseCRF(DenseCRFConfig())
+    installed = importlib.util.find_spec("pydensecrf") is not None
+    name, reference = ("pydensecrf2", package) if installed else ("plain torch", plain)
+    many, few = probability(CLASSES, 0), probability(FEW, 1)
+    padded = with_absent(few)
+    gaps = {
+        f"gap_{CLASSES}": float(
+            np.abs(refiner(image, many)[0].numpy() - reference(image, many)).max()
+        ),
+        f"gap_{FEW}": float(
+            np.abs(refiner(image, padded)[0, :FEW].numpy() - reference(image, few)).max()
+        ),
+    }
+    if max(gaps.values()) > TOLERANCE:
+        raise SystemExit(f"outputs differ by {max(gaps.values()):.1e}: times mean nothing")
+    spent = timed(
+        {
+            "ours_many": lambda: refiner(image, many),
+            "ours_few": lambda: refiner(image, padded),
+            "theirs_many": lambda: reference(image, many),
+            "theirs_few": lambda: reference(image, few),
+        },
+        repeats,
+    )
+    rows = []
+    for kind, clock in enumerate(("", ", processor time")):
+        ms = {job: values[kind] for job, values in spent.items()}
+        rows += [
+            Row(f"CRF, {CLASSES} classes{clock}", ms["ours_many"], name, ms["theirs_many"], most=1),
+            Row(
+                f"CRF, {FEW} of {CLASSES} classes{clock}",
+                ms["ours_few"],
+                f"{name}, {CLASSES} classes",
+                ms["theirs_many"],
+                most=0.6,
+            ),
+            Row(f"CRF, {FEW} classes each{clock}", ms["ours_few"], name, ms["theirs_few"]),
+        ]
+    return rows, gaps
+
+
+def scaling(cases: Sequence[Case], processes: int, repeats: int) -> Row:
+    """Compare several processes with one; both start before the clock does."""
+    context = get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, context, one_thread) as one,
+        ProcessPoolExecutor(processes, context, one_thread) as several,
+    ):
+        spent = timed(
+            {
+                "one": lambda: list(one.map(refine_case, cases)),
+                "several": lambda: list(several.map(refine_case, cases)),
+            },
+            repeats,
+        )
+    what = f"CRF, {len(cases)} photos, {processes} processes"
+    return Row(what, spent["several"][0], "one process", spent["one"][0], most=1 / 1.7)
+
+
+def comparisons(
+    images: Sequence[Tensor], processes: int, repeats: int
+) -> tuple[list[Row], dict[str, float]]:
+    """All rows, and by how much results differ."""
+    torch.set_num_threads(1)
+    rows, gaps = side_by_side(images[0], repeats)
+    cases = [(image, probability(FEW, n)) for n, image in enumerate(images)]
+    return [*rows, scaling(cases, processes, max(1, repeats // 2))], gaps
+
+
+def main() -> None:
+    """Print the rows and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=os.environ.get("TAG2MASK_VOC_ANIMALS"))
+    parser.add_argument("--photos", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows, gaps = comparisons(photos(args.root, args.photos), args.processes, args.repeats)
+    show(rows)
+    save(args.json, rows, photos="painted" if args.root is None else "real", **gaps)
+
+
+if __name__ == "__main__":
+    main()
