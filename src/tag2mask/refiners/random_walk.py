@@ -34,7 +34,7 @@ class RandomWalkConfig(RefinerConfig):
     sigma: Positive = 10.0
     """Difference between colours, in grey levels, up to which evidence passes; larger blurs over
     edges."""
-    steps: int = Field(default=10, ge=0)
+    steps: int = Field(default=20, ge=0)
     """Steps of the walk; more carry evidence farther."""
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tag2mask.cli import evaluate
+from tag2mask.errors import Tag2MaskError
 from tag2mask.palette import save_mask
 from tag2mask.types import Report
 
@@ -49,3 +50,8 @@ def test_what_one_must_know_is_on_one_line(capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     for words in ("3 photos", "gate predicted", "split devval", "flip True", "refiner par"):
         assert words in last
+
+
+def test_less_than_one_thread_is_refused(folders):
+    with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
+        evaluate.run([*map(str, folders), "--workers", "0"])

@@ -2,9 +2,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from tag2mask.cli.segmenting import predict_help, refuse_other_sections, tell_written
-from tag2mask.errors import RecipeError
-from tag2mask.recipe import PredictConfig
+from tag2mask.cli.segmenting import (
+    load_segmenter,
+    predict_help,
+    refuse_no_workers,
+    refuse_other_sections,
+    tell_written,
+)
+from tag2mask.errors import RecipeError, Tag2MaskError
+from tag2mask.methods.base import build_method
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.recipe import PredictConfig, parse_recipe
 
 
 def test_help_lists_every_setting_of_test_time():
@@ -32,3 +40,53 @@ def test_end_tells_what_was_done(written, line, capsys):
     shown = capsys.readouterr()
     assert shown.out.strip() == line
     assert ("skipped: a.jpg: broken" in shown.err) == bool(written[2])
+
+
+def test_less_than_one_process_is_refused():
+    refuse_no_workers(1)
+    with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
+        refuse_no_workers(0)
+
+
+def test_help_lists_the_refiners():
+    assert "pamr, par, random_walk" in predict_help()
+
+
+@pytest.fixture
+def _unrefined_run(monkeypatch):
+    raw = {
+        "data": {"name": "folder", "classes": ["cat"]},
+        "backbone": {"name": "tiny"},
+        "method": {"name": "cam"},
+        "refiner": {"name": "par", "iterations": 7},
+        "predict": {"refine": False},
+    }
+    recipe = parse_recipe(raw, "test")
+    loaded = Segmenter(build_method(recipe), recipe)
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: loaded)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "config"),
+    [
+        ({"predict.scales": ["1.0"]}, None),
+        (
+            {"refiner.name": ["pamr"], "refiner.width": ["0.2"]},
+            {
+                "name": "pamr",
+                "dilations": (1, 2, 4, 8, 12, 24),
+                "iterations": 7,
+                "width": 0.2,
+            },
+        ),
+        ({"refiner.name": ["random_walk"]}, {"radius": 5}),
+        ({"refiner.name": ["pamr"], "predict.refine": ["false"]}, None),
+        ({"refiner.name": ["none"]}, None),
+    ],
+)
+@pytest.mark.usefixtures("_unrefined_run")
+def test_a_refiner_that_is_named_is_applied(overrides, config):
+    refiner = load_segmenter("run", "best", overrides).cutter.refiner
+    assert (refiner is None) == (config is None)
+    if refiner is not None:
+        assert config.items() <= refiner.config.model_dump().items()

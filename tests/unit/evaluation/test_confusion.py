@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tag2mask.errors import DataError
-from tag2mask.evaluation.confusion import ConfusionMatrix
+from tag2mask.evaluation.confusion import ConfusionMatrix, pair_counts, pair_runs
 
 
 def mask(*rows):
@@ -71,3 +71,22 @@ def test_a_mask_that_cannot_be_counted_is_refused_in_one_line(truth, prediction,
         matrix.update(truth, prediction)
     assert "\n" not in str(caught.value)
     assert not matrix.counts.any()
+
+
+def test_runs_go_over_the_ends_of_rows_and_end_where_either_mask_changes():
+    pairs, pixels = pair_runs(mask([0, 0, 1], [1, 1, 1]), mask([2, 2, 3], [3, 255, 255]))
+    assert pairs.tolist() == [2, 256 + 3, 256 + 255]
+    assert pixels.tolist() == [2, 2, 2]
+
+
+def test_counts_of_runs_are_counts_of_pixels():
+    rng = np.random.default_rng(0)
+    images = [tuple(rng.integers(0, 256, (2, 7, 9), dtype=np.uint8)) for _ in range(3)]
+    images.append((np.zeros((5, 4), np.uint8), np.zeros((5, 4), np.uint8)))
+    images.append((np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8)))
+    expected = np.zeros((256, 256), dtype=np.int64)
+    for truth, prediction in images:
+        np.add.at(expected, (truth, prediction), 1)
+    counts = pair_counts([pair_runs(*pair) for pair in images])
+    assert counts.dtype == np.int64
+    np.testing.assert_array_equal(counts, expected)

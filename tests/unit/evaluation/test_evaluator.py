@@ -13,6 +13,8 @@ from rich.console import Console
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
 from tag2mask.evaluation.evaluator import (
+    MaskPair,
+    count_files,
     evaluate_folder,
     evaluate_source,
     report_table,
@@ -174,6 +176,36 @@ def test_class_unknown_to_the_truth_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "VOC" / "SegmentationClass", "a", [[8]])
     with pytest.raises(DataError, match=r"class 'cta' is unknown here\. Did you mean 'cat'"):
         evaluate_folder(said, tmp_path / "VOC")
+
+
+def test_counts_equal_a_loop_over_the_files_whatever_their_kind_and_the_threads(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    values = np.array([0, 1, 2, 3, 255], dtype=np.uint8)
+    pairs, expected = [], np.zeros((256, 256), dtype=np.int64)
+    for index in range(40):
+        masks = rng.choice(values, (2, 9, 8 + index))
+        paths = [tmp_path / f"{kind}{index}.png" for kind in ("true", "found")]
+        picture = PILImage.fromarray(masks[0])
+        if index % 2:
+            picture = picture.convert("P")  # indices as they are, rows unfiltered
+        picture.save(paths[0])
+        PILImage.fromarray(masks[1]).save(paths[1], optimize=index % 3 == 0)
+        np.add.at(expected, tuple(masks), 1)
+        pairs.append(MaskPair(*paths))
+    for workers in (1, 2, 5):
+        np.testing.assert_array_equal(count_files(pairs, 3, 3, workers), expected)
+
+
+def test_a_file_that_holds_no_class_is_named_also_when_it_is_not_the_first(tmp_path: Path) -> None:
+    pairs = []
+    for index in range(40):
+        put(tmp_path / "true", f"{index:02d}", [[0, 1]])
+        put(tmp_path / "found", f"{index:02d}", [[0, 9 if index == 33 else 1]])
+        pairs.append(MaskPair(*(tmp_path / one / f"{index:02d}.png" for one in ("true", "found"))))
+    with pytest.raises(DataError, match=r"found/33\.png: pixel value 9 is no class"):
+        count_files(pairs, 1, 2, 2)
 
 
 class Known(Segmenter):
