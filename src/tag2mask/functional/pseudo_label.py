@@ -86,8 +86,9 @@ def background_stacks(
     chosen = cam.gather(1, keys[:, :, None, None].expand(-1, -1, height, width))
     chosen = F.interpolate(chosen, size=size, mode="bilinear", align_corners=True)
     chosen = chosen.masked_fill(~present[:, :, None, None], -torch.inf)
-    first = torch.tensor(backgrounds, dtype=cam.dtype, device=cam.device)
-    first = first.view(1, -1, 1, 1, 1).expand(cam.shape[0], -1, 1, *size)
+    # Filled on the device: copying a list of numbers there would wait for it.
+    first = torch.stack([cam.new_full((1, *size), level) for level in backgrounds])
+    first = first.expand(cam.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
     stacks = torch.cat([first, chosen[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
     return stacks.softmax(dim=2)
 
