@@ -262,8 +262,8 @@ def _checks(u: Plane, v: Plane, period: float) -> Plane:
 
 
 def _dots(u: Plane, v: Plane, period: float) -> Plane:
-    """Round spots on a square grid."""
-    gap = np.hypot(_fold(u, period), _fold(v, period))
+    """Round spots on a square grid, far apart."""
+    gap = np.hypot(_fold(u, 1.2 * period), _fold(v, 1.2 * period))
     return _plane((0.34 * period - gap + 0.5).clip(0, 1))
 
 
@@ -299,7 +299,7 @@ class Painter(NamedTuple):
 
 PAINTERS = (
     Painter("beetle", _ellipse, _dots, np.pi),
-    Painter("board", _square, _checks, np.pi),
+    Painter("board", _square, _checks, 0.35),
     Painter("flag", _rectangle, _stripes, 0.6),
     Painter("house", _house, _bricks, 0.3),
     Painter("target", _disc, _rings, 0.0),

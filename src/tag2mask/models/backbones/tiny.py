@@ -1,9 +1,9 @@
 """A small network that learns from scratch in minutes: convolutions, and transformer blocks beside.
 
 Seven convolutions down to stride 8 see texture and keep its place; two blocks of the Mix
-Transformer beside the last map start at zero, as in `hybrid`, and their raw attention logits can
-feed an affinity head. Meant for small pictures, first runs and tests; there are no pretrained
-weights.
+Transformer beside the last map start at zero, as in `hybrid`, and count for a tenth; their raw
+attention logits can feed an affinity head. Meant for small pictures, first runs and tests; there
+are no pretrained weights.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from tag2mask.recipe import BackboneConfig
 
 HEADS = 4
 BLOCKS = 2
+MIX = 0.1
+"""Share of the blocks' path. Trained from scratch at full strength, mixing over the whole picture
+lets any cell speak for any class, and the class maps spread over the clutter."""
 
 
 class TinyConfig(BackboneConfig):
@@ -85,7 +88,7 @@ class Tiny(Backbone):
         tokens = self.norm_in(to_tokens(out))
         for block in self.blocks:
             tokens = block(tokens, grid, capture if attention else None)
-        out = out + to_map(self.up(self.norm_out(tokens)), grid)
+        out = out + MIX * to_map(self.up(self.norm_out(tokens)), grid)
         return Features((*maps, out), tuple(capture))
 
 
