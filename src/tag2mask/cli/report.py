@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about a run: curves, scores per class, sample strips."""
+"""Write one self-contained HTML page about a run: scores, curves, strips, pair maps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from tag2mask.cli.parsing import parse
 
 @dataclass(frozen=True)
 class Page:
-    """Write one self-contained HTML page about a run: curves, scores per class, sample strips."""
+    """Write one self-contained HTML page about a run: scores, curves, strips, pair maps."""
 
     run: tyro.conf.Positional[Path]
     """Run folder that `train` or `demo` wrote."""
+    query: tuple[float, float] | None = None
+    """Place from which attention and affinity are shown, as fractions of each photo from its left
+    and its top, such as 0.5 0.3; left out: the cell of strongest evidence."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -25,4 +28,4 @@ def run(arguments: Sequence[str]) -> None:
 
     from tag2mask.report.page import write_report
 
-    print(f"report: {write_report(chosen.run)}")
+    print(f"report: {write_report(chosen.run, chosen.query)}")

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.errors import RecipeError
-from tag2mask.functional.affinity import affinity_label, affinity_loss
+from tag2mask.functional.affinity import affinity_label, affinity_loss, mean_attention
 from tag2mask.functional.cam import multi_scale_cam, normalise_cam
 from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.prototype import class_prototypes, mean_similarity
@@ -309,10 +309,17 @@ class RML(Method):
         return Evidence(*self.head(self.backbone(image).maps[-1]))
 
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
-        """The learned affinity (N, L, L), where APML trained one."""
-        if self.affinity is None:
+        """`attention`, and `affinity` where APML trained one; nothing from a network without."""
+        if not self.backbone.attention_channels:
             return {}
-        return {"affinity": self.affinity(self.backbone(image, attention=True).attention).sigmoid()}
+        features: Features = self.backbone(image, attention=True)
+        attention = mean_attention(features.attention, self.backbone.head_dim)
+        if self.affinity is None:
+            return {"attention": attention}
+        return {
+            "attention": attention,
+            "affinity": self.affinity(features.attention).float().sigmoid(),
+        }
 
 
 def _float(*values: Tensor) -> tuple[Tensor, ...]:

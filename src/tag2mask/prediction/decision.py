@@ -80,7 +80,8 @@ def drafted(seen: Look, keys: Sequence[int]) -> Draft:
         channels = [BACKGROUND, *(key + 1 for key in keys)]
         return Draft(tuple(keys), seen.logit[:, channels], "logit", size)
     if seen.affinity is not None:
-        return Draft(tuple(keys), _spread(picked, seen.affinity), "probability", size)
+        grid = _grid(picked.shape[-2:], seen.affinity.shape[-1])
+        return Draft(tuple(keys), spread(picked, seen.affinity, grid), "probability", size)
     return Draft(tuple(keys), picked, "evidence", size)
 
 
@@ -132,6 +133,29 @@ def key_probability(picked: Tensor, background: float) -> Tensor:
     return torch.cat([level, picked], dim=1).softmax(dim=1)  # (N, 1 + K, h, w)
 
 
+def spread(
+    picked: Tensor, affinity: Tensor, grid: tuple[int, int], radius: int = PROPAGATION_RADIUS
+) -> Tensor:
+    """Propagate (1, K, h, w) evidence of chosen classes over the affinity's grid.
+
+    Args:
+        picked: In [0, 1).
+        affinity: (1, L, L) in [0, 1].
+        grid: (gh, gw), gh * gw = L.
+        radius: Window of the walk, in cells.
+
+    Returns:
+        (1, 1 + K, gh, gw) probabilities, background first.
+
+    Source:
+        methods specification 2.7. Departs: sums are brought back to 1, since the 0.1 in the divisor
+        of the walk takes a little away everywhere and a refiner takes probabilities.
+    """
+    scores = key_probability(upsample(picked, grid), PROPAGATION_BACKGROUND)
+    moved = propagate(scores, affinity.float(), radius)
+    return moved / moved.sum(dim=1, keepdim=True).clamp_min(1e-8)
+
+
 def halved(maps: Tensor) -> Tensor:
     """Resize (N, C, h, w) maps to half size, corners aligned (methods specification 2.4)."""
     return _resized_by_corners(maps, _half(_size(maps)))
@@ -176,19 +200,6 @@ def _winner(logit: Tensor, size: tuple[int, int], keys: Sequence[int]) -> Tensor
         index.masked_fill_((plane > best)[:, 0], channel)
         best = torch.maximum(best, plane)
     return _class_values(index, keys)
-
-
-def _spread(picked: Tensor, affinity: Tensor) -> Tensor:
-    """Propagate key probabilities over the affinity's grid; (1, 1 + K, gh, gw), sums to 1.
-
-    Source:
-        methods specification 2.7. Departs: sums are brought back to 1, since the 0.1 in the divisor
-        of the walk takes a little away everywhere and a refiner takes probabilities.
-    """
-    grid = _grid(picked.shape[-2:], affinity.shape[-1])
-    scores = key_probability(upsample(picked, grid), PROPAGATION_BACKGROUND)
-    moved = propagate(scores, affinity.float(), PROPAGATION_RADIUS)
-    return moved / moved.sum(dim=1, keepdim=True).clamp_min(1e-8)
 
 
 def _grid(size: torch.Size, cells: int) -> tuple[int, int]:

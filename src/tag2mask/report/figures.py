@@ -40,7 +40,7 @@ def line_chart(title: str, series: Mapping[str, Points], *, log_y: bool = False)
     for position, (name, points) in enumerate(cleaned.items()):
         colour = f"var(--line-{position % MAX_COLOURS})"
         lines.append(_polyline(points, x_axis, y_axis, log_y, colour))
-        last = _number(points[-1][1])
+        last = short_number(points[-1][1])
         legend.append(
             f'<li><i style="background:{colour}"></i>{escape(name)} <b>{escape(last)}</b></li>'
         )
@@ -119,19 +119,19 @@ def _grid(x_axis: tuple[float, float], y_axis: tuple[float, float], log_y: bool)
         if log_y and value != round(value):
             continue
         _, y = _place(x_axis[0], value, x_axis, y_axis)
-        shown = _number(10**value if log_y else value)
+        shown = short_number(10**value if log_y else value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
     for step in ticks(*x_axis, count=5):
         x, _ = _place(step, y_axis[0], x_axis, y_axis)
         anchor = "end" if x > WIDTH - RIGHT - 20 else "middle"
         parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{_number(step)}</text>'
+            f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{short_number(step)}</text>'
         )
     return "".join(parts)
 
 
-def _number(value: float) -> str:
+def short_number(value: float) -> str:
     """Short text of a number: 0.0312, 12.5, 2,000, 6e-05."""
     if value == 0:
         return "0"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tag2mask.checkpoint import write_text
 from tag2mask.errors import RunError
+from tag2mask.report.bars import bar_chart
+from tag2mask.report.network_parts import NetworkParts, Picture, Point, look_at_network
 from tag2mask.report.run_parts import Run, read_run
 from tag2mask.report.sections import (
     class_table,
@@ -16,45 +18,64 @@ from tag2mask.report.sections import (
     duration,
     gate_of,
     percent,
+    picture_row,
     provenance,
     recipe_text,
-    strip_pictures,
 )
 
 PAGE = "report.html"
 STYLE = Path(__file__).with_name("style.css")
+STRIPS_TOLD = (
+    "Heat is dark for the least, light for the most. Refined and propagated evidence tells objects "
+    "from background; its colours span only the values written below it."
+)
+PAIRS_TOLD = (
+    "How much the cell under the red point attends to each cell, and how alike the affinity holds "
+    "them: dark for the least, light for the most of each picture. Evidence walks along affinities "
+    "inside the red frame only, and only there are they learned."
+)
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, query: Point | None = None) -> Path:
     """Write `report.html` into a run folder; parts that are missing are named on the page.
 
     Args:
         run: Folder that training wrote, finished or not.
+        query: (x, y) of the cell whose attention and affinity are shown, as fractions of each
+            photo; None takes the cell of strongest evidence.
 
     Returns:
         The page's path.
 
     Raises:
-        RunError: If there is no such folder, nothing of a run is in it, or the disk refuses.
+        RunError: If there is no such folder, nothing of a run is in it, the query lies outside
+            the photo, or the disk refuses.
     """
+    if query is not None and not all(0 <= part <= 1 for part in query):
+        raise RunError(
+            f"query {query[0]:g} {query[1]:g}: takes two fractions from 0 to 1, from the left and "
+            "from the top of the photo"
+        )
     if not run.is_dir():
         raise RunError(f"{run}: no such run folder")
     if not any((run / name).is_file() for name in ("recipe.yaml", "log.jsonl", "metrics.json")):
         raise RunError(f"{run}: holds no run (no recipe.yaml, log.jsonl or metrics.json)")
     page = run / PAGE
-    write_text(page, render(read_run(run)))
+    parts = read_run(run)
+    write_text(page, render(parts, look_at_network(parts, query)))
     return page
 
 
-def render(run: Run) -> str:
+def render(run: Run, network: NetworkParts) -> str:
     """Return the whole page as HTML text."""
     title = _title(run)
     style = STYLE.read_text(encoding="utf-8")
     sections = [
         _header(run, title),
-        _missing(run.missing),
+        _missing([*run.missing, *network.missing]),
         _headline(run),
-        _section("Samples", strip_pictures(run.strips)),
+        _section("Samples", _strips(run, network)),
+        _section("Attention and affinity", _pairs(network)),
         _section("Classes", class_table(run.scores)),
         _section("Training", curves(run.log)),
         _section("Data", data_counts(run.recipe)),
@@ -93,6 +114,22 @@ def _missing(lines: Sequence[str]) -> str:
         return ""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f'<aside class="missing"><b>Missing on this page</b><ul>{items}</ul></aside>'
+
+
+def _strips(run: Run, network: NetworkParts) -> str:
+    """Strips drawn anew, else those that training left."""
+    if network.strips:
+        told = f"{network.photos}, weights '{network.weights}'".capitalize()
+        return picture_row(network.strips, f"{told}. {STRIPS_TOLD}")
+    saved = [Picture(path.stem, path.read_bytes()) for path in run.strips]
+    return picture_row(saved, f"Drawn while training. {STRIPS_TOLD}")
+
+
+def _pairs(network: NetworkParts) -> str:
+    """Attention and affinity of a query point, and the weights of the affinity head."""
+    chart = bar_chart("Learned weight of each attention head", network.head_weights)
+    charts = f'<div class="charts one">{chart}</div>' if chart else ""
+    return picture_row(network.pairs, PAIRS_TOLD) + charts
 
 
 def _headline(run: Run) -> str:

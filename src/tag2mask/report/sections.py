@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from tag2mask import plugins
@@ -14,6 +13,7 @@ from tag2mask.errors import Tag2MaskError
 from tag2mask.palette import voc_palette
 from tag2mask.recipe import Recipe
 from tag2mask.report.figures import line_chart
+from tag2mask.report.network_parts import Picture
 from tag2mask.report.run_parts import Values
 
 SETTINGS_SHOWN = (
@@ -35,16 +35,20 @@ SETTINGS_SHOWN = (
 """Settings of a score that must be known to compare it, in this order."""
 
 
-def strip_pictures(paths: Sequence[Path]) -> str:
-    """PNG files as pictures that are part of the page."""
-    pictures = []
-    for path in paths:
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-        name = escape(path.stem)
-        pictures.append(
+def picture_row(pictures: Sequence[Picture], told: str = "") -> str:
+    """PNG files as pictures that are part of the page, below a line that says what they are."""
+    shown = []
+    for picture in pictures:
+        data = base64.b64encode(picture.png).decode("ascii")
+        name = escape(picture.name)
+        shown.append(
             f'<div class="strip"><img alt="{name}" src="data:image/png;base64,{data}"></div>'
         )
-    return "".join(pictures)
+    return (
+        f'<p class="told">{escape(told)}</p><div class="strips">{"".join(shown)}</div>'
+        if shown
+        else ""
+    )
 
 
 def class_table(scores: Mapping[str, Values]) -> str:

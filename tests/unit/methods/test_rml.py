@@ -167,3 +167,14 @@ def test_200_steps_of_classification_and_ciml_do_not_empty_the_maps() -> None:
         first = found["classification"].item() if first is None else first
     assert found["classification"].item() < first
     assert rml.monitor["empty_cams"] == 0
+
+
+def test_maps_hold_attention_and_the_affinity_where_one_is_learned() -> None:
+    photo = torch.rand(1, 3, 64, 64)
+    maps = method().eval().maps(photo)
+    assert set(maps) == {"attention", "affinity"}
+    assert maps["attention"].shape == maps["affinity"].shape
+    torch.testing.assert_close(
+        maps["attention"].sum(dim=2), torch.ones(maps["attention"].shape[:2])
+    )
+    assert set(method(apml=0).eval().maps(photo)) == {"attention"}

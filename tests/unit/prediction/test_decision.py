@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tag2mask.prediction.decision import Cutter, Draft, decide, drafted
+from tag2mask.prediction.decision import Cutter, Draft, decide, drafted, spread
 from tag2mask.prediction.test_time import Look
 from tag2mask.recipe import PredictConfig, RefinerConfig
 from tag2mask.refiners.base import Refiner
@@ -129,6 +129,15 @@ def test_propagation_carries_evidence_along_the_affinity() -> None:
     torch.testing.assert_close(decision.prob[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0)
     alone = drafted(Look(cam, NO_PROB, torch.eye(16)[None]), [0])
     assert decide(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
+
+
+def test_evidence_spreads_no_further_than_the_radius() -> None:
+    picked = torch.tensor([0.9, 0, 0, 0, 0]).view(1, 1, 1, 5)
+    moved = spread(picked, torch.ones(1, 5, 5), (1, 5), radius=1)
+    far, near = 0.4134, 0.6341  # softmax([0.35, x]) for x = 0 and 0.9
+    expected = [(near + far) / 2, (near + 2 * far) / 3, far, far, far]
+    torch.testing.assert_close(moved[0, 1, 0], torch.tensor(expected), atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved.sum(dim=1), torch.ones(1, 1, 5))
 
 
 def test_affinity_of_another_grid_is_refused() -> None:

@@ -1,28 +1,35 @@
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from torch.nn import functional as F
 
 from tag2mask.data.base import Source
+from tag2mask.methods.base import build_method
 from tag2mask.palette import voc_palette
+from tag2mask.prediction.panels import HEAT, Panel
 from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.strips import (
-    HEAT,
-    Panel,
-    draw_strip,
-    heat_colours,
-    save_strips,
-    strip_panels,
-)
+from tag2mask.prediction.strips import save_strips, strip_panels
+from tag2mask.recipe import Recipe, parse_recipe
+from tag2mask.types import Sample
 
 
 def test_strip_shows_every_stage_and_truth_where_there_is_one(
     segmenter: Segmenter, source: Source
 ) -> None:
     titles = [panel.title for panel in strip_panels(segmenter, source[0])]
-    assert titles == ["photo", "evidence (CAM)", "refined", "pseudo-label", "prediction", "truth"]
+    assert titles == [
+        "photo",
+        "evidence (CAM)",
+        "refined (par)",
+        "pseudo-label",
+        "prediction",
+        "truth",
+    ]
     sample = source[0]
     bare = type(sample)(sample.name, sample.image, sample.tags)
     assert [panel.title for panel in strip_panels(segmenter, bare)][-1] == "prediction"
@@ -80,22 +87,6 @@ def test_files_sort_by_step_and_nothing_is_trained(
         assert picture.size[0] > 5 * 72
 
 
-def test_heat_runs_from_dark_to_light() -> None:
-    colours = heat_colours(np.linspace(0, 1, 50, dtype=np.float32)[None])
-    assert colours[0, 0].tolist() == list(HEAT[0])
-    assert colours[0, -1].tolist() == list(HEAT[-1])
-    light = colours[0].astype(int).sum(axis=1)
-    assert (np.diff(light) > 0).all()
-
-
-@pytest.mark.parametrize("size", [(3, 400), (400, 3), (1, 1)])
-def test_odd_shapes_are_drawn(size: tuple[int, int]) -> None:
-    panel = Panel(np.zeros((*size, 3), dtype=np.uint8), "photo", note="tags: " + "very long " * 20)
-    strip = draw_strip([panel] * 3)
-    assert strip.size[0] <= 3 * 330
-    assert strip.size[1] < 260
-
-
 def test_strips_leave_random_numbers_alone(
     segmenter: Segmenter, source: Source, tmp_path: Path
 ) -> None:
@@ -104,3 +95,104 @@ def test_strips_leave_random_numbers_alone(
     torch.manual_seed(3)
     save_strips(segmenter, source, [0], tmp_path, 1)
     assert torch.equal(torch.rand(1), expected)
+
+
+def decoder_recipe(affinity: str = "propagate", radius: int = 30) -> Recipe:
+    raw = {
+        "data": {"name": "folder", "classes": ["cat", "cow", "dog"]},
+        "backbone": {"name": "tiny"},
+        "method": {"name": "afa", "affinity": affinity, "radius": radius, "decoder_width": 8},
+        "refiner": {"name": "par"},
+        "predict": {"long_side_px": 0},
+    }
+    return parse_recipe(raw, "test")
+
+
+@pytest.fixture
+def decoding() -> Segmenter:
+    torch.manual_seed(0)
+    recipe = decoder_recipe()
+    return Segmenter(build_method(recipe), recipe)
+
+
+def by_title(segmenter: Segmenter, sample: Sample) -> dict[str, Panel]:
+    return {panel.title: panel for panel in strip_panels(segmenter, sample)}
+
+
+def with_affinity(segmenter: Segmenter, affinity: Callable[[int], torch.Tensor]) -> None:
+    grown = segmenter.method.maps
+
+    def maps(image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"affinity": affinity(grown(image)["affinity"].shape[-1])[None]}
+
+    segmenter.method.maps = maps  # type: ignore[method-assign]
+
+
+def test_strip_of_a_decoder_shows_how_its_labels_come_about(
+    decoding: Segmenter, source: Source
+) -> None:
+    assert list(by_title(decoding, source[0])) == [
+        "photo",
+        "evidence (CAM)",
+        "refined (par)",
+        "propagated",
+        "pseudo-label (propagated)",
+        "prediction (decoder)",
+        "truth",
+    ]
+
+
+def test_without_affinity_the_label_of_a_decoder_is_cut_from_refined_evidence(
+    source: Source,
+) -> None:
+    recipe = decoder_recipe("off")
+    panels = by_title(Segmenter(build_method(recipe), recipe), source[0])
+    assert "propagated" not in panels
+    assert "pseudo-label (refined)" in panels
+
+
+def test_without_refiner_nothing_is_called_refined(segmenter: Segmenter, source: Source) -> None:
+    recipe = segmenter.recipe.model_copy(update={"refiner": None})
+    panels = by_title(Segmenter(segmenter.method, recipe), source[0])
+    assert list(panels) == ["photo", "evidence (CAM)", "pseudo-label", "prediction", "truth"]
+
+
+def test_evidence_stays_where_each_cell_is_alike_to_itself_alone(
+    decoding: Segmenter, source: Source
+) -> None:
+    with_affinity(decoding, torch.eye)
+    sample = source[1]
+    cam = decoding.look(sample.image, sample.tags).cam[:, 1:2]  # cow
+    coarse = F.interpolate(cam, (6, 8), mode="bilinear")  # 45 x 63 px over 8, rounded up
+    thing = coarse.exp() / (coarse.exp() + math.exp(0.35))
+    thing = F.interpolate(thing, sample.image.shape[:2], mode="bilinear")
+    note = by_title(decoding, sample)["propagated"].note
+    assert note == f"object {thing.min():.2f} to {thing.max():.2f}"
+
+
+def test_evidence_is_even_where_all_cells_are_alike(decoding: Segmenter, source: Source) -> None:
+    with_affinity(decoding, lambda cells: torch.ones(cells, cells))
+    low, high = by_title(decoding, source[1])["propagated"].note.split()[1::2]
+    assert low == high
+
+
+def test_evidence_walks_within_the_window_that_was_trained(source: Source) -> None:
+    torch.manual_seed(0)
+    recipe = decoder_recipe(radius=1)
+    near = Segmenter(build_method(recipe), recipe)
+    with_affinity(near, lambda cells: torch.ones(cells, cells))
+    low, high = by_title(near, source[1])["propagated"].note.split()[1::2]
+    assert low < high
+
+
+def test_label_of_a_decoder_follows_the_affinity(decoding: Segmenter, source: Source) -> None:
+    with_affinity(decoding, lambda cells: torch.ones(cells, cells))
+    sample = source[1]
+    prob = decoding.look(sample.image, sample.tags).cam[:, 1:2]
+    coarse = F.interpolate(prob, (6, 8), mode="bilinear")
+    share = (coarse.exp() / (coarse.exp() + math.exp(0.35))).mean()  # the same in every cell
+    panel = by_title(decoding, sample)["pseudo-label (propagated)"]
+    assert panel.values == (((2, "cow"),) if share > 0.5 else ())
+    dimmed = sample.image * 0.6
+    shown = dimmed if share <= 0.5 else 0.35 * sample.image + 0.65 * voc_palette()[2]
+    np.testing.assert_allclose(panel.picture, shown, atol=1)

@@ -1,10 +1,13 @@
+import math
 import re
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tag2mask.errors import RunError
+from tag2mask.report.network_parts import NetworkParts, Picture
 from tag2mask.report.page import write_report
 
 VOID = {"meta", "img", "br"}
@@ -53,8 +56,21 @@ def test_headline_names_gate_and_number_of_photos(run: Path) -> None:
     assert "pets &lt;1&gt;" in text
 
 
-def test_page_has_every_part(run: Path) -> None:
+def test_page_has_every_part(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = NetworkParts(
+        weights="best",
+        photos="held-out photos",
+        strips=(Picture("a", b"strip"),),
+        pairs=(Picture("a", b"pairs"),),
+        head_weights={"block 1 of the last 1": [0.1, -0.2]},
+    )
+    monkeypatch.setattr("tag2mask.report.page.look_at_network", lambda run, query: shown)
     text = read_page(run)
+    assert "<h2>Attention and affinity</h2>" in text
+    assert "Held-out photos, weights &#x27;best&#x27;." in text
+    assert f"base64,{b64encode(b'strip').decode()}" in text
+    assert f"base64,{b64encode(b'pairs').decode()}" in text
+    assert "Learned weight of each attention head" in text
     for title in ("Samples", "Classes", "Training", "Data", "How it was made", "Recipe"):
         assert f"<h2>{title}</h2>" in text
     assert "Missing on this page" not in text
@@ -76,6 +92,20 @@ def test_tag_precision_is_the_headline_where_there_are_no_masks(run: Path) -> No
     best = '{"step": 50, "score": 0.625, "why": "mean average precision"}'
     (run / "metrics.json").write_text(f'{{"best": {best}, "history": []}}')
     assert "<strong>62.5</strong><small>mean average precision; step 50</small>" in read_page(run)
+
+
+def test_strips_of_training_stand_in_where_the_weights_are_gone(run: Path) -> None:
+    text = read_page(run)
+    assert text.count('src="data:image/png') == 2
+    assert "Drawn while training." in text
+    assert "what the network sees" in text
+    assert "<h2>Attention and affinity</h2>" not in text
+
+
+@pytest.mark.parametrize("query", [(1.2, 0.5), (0.5, -0.1), (math.nan, 0.5)])
+def test_query_outside_the_photo_is_refused(run: Path, query: tuple[float, float]) -> None:
+    with pytest.raises(RunError, match="takes two fractions from 0 to 1"):
+        write_report(run, query)
 
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

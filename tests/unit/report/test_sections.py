@@ -6,6 +6,7 @@ import pytest
 from tag2mask import plugins
 from tag2mask.data.base import Source
 from tag2mask.recipe import DataConfig
+from tag2mask.report.network_parts import Picture
 from tag2mask.report.run_parts import read_run
 from tag2mask.report.sections import (
     class_table,
@@ -13,8 +14,8 @@ from tag2mask.report.sections import (
     data_counts,
     duration,
     percent,
+    picture_row,
     provenance,
-    strip_pictures,
 )
 
 
@@ -73,9 +74,12 @@ def test_provenance_escapes_and_leaves_out_what_is_unknown(run: Path) -> None:
     assert "machine" not in text
 
 
-def test_pictures_are_part_of_the_page(run: Path) -> None:
-    text = strip_pictures(read_run(run).strips)
+def test_pictures_are_part_of_the_page() -> None:
+    text = picture_row([Picture("a<b", b"\x89PNG\r"), Picture("c", b"\x89PNG\n")], "x & y")
     assert text.count('src="data:image/png;base64,iVBOR') == 2
+    assert 'alt="a&lt;b"' in text
+    assert "x &amp; y" in text
+    assert picture_row([], "nothing to tell of") == ""
 
 
 def test_numbers_are_written_as_people_read_them() -> None:
