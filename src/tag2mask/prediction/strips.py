@@ -34,8 +34,8 @@ from tag2mask.types import Image, Sample
 class Stages(NamedTuple):
     """Evidence of a photo's tags on its way to a pseudo-label."""
 
-    refined: Tensor | None
-    """(1, 1 + K, H, W) probabilities, background first; None where the recipe has no refiner."""
+    refined: Tensor
+    """(1, 1 + K, H, W) probabilities, background first; as they were where nothing refines."""
     propagated: Tensor | None
     """(1, 1 + K, h, w) probabilities at the grid of the affinity; None where there is none."""
     label: Decision
@@ -84,7 +84,7 @@ def strip_panels(segmenter: Segmenter, sample: Sample) -> list[Panel]:
         Panel(image, "photo", note=f"tags: {tags}"),
         Panel(evidence, "evidence (CAM)", note="of the tags"),
     ]
-    if stages.refined is not None and segmenter.recipe.refiner is not None:
+    if segmenter.recipe.refiner is not None:
         title = f"refined ({segmenter.recipe.refiner.name})"
         panels.append(_objects(image, stages.refined, title))
     if stages.propagated is not None:
@@ -117,7 +117,7 @@ def _stages(segmenter: Segmenter, image: Image, seen: Look, keys: Sequence[int])
     elif propagated is not None:
         label = cutter(photo, Draft(tuple(keys), propagated, "probability", size))
         title = "pseudo-label (propagated)"
-    return Stages(None if refiner is None else plain.prob, propagated, label, title)
+    return Stages(plain.prob, propagated, label, title)
 
 
 def _propagated(pairs: PairMaps | None, picked: Tensor) -> Tensor | None:
