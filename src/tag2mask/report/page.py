@@ -31,8 +31,8 @@ STRIPS_TOLD = (
 )
 PAIRS_TOLD = (
     "How much the cell under the red point attends to each cell, and how alike the affinity holds "
-    "them: dark for the least, light for the most of each picture. A red frame holds the cells within "
-    "reach: affinities are learned, and evidence walks, inside it only."
+    "them: dark for the least, light for the most of each picture. A red frame holds the cells "
+    "within reach: affinities are learned, and evidence walks, inside it only."
 )
 
 
