@@ -121,6 +121,8 @@ def test_no_process_stays_when_the_command_is_stopped(how: signal.Signals) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # a shell starts its background jobs deaf to SIGINT, and so their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"handed in\n"
