@@ -63,6 +63,9 @@ class DataConfig(Config):
     """Share of training photos that are mirrored."""
     strict: bool = False
     """Refuse a data set with unreadable photos; otherwise they are skipped and counted."""
+    labels: Path | None = None
+    """Folder of masks to learn from, as `tag2mask label` writes it; none: the data set's own. Read
+    by methods that learn from masks."""
 
 
 class BackboneConfig(Config):

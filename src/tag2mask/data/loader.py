@@ -110,7 +110,10 @@ def batches(
     if len(source) == 0:
         raise DataError("the data set has no photo to train on: check its root and its lists")
     if masks and not source.has_masks:
-        raise DataError("this training needs a mask for every photo, but the data set has none")
+        raise DataError(
+            "this training needs a mask for every photo, but the data set has none; "
+            "set data.labels to a folder that 'tag2mask label' wrote"
+        )
     return Batches(
         _BatchReader(source, config, batch, seed, rank, world, masks), start, workers, seed
     )

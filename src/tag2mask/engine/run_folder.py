@@ -12,7 +12,7 @@ from tag2mask.errors import RunError
 from tag2mask.recipe import Recipe
 
 MAY_CHANGE = frozenset(
-    {"data.root", "backbone.weights"}
+    {"data.root", "data.labels", "backbone.weights"}
     | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )

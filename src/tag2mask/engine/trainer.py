@@ -18,6 +18,7 @@ from tag2mask.checkpoint import (
     write_text,
 )
 from tag2mask.data.base import Source
+from tag2mask.data.labelled import Labelled
 from tag2mask.data.loader import Batches, batches
 from tag2mask.engine.optim import (
     build_optimiser,
@@ -32,7 +33,7 @@ from tag2mask.engine.tracking import LossWindow, Tracker, cut_log, host_values, 
 from tag2mask.engine.validation import Judge
 from tag2mask.errors import RunError
 from tag2mask.methods.base import build_method
-from tag2mask.recipe import Recipe, Span, read_yaml, span_steps
+from tag2mask.recipe import DataConfig, Recipe, Span, read_yaml, span_steps
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "") -> Path:
@@ -88,7 +89,7 @@ class _Training:
         self._runtime = runtime
         self._stop = stop
         self._resume = resume
-        self._source: Source = plugins.load("data", recipe.data.name)(recipe.data, "train")
+        self._source = _training_source(recipe.data)
         self._recipe = recipe.with_classes(self._source.class_names)
         if resume:
             before = read_yaml(folder.recipe)
@@ -265,6 +266,7 @@ class _Training:
             rank=self._runtime.rank,
             world=self._runtime.world,
             start=record["step"] * optim.accumulate,
+            masks=self._method.reads_masks,
         )
         if has_state:
             self._load(tensors, record)
@@ -302,3 +304,9 @@ class _Training:
         )
         if self._step == 0:
             tracker.say(f"{len(self._source)} photos, weights licence: {licence}")
+
+
+def _training_source(config: DataConfig) -> Source:
+    """Open the photos to learn from, with the masks of `config.labels` where it names a folder."""
+    source: Source = plugins.load("data", config.name)(config, "train")
+    return source if config.labels is None else Labelled(source, config.labels)

@@ -61,6 +61,8 @@ class Method(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MethodConfig]]
+    reads_masks: bool = False
+    """Whether `losses` reads `batch.mask`; for the others no mask is even decoded."""
 
     def __init__(
         self,
