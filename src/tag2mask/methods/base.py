@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask import plugins
+from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import normalise_cam, upsample
 from tag2mask.functional.precision import LabelPrecision, label_autocast
 from tag2mask.models.base import Backbone
@@ -50,6 +51,20 @@ class StageOutputs:
     """What earlier stages of a multi-stage recipe left: trained methods by stage name."""
 
     methods: Mapping[str, Method]
+
+    def only(self, method: str) -> Method:
+        """Return the one network that `method` goes on from.
+
+        Raises:
+            RecipeError: If there is none, or more than one.
+        """
+        if len(self.methods) != 1:
+            named = ", ".join(self.methods) or "none"
+            raise RecipeError(
+                f"method.name: {method} goes on from one trained network, got {named}; "
+                "give its stage 'from: STAGE'"
+            )
+        return next(iter(self.methods.values()))
 
 
 class Method(nn.Module, ABC):
