@@ -2,10 +2,9 @@
 
 Both refine the same photos of 500 x 375 px on one thread, lattices built each time, and give the
 same probabilities before times are told. Where the package is not installed, our own version in
-plain torch takes its place. Then photos are refined by one process and by several.
+plain torch takes its place. Several processes: benchmarks/pool.py.
 
-Run: python benchmarks/dense_crf.py [--root DIR] [--photos 20] [--processes 2] [--repeats 5]
-                                    [--json FILE]
+Run: python benchmarks/dense_crf.py [--root DIR] [--repeats 5] [--json FILE]
 
 DIR is a data set in VOC layout (or TAG2MASK_VOC_ANIMALS); without one, photos are painted.
 """
@@ -17,9 +16,7 @@ import importlib.util
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,25 +33,20 @@ SIZE = (375, 500)
 CLASSES = 21
 FEW = 3
 TOLERANCE = 1e-4
-Case = tuple[Tensor, Tensor]
-"""(1, 3, H, W) uint8 photo and (1, C, H, W) probabilities."""
 
 
-def photos(root: Path | None, count: int) -> list[Tensor]:
-    """Photos of the data set, or painted cells under grain."""
+def photo(root: Path | None) -> Tensor:
+    """(1, 3, *SIZE) uint8: the first photo of the data set, or painted cells under grain."""
     if root is not None:
-        names = sorted(Path(root, "JPEGImages").glob("*.jpg"))[:count]
-        found = []
-        for name in names:
-            with PILImage.open(name) as opened:
-                sized = opened.convert("RGB").resize(SIZE[::-1], PILImage.Resampling.BILINEAR)
-            found.append(torch.from_numpy(np.array(sized)).permute(2, 0, 1)[None].contiguous())
-        return found
+        name = min(Path(root, "JPEGImages").glob("*.jpg"))
+        with PILImage.open(name) as opened:
+            sized = opened.convert("RGB").resize(SIZE[::-1], PILImage.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(sized)).permute(2, 0, 1)[None].contiguous()
     generator = torch.Generator().manual_seed(0)
-    cells = 255 * torch.rand(count, 3, 12, 16, generator=generator)
+    cells = 255 * torch.rand(1, 3, 12, 16, generator=generator)
     smooth = F.interpolate(cells, size=SIZE, mode="bilinear")
     grain = 3 * torch.randn(smooth.shape, generator=generator)
-    return list((smooth + grain).clamp(0, 255).byte()[:, None])
+    return (smooth + grain).clamp(0, 255).byte()
 
 
 def probability(classes: int, seed: int) -> Tensor:
@@ -110,19 +102,9 @@ def timed(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, tupl
     }
 
 
-def refine_case(case: Case) -> None:
-    """Refine one photo in a worker process."""
-    DenseCRF(DenseCRFConfig())(*case)
-
-
-def one_thread() -> None:
-    """Prepare a worker: one thread, loops compiled or loaded."""
-    torch.set_num_threads(1)
-    refine_case((torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.full((1, 2, 8, 8), 0.5)))
-
-
-def side_by_side(image: Tensor, repeats: int) -> tuple[list[Row], dict[str, float]]:
+def comparisons(image: Tensor, repeats: int) -> tuple[list[Row], dict[str, float]]:
     """Compare with the reference on one thread; also how far the results differ."""
+    torch.set_num_threads(1)
     refiner = DenseCRF(DenseCRFConfig())
     installed = importlib.util.find_spec("pydensecrf") is not None
     name, reference = ("pydensecrf2", package) if installed else ("plain torch", plain)
@@ -164,44 +146,14 @@ def side_by_side(image: Tensor, repeats: int) -> tuple[list[Row], dict[str, floa
     return rows, gaps
 
 
-def scaling(cases: Sequence[Case], processes: int, repeats: int) -> Row:
-    """Compare several processes with one; both start before the clock does."""
-    context = get_context("spawn")
-    with (
-        ProcessPoolExecutor(1, context, one_thread) as one,
-        ProcessPoolExecutor(processes, context, one_thread) as several,
-    ):
-        spent = timed(
-            {
-                "one": lambda: list(one.map(refine_case, cases)),
-                "several": lambda: list(several.map(refine_case, cases)),
-            },
-            repeats,
-        )
-    what = f"CRF, {len(cases)} photos, {processes} processes"
-    return Row(what, spent["several"][0], "one process", spent["one"][0], most=1 / 1.7)
-
-
-def comparisons(
-    images: Sequence[Tensor], processes: int, repeats: int
-) -> tuple[list[Row], dict[str, float]]:
-    """All rows, and by how much results differ."""
-    torch.set_num_threads(1)
-    rows, gaps = side_by_side(images[0], repeats)
-    cases = [(image, probability(FEW, n)) for n, image in enumerate(images)]
-    return [*rows, scaling(cases, processes, max(1, repeats // 2))], gaps
-
-
 def main() -> None:
     """Print the rows and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=os.environ.get("TAG2MASK_VOC_ANIMALS"))
-    parser.add_argument("--photos", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows, gaps = comparisons(photos(args.root, args.photos), args.processes, args.repeats)
+    rows, gaps = comparisons(photo(args.root), args.repeats)
     show(rows)
     save(args.json, rows, photos="painted" if args.root is None else "real", **gaps)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from tag2mask.cli.parsing import parse
-from tag2mask.errors import Tag2MaskError
+from tag2mask.cli.parsing import parse, refuse_no_workers
 from tag2mask.types import Report
 
 
@@ -34,8 +33,7 @@ class Evaluate:
 def run(arguments: Sequence[str]) -> None:
     """Print the table of scores and write them where asked."""
     chosen = parse(Evaluate, arguments, "evaluate")
-    if chosen.workers is not None and chosen.workers < 1:
-        raise Tag2MaskError(f"--workers: takes a number from 1 on, got {chosen.workers}")
+    refuse_no_workers(chosen.workers)
 
     from tag2mask.evaluation.evaluator import evaluate_folder, save_report
 

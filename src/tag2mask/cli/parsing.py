@@ -46,6 +46,12 @@ def parse(grammar: type[T], arguments: Sequence[str], verb: str, *, more_help: s
         raise Tag2MaskError(_one_line(complaint.getvalue(), verb)) from stop
 
 
+def refuse_no_workers(workers: int | None) -> None:
+    """Raise a Tag2MaskError for less than one; None, as many as there are cores, is fine."""
+    if workers is not None and workers < 1:
+        raise Tag2MaskError(f"--workers: takes a number from 1 on, got {workers}")
+
+
 def _one_line(complaint: str, verb: str) -> str:
     """Flatten tyro's framed message: the text without frame, title and pointer to the help."""
     rows = [_FRAME.sub("", line).strip() for line in complaint.splitlines()]

@@ -10,11 +10,10 @@ from typing import Literal
 import tyro
 
 from tag2mask.cli.overrides import split_overrides
-from tag2mask.cli.parsing import parse
+from tag2mask.cli.parsing import parse, refuse_no_workers
 from tag2mask.cli.segmenting import (
     load_segmenter,
     predict_help,
-    refuse_no_workers,
     refuse_other_sections,
     tell_written,
 )

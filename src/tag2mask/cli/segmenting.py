@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tag2mask.cli.overrides import apply_overrides
-from tag2mask.errors import RecipeError, Tag2MaskError
+from tag2mask.errors import RecipeError
 from tag2mask.recipe import PredictConfig
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
@@ -45,12 +45,6 @@ def refuse_other_sections(overrides: Mapping[str, Sequence[str]], verb: str) -> 
                 f"--{key}: is settled when training; '{verb}' takes "
                 f"{', '.join(f'--{section}.KEY' for section in ALLOWED)}"
             )
-
-
-def refuse_no_workers(workers: int) -> None:
-    """Raise a Tag2MaskError for less than one process."""
-    if workers < 1:
-        raise Tag2MaskError(f"--workers: takes a number from 1 on, got {workers}")
 
 
 def load_segmenter(

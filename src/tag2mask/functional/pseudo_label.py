@@ -59,6 +59,20 @@ def cam_to_label(
     return torch.where(value <= low, BACKGROUND, label)
 
 
+def key_probability(picked: Tensor, background: float) -> Tensor:
+    """Softmax over a constant background and evidence of classes that are all present.
+
+    Args:
+        picked: (N, K, h, w) in [0, 1].
+        background: Its score, in [0, 1].
+
+    Returns:
+        (N, 1 + K, h, w), sums to 1, background first.
+    """
+    level = torch.full_like(picked[:, :1], background)
+    return torch.cat([level, picked], dim=1).softmax(dim=1)
+
+
 def background_stacks(
     cam: Tensor,
     keys: Tensor,

@@ -18,6 +18,7 @@ from tag2mask import plugins
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import normalise_cam, upsample
 from tag2mask.functional.precision import LabelPrecision, label_autocast
+from tag2mask.functional.pseudo_label import key_probability
 from tag2mask.models.base import Backbone
 from tag2mask.recipe import MethodConfig, Recipe
 from tag2mask.refiners.base import Refiner
@@ -154,9 +155,7 @@ class Method(nn.Module, ABC):
         """
         logit = self.segmentation(image)
         if logit is None:
-            score = self.score(image)
-            level = torch.full_like(score[:, :1], SCORE_OF_BACKGROUND)
-            logit = torch.cat([level, score], dim=1)
+            return key_probability(self.score(image).float(), SCORE_OF_BACKGROUND)
         return upsample(logit.float(), image.shape[-2:]).softmax(dim=1)
 
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
@@ -189,13 +188,20 @@ def labelling(backbone: Backbone, precision: LabelPrecision, device_type: str) -
     No gradient, no dropped paths, no batch statistics from rescaled views; in bfloat16 if
     `precision` says so. The backbone's mode is put back.
     """
-    training = backbone.training
-    backbone.eval()
+    with evaluating(backbone), torch.no_grad(), label_autocast(precision, device_type):
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a network into evaluation mode; afterwards every part has the mode it had."""
+    modes = [(part, part.training) for part in module.modules() if part.training]
+    module.eval()
     try:
-        with torch.no_grad(), label_autocast(precision, device_type):
-            yield
+        yield
     finally:
-        backbone.train(training)
+        for part, mode in modes:
+            part.training = mode
 
 
 def freeze_loaded_norms(backbone: Backbone) -> None:

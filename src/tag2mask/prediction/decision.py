@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from tag2mask.functional.affinity import propagate
 from tag2mask.functional.cam import upsample
+from tag2mask.functional.pseudo_label import key_probability
 from tag2mask.prediction.test_time import SMALLEST_SIDE_PX, Look, limited_size
 from tag2mask.recipe import PredictConfig
 from tag2mask.refiners.base import Refiner
@@ -125,12 +126,6 @@ def decide(
         prob = one(view, upsample(prob, view.shape[-2:]))
     prob = upsample(prob, size)
     return Decision(_class_values(prob.argmax(dim=1), draft.keys), prob)
-
-
-def key_probability(picked: Tensor, background: float) -> Tensor:
-    """Softmax over a constant background and the (N, K, h, w) evidence of present classes."""
-    level = torch.full_like(picked[:, :1], background)
-    return torch.cat([level, picked], dim=1).softmax(dim=1)  # (N, 1 + K, h, w)
 
 
 def spread(

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tag2mask.functional.cam import upsample
+from tag2mask.methods.base import evaluating
 from tag2mask.prediction.decision import PROPAGATION_RADIUS
-from tag2mask.prediction.segmenter import Segmenter, evaluating, photo_tensor
+from tag2mask.prediction.segmenter import Segmenter, photo_tensor
 from tag2mask.prediction.test_time import SMALLEST_SIDE_PX, working_photo
 from tag2mask.types import Image
 

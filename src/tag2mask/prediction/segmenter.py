@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image as PILImage
-from torch import Tensor, nn
+from torch import Tensor
 
 from tag2mask import plugins
 from tag2mask.checkpoint import check_state, read_weights, versions
 from tag2mask.data.photo import photo_of, read_photo
 from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
-from tag2mask.methods.base import Method, build_method, build_refiner
+from tag2mask.methods.base import Method, build_method, build_refiner, evaluating
 from tag2mask.prediction.decision import Cutter, Decision, Draft, drafted
 from tag2mask.prediction.test_time import Look, choose_classes, class_probability, collect, settled
 from tag2mask.recipe import PredictConfig, Recipe
@@ -256,18 +256,6 @@ class Segmenter:
 
 
 load = Segmenter.load
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; afterwards every part has the mode it had."""
-    modes = [(part, part.training) for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def photo_tensor(image: Image) -> Tensor:

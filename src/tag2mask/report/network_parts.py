@@ -16,10 +16,10 @@ from tag2mask.data.base import Source
 from tag2mask.errors import NothingHeldOutError, Tag2MaskError
 from tag2mask.evaluation.evaluator import spread_indices
 from tag2mask.functional.cam import upsample
-from tag2mask.methods.base import Method
+from tag2mask.methods.base import Method, evaluating
 from tag2mask.prediction.pair_maps import PairMaps, look_at_pairs
 from tag2mask.prediction.panels import Panel, draw_strip, heat_over, stretched
-from tag2mask.prediction.segmenter import Segmenter, evaluating
+from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.strips import strip_panels
 from tag2mask.recipe import DataConfig
 from tag2mask.report.run_parts import Run

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import tyro
 
-from tag2mask.cli.parsing import parse
+from tag2mask.cli.parsing import parse, refuse_no_workers
 from tag2mask.errors import Tag2MaskError
 
 
@@ -64,3 +64,10 @@ def test_help_shows_every_argument_and_the_extra_text(capsys):
     shown = capsys.readouterr().out
     for text in ("tag2mask label", "Do the thing.", "And mind this.", "Run folder.", "--weights"):
         assert text in shown
+
+
+def test_less_than_one_worker_is_refused():
+    for fine in (1, None):
+        refuse_no_workers(fine)
+    with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
+        refuse_no_workers(0)

@@ -5,11 +5,10 @@ import pytest
 from tag2mask.cli.segmenting import (
     load_segmenter,
     predict_help,
-    refuse_no_workers,
     refuse_other_sections,
     tell_written,
 )
-from tag2mask.errors import RecipeError, Tag2MaskError
+from tag2mask.errors import RecipeError
 from tag2mask.methods.base import build_method
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.recipe import PredictConfig, parse_recipe
@@ -40,12 +39,6 @@ def test_end_tells_what_was_done(written, line, capsys):
     shown = capsys.readouterr()
     assert shown.out.strip() == line
     assert ("skipped: a.jpg: broken" in shown.err) == bool(written[2])
-
-
-def test_less_than_one_process_is_refused():
-    refuse_no_workers(1)
-    with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
-        refuse_no_workers(0)
 
 
 def test_help_lists_the_refiners():

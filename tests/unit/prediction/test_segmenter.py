@@ -8,7 +8,8 @@ from PIL import Image as PILImage
 from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError, WeightsError
-from tag2mask.prediction.segmenter import Segmenter, evaluating, load
+from tag2mask.methods.base import evaluating
+from tag2mask.prediction.segmenter import Segmenter, load
 from tag2mask.recipe import PredictConfig, Recipe
 
 
