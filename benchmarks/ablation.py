@@ -89,6 +89,8 @@ def main() -> None:
         "optim.steps": args.steps,
         "run.precision": args.precision,
         "run.samples": 0,
+        "run.evaluate_every": 0,  # rows are scored by `finish`, on their last weights
+        "run.evaluate_images": 1,
     }
     rows = [{**row, "runs": {}} for row in spec["rows"]]
     for seed in args.seeds:

@@ -96,12 +96,20 @@ class MethodConfig(Config):
 class OptimConfig(Config):
     """Optimiser and schedule (methods specification 2.9)."""
 
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    """adamw; or sgd, as the published recipes for convolutional networks."""
     lr: Positive = 6.0e-5
     """Learning rate of pretrained weights."""
     head_lr: Positive = 6.0e-4
     """Learning rate of everything that no checkpoint filled."""
+    bias_rate: Positive = 1.0
+    """Factor on the learning rate of biases."""
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW weight decay."""
+    """Weight decay: beside the step with adamw, part of the gradient with sgd."""
+    decay_biases: bool = True
+    """Whether biases have weight decay, too."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW first-moment decay."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
@@ -110,6 +118,10 @@ class OptimConfig(Config):
     """Optimiser steps in total."""
     batch: int = Field(default=8, ge=1)
     """Photos per step and process."""
+    late_batch: int | None = Field(default=None, ge=1)
+    """Photos per step and process from `late_from` on; none: as before."""
+    late_from: Span = 0.5
+    """Where `late_batch` begins: a fraction of all steps, or steps."""
     accumulate: int = Field(default=1, ge=1)
     """Batches whose gradients are added before one optimiser step."""
     warmup: Span = 0.075
@@ -118,6 +130,8 @@ class OptimConfig(Config):
     """First learning rate as a share of the full one."""
     power: Positive = 1.0
     """Exponent of the polynomial decay."""
+    decay_steps: int | None = Field(default=None, ge=1)
+    """Steps after which the decay reaches 0; more than `steps` ends it early. none: `steps`."""
     clip_norm: Positive | None = None
     """Largest gradient norm; none: no clipping."""
 

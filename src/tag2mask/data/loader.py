@@ -11,7 +11,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,33 @@ from tag2mask.recipe import DataConfig
 from tag2mask.types import Batch, Sample
 
 
+class BatchSizes(NamedTuple):
+    """Photos per batch and process, which may change once."""
+
+    early: int
+    late: int
+    late_from: int
+    """Number of the first batch of the late size."""
+
+    def at(self, number: int) -> int:
+        """Photos of one batch."""
+        return self.early if number < self.late_from else self.late
+
+    def before(self, number: int) -> int:
+        """Photos of all batches before one."""
+        early = min(number, self.late_from)
+        return early * self.early + (number - early) * self.late
+
+
 class Batches(Iterator[Batch]):
     """Endless iterator over training batches; see `batches`."""
 
+    sizes: BatchSizes
     skipped: dict[str, str]
     """Name of each photo met so far that cannot be read -> why; another photo took its place."""
 
     def __init__(self, reader: _BatchReader, start: int, workers: int, seed: int) -> None:
+        self.sizes = reader.sizes
         self.skipped = {}
         loader = DataLoader(
             reader,
@@ -81,6 +101,8 @@ def batches(
     *,
     batch: int,
     seed: int,
+    late_batch: int | None = None,
+    late_from: int = 0,
     workers: int = 1,
     rank: int = 0,
     world: int = 1,
@@ -94,10 +116,13 @@ def batches(
 
     Args:
         source: What to learn from.
-        config: Crop, scales, mirror; `strict` refuses unreadable photos, otherwise the next
+        config: Crop, sizes, mirror, colours; `strict` refuses unreadable photos, otherwise the next
             readable one takes the place of each and `skipped` notes it.
         batch: Photos per batch and process.
         seed: Seed of order and crops.
+        late_batch: Photos per batch and process from batch number `late_from` on; None: `batch`.
+            Order and crops stay those of the same photos in other batches.
+        late_from: See `late_batch`.
         workers: Loader processes with one thread each; 0 loads in this process.
         rank: This process among `world`; the ranks' batches of one number are disjoint shares.
         world: Number of training processes.
@@ -114,9 +139,9 @@ def batches(
             "this training needs a mask for every photo, but the data set has none; "
             "set data.labels to a folder that 'tag2mask label' wrote"
         )
-    return Batches(
-        _BatchReader(source, config, batch, seed, rank, world, masks), start, workers, seed
-    )
+    sizes = BatchSizes(batch, batch if late_batch is None else late_batch, late_from)
+    reader = _BatchReader(source, config, sizes, seed, rank, world, masks)
+    return Batches(reader, start, workers, seed)
 
 
 class _BatchReader(Dataset[dict[str, Any]]):
@@ -126,16 +151,16 @@ class _BatchReader(Dataset[dict[str, Any]]):
         self,
         source: Source,
         config: DataConfig,
-        batch: int,
+        sizes: BatchSizes,
         seed: int,
         rank: int,
         world: int,
         masks: bool,
     ) -> None:
+        self.sizes = sizes
         self._source = copy.copy(source)
         self._source.reads_masks = masks
         self._config = config
-        self._batch = batch
         self._seed = seed
         self._rank = rank
         self._world = world
@@ -144,11 +169,10 @@ class _BatchReader(Dataset[dict[str, Any]]):
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         skipped: dict[str, str] = {}
-        first = (number * self._world + self._rank) * self._batch
+        size = self.sizes.at(number)
+        first = self.sizes.before(number) * self._world + self._rank * size
         try:
-            loaded = [
-                self._load(position, skipped) for position in range(first, first + self._batch)
-            ]
+            loaded = [self._load(position, skipped) for position in range(first, first + size)]
             return _fields(loaded, self._masks) | {"skipped": skipped}
         except DataError as error:  # travels as a value: torch would wrap a traceback around it
             return {"error": error}

@@ -1,4 +1,4 @@
-"""AdamW over a method's parameter groups, its schedule, and its state by parameter name."""
+"""Optimisers over a method's parameter groups, their schedule, and their state by name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from tag2mask.errors import RunError
 from tag2mask.methods.base import Method
@@ -26,43 +26,70 @@ def multiplier(step: int, *, total: int, warmup: int, warmup_ratio: float, power
     """
     if step < warmup:
         return 1 - (1 - step / warmup) * (1 - warmup_ratio)
-    return float((1 - step / total) ** power)
+    return float(max(1 - step / total, 0.0) ** power)
 
 
-def build_optimiser(method: Method, config: OptimConfig) -> AdamW:
-    """Build AdamW over `method.parameter_groups()` at the base and head rates.
+def build_optimiser(method: Method, config: OptimConfig) -> Optimizer:
+    """Build the optimiser over `method.parameter_groups()` at the base and head rates.
 
     Call after the method is on its device: the optimiser's kernel depends on it.
 
     Raises:
         RunError: If nothing is to be trained.
     """
-    rates = {"base": config.lr, "head": config.head_lr}
-    groups: list[dict[str, Any]] = [
-        {
-            "params": list(group.parameters),
-            "name": group.name,
-            "full_lr": rates[group.rate],
-            "lr": rates[group.rate],
-        }
-        for group in method.parameter_groups()
-    ]
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    if not parameters:
+    groups = _rated_groups(method, config)
+    if not groups:
         raise RunError(f"method {type(method).__name__} has no parameter to train")
+    if config.optimiser == "sgd":
+        return SGD(groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return AdamW(
         groups,
         betas=(config.beta1, config.beta2),
         weight_decay=config.weight_decay,
-        fused=all(parameter.device.type in FUSED_DEVICES for parameter in parameters),
+        fused=devices <= set(FUSED_DEVICES),
     )
 
 
-def set_rates(optimiser: AdamW, config: OptimConfig, step: int) -> dict[str, float]:
+def _rated_groups(method: Method, config: OptimConfig) -> list[dict[str, Any]]:
+    """Settings of each group for torch; biases are a group of their own where they differ.
+
+    Source:
+        methods specification 4.2: rates x 1, 2, 10, 20 of loaded weights, loaded biases, new
+        weights, new biases; the scripts of that family give biases no weight decay.
+    """
+    rates = {"base": config.lr, "head": config.head_lr}
+    apart = config.bias_rate != 1 or not config.decay_biases
+    biases = {p for name, p in method.named_parameters() if apart and name.endswith(".bias")}
+    bias_decay = config.weight_decay if config.decay_biases else 0.0
+    groups = []
+    for group in method.parameter_groups():
+        rate = rates[group.rate]
+        weights = [p for p in group.parameters if p not in biases]
+        own = [p for p in group.parameters if p in biases]
+        groups.append(_settings(group.name, weights, rate, config.weight_decay))
+        groups.append(_settings(f"{group.name}_bias", own, rate * config.bias_rate, bias_decay))
+    return [group for group in groups if group["params"]]
+
+
+def _settings(
+    name: str, parameters: list[nn.Parameter], rate: float, weight_decay: float
+) -> dict[str, Any]:
+    """One group as torch takes it, with what `set_rates` needs."""
+    return {
+        "params": parameters,
+        "name": name,
+        "full_lr": rate,
+        "lr": rate,
+        "weight_decay": weight_decay,
+    }
+
+
+def set_rates(optimiser: Optimizer, config: OptimConfig, step: int) -> dict[str, float]:
     """Give every group its learning rate for `step`; returns them by group name."""
     share = multiplier(
         step,
-        total=config.steps,
+        total=config.decay_steps or config.steps,
         warmup=span_steps(config.warmup, config.steps),
         warmup_ratio=config.warmup_ratio,
         power=config.power,
@@ -72,7 +99,7 @@ def set_rates(optimiser: AdamW, config: OptimConfig, step: int) -> dict[str, flo
     return {group["name"]: group["lr"] for group in optimiser.param_groups}
 
 
-def optimiser_tensors(optimiser: AdamW, method: Method) -> dict[str, Tensor]:
+def optimiser_tensors(optimiser: Optimizer, method: Method) -> dict[str, Tensor]:
     """Return the optimiser's tensors as `<key>.<parameter name>`; the recipe has its settings."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in method.named_parameters()}
     return {
@@ -83,7 +110,7 @@ def optimiser_tensors(optimiser: AdamW, method: Method) -> dict[str, Tensor]:
     }
 
 
-def load_optimiser_tensors(optimiser: AdamW, method: Method, tensors: Mapping[str, Tensor]) -> None:
+def load_optimiser_tensors(optimiser: Optimizer, method: Method, tensors: Mapping[str, Tensor]) -> None:
     """Load what `optimiser_tensors` returned, whatever the order of parameters then and now."""
     names = {parameter: name for name, parameter in method.named_parameters()}
     ordered = [parameter for group in optimiser.param_groups for parameter in group["params"]]

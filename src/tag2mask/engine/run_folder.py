@@ -85,7 +85,8 @@ def check_same_recipe(before: Mapping[str, Any], now: Recipe, where: Path) -> No
     """Refuse to go on with a recipe that would learn something else.
 
     Args:
-        before: The recipe that the run began with, as plain values.
+        before: The recipe that the run began with, as plain values; it may lack keys that the
+            program has learned since, and those must have their defaults now.
         now: The recipe asked for.
         where: Run folder, for the message.
 
@@ -93,9 +94,10 @@ def check_same_recipe(before: Mapping[str, Any], now: Recipe, where: Path) -> No
         RunError: One line that names the keys that differ, with both values.
     """
     old, new = dict(_flat(before)), dict(_flat(now.model_dump(mode="json")))
+    set_now = dict(_flat(now.model_dump(mode="json", exclude_defaults=True)))
     changed = [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
+        for key in sorted(old.keys() | set_now.keys())
         if key not in MAY_CHANGE and old.get(key) != new.get(key)
     ]
     if changed:

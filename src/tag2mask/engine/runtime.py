@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from tag2mask.errors import MissingExtraError, RunError
 from tag2mask.methods.base import Method
@@ -81,7 +81,7 @@ class Runtime:
         # Host-side talk goes over CPUs: over nccl it would wait for the device.
         self._talk = dist.new_group(backend="gloo") if self.world > 1 else None
         self._model: nn.Module | None = None
-        self._optimiser: AdamW | None = None
+        self._optimiser: Optimizer | None = None
 
     @property
     def is_main(self) -> bool:
@@ -89,13 +89,13 @@ class Runtime:
         return self.rank == 0
 
     @property
-    def optimiser(self) -> AdamW:
+    def optimiser(self) -> Optimizer:
         """The optimiser of the adopted method; keep no reference to it."""
         if self._optimiser is None:
             raise RuntimeError("no method adopted yet")
         return self._optimiser
 
-    def adopt(self, method: Method, build: Callable[[], AdamW]) -> None:
+    def adopt(self, method: Method, build: Callable[[], Optimizer]) -> None:
         """Move a method to the device, wrap it, and build its optimiser there."""
         self._model = self._accelerator.prepare_model(method)
         self._optimiser = build()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from tag2mask.checkpoint import check_state
 from tag2mask.engine.optim import load_optimiser_tensors, optimiser_tensors
@@ -15,14 +15,14 @@ MODEL = "model."
 OPTIMISER = "optimiser."
 
 
-def snapshot(method: Method, optimiser: AdamW) -> dict[str, Tensor]:
+def snapshot(method: Method, optimiser: Optimizer) -> dict[str, Tensor]:
     """Return all tensors that training changes, by name; nothing is copied."""
     model = {f"{MODEL}{name}": value for name, value in method.state_dict().items()}
     moments = optimiser_tensors(optimiser, method)
     return model | {f"{OPTIMISER}{name}": value for name, value in moments.items()}
 
 
-def restore(method: Method, optimiser: AdamW, tensors: Mapping[str, Tensor], where: str) -> None:
+def restore(method: Method, optimiser: Optimizer, tensors: Mapping[str, Tensor], where: str) -> None:
     """Load what `snapshot` returned.
 
     Raises:

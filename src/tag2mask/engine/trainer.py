@@ -194,9 +194,9 @@ class _Training:
         self, tracker: Tracker, record: dict[str, Any], rates: dict[str, float], source: Batches
     ) -> None:
         """Write one log line, then stop all processes alike if a loss is not finite."""
-        optim = self._recipe.optim
-        images = optim.batch * optim.accumulate * self._runtime.world
-        pace = images * (self._step - self._logged_step) / (self._seconds - self._logged_seconds)
+        parts = self._recipe.optim.accumulate
+        before, now = (source.sizes.before(n * parts) for n in (self._logged_step, self._step))
+        pace = (now - before) * self._runtime.world / (self._seconds - self._logged_seconds)
         self._logged_step, self._logged_seconds = self._step, self._seconds
         peak = self._runtime.peak_memory_mib()
         tracker.write(record | {"lr": rates, "images_per_s": pace, "peak_memory_mib": peak})
@@ -262,6 +262,8 @@ class _Training:
             self._recipe.data,
             batch=optim.batch,
             seed=run.seed,
+            late_batch=optim.late_batch,
+            late_from=span_steps(optim.late_from, optim.steps) * optim.accumulate,
             workers=run.workers,
             rank=self._runtime.rank,
             world=self._runtime.world,
