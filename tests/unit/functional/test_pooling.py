@@ -1,0 +1,120 @@
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tag2mask.functional.pooling import (
+    attended_score,
+    gate,
+    gated_pyramid,
+    pyramid,
+    size_penalty,
+    softmax_masks,
+    weighted_score,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
+import gpp_oracle
+
+SIZES = [(16, 16), (32, 16), (5, 9), (20, 13), (12, 24)]
+"""Grids with and without equal cells at every level, and one coarser than the finest level."""
+
+
+def kernels(num: int, *, negative: bool = True) -> list[Tensor]:
+    return [torch.randn(4 if negative else 2, 2 * num, 3, 3).double() for _ in range(3)]
+
+
+def pairs(weights: list[Tensor]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    return [
+        (weight[:2].numpy(), weight[2:].numpy() if len(weight) == 4 else None) for weight in weights
+    ]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_levels_are_cell_means_brought_back_to_the_grid(size: tuple[int, int]) -> None:
+    cam = torch.randn(1, 2, *size).double()
+    for level, side in zip(pyramid(cam), (2, 4, 8, 16), strict=True):
+        for found, plane in zip(level[0], cam[0].numpy(), strict=True):
+            by_hand = gpp_oracle.enlarged(gpp_oracle.pooled(plane, side), *size)
+            torch.testing.assert_close(found, torch.from_numpy(by_hand))
+
+
+@pytest.mark.parametrize("negative", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_attention_equals_the_oracle(size: tuple[int, int], negative: bool) -> None:
+    cam, weights = torch.randn(2, 3, *size).double(), kernels(3, negative=negative)
+    found = gated_pyramid(cam, weights)
+    for one, by_hand in zip(found, cam.numpy(), strict=True):
+        torch.testing.assert_close(
+            one, torch.from_numpy(gpp_oracle.attention(by_hand, pairs(weights)))
+        )
+
+
+@pytest.mark.parametrize("parts", ["both", "positive", "negative"])
+def test_score_equals_the_oracle(parts: str) -> None:
+    cam, blend = torch.randn(2, 3, 4, 5).double(), torch.randn(2, 3, 4, 5).double()
+    found = attended_score(cam, blend, parts)
+    for one, f, p in zip(found, cam.numpy(), blend.numpy(), strict=True):
+        torch.testing.assert_close(one, torch.from_numpy(gpp_oracle.score(f, p, parts)))
+
+
+@pytest.mark.parametrize(
+    ("value", "rows", "logit"),
+    [
+        (1.0, 4, 0.34375),  # half gates: 1/2 (1/2 + 1/2), then 1/2 (1/4 + 1/2), then + 1/2 again
+        (-2.0, 4, -1.375),  # attention -0.6875, against the class
+        (-2.0, 2, -4.0),  # beta = 1: negative evidence passes whole
+    ],
+)
+def test_a_constant_map_with_half_open_gates_by_hand(value: float, rows: int, logit: float) -> None:
+    cam = torch.full((1, 1, 8, 8), value)
+    blend = gated_pyramid(cam, [torch.zeros(rows, 2, 3, 3)] * 3)
+    torch.testing.assert_close(attended_score(cam, blend), torch.tensor([[logit]]))
+
+
+def test_signs_do_not_touch_each_others_gate() -> None:
+    coarse, fine = torch.rand(1, 2, 6, 6), torch.rand(1, 2, 6, 6)  # all positive
+    weight = torch.randn(4, 4, 3, 3)
+    other = weight.clone()
+    other[2:] += 1
+    torch.testing.assert_close(gate(coarse, fine, weight), gate(coarse, fine, other))
+    torch.testing.assert_close(
+        gate(-coarse, -fine, weight[[2, 3, 0, 1]]), -gate(coarse, fine, weight)
+    )
+
+
+def test_disagreement_of_map_and_attention_scores_nothing() -> None:
+    cam, blend = torch.rand(1, 2, 3, 3), -torch.rand(1, 2, 3, 3)
+    assert attended_score(cam, blend).abs().max() == 0
+    assert attended_score(-cam, -blend).abs().max() == 0
+
+
+def test_softmax_masks_share_each_pixel_with_a_background() -> None:
+    cam = torch.tensor([1 + math.log(3), 1.0]).view(1, 1, 1, 2)
+    masks = softmax_masks(cam)
+    torch.testing.assert_close(masks[0, :, 0], torch.tensor([[0.25, 0.5], [0.75, 0.5]]))
+    torch.testing.assert_close(softmax_masks(cam - 1, background=0.0), masks)
+
+
+def test_weighted_score_and_size_penalty_by_hand() -> None:
+    scores = [1 + math.log(3), 1.0]
+    cam = torch.tensor(scores).view(1, 1, 1, 2)
+    masks = torch.tensor([0.75, 0.5]).view(1, 1, 1, 2)
+    score = (0.75 * scores[0] + 0.5 * scores[1]) / 2.25
+    assert weighted_score(cam, masks).item() == pytest.approx(score)
+    assert size_penalty(masks).item() == pytest.approx(0.375**3 * math.log(0.635))
+
+
+def test_an_empty_mask_is_punished_finitely_and_a_full_one_not() -> None:
+    masks = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    torch.testing.assert_close(size_penalty(masks), torch.tensor([[math.log(0.01), 0.0]]))
+
+
+def test_weighted_score_does_not_grow_with_the_picture_once_the_mask_is_large() -> None:
+    cam = torch.full((1, 1, 40, 40), 2.0)
+    masks = torch.ones_like(cam)
+    assert weighted_score(cam, masks).item() == pytest.approx(2 * 1600 / 1601)
