@@ -1,4 +1,4 @@
-"""How numba compiles the loops for the CPU: the same options everywhere, cached on disk."""
+"""How numba compiles the loops for the CPU, and on how many threads they run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+import torch
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -41,3 +42,19 @@ def compiled(
         return fast
 
     return decorate
+
+
+def on_torch_threads(function: Callable[..., None], *arrays: Any) -> None:
+    """Run a compiled function on torch's number of threads; leave both libraries as they were.
+
+    numba's first parallel run sets OpenMP's thread count, and with it torch's, to all cores.
+    """
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when imported
+    numba.set_num_threads(min(torch_threads, most))
+    try:
+        function(*arrays)
+    finally:
+        numba.set_num_threads(numba_threads)
+        if torch.get_num_threads() != torch_threads:
+            torch.set_num_threads(torch_threads)

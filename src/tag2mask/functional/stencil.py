@@ -1,7 +1,8 @@
 """Affinities between each pixel and its near neighbours, and walks along them; no (L, L) matrix.
 
 A stencil is a list of (dy, dx) offsets. What would be a row of a sparse matrix over pixels is here
-one value per offset, so a step of a random walk is a sum of shifted, weighted maps.
+one value per offset, so a step of a random walk is a sum of shifted, weighted maps. An affinity is
+symmetric: half of the offsets tell all of it (`both_directions`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Offset = tuple[int, int]
+Window = tuple[slice, slice]
+"""Rows and columns."""
 
 
 def disc_offsets(radius: int) -> list[Offset]:
@@ -21,11 +24,55 @@ def disc_offsets(radius: int) -> list[Offset]:
     return [(dy, dx) for dy in side for dx in side if dy * dy + dx * dx <= radius * radius]
 
 
+def half_disc_offsets(radius: int) -> list[Offset]:
+    """(dy, dx) of the pixels less than `radius` away, one of each two opposite ones, row by row.
+
+    Source:
+        Methods specification 4.3: 34 offsets for radius 5, 152 for radius 10.
+    """
+    return [
+        offset for offset in disc_offsets(radius) if offset > (0, 0) and _square(offset) < radius**2
+    ]
+
+
 def shifted(padded: Tensor, reach: int, offset: Offset) -> Tensor:
     """Each pixel's neighbour at `offset`, as a view of maps padded by `reach` on every side."""
     height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
     top, left = reach + offset[0], reach + offset[1]
     return padded[..., top : top + height, left : left + width]
+
+
+def pair_windows(offset: Offset, size: Sequence[int]) -> tuple[Window, Window]:
+    """Where a pixel and its neighbour at `offset` are both inside (h, w) maps: here, and there."""
+    here, there = [], []
+    for step, side in zip(offset, size, strict=True):
+        here.append(slice(max(0, -step), max(0, side - max(0, step))))
+        there.append(slice(max(0, step), max(0, side + min(0, step))))
+    return (here[0], here[1]), (there[0], there[1])
+
+
+def both_directions(
+    affinity: Tensor, offsets: Sequence[Offset]
+) -> tuple[Tensor, tuple[Offset, ...]]:
+    """Complete a symmetric affinity that is known one way: add the way back, and 1 with itself.
+
+    Args:
+        affinity: (N, K, H, W) of each pixel with its neighbour at each offset.
+        offsets: The K offsets, no two of them opposite, none of them (0, 0).
+
+    Returns:
+        (N, 1 + 2 K, H, W), 0 with what lies outside, and its offsets: the centre, then `offsets`,
+        then their opposites.
+    """
+    batch, taps, height, width = affinity.shape
+    whole = affinity.new_zeros(batch, 1 + 2 * taps, height, width)
+    whole[:, 0] = 1
+    for tap, offset in enumerate(offsets):
+        (rows, columns), (rows_there, columns_there) = pair_windows(offset, (height, width))
+        known = affinity[:, tap, rows, columns]
+        whole[:, 1 + tap, rows, columns] = known
+        whole[:, 1 + taps + tap, rows_there, columns_there] = known
+    return whole, ((0, 0), *offsets, *((-dy, -dx) for dy, dx in offsets))
 
 
 def colour_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> Tensor:
@@ -50,31 +97,55 @@ def colour_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> T
     return affinity
 
 
+@torch.no_grad()
 def random_walk(maps: Tensor, affinity: Tensor, offsets: Sequence[Offset], steps: int) -> Tensor:
     """Carry maps along column-normalised affinities: maps @ T^steps, T_ij = A_ij / sum_i A_ij.
 
     Args:
         maps: (N, M, H, W), any range.
-        affinity: (N, K, H, W), symmetric and non-negative, with a positive value for each pixel.
+        affinity: (N, K, H, W), symmetric and non-negative, 0 for neighbours outside, with a
+            positive value for each pixel.
         offsets: The K neighbours.
         steps: Each is one product with the sparse matrix, here K shifted sums.
 
     Returns:
-        (N, M, H, W); every value is a weighted mean of old ones, so classes still sum to 1.
+        (N, M, H, W), no gradient; every value is a weighted mean of old ones, so classes still sum
+        to 1.
 
     Source:
         Methods specification 4.3 (walks of PSA and IRN) and 6: steps along the stencil are the
         dense matrix's power, without the matrix.
     """
-    reach = _reach(offsets)
     walk = affinity / affinity.sum(dim=1, keepdim=True)
+    if maps.device.type == "cpu" and maps.dtype == walk.dtype == torch.float32:
+        # Few walk, and the compiler takes a while to import.
+        from tag2mask.functional.stencil_cpu import cpu_walk
+
+        return cpu_walk(maps, walk, offsets, steps)
+    return torch_walk(maps, walk, offsets, steps)
+
+
+def torch_walk(maps: Tensor, walk: Tensor, offsets: Sequence[Offset], steps: int) -> Tensor:
+    """`random_walk` on any device, its weights normalised: few large operations per step."""
+    height, width = maps.shape[-2:]
+    y = torch.arange(height, device=maps.device)[:, None]
+    x = torch.arange(width, device=maps.device)
+    # Neighbours outside have weight 0; they only must be somewhere.
+    near = [
+        (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in offsets
+    ]
+    index = torch.stack(near).flatten()
+    weight = walk.flatten(2)[:, None]  # (N, 1, K, L)
+    moved = maps.flatten(2)
     for _ in range(steps):
-        padded = F.pad(maps, (reach,) * 4)
-        maps = torch.zeros_like(maps)
-        for tap, offset in enumerate(offsets):
-            maps.addcmul_(walk[:, tap : tap + 1], shifted(padded, reach, offset))
-    return maps
+        taken = moved[:, :, index].unflatten(2, (len(offsets), -1))  # (N, M, K, L)
+        moved = (taken * weight).sum(dim=2)
+    return moved.view(maps.shape)
 
 
 def _reach(offsets: Sequence[Offset]) -> int:
     return max(max(abs(dy), abs(dx)) for dy, dx in offsets)
+
+
+def _square(offset: Offset) -> int:
+    return offset[0] ** 2 + offset[1] ** 2

@@ -7,8 +7,7 @@ index checks and become vector instructions: five times faster than indexing wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.functional.compilation import compiled
+from tag2mask.functional.compilation import compiled, on_torch_threads
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -47,7 +46,7 @@ def cpu_kernel(
     shifts = np.array(offsets, dtype=np.int64)
     padded = _pad_columns(image, int(shifts.max()))
     kernel = torch.empty((num, height, len(offsets), width))
-    _on_torch_threads(
+    on_torch_threads(
         _fill_kernel, padded.numpy(), shifts, np.float32(w1), position.numpy(), kernel.numpy()
     )
     return kernel.transpose(1, 2)
@@ -61,7 +60,7 @@ def cpu_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iteratio
     rows = kernel.float().transpose(1, 2).contiguous()
     distances = np.array(dilations, dtype=np.int64)
     for _ in range(iterations):
-        _on_torch_threads(_average_rows, here.numpy(), rows.numpy(), distances, there.numpy())
+        on_torch_threads(_average_rows, here.numpy(), rows.numpy(), distances, there.numpy())
         here, there = there, here
     return here[..., reach : reach + width].contiguous()
 
@@ -69,22 +68,6 @@ def cpu_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iteratio
 def _pad_columns(maps: Tensor, reach: int) -> Tensor:
     """(N, M, H, W) -> (N, M, H, W + 2 * reach) float32, side columns repeated; a copy."""
     return F.pad(maps.float(), (reach, reach, 0, 0), mode="replicate").contiguous()
-
-
-def _on_torch_threads(function: Callable[..., None], *arrays: Any) -> None:
-    """Run a compiled function on torch's number of threads; leave both libraries as they were.
-
-    numba's first parallel run sets OpenMP's thread count, and with it torch's, to all cores.
-    """
-    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when imported
-    numba.set_num_threads(min(torch_threads, most))
-    try:
-        function(*arrays)
-    finally:
-        numba.set_num_threads(numba_threads)
-        if torch.get_num_threads() != torch_threads:
-            torch.set_num_threads(torch_threads)
 
 
 @compiled()

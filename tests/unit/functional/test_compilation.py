@@ -1,7 +1,8 @@
 import numba
 import pytest
+import torch
 
-from tag2mask.functional.compilation import compiled
+from tag2mask.functional.compilation import compiled, on_torch_threads
 
 
 def add_one(value):
@@ -30,3 +31,19 @@ def test_without_a_folder_for_the_cache_it_still_compiles(monkeypatch):
 
     monkeypatch.setattr(numba, "njit", refuse_cache)
     assert compiled()(add_one)(2) == 3
+
+
+def test_runs_on_the_threads_of_torch_and_gives_numba_its_own_back(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    before, seen = numba.get_num_threads(), []
+    on_torch_threads(lambda: seen.append(numba.get_num_threads()))
+    assert seen == [1]
+    assert numba.get_num_threads() == before
+
+
+def test_more_torch_threads_than_numba_has_are_capped(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
+    seen = []
+    on_torch_threads(lambda: seen.append(numba.get_num_threads()))
+    assert seen == [numba.config.NUMBA_NUM_THREADS]

@@ -1,10 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from tag2mask.functional.stencil import colour_affinity, disc_offsets, random_walk, shifted
+from tag2mask.functional.stencil import (
+    both_directions,
+    colour_affinity,
+    disc_offsets,
+    half_disc_offsets,
+    pair_windows,
+    random_walk,
+    shifted,
+)
 
 
 def test_disc_holds_the_pixels_within_its_radius():
@@ -48,3 +57,76 @@ def test_walk_keeps_a_level_map_and_the_input():
     offsets = disc_offsets(2)
     moved = random_walk(level, colour_affinity(image, offsets, 0.3), offsets, 9)
     torch.testing.assert_close(moved, torch.full((2, 1, 7, 6), 0.25))
+
+
+@pytest.mark.parametrize(("radius", "count"), [(2, 4), (5, 34), (10, 152)])
+def test_half_disc_holds_one_of_each_two_opposite_offsets_nearer_than_its_radius(radius, count):
+    offsets = half_disc_offsets(radius)
+    assert len(offsets) == count
+    whole = {*offsets, *((-dy, -dx) for dy, dx in offsets)}
+    assert len(whole) == 2 * count
+    near = range(-radius, radius + 1)
+    inside = {(y, x) for y in near for x in near if 0 < math.hypot(y, x) < radius}
+    assert whole == inside
+
+
+def test_pair_windows_hold_the_pixels_whose_neighbour_is_inside():
+    place = torch.arange(12).view(3, 4)
+    here, there = pair_windows((1, -2), (3, 4))
+    assert place[here].tolist() == [[2, 3], [6, 7]]
+    assert place[there].tolist() == [[4, 5], [8, 9]]
+    nowhere = pair_windows((5, 0), (3, 4))
+    assert [place[window].numel() for window in nowhere] == [0, 0]
+
+
+def symmetric_pairs(height, width, offsets, seed=0, dtype=torch.float64):
+    """Random values of half the offsets, and the whole matrix by a loop over pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.rand(1, len(offsets), height, width, generator=generator, dtype=dtype) ** 4
+    matrix = np.eye(height * width)
+    for tap, (dy, dx) in enumerate(offsets):
+        for y in range(height):
+            for x in range(width):
+                if 0 <= y + dy < height and 0 <= x + dx < width:
+                    i, j = y * width + x, (y + dy) * width + x + dx
+                    matrix[i, j] = matrix[j, i] = half[0, tap, y, x]
+                else:
+                    half[0, tap, y, x] = 0
+    return half, matrix
+
+
+def test_both_directions_hold_the_whole_symmetric_matrix():
+    half, matrix = symmetric_pairs(4, 5, half_disc_offsets(3))
+    whole, offsets = both_directions(half, half_disc_offsets(3))
+    assert whole.shape == (1, len(offsets), 4, 5)
+    found = np.zeros((20, 20))
+    for tap, (dy, dx) in enumerate(offsets):
+        for y in range(4):
+            for x in range(5):
+                if 0 <= y + dy < 4 and 0 <= x + dx < 5:
+                    found[y * 5 + x, (y + dy) * 5 + x + dx] = whole[0, tap, y, x]
+                else:
+                    assert whole[0, tap, y, x] == 0
+    np.testing.assert_array_equal(found, matrix)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=["cpu", "torch"]
+)
+@pytest.mark.parametrize("steps", [1, 256])
+def test_walk_equals_the_power_of_the_dense_matrix(dtype, tolerance, steps):
+    half, matrix = symmetric_pairs(12, 12, half_disc_offsets(5), dtype=dtype)
+    matrix /= matrix.sum(axis=0, keepdims=True)
+    maps = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    expected = maps[0].double().numpy().reshape(3, -1) @ np.linalg.matrix_power(matrix, steps)
+    moved = random_walk(maps, *both_directions(half, half_disc_offsets(5)), steps)
+    np.testing.assert_allclose(moved[0].numpy().reshape(3, -1), expected, rtol=0, atol=tolerance)
+
+
+def test_no_gradient_and_no_change_of_the_input():
+    half, _ = symmetric_pairs(5, 4, half_disc_offsets(2), dtype=torch.float32)
+    maps = torch.rand(1, 2, 5, 4, requires_grad=True)
+    before = maps.detach().clone()
+    moved = random_walk(maps, *both_directions(half, half_disc_offsets(2)), 3)
+    assert not moved.requires_grad
+    assert torch.equal(maps, before)

@@ -25,22 +25,6 @@ def test_first_run_leaves_the_thread_count_of_torch_alone():
     assert done.stdout.split() == ["1"]
 
 
-def test_runs_on_the_threads_of_torch_and_gives_numba_its_own_back(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    before, seen = numba.get_num_threads(), []
-    par_cpu._on_torch_threads(lambda: seen.append(numba.get_num_threads()))
-    assert seen == [1]
-    assert numba.get_num_threads() == before
-
-
-def test_more_torch_threads_than_numba_has_are_capped(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
-    seen = []
-    par_cpu._on_torch_threads(lambda: seen.append(numba.get_num_threads()))
-    assert seen == [numba.config.NUMBA_NUM_THREADS]
-
-
 def test_one_compilation_serves_every_size():
     config = ParConfig()
     for height, width in ((5, 7), (16, 3), (1, 1)):
