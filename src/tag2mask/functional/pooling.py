@@ -71,10 +71,12 @@ def gate(coarse: Tensor, fine: Tensor, weight: Tensor) -> Tensor:
     parts = torch.cat([positive, positive - both], dim=1)  # (N, 4 F, h, w)
     groups = weight.shape[0] // 2
     gates = F.conv2d(parts[:, : groups * both.shape[1]], weight, padding=1, groups=groups).sigmoid()
-    parts = parts.unflatten(1, (4, -1))  # coarse +, fine +, coarse -, fine -
+    batch, channels, height, width = coarse.shape
+    parts = parts.view(batch, 4, channels, height, width)  # coarse +, fine +, coarse -, fine -
     gated = parts[:, : 2 * groups] * gates[:, :, None]
-    lost = gated[:, 2:] if groups == 2 else parts[:, 2:]
-    return 0.5 * (gated[:, :2].sum(dim=1) - lost.sum(dim=1))
+    against = gated[:, 2:] if groups == 2 else parts[:, 2:]
+    blend: Tensor = 0.5 * (gated[:, :2].sum(dim=1) - against.sum(dim=1))
+    return blend
 
 
 def gated_pyramid(cam: Tensor, weights: Sequence[Tensor]) -> Tensor:

@@ -5,30 +5,38 @@ soft-margin.
 2. The same layer on the unpooled map gives the class activation map.
 
 Paper: Zhou et al., Learning Deep Features for Discriminative Localization; the row "Our Baseline"
-    of RML, Table 1.
+    of RML, Table 1. With the pooling `gpp`, the row of 54.2 of AEFT's supplement, section 1; with
+    `ngwp`, its comparison with softmaxed maps (section 1.5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.methods.base import Evidence, Method
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead, Pooling
+from tag2mask.models.gated_pyramid import GPPConfig
 from tag2mask.recipe import MethodConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch
 
 
 class CAMConfig(MethodConfig):
-    """The baseline has one choice."""
+    """The baseline chooses how a map becomes one number."""
 
     name: str = "cam"
     pooling: Pooling = "gap"
-    """gap: mean of the map; gmp: maximum of each channel before the classifier."""
+    """gap: mean of the map; gmp: maximum of each channel before the classifier; gpp: the map
+    weighed by a gated pyramid of its own means; ngwp: mean under softmax masks."""
+    gpp: GPPConfig = GPPConfig()
+    """Switches of the pooling gpp."""
+    width: int = Field(default=0, ge=0)
+    """Channels of a layer with ReLU before the classifier; 0: none (AEFT: 256)."""
 
 
 class CAM(Method):
@@ -45,7 +53,9 @@ class CAM(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
+        self.head = ClassActivationHead(
+            backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
+        )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Soft-margin classification loss, mean over classes and batch."""

@@ -3,7 +3,7 @@ import torch
 from tests.conformance.stand_ins import small_batch, small_method
 
 
-@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+@pytest.mark.parametrize("pooling", ["gap", "gmp", "gpp", "ngwp"])
 def test_classification_loss_is_the_mean_over_classes_of_binary_cross_entropy(pooling: str) -> None:
     method, batch = small_method("cam", pooling=pooling).eval(), small_batch()
     logit = method.evidence(method.backbone.normalise(batch.image)).logit
