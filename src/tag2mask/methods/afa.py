@@ -246,7 +246,7 @@ class AFA(Method):
         return total, found[0] if found else None
 
     def _cam_alone(self, features: Features) -> Tensor:
-        cam: Tensor = self.head.classifier(features.maps[-1])
+        cam: Tensor = self.head.cam(features.maps[-1])
         return cam.float()
 
     def _pairs(self, features: Features) -> Pairs:

@@ -264,7 +264,7 @@ class RML(Method):
         )
 
     def _cam_alone(self, image: Tensor) -> Tensor:
-        cam: Tensor = self.head.classifier(self.backbone(image).maps[-1])
+        cam: Tensor = self.head.cam(self.backbone(image).maps[-1])
         return cam.float()
 
     def _apml(self, label: Tensor, large: Features, small: Features) -> Tensor:
