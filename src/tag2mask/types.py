@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,21 @@ class Batch:
         if self.mask is not None:
             moved["mask"] = self.mask.to(device, non_blocking=True)
         return replace(self, **moved)
+
+
+class TaggedPhotos(Protocol):
+    """The photos of a labelling run, for methods that look at others while they label one."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Unique."""
+
+    @property
+    def tags(self) -> npt.NDArray[np.uint8]:
+        """(len(names), F) in {0, 1}."""
+
+    def photo(self, index: int) -> Tensor:
+        """(3, H, W) uint8 RGB; raises DataError if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,11 +123,13 @@ def evaluate_source(
         raise DataError("these photos come without masks: nothing to score against")
     matrix = ConfusionMatrix(len(source.class_names) + 1)
     chosen = spread_indices(len(source), limit)
-    for index in chosen:
-        sample = source[index]
-        prediction = segmenter.segment(sample.image, sample.tags if gate == "oracle" else None)
-        if sample.mask is not None:
-            matrix.update(sample.mask, prediction.mask)
+    with segmenter.among(source):
+        for index in chosen:
+            sample = source[index]
+            tags = sample.tags if gate == "oracle" else None
+            prediction = segmenter.segment(sample.image, tags, name=sample.name)
+            if sample.mask is not None:
+                matrix.update(sample.mask, prediction.mask)
     return _report(
         matrix, source.class_names, len(chosen), gate, {**segmenter.settings(gate), "limit": limit}
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -75,28 +75,44 @@ def multi_scale_cam(
         AFA, section 3.2 with methods specification 2.2.
     """
     size = image.shape[-2:]
+
+    def seen(scale: float) -> tuple[Tensor, Tensor | None]:
+        view = scaled_view(image, scale)
+        upright = known if scale == 1.0 else None
+        if not flip:
+            return (cam_of(view) if upright is None else upright), None
+        if upright is not None:
+            return upright, cam_of(view.flip(-1))
+        both = cam_of(torch.cat([view, view.flip(-1)])).chunk(2)
+        return both[0], both[1]
+
+    return fused_cam((seen(scale) for scale in scales), size)
+
+
+def scaled_view(image: Tensor, scale: float) -> Tensor:
+    """(N, 3, H, W) photos at another scale; the photos themselves at scale 1."""
+    return image if scale == 1.0 else upsample(image, scaled_size(image.shape[-2:], scale))
+
+
+def fused_cam(
+    views: Iterable[tuple[Tensor, Tensor | None]], size: tuple[int, ...] | torch.Size
+) -> Tensor:
+    """Add up the evidence of all scales at one size, then normalise; see `multi_scale_cam`.
+
+    Args:
+        views: Per scale (N, F, h, w) raw evidence of the photo, and of its mirror image or None.
+        size: (H, W) of the result.
+
+    Returns:
+        (N, F, H, W) in [0, 1].
+    """
     total: Tensor | None = None
-    for scale in scales:
-        view = image if scale == 1.0 else upsample(image, scaled_size(size, scale))
-        cam = _view_cam(cam_of, view, size, flip, known if scale == 1.0 else None).relu()
+    for upright, mirrored in views:
+        cam = upsample(upright, size)
+        if mirrored is not None:
+            cam = torch.maximum(cam, upsample(mirrored.flip(-1), size))
+        cam = cam.relu()
         total = cam if total is None else total.add_(cam)
     if total is None:
         raise ValueError("multi_scale_cam needs at least one scale")
     return normalise_cam(total)
-
-
-def _view_cam(
-    cam_of: Callable[[Tensor], Tensor],
-    view: Tensor,
-    size: torch.Size,
-    flip: bool,
-    known: Tensor | None,
-) -> Tensor:
-    """Evidence of one scale at full size: the larger of the view and its mirror, pixel by pixel."""
-    if not flip:
-        return upsample(cam_of(view) if known is None else known, size)
-    if known is None:
-        upright, mirrored = cam_of(torch.cat([view, view.flip(-1)])).chunk(2)
-    else:
-        upright, mirrored = known, cam_of(view.flip(-1))
-    return torch.maximum(upsample(upright, size), upsample(mirrored.flip(-1), size))

@@ -22,7 +22,7 @@ from tag2mask.functional.pseudo_label import key_probability
 from tag2mask.models.base import Backbone
 from tag2mask.recipe import MethodConfig, Recipe
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import Batch
+from tag2mask.types import Batch, TaggedPhotos
 
 SCORE_OF_BACKGROUND = 0.45
 """Score of background beside normalised evidence (methods specification 2.3)."""
@@ -36,6 +36,19 @@ class Evidence(NamedTuple):
     cam: Tensor
     """(N, F, h, w) raw signed class evidence at the network's grid; test-time adds it over scales,
     then normalises."""
+
+
+class Views(NamedTuple):
+    """One photo as test time looks at it: every scale, mirror images beside."""
+
+    images: Sequence[Tensor]
+    """Per scale (V, 3, h, w) normalised; V is 2 where the mirrored photo is looked at too."""
+    scales: Sequence[float]
+    """Factors of the photo's working size."""
+    tags: Tensor | None = None
+    """(1, F) in {0, 1}, or None where the photo has none."""
+    name: str = ""
+    """Name of the photo, so that what is drawn for it does not depend on the order of photos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +139,27 @@ class Method(nn.Module, ABC):
             tags: (N, F) for methods that need them while labelling; most ignore them.
         """
 
+    def look(self, views: Views) -> Sequence[Evidence]:
+        """Look at one photo at all its scales; (V, ...) evidence per scale.
+
+        Override it where scales are not looked at one by one. Called without gradients, which a
+        method that needs them turns on itself.
+        """
+        return [
+            self.evidence(image, None if views.tags is None else views.tags.expand(len(image), -1))
+            for image in views.images
+        ]
+
+    def accompany(self, photos: TaggedPhotos | None) -> None:
+        """Receive the photos of a labelling run, None at its end; most methods need no others."""
+
+    def class_logit(self, image: Tensor) -> Tensor:
+        """(N, F) class logits of normalised photos. Override it where `evidence` is expensive."""
+        return self.evidence(image).logit
+
     def classify(self, image: Tensor) -> Tensor:
         """(N, F) class probabilities of normalised photos: the gate `predicted`."""
-        return self.evidence(image).logit.sigmoid()
+        return self.class_logit(image).sigmoid()
 
     def score(self, image: Tensor, tags: Tensor | None = None) -> Tensor:
         """(N, F, H, W) single-scale evidence in [0, 1]; zero for classes absent from `tags`."""

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from tag2mask import plugins
 from tag2mask.checkpoint import check_state, read_weights, versions
+from tag2mask.data.base import Source
 from tag2mask.data.photo import photo_of, read_photo
 from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
 from tag2mask.methods.base import Method, build_method, build_refiner, evaluating
 from tag2mask.prediction.decision import Cutter, Decision, Draft, drafted
 from tag2mask.prediction.test_time import Look, choose_classes, class_probability, collect, settled
-from tag2mask.recipe import PredictConfig, Recipe
+from tag2mask.recipe import MethodConfig, PredictConfig, Recipe, parse_recipe
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Gate, Image, Mask, Prediction
 
@@ -91,6 +92,7 @@ class Segmenter:
         device: str | torch.device = "cpu",
         bf16: bool = False,
         predict: PredictConfig | None = None,
+        method: MethodConfig | None = None,
     ) -> Segmenter:
         """Load a run folder or a hub model.
 
@@ -100,6 +102,8 @@ class Segmenter:
             device: See the constructor.
             bf16: See the constructor.
             predict: Test-time settings in place of the run's own.
+            method: Another method with the same parameters, which then labels with the run's
+                weights: `advcam` and `rib` take those of `cam`.
 
         Raises:
             RunError: If the folder holds no weights.
@@ -107,16 +111,21 @@ class Segmenter:
         """
         path = _weights_path(_run_folder(run), which)
         state, recipe = read_weights(path)
+        reader = ""
+        if method is not None and method.name != recipe.method.name:
+            reader = f" (of method '{recipe.method.name}') read by method '{method.name}'"
+        if method is not None:
+            recipe = _with_method(recipe, method)
         if predict is not None:
             recipe = recipe.model_copy(update={"predict": predict})
         bare = recipe.backbone.model_copy(update={"weights": "none"})  # all weights are in the run
-        method = build_method(recipe.model_copy(update={"backbone": bare}))
-        check_state(method.state_dict(), state, str(path))
-        method.load_state_dict(state)
+        network = build_method(recipe.model_copy(update={"backbone": bare}))
+        check_state(network.state_dict(), state, f"{path}{reader}")
+        network.load_state_dict(state)
         with path.open("rb") as file:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
         origin = {"run": str(run), "weights": path.stem, "sha256": fingerprint}
-        return cls(method, recipe, device, bf16=bf16, origin=origin)
+        return cls(network, recipe, device, bf16=bf16, origin=origin)
 
     def predict(
         self, image: Image | PILImage.Image | str | Path, *, keep_evidence: bool = False
@@ -144,6 +153,7 @@ class Segmenter:
         tags: npt.NDArray[np.uint8] | None = None,
         *,
         keep_evidence: bool = False,
+        name: str = "",
     ) -> Prediction:
         """Segment one decoded photo.
 
@@ -151,8 +161,9 @@ class Segmenter:
             image: (H, W, 3) uint8 RGB.
             tags: (F,) in {0, 1} for the gate `oracle`; None lets the classifier choose.
             keep_evidence: Keep the evidence that the mask was cut from.
+            name: Of the photo, for methods that draw numbers while labelling.
         """
-        examined = self.examine(image, tags, keep_evidence=keep_evidence)
+        examined = self.examine(image, tags, keep_evidence=keep_evidence, name=name)
         return self.present(examined, self.cut(examined))
 
     def examine(
@@ -161,10 +172,11 @@ class Segmenter:
         tags: npt.NDArray[np.uint8] | None = None,
         *,
         keep_evidence: bool = False,
+        name: str = "",
     ) -> Examined:
         """Do all of `segment` that needs the network."""
         gate: Gate = "predicted" if tags is None else "oracle"
-        seen = self.look(image, tags)
+        seen = self.look(image, tags, name)
         keys = self.choose(seen, tags, gate)
         evidence = _gated(seen.cam, keys) if keep_evidence else None
         return Examined(image, drafted(seen, keys), self._named(seen.prob), gate, evidence)
@@ -193,11 +205,20 @@ class Segmenter:
             prob = class_probability(self.method, photo, self.plan)
         return self._named(prob)
 
-    def look(self, image: Image, tags: npt.NDArray[np.uint8] | None = None) -> Look:
+    def look(self, image: Image, tags: npt.NDArray[np.uint8] | None = None, name: str = "") -> Look:
         """Collect what the network sees in one (H, W, 3) photo over scales and mirror images."""
         with self._looking():
             photo = photo_tensor(image).to(self.device)
-            return collect(self.method, photo, self.plan, self._row(tags))
+            return collect(self.method, photo, self.plan, self._row(tags), name)
+
+    @contextmanager
+    def among(self, source: Source) -> Iterator[None]:
+        """Let the method see the other photos of `source` while it labels one of them."""
+        self.method.accompany(_Company(source))
+        try:
+            yield
+        finally:
+            self.method.accompany(None)
 
     def choose(self, seen: Look, tags: npt.NDArray[np.uint8] | None, gate: Gate) -> tuple[int, ...]:
         """Choose the classes of a mask; see `choose_classes`."""
@@ -216,6 +237,7 @@ class Segmenter:
             **self.origin,
             **versions(),
             "method": self.recipe.method.name,
+            **self._labelling_settings(),
             "gate": gate,
             "protocol": predict.protocol,
             "scales": list(predict.scales or ()),
@@ -230,6 +252,12 @@ class Segmenter:
             "crf": crf.model_dump(mode="json") if crf is not None else None,
             "precision": "bf16" if self.bf16 else "fp32",
         }
+
+    def _labelling_settings(self) -> dict[str, Any]:
+        """Settings of a method that works while labelling; of others they tell how it learned."""
+        if type(self.method).look is Method.look:
+            return {}
+        return {"labelling": self.recipe.method.model_dump(mode="json", exclude={"name"})}
 
     def _tag_row(self, tags: Sequence[str]) -> npt.NDArray[np.uint8]:
         row = np.zeros(len(self.class_names), dtype=np.uint8)
@@ -258,6 +286,19 @@ class Segmenter:
 load = Segmenter.load
 
 
+class _Company:
+    """The photos of a data source as methods see them."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.names: Sequence[str] = source.names
+        self.tags = source.tags
+
+    def photo(self, index: int) -> Tensor:
+        """(3, H, W) uint8; see `TaggedPhotos`."""
+        return photo_tensor(self._source[index].image)[0]
+
+
 def photo_tensor(image: Image) -> Tensor:
     """(H, W, 3) array -> (1, 3, H, W) uint8 tensor."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
@@ -281,6 +322,12 @@ def _photo_of(image: Image | PILImage.Image | str | Path) -> Image:
             f"a photo is an (H, W, 3) uint8 RGB array, got {image.shape} of {image.dtype}"
         )
     return image
+
+
+def _with_method(recipe: Recipe, method: MethodConfig) -> Recipe:
+    """Put another method into a recipe; it is read anew, as its type names the method's Config."""
+    raw = recipe.model_dump(mode="json") | {"method": method.model_dump(mode="json")}
+    return parse_recipe(raw, f"method '{method.name}'")
 
 
 def _gated(cam: Tensor, keys: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.errors import RecipeError
-from tag2mask.functional.cam import multi_scale_cam, scaled_size, upsample
-from tag2mask.methods.base import Method
+from tag2mask.functional.cam import fused_cam, scaled_size, scaled_view, upsample
+from tag2mask.methods.base import Evidence, Method, Views
 from tag2mask.recipe import PredictConfig
 from tag2mask.types import Gate
 
@@ -61,7 +61,11 @@ def settled(predict: PredictConfig, method: Method) -> PredictConfig:
 
 @torch.no_grad()
 def collect(
-    method: Method, photo: Tensor, predict: PredictConfig, tags: Tensor | None = None
+    method: Method,
+    photo: Tensor,
+    predict: PredictConfig,
+    tags: Tensor | None = None,
+    name: str = "",
 ) -> Look:
     """Look at one photo at every scale; one pass per scale, both mirror images stacked.
 
@@ -72,6 +76,7 @@ def collect(
         photo: (1, 3, H, W) uint8 RGB.
         predict: Protocol, scales, mirror images, working size.
         tags: (1, F) in {0, 1} for methods that read them while labelling.
+        name: Of the photo, for methods that draw numbers while labelling.
 
     Source:
         methods specification 2.2, R18 (1), (2): scale 1's logits are averaged over mirror images;
@@ -81,19 +86,14 @@ def collect(
     image = _working_image(method, photo, predict)
     scales: Sequence[float] = predict.scales or ()
     decodes = predict.protocol == "afa"
-    logits: list[Tensor] = []
-
-    def cam_of(view: Tensor) -> Tensor:
-        seen = method.evidence(_at_least(view, SMALLEST_SIDE_PX), _repeated(tags, len(view)))
-        logits.append(seen.logit)
-        return seen.cam.float()
-
     seen_at = (1.0,) if decodes else scales
-    cam = multi_scale_cam(cam_of, image, seen_at, flip=predict.flip)
+    views = [_view(image, scale, predict) for scale in seen_at]
+    seen = method.look(Views(views, seen_at, tags, name))
+    cam = fused_cam((_mirrored_apart(one, predict) for one in seen), image.shape[-2:])
     if 1.0 in seen_at:
-        prob = _probability(logits[seen_at.index(1.0)])
+        prob = _probability(seen[seen_at.index(1.0)].logit)
     else:
-        prob = class_probability(method, photo, predict, tags)
+        prob = class_probability(method, photo, predict)
     if decodes:
         return Look(cam, prob, logit=multi_scale_logit(method, image, scales, flip=predict.flip))
     affinity = None
@@ -138,14 +138,10 @@ def multi_scale_logit(
 
 
 @torch.no_grad()
-def class_probability(
-    method: Method, photo: Tensor, predict: PredictConfig, tags: Tensor | None = None
-) -> Tensor:
+def class_probability(method: Method, photo: Tensor, predict: PredictConfig) -> Tensor:
     """(1, F) class probabilities of one (1, 3, H, W) uint8 photo, from scale 1 alone."""
     image = _working_image(method, photo, settled(predict, method))
-    image = _at_least(image, SMALLEST_SIDE_PX)
-    view = torch.cat([image, image.flip(-1)]) if predict.flip else image
-    return _probability(method.evidence(view, _repeated(tags, len(view))).logit)
+    return _probability(method.class_logit(_view(image, 1.0, predict)))
 
 
 def choose_classes(
@@ -228,8 +224,16 @@ def _probability(logit: Tensor) -> Tensor:
     return logit.float().mean(dim=0, keepdim=True).sigmoid()
 
 
-def _repeated(tags: Tensor | None, views: int) -> Tensor | None:
-    return None if tags is None else tags.expand(views, -1)
+def _view(image: Tensor, scale: float, predict: PredictConfig) -> Tensor:
+    """A (1, 3, H, W) photo at one scale, its mirror image stacked below if asked for."""
+    view = _at_least(scaled_view(image, scale), SMALLEST_SIDE_PX)
+    return torch.cat([view, view.flip(-1)]) if predict.flip else view
+
+
+def _mirrored_apart(seen: Evidence, predict: PredictConfig) -> tuple[Tensor, Tensor | None]:
+    """Evidence of a photo and of its mirror image, or None, from what `_view` stacked."""
+    cam = seen.cam.float()
+    return (cam[:1], cam[1:]) if predict.flip else (cam, None)
 
 
 def _at_least(view: Tensor, side: int) -> Tensor:

@@ -163,9 +163,10 @@ def label_source(
 
     def examine(name: str) -> Examined:
         sample = source[index[name]]
-        return segmenter.examine(sample.image, sample.tags)
+        return segmenter.examine(sample.image, sample.tags, name=name)
 
-    return _write_all(_Job(segmenter, source.names, examine, "label"), writer, strict, workers)
+    with segmenter.among(source):
+        return _write_all(_Job(segmenter, source.names, examine, "label"), writer, strict, workers)
 
 
 def predict_paths(
@@ -192,7 +193,7 @@ def predict_paths(
     photos = named_photos(paths)
 
     def examine(name: str) -> Examined:
-        return segmenter.examine(read_photo(photos[name]))
+        return segmenter.examine(read_photo(photos[name]), name=name)
 
     return _write_all(_Job(segmenter, list(photos), examine, "predict"), writer, strict, workers)
 

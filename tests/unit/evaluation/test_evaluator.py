@@ -2,6 +2,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -215,7 +216,12 @@ class Known(Segmenter):
         self.class_names = ("cat", "cow")
         self.seen: list[int] = []
 
-    def segment(self, image: Image, tags: Any = None, *, keep_evidence: bool = False) -> Prediction:
+    def among(self, source: Source) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def segment(
+        self, image: Image, tags: Any = None, *, keep_evidence: bool = False, name: str = ""
+    ) -> Prediction:
         self.seen.append(int(image[0, 0, 0]))
         gate: Gate = "predicted" if tags is None else "oracle"
         value = 1 if tags is None else int(tags.argmax()) + 1
