@@ -110,7 +110,9 @@ def optimiser_tensors(optimiser: Optimizer, method: Method) -> dict[str, Tensor]
     }
 
 
-def load_optimiser_tensors(optimiser: Optimizer, method: Method, tensors: Mapping[str, Tensor]) -> None:
+def load_optimiser_tensors(
+    optimiser: Optimizer, method: Method, tensors: Mapping[str, Tensor]
+) -> None:
     """Load what `optimiser_tensors` returned, whatever the order of parameters then and now."""
     names = {parameter: name for name, parameter in method.named_parameters()}
     ordered = [parameter for group in optimiser.param_groups for parameter in group["params"]]

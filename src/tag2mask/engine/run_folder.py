@@ -81,23 +81,21 @@ class RunFolder:
         )
 
 
-def check_same_recipe(before: Mapping[str, Any], now: Recipe, where: Path) -> None:
+def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:
     """Refuse to go on with a recipe that would learn something else.
 
     Args:
-        before: The recipe that the run began with, as plain values; it may lack keys that the
-            program has learned since, and those must have their defaults now.
+        before: The recipe that the run began with; keys that it lacks have their defaults.
         now: The recipe asked for.
         where: Run folder, for the message.
 
     Raises:
         RunError: One line that names the keys that differ, with both values.
     """
-    old, new = dict(_flat(before)), dict(_flat(now.model_dump(mode="json")))
-    set_now = dict(_flat(now.model_dump(mode="json", exclude_defaults=True)))
+    old, new = (dict(_flat(one.model_dump(mode="json"))) for one in (before, now))
     changed = [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted(old.keys() | set_now.keys())
+        for key in sorted(old.keys() | new.keys())
         if key not in MAY_CHANGE and old.get(key) != new.get(key)
     ]
     if changed:

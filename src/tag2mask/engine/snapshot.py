@@ -22,7 +22,9 @@ def snapshot(method: Method, optimiser: Optimizer) -> dict[str, Tensor]:
     return model | {f"{OPTIMISER}{name}": value for name, value in moments.items()}
 
 
-def restore(method: Method, optimiser: Optimizer, tensors: Mapping[str, Tensor], where: str) -> None:
+def restore(
+    method: Method, optimiser: Optimizer, tensors: Mapping[str, Tensor], where: str
+) -> None:
     """Load what `snapshot` returned.
 
     Raises:

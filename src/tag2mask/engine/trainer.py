@@ -33,7 +33,7 @@ from tag2mask.engine.tracking import LossWindow, Tracker, cut_log, host_values, 
 from tag2mask.engine.validation import Judge
 from tag2mask.errors import RunError
 from tag2mask.methods.base import build_method
-from tag2mask.recipe import DataConfig, Recipe, Span, read_yaml, span_steps
+from tag2mask.recipe import DataConfig, Recipe, Span, load_recipe, span_steps
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "") -> Path:
@@ -92,8 +92,7 @@ class _Training:
         self._source = _training_source(recipe.data)
         self._recipe = recipe.with_classes(self._source.class_names)
         if resume:
-            before = read_yaml(folder.recipe)
-            check_same_recipe(before if isinstance(before, dict) else {}, self._recipe, folder.root)
+            check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
         self._judge = Judge(self._recipe, self._source)
         self._method = build_method(self._recipe).train()
         runtime.adopt(self._method, lambda: build_optimiser(self._method, recipe.optim))

@@ -105,6 +105,35 @@ def test_start_resumes_exactly() -> None:
     assert_same(whole[5:], rest)
 
 
+def test_grown_batches_show_the_same_photos_in_the_same_order() -> None:
+    sizes = {"batch": 3, "late_batch": 7, "late_from": 2}
+    grown = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 4)
+    assert [len(batch.name) for batch in grown] == [3, 3, 7, 7]
+    single = take(batches(source(), CONFIG, batch=1, seed=3, workers=0), 20)
+    assert names(grown) == names(single)
+    together = torch.cat([batch.image for batch in grown])
+    torch.testing.assert_close(together, torch.cat([batch.image for batch in single]))
+
+
+@pytest.mark.parametrize("start", [1, 2, 3])
+def test_start_resumes_exactly_before_and_after_batches_grow(start: int) -> None:
+    sizes = {"batch": 2, "late_batch": 5, "late_from": 2, "rank": 1, "world": 2}
+    whole = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 5)
+    rest = take(batches(source(), CONFIG, seed=3, workers=0, start=start, **sizes), 5 - start)
+    assert_same(whole[start:], rest)
+
+
+def test_ranks_share_grown_batches() -> None:
+    sizes = {"batch": 1, "late_batch": 3, "late_from": 2, "world": 2}
+    shares = [
+        take(batches(source(12), CONFIG, seed=3, workers=0, rank=rank, **sizes), 3)
+        for rank in range(2)
+    ]
+    alone = take(batches(source(12), CONFIG, batch=1, seed=3, workers=0), 10)
+    shown = [name for pair in zip(*shares, strict=True) for batch in pair for name in batch.name]
+    assert shown == names(alone)
+
+
 def test_every_epoch_shows_every_photo_once_and_in_another_order() -> None:
     # 10 photos in batches of 4: epochs end inside batches 2 and 7, two epochs are 5 batches.
     shown = names(take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 5))

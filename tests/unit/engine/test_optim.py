@@ -80,3 +80,49 @@ def test_a_method_without_parameters_is_refused(toy):
     method = build_method(toy.recipe()).requires_grad_(False)
     with pytest.raises(RunError, match="ToyMethod has no parameter to train"):
         build_optimiser(method, PUBLISHED)
+
+
+def test_sgd_steps_as_counted_by_hand(toy):
+    """v = 0.5 v + (g + 0.1 w), w = w - rate v; biases: twice the rate, no decay."""
+    config = OptimConfig(
+        optimiser="sgd", lr=0.01, head_lr=0.1, bias_rate=2, decay_biases=False,
+        momentum=0.5, weight_decay=0.1, steps=10, warmup=0,
+    )  # fmt: skip
+    method = build_method(toy.recipe())
+    for parameter in method.parameters():
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.ones_like(parameter)
+    optimiser = build_optimiser(method, config)
+    assert set_rates(optimiser, config, 0) == pytest.approx(
+        {"base": 0.01, "head": 0.1, "head_bias": 0.2}
+    )
+    optimiser.step()
+    # After one step v is 1.1 for weights and 1 for biases.
+    assert method.backbone.stem.weight.flatten()[0].item() == pytest.approx(1 - 0.01 * 1.1)
+    assert method.late.weight.flatten()[0].item() == pytest.approx(1 - 0.1 * 1.1)
+    assert method.backbone.stem.bias[0].item() == pytest.approx(1 - 0.2)
+    assert method.late.bias[0].item() == pytest.approx(0.8)
+    optimiser.step()
+    # Then w is 0.89 and v 0.55 + 1 + 0.089 for weights; v is 0.5 + 1 for biases.
+    assert method.late.weight.flatten()[0].item() == pytest.approx(0.89 - 0.1 * 1.639)
+    assert method.late.bias[0].item() == pytest.approx(0.8 - 0.2 * 1.5)
+
+
+def test_loaded_biases_have_a_rate_of_their_own(toy):
+    config = OptimConfig(lr=0.01, head_lr=0.1, bias_rate=2, warmup=0)
+    method = build_method(toy.recipe())
+    method.backbone.loaded = frozenset({"stem.weight", "stem.bias"})
+    optimiser = build_optimiser(method, config)
+    assert set_rates(optimiser, config, 0) == pytest.approx(
+        {"base": 0.01, "base_bias": 0.02, "head": 0.1, "head_bias": 0.2}
+    )
+    assert {group["weight_decay"] for group in optimiser.param_groups} == {0.01}
+
+
+def test_decay_may_be_longer_or_shorter_than_the_run(toy):
+    # AEFT: 31,084 steps of a decay over 52,880 with power 0.9.
+    config = OptimConfig(lr=0.01, steps=31_084, decay_steps=52_880, power=0.9, warmup=0)
+    optimiser = build_optimiser(build_method(toy.recipe()), config)
+    assert set_rates(optimiser, config, 31_084)["base"] == pytest.approx(0.01 * 0.41218**0.9, 1e-4)
+    short = config.model_copy(update={"decay_steps": 100})
+    assert set_rates(optimiser, short, 101)["base"] == 0.0

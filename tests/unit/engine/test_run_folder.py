@@ -2,6 +2,7 @@ import pytest
 
 from tag2mask.engine.run_folder import RunFolder, check_same_recipe
 from tag2mask.errors import RunError
+from tag2mask.recipe import parse_recipe
 
 
 def test_new_and_empty_folders_may_be_used(tmp_path):
@@ -49,9 +50,18 @@ def test_paths_are_those_that_other_parts_read(tmp_path):
 
 
 def test_resume_keeps_what_is_learned_and_frees_the_rest(toy, tmp_path):
-    before = toy.recipe().model_dump(mode="json")
+    before = toy.recipe()
     check_same_recipe(
         before, toy.recipe(run__workers=2, run__log_every=1, data__root="x"), tmp_path
     )
     with pytest.raises(RunError, match=r"optim\.lr was 0\.01, now 0\.5; run\.seed was 1, now 2"):
         check_same_recipe(before, toy.recipe(optim__lr=0.5, run__seed=2), tmp_path)
+
+
+def test_a_run_from_before_a_key_was_known_goes_on_with_its_default(toy, tmp_path):
+    raw = toy.recipe().model_dump(mode="json")
+    del raw["optim"]["optimiser"], raw["data"]["flip"]
+    before = parse_recipe(raw, "old")
+    check_same_recipe(before, toy.recipe(), tmp_path)
+    with pytest.raises(RunError, match=r"optim\.optimiser was 'adamw', now 'sgd'"):
+        check_same_recipe(before, toy.recipe(optim__optimiser="sgd"), tmp_path)

@@ -92,6 +92,28 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(toy, tmp_path, monkey
     assert_same_run(train(recipe, tmp_path / "cut", resume=True), whole)
 
 
+@pytest.mark.parametrize("stop_at", [3, 6, 8])
+def test_a_run_of_sgd_with_growing_batches_goes_on_exactly(toy, tmp_path, monkeypatch, stop_at):
+    """Stopped before, at and after the step (7) from which batches are larger."""
+    growth = {"late_batch": 5, "late_from": 7, "accumulate": 2, "batch": 3}
+    sgd = {"optimiser": "sgd", "momentum": 0.9, "bias_rate": 2, "decay_biases": False}
+    recipe = toy.recipe(**{f"optim__{key}": value for key, value in (growth | sgd).items()})
+    whole = train(recipe, tmp_path / "whole")
+    monkeypatch.setenv("TOY_SIGTERM_AT", str(stop_at))
+    with pytest.raises(RunError, match=f"stopped at step {stop_at + 1} of 12"):
+        train(recipe, tmp_path / "cut")
+    assert_same_run(train(recipe, tmp_path / "cut", resume=True), whole)
+
+
+def test_pace_counts_the_photos_of_grown_batches(toy, tmp_path, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(clock))
+    recipe = toy.recipe(optim__late_batch=10, optim__late_from=0.5, run__log_every=4)
+    steps = [line for line in log_lines(train(recipe, tmp_path / "run")) if "losses" in line]
+    # One tick per step; 4 photos in steps 1 to 6, then 10.
+    assert [line["images_per_s"] for line in steps] == [4, (4 + 4 + 10 + 10) / 4, 10]
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_been(toy, tmp_path, run_toy):
     whole = train(toy.recipe(data__held_out=3), tmp_path / "whole")
     words = (tmp_path / "cut", "data__held_out=3")
