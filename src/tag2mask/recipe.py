@@ -7,7 +7,7 @@ key.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationErr
 
 from tag2mask import plugins
 from tag2mask.errors import RecipeError, did_you_mean
+from tag2mask.faults import fault_lines
+from tag2mask.stages import StageConfig, overlaid, stage_faults
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
 SCHEMA_VERSION: Literal[1] = 1
@@ -186,7 +188,11 @@ class RunConfig(Config):
 
 
 class Recipe(Config):
-    """One training stage, whole: what `recipe.yaml` of a run holds."""
+    """One training stage, whole, or the stages of a pipeline and what they have in common.
+
+    What `recipe.yaml` of a run holds. The last two sections are written by the pipeline into the
+    recipes of its stages.
+    """
 
     version: Literal[1] = SCHEMA_VERSION
     """Schema version."""
@@ -197,6 +203,12 @@ class Recipe(Config):
     optim: OptimConfig = OptimConfig()
     predict: PredictConfig = PredictConfig()
     run: RunConfig = RunConfig()
+    stages: dict[str, StageConfig] = {}
+    """Stages in order, each in a folder of its own; none: the recipe is one stage."""
+    earlier: dict[str, SerializeAsAny[Recipe]] = {}
+    """Resolved recipes of the stages whose networks this one goes on from."""
+    inputs: dict[str, str] = {}
+    """Fingerprints of what this stage was made from, by stage."""
 
     @property
     def num_foreground(self) -> int:
@@ -209,12 +221,31 @@ class Recipe(Config):
             update={"data": self.data.model_copy(update={"classes": tuple(classes)})}
         )
 
+    def blank(self) -> Recipe:
+        """Return the recipe for a network that its own run's weights file will fill."""
+        bare = self.backbone.model_copy(update={"weights": "none"})
+        return self.model_copy(update={"backbone": bare})
+
+    def plain(self) -> dict[str, Any]:
+        """Return the recipe as plain values that `parse_recipe` reads back to an equal recipe."""
+        values = self.model_dump(mode="json", exclude={"stages", "earlier", "inputs"})
+        if self.stages:
+            values["stages"] = {
+                name: stage.model_dump(mode="json", by_alias=True, exclude_unset=True)
+                for name, stage in self.stages.items()
+            }
+        if self.earlier:
+            values["earlier"] = {name: recipe.plain() for name, recipe in self.earlier.items()}
+        if self.inputs:
+            values["inputs"] = dict(self.inputs)
+        return values
+
     def to_yaml(self) -> str:
         """Return the resolved recipe as YAML that `load_recipe` reads back to an equal recipe."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
 
 
-def recipe_type(raw: Mapping[str, Any], where: str = "recipe") -> type[Recipe]:
+def recipe_type(raw: Mapping[str, Any], where: str = "recipe", prefix: str = "") -> type[Recipe]:
     """Build the Recipe model whose plug-in sections are checked by the named plug-ins' own Configs.
 
     Raises:
@@ -227,24 +258,61 @@ def recipe_type(raw: Mapping[str, Any], where: str = "recipe") -> type[Recipe]:
             continue
         if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
             known = ", ".join(plugins.available(folder))
-            raise RecipeError(f"{where}: {section}: needs a mapping with 'name' (one of {known})")
+            raise RecipeError(
+                f"{where}: {prefix}{section}: needs a mapping with 'name' (one of {known})"
+            )
         fields[section] = (plugins.load(folder, content["name"]).Config, ...)
     return create_model("Recipe", __base__=Recipe, **fields)
 
 
-def parse_recipe(raw: object, where: str) -> Recipe:
-    """Check a raw mapping against the schema.
+def parse_recipe(raw: object, where: str, prefix: str = "") -> Recipe:
+    """Check a raw mapping against the schema, with all its stages.
+
+    Args:
+        raw: What a YAML file holds.
+        where: Names the recipe in messages.
+        prefix: Stands before the keys in messages, such as `stages.seg.`.
 
     Raises:
         RecipeError: One line per fault: where, key, what is wrong, and a hint.
     """
     if not isinstance(raw, Mapping):
         raise RecipeError(f"{where}: a recipe is a mapping of sections, got {type(raw).__name__}")
-    kind = recipe_type(raw, where)
+    kind = recipe_type(raw, where, prefix)
+    values = dict(raw)
+    if isinstance(raw.get("earlier"), Mapping):  # each is checked by its own plug-ins
+        values["earlier"] = {
+            name: parse_recipe(part, where, f"{prefix}earlier.{name}.")
+            for name, part in raw["earlier"].items()
+        }
     try:
-        return kind.model_validate(dict(raw))
+        recipe = kind.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("\n".join(_fault_lines(error, kind, where))) from error
+        lines = fault_lines(error, kind, where, prefix)
+        raise RecipeError("\n".join(lines)) from error
+    _check_stages(recipe, where)
+    return recipe
+
+
+def stage_recipe(recipe: Recipe, name: str, where: str = "recipe") -> Recipe:
+    """Turn one stage of a multi-stage recipe into a recipe of its own.
+
+    A train stage changes the recipe's sections; a stage that labels or evaluates those of the stage
+    in its `from`. What earlier stages leave is still to be filled in.
+
+    Args:
+        recipe: Has stages.
+        name: One of them.
+        where: Names the recipe in messages.
+
+    Raises:
+        RecipeError: One line per fault.
+    """
+    stage = recipe.stages[name]
+    base = recipe if stage.run == "train" else stage_recipe(recipe, stage.from_[0], where)
+    values = base.plain()
+    values.pop("stages", None)
+    return parse_recipe(overlaid(values, stage), where, f"stages.{name}.")
 
 
 def read_yaml(path: Path) -> object:
@@ -299,27 +367,13 @@ def load_recipe(name: str) -> Recipe:
     return parse_recipe(read_yaml(path), str(path))
 
 
-def _fault_lines(error: ValidationError, kind: type[BaseModel], where: str) -> Iterator[str]:
-    """Turn pydantic's faults into `where: a.b: what is wrong (got value). hint`."""
-    for fault in error.errors():
-        keys = [str(key) for key in fault["loc"]]
-        dotted = ".".join(keys)
-        if fault["type"] == "extra_forbidden":
-            known = _known_keys(kind, keys[:-1])
-            hint = did_you_mean(keys[-1], known)
-            yield f"{where}: unknown key '{dotted}'.{hint} Known: {', '.join(known)}"
-        elif fault["type"] == "missing":
-            yield f"{where}: {dotted}: is missing"
-        else:
-            yield f"{where}: {dotted}: {fault['msg']} (got {fault['input']!r})"
-
-
-def _known_keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
-    """Keys of the section that `path` leads to, sorted; empty if it leads nowhere."""
-    for key in path:
-        field = kind.model_fields.get(key)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        kind = inner
-    return sorted(kind.model_fields)
+def _check_stages(recipe: Recipe, where: str) -> None:
+    """Raise a RecipeError for stages that contradict each other or cannot be resolved."""
+    faults = [f"{where}: {fault}" for fault in stage_faults(recipe.stages)]
+    for name in () if faults else recipe.stages:
+        try:
+            stage_recipe(recipe, name, where)
+        except RecipeError as error:
+            faults += str(error).splitlines()
+    if faults:
+        raise RecipeError("\n".join(dict.fromkeys(faults)))  # a stage's faults also reach others

@@ -8,7 +8,9 @@ import pytest
 import tag2mask
 
 ROOT = Path(tag2mask.__file__).parent
-FREE = {"types", "errors", "plugins", "recipe", "checkpoint", "palette", "__init__"}
+FREE = {
+    "types", "errors", "plugins", "faults", "stages", "recipe", "checkpoint", "palette", "__init__"
+}  # fmt: skip
 """Modules of the root that everybody may import."""
 ENGINE = {"data", "functional", "methods", "refiners", "prediction", "evaluation"}
 MAY_IMPORT = {

@@ -321,7 +321,7 @@ def test_wrong_command_line(line, words, run, recipe, scenes, tmp_path, refusal)
         ("--data.crop_px 33", "--data.crop_px: Input should be a multiple of 32 (got '33')"),
         ("--optim.lr -1", "--optim.lr: Input should be greater than 0"),
         ("--optim.lr fast", "--optim.lr: Input should be a valid number"),
-        ("--method.name rlm", "Did you mean 'rml'?"),
+        ("--method.name rmml", "Did you mean 'rml'?"),
         ("--backbone.variant b9", "--backbone.variant: Input should be"),
     ],
 )

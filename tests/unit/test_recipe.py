@@ -65,7 +65,7 @@ def test_number_that_yaml_reads_as_text_is_still_a_number():
         (changed("data", crop_px=33), "r.yaml: data.crop_px: Input should be a multiple of 32"),
         (changed("run", precision="fp8"), "r.yaml: run.precision: Input should be 'fp32' or"),
         ({**RAW, "sede": 1}, "r.yaml: unknown key 'sede'."),
-        (changed("method", name="rlm"), "unknown method 'rlm'. Did you mean 'rml'?"),
+        (changed("method", name="rmml"), "unknown method 'rmml'. Did you mean 'rml'?"),
         ({**RAW, "method": "cam"}, "r.yaml: method: needs a mapping with 'name'"),
         ({"data": RAW["data"]}, "r.yaml: backbone: needs a mapping with 'name'"),
         ([1, 2], "r.yaml: a recipe is a mapping of sections, got list"),

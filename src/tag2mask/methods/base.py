@@ -209,7 +209,12 @@ class Method(nn.Module, ABC):
         return tuple(group for group in groups if group.parameters)
 
     def setup(self, earlier: StageOutputs) -> None:
-        """Receive the networks of earlier stages; single-stage methods need nothing."""
+        """Receive the networks of earlier stages, once, after construction; most need none.
+
+        Either copies weights, or registers a network as a frozen submodule, so that the weights
+        file of a run is whole by itself. `train` is called on the whole method afterwards: who
+        registers a network also keeps it in evaluation mode.
+        """
 
 
 @contextmanager
@@ -247,17 +252,27 @@ def freeze_loaded_norms(backbone: Backbone) -> None:
             parameter.requires_grad_(False)
 
 
-def build_method(recipe: Recipe) -> Method:
+def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) -> Method:
     """Build the network a recipe describes, with its weights, on the CPU.
+
+    Args:
+        recipe: Resolved, classes included.
+        earlier: Trained networks of the stages in `recipe.earlier`. None builds these without
+            weights, for a network whose own weights file holds all that `setup` took from them.
 
     Raises:
         UnknownPluginError: If a name of the recipe is no plug-in.
         WeightsError: If the backbone's weights cannot be used.
+        RecipeError: If the method needs networks of earlier stages, and the recipe has none.
     """
     backbone = plugins.load("models.backbones", recipe.backbone.name)(recipe.backbone)
     refiner = build_refiner(recipe)
     kind: type[Method] = plugins.load("methods", recipe.method.name)
-    return kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
+    method = kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
+    if earlier is None:
+        earlier = {name: build_method(past.blank()) for name, past in recipe.earlier.items()}
+    method.setup(StageOutputs(methods=earlier))
+    return method
 
 
 def build_refiner(recipe: Recipe) -> Refiner | None:

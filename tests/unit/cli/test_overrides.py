@@ -128,8 +128,8 @@ def test_naming_the_same_plugin_changes_nothing():
 
 
 def test_unknown_plugin_gets_a_hint():
-    with pytest.raises(UnknownPluginError, match=r"unknown method 'rlm'\. Did you mean 'rml'"):
-        overridden("--method.name rlm")
+    with pytest.raises(UnknownPluginError, match=r"unknown method 'rmml'\. Did you mean 'rml'"):
+        overridden("--method.name rmml")
 
 
 @pytest.mark.parametrize(
