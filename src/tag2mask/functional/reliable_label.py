@@ -1,0 +1,111 @@
+"""Labels from evidence only where it can be relied on: sure of itself, and strong for its class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tag2mask.functional.pseudo_label import Refine, present_keys
+from tag2mask.types import BACKGROUND, IGNORE
+
+
+def power_stacks(cam: Tensor, keys: Tensor, present: Tensor, alphas: tuple[float, ...]) -> Tensor:
+    """Set evidence of present classes beside (1 - strongest evidence)^alpha, as probabilities.
+
+    Args:
+        cam: (N, F, H, W) in [0, 1].
+        keys: (N, K) class indices, as `present_keys` gives them.
+        present: (N, K) bool; other keys get probability 0.
+        alphas: S exponents; larger leaves less to background.
+
+    Returns:
+        (N, S, K + 1, H, W), sums to 1, background first.
+
+    Source:
+        PSA's labels for a dense CRF, methods specification 5.1: unary scores [(1 - max)^alpha,
+        CAM] of the present classes. Divided by their sum, which a CRF does not notice.
+    """
+    chosen = _chosen(cam, keys, present)
+    rest = 1 - chosen.amax(dim=1, keepdim=True)
+    stacks = [torch.cat([rest.pow(alpha), chosen], dim=1) for alpha in alphas]
+    score = torch.stack(stacks, dim=1)
+    return score / score.sum(dim=2, keepdim=True)  # never 0: where CAM is 0, background is 1
+
+
+def top_share(value: Tensor, member: Tensor, share: float) -> Tensor:
+    """Find the pixels whose value is among the largest of a set.
+
+    Args:
+        value: (N, K, L).
+        member: (N, K, L) bool, the set of each row.
+        share: Of the set, in [0, 1]; its size is rounded up, and equals of the last are let in.
+
+    Returns:
+        (N, K, L) bool, never outside the set. Nothing waits for the device.
+    """
+    order = value.masked_fill(~member, -torch.inf).sort(dim=2, descending=True).values
+    # 7 % of 100 is 7, though 0.07 * 100 is a little more.
+    count = torch.ceil(member.sum(dim=2, keepdim=True).double() * share - 1e-6).long()
+    least = order.gather(2, (count - 1).clamp_min(0))
+    return member & (value >= least) & (count > 0)
+
+
+def reliable_label(
+    image: Tensor,
+    cam: Tensor,
+    tags: Tensor,
+    valid: Tensor,
+    refine: Refine,
+    *,
+    alphas: tuple[float, float] = (4.0, 32.0),
+    confidence: float = 0.8,
+    share: float = 0.4,
+    background: float = 0.8,
+    most_tags: int,
+) -> Tensor:
+    """Make training targets of the pixels that refined scores and evidence both vouch for.
+
+    Foreground must win against much background (first alpha), background against what is left of
+    it by the second. The winner's refined score must reach `confidence`. Foreground must also be
+    among the strongest `share` of the pixels that its class won; background must have evidence for
+    no class above 1 - `background`.
+
+    Args:
+        image: (N, 3, H, W) uint8 RGB.
+        cam: (N, F, H, W) in [0, 1].
+        tags: (N, F) in {0, 1}; absent classes never win.
+        valid: (N, H, W) bool, False on crop padding, which is ignored.
+        refine: A refiner; works at the size of the image here.
+        alphas: Exponents of background, the smaller first.
+        confidence: Least refined score, in [0, 1].
+        share: Of a class's pixels in a photo, in [0, 1].
+        background: Score of background, 1 - strongest evidence, that it must exceed.
+        most_tags: Largest number of tags of one photo in the batch.
+
+    Returns:
+        (N, H, W) int64 in 0..F and 255.
+
+    Source:
+        RRM, section "Reliable region mining" with methods specification 4.7. Decided here, where
+        both are silent: the score of foreground is that of the first alpha and that of background
+        of the second; the share is counted among the pixels that the class won.
+    """
+    keys, present = present_keys(tags, most_tags)
+    prob = refine(image, power_stacks(cam, keys, present, alphas))
+    score, winner = prob.max(dim=2)  # (N, 2, H, W)
+    index = torch.arange(1, keys.shape[1] + 1, device=cam.device)[:, None, None]
+    won = (winner[:, :1] == index) & valid[:, None]  # (N, K, H, W)
+    chosen = _chosen(cam, keys, present)
+    strong = top_share(chosen.flatten(2), won.flatten(2), share).view_as(won)
+    sure = (score >= confidence).unbind(1)
+    label = torch.full_like(winner[:, 0], IGNORE)
+    classes = torch.where(strong, (keys + 1)[:, :, None, None], 0).sum(dim=1)
+    label = torch.where((classes > 0) & sure[0], classes, label)
+    empty = (winner == BACKGROUND).all(dim=1) & (1 - chosen.amax(dim=1) > background)
+    return torch.where(empty & sure[1] & valid, BACKGROUND, label)
+
+
+def _chosen(cam: Tensor, keys: Tensor, present: Tensor) -> Tensor:
+    """(N, K, H, W) evidence of the present classes, 0 for keys that are not present."""
+    chosen = cam.gather(1, keys[:, :, None, None].expand(-1, -1, *cam.shape[-2:]))
+    return chosen * present[:, :, None, None]

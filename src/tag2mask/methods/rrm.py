@@ -1,0 +1,152 @@
+"""RRM: few reliable pixels teach a decoder, end to end, and the photo's own edges teach the rest.
+
+Paper: Reliability Does Matter: An End-to-End Weakly Supervised Semantic Segmentation Approach
+    (Zhang et al., AAAI 2020, arXiv 1911.08039).
+
+1. In the first half of training the network only learns the tags.
+2. Then class activation maps at several scales, refined by a dense CRF against two strengths of
+   background, give pseudo-labels; only pixels that are sure of their class and strong in its map
+   are kept, the rest is ignored.
+3. A decoder on the same features learns them: cross-entropy over background plus over foreground.
+4. A dense energy over all pixels makes neighbours that look alike agree, labelled or not.
+5. L = L_cls + L_ce + L_energy. The decoder's masks are the segmentation.
+
+Departures: maps are normalised by minimum and maximum as elsewhere here, not by the maximum alone
+(after ReLU the minimum is nearly always 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tag2mask.errors import RecipeError
+from tag2mask.functional.cam import multi_scale_cam, upsample
+from tag2mask.functional.precision import LabelPrecision
+from tag2mask.functional.reliable_label import reliable_label
+from tag2mask.functional.segmentation import segmentation_loss
+from tag2mask.methods.base import Evidence, Method, labelling
+from tag2mask.models.base import Backbone
+from tag2mask.models.classifier import ClassActivationHead, Pooling
+from tag2mask.recipe import Fraction, MethodConfig, Positive, Span, span_steps
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import IGNORE, Batch
+
+
+class RRMConfig(MethodConfig):
+    """Weights and switches; the defaults are the paper's."""
+
+    name: str = "rrm"
+    pooling: Pooling = "gap"
+    """How the class map becomes a logit."""
+    warmup: Span = 0.5
+    """Classification alone until here."""
+    alpha_high: Positive = 4.0
+    """Exponent of the background that sure foreground must beat."""
+    alpha_low: Positive = 32.0
+    """Exponent of the background that must still win where background is sure."""
+    confidence: Fraction = 0.8
+    """Least refined score of a reliable pixel."""
+    share: Fraction = 0.4
+    """Strongest part of each class's pixels that is reliable; 1: all of them."""
+    background: Fraction = 0.8
+    """Background is reliable where 1 - strongest evidence exceeds this; 0: everywhere."""
+    segmentation_weight: Positive = 1.0
+    """Weight of the decoder's cross-entropy, background plus foreground."""
+    energy_weight: float = Field(default=1.0, ge=0)
+    """Weight of the dense energy, on top of its 1e-7; 0: cross-entropy alone."""
+    decoder_width: int = Field(default=512, ge=1)
+    """Channels between the decoder's two layers."""
+    dilation: int = Field(default=12, ge=1)
+    """Dilation of the decoder's 3 x 3 layers (12 at stride 8)."""
+    label_scales: tuple[Positive, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1)
+    """Scales of the maps that make pseudo-labels."""
+    label_precision: LabelPrecision = "auto"
+    """Arithmetic of those maps, which need no gradient."""
+
+
+class RRM(Method):
+    """Classifier and decoder on one backbone, the first teaching the second."""
+
+    Config = RRMConfig
+
+    def __init__(
+        self,
+        config: RRMConfig,
+        backbone: Backbone,
+        num_foreground: int,
+        refiner: Refiner | None,
+        steps: int,
+    ) -> None:
+        super().__init__(config, backbone, num_foreground, refiner, steps)
+        if refiner is None:
+            raise RecipeError("method.name: rrm needs a refiner for its pseudo-labels; name one")
+        self.config = config
+        width = backbone.channels[-1]
+        self.head = ClassActivationHead(width, num_foreground, config.pooling)
+        reach = config.dilation
+        self.decoder = nn.Sequential(
+            nn.Conv2d(width, config.decoder_width, 3, padding=reach, dilation=reach),
+            nn.ReLU(),
+            nn.Conv2d(config.decoder_width, num_foreground + 1, 3, padding=reach, dilation=reach),
+        )
+
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """Methods specification 4.7; during warm-up only the classification is computed."""
+        config = self.config
+        image = self.backbone.normalise(batch.image)
+        features = self.backbone(image).maps[-1]
+        logit, cam = (part.float() for part in self.head(features))
+        losses = {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
+        if step < span_steps(config.warmup, self.steps):
+            return losses
+        label = self._label(batch, image, cam.detach())
+        scores = self.decoder(features).float()
+        loss = 2 * segmentation_loss(upsample(scores, label.shape[-2:]), label)
+        self.monitor["segmentation"] = loss.detach()
+        self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
+        losses["segmentation"] = config.segmentation_weight * loss
+        if config.energy_weight:
+            # Its lattice takes a while to import; warm-up and predictions do without.
+            from tag2mask.functional.energy import dense_energy_loss
+
+            energy = dense_energy_loss(scores.softmax(dim=1), batch.image, label, batch.valid)
+            losses["energy"] = config.energy_weight * energy
+        return losses
+
+    @torch.no_grad()
+    def _label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
+        """(N, H, W) reliable pixels, the rest ignored; scale 1 is not computed again."""
+        config = self.config
+        assert self.refiner is not None
+
+        def cam_of(view: Tensor) -> Tensor:
+            return self.evidence(view).cam.float()
+
+        with labelling(self.backbone, config.label_precision, image.device.type):
+            total = multi_scale_cam(cam_of, image, config.label_scales, flip=False, known=cam)
+        return reliable_label(
+            batch.image,
+            total,
+            batch.tags,
+            batch.valid,
+            self.refiner,
+            alphas=(config.alpha_high, config.alpha_low),
+            confidence=config.confidence,
+            share=config.share,
+            background=config.background,
+            most_tags=batch.most_tags,
+        )
+
+    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+        """One encoder pass and the classifier; the decoder stays idle."""
+        return Evidence(*self.head(self.backbone(image).maps[-1]))
+
+    def segmentation(self, image: Tensor) -> Tensor:
+        """One encoder pass and the decoder."""
+        logit: Tensor = self.decoder(self.backbone(image).maps[-1])
+        return logit
