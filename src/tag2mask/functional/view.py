@@ -12,7 +12,7 @@ from tag2mask.functional.affinity import pool_pairs
 from tag2mask.functional.cam import upsample
 
 GRID_PX = 32
-"""Sides of the small view are multiples of this, so that no network grid is ragged."""
+"""Usual multiple of the small view's sides, so that no network grid is ragged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,21 @@ class Downscale:
 
     Source:
         RML, section 3.1 (A is down-sampling by 0.3) with methods specification R2: bilinear, pixel
-        centres aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160.
+        centres aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160. SEAM (4.2) aligns
+        corners and rounds to whole pixels.
     """
 
     factor: float = 0.3
     antialias: bool = False
+    align_corners: bool = False
+    """Put corner pixels on corner pixels."""
+    multiple_px: int = GRID_PX
+    """Sides of the small view are multiples of this."""
 
     def size(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
         """(H, W) of the small view of an (H, W) photo."""
-        height, width = (max(1, round(self.factor * side / GRID_PX)) * GRID_PX for side in size)
+        step = self.multiple_px
+        height, width = (max(1, round(self.factor * side / step)) * step for side in size)
         return height, width
 
     def image(self, image: Tensor) -> Tensor:
@@ -38,13 +44,15 @@ class Downscale:
             image,
             size=self.size(image.shape[-2:]),
             mode="bilinear",
-            align_corners=False,
+            align_corners=self.align_corners,
             antialias=self.antialias,
         )
 
     def maps(self, maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         """(N, D, h, w) maps of the large view -> their place on a grid of the small view."""
-        return upsample(maps, size)
+        if not self.align_corners:
+            return upsample(maps, size)
+        return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
     def valid(self, valid: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         """(N, H, W) bool -> (N, h, w) float, 1 where a cell's centre is a real pixel."""

@@ -27,3 +27,12 @@ def test_the_box_of_real_pixels_shrinks_with_the_photo() -> None:
     weight = Downscale(0.3).valid(valid, (96, 96))
     assert weight.sum() == 48 * 24
     assert weight[0, :48, :24].min() == 1
+
+
+def test_a_view_may_align_corners_and_keep_any_side() -> None:
+    view = Downscale(0.3, align_corners=True, multiple_px=1)
+    assert view.size((448, 448)) == (134, 134)
+    photo = torch.rand(1, 3, 448, 448)
+    small = view.image(photo)
+    torch.testing.assert_close(view.maps(photo, small.shape[-2:]), small)
+    torch.testing.assert_close(small[..., ::133, ::133], photo[..., ::447, ::447])

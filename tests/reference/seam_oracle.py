@@ -1,0 +1,74 @@
+"""SEAM's formulas by explicit loops in float64, written from the paper; slow, for tiny maps."""
+
+import numpy as np
+
+EPS = 1e-5
+
+
+def unit(features):
+    """(D, L) -> columns of length one."""
+    return features / (np.sqrt((features**2).sum(axis=0)) + EPS)
+
+
+def handed_out(cam):
+    """(F, h, w) raw evidence -> (1 + F, h, w): what each cell hands to its likes."""
+    count, height, width = cam.shape
+    result = np.zeros((1 + count, height, width))
+    score = np.stack([np.maximum(plane, 0) / (max(plane.max(), 0) + EPS) for plane in cam])
+    for y in range(height):
+        for x in range(width):
+            best = max(score[k, y, x] for k in range(count))
+            result[0, y, x] = 1 - best
+            for k in range(count):
+                if score[k, y, x] == best:
+                    result[1 + k, y, x] = best
+    return result
+
+
+def correlated(score, features):
+    """(C, L), (D, L) -> (C, L) with the whole matrix of pairs."""
+    f = unit(features)
+    pairs = np.zeros((f.shape[1],) * 2)
+    for i in range(f.shape[1]):
+        for j in range(f.shape[1]):
+            pairs[i, j] = max(0.0, float(f[:, i] @ f[:, j]))
+    result = np.zeros(score.shape)
+    for j in range(f.shape[1]):
+        total = sum(pairs[i, j] for i in range(f.shape[1])) + EPS
+        for c in range(score.shape[0]):
+            result[c, j] = sum(score[c, i] * pairs[i, j] / total for i in range(f.shape[1]))
+    return result
+
+
+def ranged(cam):
+    """(F, h, w) -> [0, 1] by each plane's own range."""
+    result = np.zeros(cam.shape)
+    for k, plane in enumerate(np.maximum(cam, 0)):
+        span = plane.max() - plane.min() + EPS
+        for index, value in np.ndenumerate(plane):
+            result[(k, *index)] = max(0.0, value - plane.min() - EPS) / span
+    return result
+
+
+def cross(plain, gathered, share):
+    """One direction of ECR for one photo: (F, h, w) plain, (1 + F, h, w) gathered."""
+    gaps = []
+    count, height, width = plain.shape
+    for y in range(height):
+        for x in range(width):
+            best = max(plain[k, y, x] for k in range(count))
+            gaps.append(abs(1 - best - gathered[0, y, x]))
+            for k in range(count):
+                target = best if plain[k, y, x] == best else 0.0
+                gaps.append(abs(target - gathered[1 + k, y, x]))
+    gaps.sort(reverse=True)
+    kept = gaps[: max(1, int(len(gaps) * share))]
+    return sum(kept) / len(kept)
+
+
+def weakest(maps, share):
+    """Min-pooling of one photo: (F, h, w)."""
+    height, width = maps.shape[1:]
+    strongest = sorted(max(maps[:, y, x]) for y in range(height) for x in range(width))
+    kept = strongest[: max(1, int(len(strongest) * share))]
+    return sum(max(0.0, value) for value in kept) / len(kept)
