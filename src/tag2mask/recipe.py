@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from tag2mask import plugins
 from tag2mask.errors import RecipeError, did_you_mean
@@ -61,13 +70,38 @@ class DataConfig(Config):
     """Smallest random enlargement factor in training."""
     scale_max: Positive = 2.0
     """Largest random enlargement factor in training."""
+    long_side_min_px: int | None = Field(default=None, ge=1)
+    """Shortest random long side of a photo in training; none: photos are enlarged by a factor."""
+    long_side_max_px: int | None = Field(default=None, ge=1, validate_default=True)
+    """Longest one; both are set in place of `scale_min` and `scale_max`, or neither."""
     flip: Fraction = 0.5
     """Share of training photos that are mirrored."""
+    jitter: Fraction = 0.0
+    """Share of training photos whose colours are changed at random."""
+    jitter_brightness: Fraction = 0.4
+    """Brightness is multiplied by 1 - this to 1 + this."""
+    jitter_contrast: Fraction = 0.4
+    """Contrast likewise."""
+    jitter_saturation: Fraction = 0.4
+    """Saturation likewise."""
+    jitter_hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Hue is turned by up to this share of the colour circle, either way."""
     strict: bool = False
     """Refuse a data set with unreadable photos; otherwise they are skipped and counted."""
     labels: Path | None = None
     """Folder of masks to learn from, as `tag2mask label` writes it; none: the data set's own. Read
     by methods that learn from masks."""
+
+    @field_validator("long_side_max_px")
+    @classmethod
+    def _fits_the_shortest(cls, longest: int | None, info: ValidationInfo) -> int | None:
+        """The two long sides go together, in order."""
+        shortest = info.data.get("long_side_min_px")
+        if (longest is None) != (shortest is None):
+            raise ValueError("set both long_side_min_px and long_side_max_px, or neither")
+        if longest is not None and shortest is not None and longest < shortest:
+            raise ValueError(f"is less than long_side_min_px, {shortest}")
+        return longest
 
 
 class BackboneConfig(Config):
@@ -164,6 +198,12 @@ class PredictConfig(Config):
     """Apply the recipe's refiner. none: with rml, and when a command names a refiner."""
     crf: bool = False
     """Finish with a dense CRF at the photo's size."""
+    confident: Literal["irn", "psa"] | None = None
+    """Write sure pixels alone, as labels for irn or psa; the rest becomes 255. Evidence is cut
+    against a strict and a lenient background, each through the refiner. irn: two scores; psa: two
+    powers of what the evidence leaves."""
+    confident_cuts: tuple[Positive, Positive] | None = None
+    """Strict and lenient cut. none: scores 0.30 0.05 (irn), powers 4 32 (psa)."""
 
 
 class RunConfig(Config):

@@ -51,6 +51,20 @@ def test_plugin_sections_keep_their_own_keys_when_written():
     assert yaml.safe_load(recipe.to_yaml())["backbone"]["variant"] == "b0"
 
 
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"long_side_min_px": 256}, "set both long_side_min_px and long_side_max_px, or neither"),
+        ({"long_side_max_px": 256}, "set both long_side_min_px and long_side_max_px, or neither"),
+        ({"long_side_min_px": 9, "long_side_max_px": 8}, "is less than long_side_min_px, 9"),
+    ],
+)
+def test_long_sides_go_together(keys, fault):
+    with pytest.raises(RecipeError, match=rf"^r: data\.long_side_max_px: .*{fault}"):
+        parse_recipe(changed("data", **keys), "r")
+    assert parse_recipe(changed("data", long_side_min_px=8, long_side_max_px=8), "r")
+
+
 def test_number_that_yaml_reads_as_text_is_still_a_number():
     raw = yaml.safe_load("lr: 1e-4")
     assert raw == {"lr": "1e-4"}

@@ -1,4 +1,4 @@
-"""Training augmentation: random enlargement, mirror, random square crop.
+"""Training augmentation: random size, mirror, colours, random square crop.
 
 Only the pixels that the crop keeps are resized; they equal those of resizing the whole photo and
 cropping afterwards, bit for bit.
@@ -7,12 +7,14 @@ cropping afterwards, bit for bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
+from tag2mask.data.colour import jitter_colours
 from tag2mask.recipe import DataConfig
 from tag2mask.types import IGNORE, Image, Mask, Sample
 
@@ -41,28 +43,27 @@ class _Span(NamedTuple):
 
 
 def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Augmented:
-    """Scale, mirror and crop one sample at random.
+    """Resize, mirror, recolour and crop one sample at random.
 
-    Every call draws six numbers, whatever the sizes: scale, mirror, padding offset (y, x), window
-    (y, x).
+    Every call draws six numbers, whatever the sizes: size, mirror, padding offset (y, x), window
+    (y, x). What a change of colours draws comes after them, so that crops are the same without it.
 
     Args:
         sample: Photo of any size, with or without a mask.
-        config: Crop side, scale range and share of mirrored photos.
+        config: Crop side, range of sizes, share of mirrored photos, change of colours.
         rng: Source of chance; the same state gives the same crop.
 
     Source:
         AFA's training pipeline, methods specification 2.10: scale U(min, max) to int(s w) x
         int(s h), bilinear (masks nearest); mirror; paste at a random offset into a zero canvas
         max(S, h) x max(S, w); random window.
-        Departs: a side never shrinks below 1 pixel.
+        Departs: a side never shrinks below 1 pixel. Colours are changed on the crop's own pixels.
     """
-    scale_u, flip_u, *place_u = rng.random(6)
-    scale = config.scale_min + (config.scale_max - config.scale_min) * scale_u
+    size_u, flip_u, *place_u = rng.random(6)
     side = config.crop_px
-    height, width = sample.image.shape[:2]
-    rows = _place(max(1, int(scale * height)), side, place_u[0], place_u[2])
-    columns = _place(max(1, int(scale * width)), side, place_u[1], place_u[3])
+    height, width = _resized(sample.image.shape[:2], config, size_u)
+    rows = _place(height, side, place_u[0], place_u[2])
+    columns = _place(width, side, place_u[1], place_u[3])
     mirrored = bool(flip_u < config.flip)
     source_columns = _mirror(columns) if mirrored else columns
 
@@ -72,13 +73,31 @@ def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Aug
         slice(rows.offset, rows.offset + rows.stop - rows.start),
         slice(columns.offset, columns.offset + columns.stop - columns.start),
     )
-    image[box] = _oriented(_bilinear_window(sample.image, rows, source_columns), mirrored)
+    window = _oriented(_bilinear_window(sample.image, rows, source_columns), mirrored)
+    image[box] = jitter_colours(window, config, rng)
     valid[box] = True
     if sample.mask is None:
         return Augmented(image, None, valid)
     mask = np.full((side, side), IGNORE, dtype=np.uint8)
     mask[box] = _oriented(_nearest_window(sample.mask, rows, source_columns), mirrored)
     return Augmented(image, mask, valid)
+
+
+def _resized(size: Sequence[int], config: DataConfig, size_u: float) -> tuple[int, int]:
+    """Choose (H, W) of the resized photo by a number in [0, 1): a long side, or a factor.
+
+    Source:
+        Long side: methods specification 4.1 and 4.2, whole numbers min to max, the other side in
+        proportion. Departs: bilinear as all resizing here, not bicubic.
+    """
+    height, width = size
+    shortest, longest = config.long_side_min_px, config.long_side_max_px
+    if shortest is not None and longest is not None:
+        long_side = shortest + int(size_u * (longest - shortest + 1))
+        ratio = long_side / max(height, width)
+        return max(1, round(height * ratio)), max(1, round(width * ratio))
+    scale = config.scale_min + (config.scale_max - config.scale_min) * size_u
+    return max(1, int(scale * height)), max(1, int(scale * width))
 
 
 def _place(size: int, side: int, pad_u: float, window_u: float) -> _Span:

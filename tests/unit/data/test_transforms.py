@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from tag2mask.data.colour import jitter_colours
 from tag2mask.data.transforms import Augmented, augment
 from tag2mask.recipe import DataConfig
 from tag2mask.types import IGNORE, Sample
@@ -66,6 +67,45 @@ def test_strong_shrinking_equals_the_specification_taken_literally() -> None:
         found = augment(sample, settings, np.random.default_rng(seed))
         expected = literal(sample, settings, np.random.default_rng(seed))
         np.testing.assert_array_equal(found.image, expected.image)
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 130), (130, 91), (20, 300), (64, 64)])
+def test_long_side_is_drawn_evenly_and_the_other_follows(height: int, width: int) -> None:
+    """Crops of 320 px hold every photo whole: its size is that of the valid box."""
+    settings = config(long_side_min_px=100, long_side_max_px=103, crop_px=320, scale_min=9, flip=0)
+    sample = noise(height, width)
+    seen = []
+    for seed in range(60):
+        crop = augment(sample, settings, np.random.default_rng(seed))
+        found = (int(crop.valid.any(axis=1).sum()), int(crop.valid.any(axis=0).sum()))
+        long_side = max(found)
+        seen.append(long_side)
+        assert found == (
+            round(height * long_side / max(height, width)),
+            round(width * long_side / max(height, width)),
+        )
+        whole = PILImage.fromarray(sample.image).resize(found[::-1], PILImage.Resampling.BILINEAR)
+        np.testing.assert_array_equal(crop.image[crop.valid].reshape(*found, 3), np.asarray(whole))
+    assert set(seen) == {100, 101, 102, 103}
+    assert min(seen.count(value) for value in set(seen)) > 5
+
+
+def test_colours_change_photo_pixels_alone_and_not_the_crop() -> None:
+    sample = noise(40, 50)
+    for seed in range(5):
+        plain = augment(sample, config(), np.random.default_rng(seed))
+        jittered = augment(sample, config(jitter=1), np.random.default_rng(seed))
+        np.testing.assert_array_equal(plain.valid, jittered.valid)
+        np.testing.assert_array_equal(plain.mask, jittered.mask)
+        assert (jittered.image[~jittered.valid] == 0).all()
+        assert (jittered.image != plain.image).any()
+        expected = np.random.default_rng(seed)
+        expected.random(6)
+        box = plain.image[np.ix_(plain.valid.any(axis=1), plain.valid.any(axis=0))]
+        np.testing.assert_array_equal(
+            jittered.image[jittered.valid],
+            jitter_colours(box, config(jitter=1), expected).reshape(-1, 3),
+        )
 
 
 def test_padding_is_black_ignored_and_not_valid() -> None:
