@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tag2mask import plugins
 from tag2mask.functional.cam import upsample
-from tag2mask.methods.base import Method, StageOutputs, build_method
+from tag2mask.methods.base import Method, build_method
 from tag2mask.recipe import Recipe, parse_recipe
 from tag2mask.types import Batch
 
@@ -31,11 +31,11 @@ def small_recipe(method: str, **changes: Any) -> Recipe:
 
 def small_method(name: str, **changes: Any) -> Method:
     """An untrained method on the smallest network; after a CAM stage where it goes on from one."""
+    torch.manual_seed(1)
+    goes_on = plugins.load("methods", name).setup is not Method.setup
+    earlier = {"cam": build_method(small_recipe("cam"))} if goes_on else {}
     torch.manual_seed(0)
-    method = build_method(small_recipe(name, **changes))
-    if type(method).setup is not Method.setup:
-        method.setup(StageOutputs({"cam": build_method(small_recipe("cam"))}))
-    return method
+    return build_method(small_recipe(name, **changes), earlier)
 
 
 def small_batch(side: int = 64, seed: int = 0) -> Batch:

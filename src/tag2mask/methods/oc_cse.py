@@ -89,20 +89,13 @@ class OCCSE(Method):
         return self
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Classification, and what the ordinary classifier says of the erased photo (4.8).
-
-        Raises:
-            RecipeError: If no earlier network was handed over.
-        """
-        if self.ordinary is None:
-            raise RecipeError(
-                "method.name: oc_cse is judged by a trained network; give its stage 'from: STAGE'"
-            )
+        """Classification, and what the ordinary classifier says of the erased photo (4.8)."""
+        assert self.ordinary is not None, "setup comes before training"
         logit, cam = self.evidence(self.backbone.normalise(batch.image))
         chosen = choose_present_class(batch.tags)
         mask = erasing_mask(cam.float(), chosen, batch.image.shape[-2:])
         erased = self.ordinary.backbone.normalise(batch.image) * (1 - mask)
-        seen = self.ordinary.evidence(erased).logit
+        seen = self.ordinary.class_logit(erased)
         loss = F.multilabel_soft_margin_loss(seen, batch.tags - chosen)
         self.monitor["class_erasing"] = loss.detach()
         self.monitor["erased"] = mask.detach().mean()

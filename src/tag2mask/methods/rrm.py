@@ -125,7 +125,7 @@ class RRM(Method):
         assert self.refiner is not None
 
         def cam_of(view: Tensor) -> Tensor:
-            return self.evidence(view).cam.float()
+            return self.head.cam(self.backbone(view).maps[-1]).float()
 
         with labelling(self.backbone, config.label_precision, image.device.type):
             total = multi_scale_cam(cam_of, image, config.label_scales, flip=False, known=cam)
