@@ -9,7 +9,7 @@ from tag2mask import plugins
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.base import Method, build_method
 from tag2mask.recipe import Recipe, parse_recipe
-from tag2mask.types import Batch
+from tag2mask.types import IGNORE, Batch
 
 NUM_FOREGROUND = 3
 CLASSES = ("blob", "ring", "stripe")
@@ -39,14 +39,18 @@ def small_method(name: str, **changes: Any) -> Method:
 
 
 def small_batch(side: int = 64, seed: int = 0) -> Batch:
-    """Two photos of coloured quarters with tags; a strip of the second is padding."""
+    """Two photos of coloured squares with tags and masks; a strip of the second is padding."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randint(0, 256, (2, 3, 4, 4), generator=generator).float()
     image: Tensor = upsample(coarse, (side, side)).to(torch.uint8)
     valid = torch.ones(2, side, side, dtype=torch.bool)
     valid[1, :, : side // 4] = False
     tags = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
-    return Batch(image, tags, valid, ("one", "two"), most_tags=2)
+    mask = 2 * (image[:, 0] > 127).long()  # class 2 where it is red
+    mask[0, side // 2 :, : side // 4] = 1
+    mask[:, : side // 8] = IGNORE
+    mask[~valid] = IGNORE
+    return Batch(image, tags, valid, ("one", "two"), mask, most_tags=2)
 
 
 METHODS = plugins.available("methods")
