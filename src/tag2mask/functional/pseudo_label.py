@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -71,6 +71,41 @@ def key_probability(picked: Tensor, background: float) -> Tensor:
     """
     level = torch.full_like(picked[:, :1], background)
     return torch.cat([level, picked], dim=1).softmax(dim=1)
+
+
+def level_stacks(picked: Tensor, levels: Sequence[float]) -> Tensor:
+    """Set evidence of present classes beside each of S scores of background, as probabilities.
+
+    Args:
+        picked: (N, K, h, w) in [0, 1].
+        levels: S scores in [0, 1].
+
+    Returns:
+        (N, S, 1 + K, h, w), sums to 1, background first; its largest entry is that of the scores.
+
+    Source:
+        IRN's labels (methods specification 4.3), which are hard: only the largest entry counts.
+    """
+    return torch.stack([key_probability(picked, level) for level in levels], dim=1)
+
+
+def power_stacks(picked: Tensor, powers: Sequence[float]) -> Tensor:
+    """Set evidence of present classes beside S powers of what the strongest leaves to background.
+
+    Args:
+        picked: (N, K, h, w) in [0, 1].
+        powers: S exponents; larger makes background rarer.
+
+    Returns:
+        (N, S, 1 + K, h, w) [(1 - max)^power, evidence], brought to sum 1.
+
+    Source:
+        PSA, section 3.1 with methods specification 4.3 and 5.1: a mean field does not see a factor
+        that all classes share, so that dividing by the sum changes nothing there.
+    """
+    rest = 1 - picked.amax(dim=1, keepdim=True)
+    stacks = torch.stack([torch.cat([rest**power, picked], dim=1) for power in powers], dim=1)
+    return stacks / stacks.sum(dim=2, keepdim=True)
 
 
 def background_stacks(
@@ -248,10 +283,27 @@ def propagated_label(
 
 def _two_cuts(strict: Tensor, lenient: Tensor, valid: Tensor) -> Tensor:
     """Foreground where it wins even the strict cut, background where it wins the lenient one."""
+    return torch.where(valid, sure_label(strict, lenient), IGNORE)
+
+
+def sure_label(strict: Tensor, lenient: Tensor) -> Tensor:
+    """Keep what two cuts agree on.
+
+    Args:
+        strict: Integers, 0..F: labels that a high score of background left.
+        lenient: The same after a low one.
+
+    Returns:
+        Same shape: the class where the strict cut found one, background where neither found any,
+        255 elsewhere.
+
+    Source:
+        Methods specification 2.5 and 4.3 (IRN). Departs for PSA, whose code calls the rare pixel
+        background that is a class by the strict cut alone.
+    """
     background = (strict == BACKGROUND) & (lenient == BACKGROUND)
     label = torch.where(strict == BACKGROUND, IGNORE, strict)
-    label = torch.where(background, BACKGROUND, label)
-    return torch.where(valid, label, IGNORE)
+    return torch.where(background, BACKGROUND, label)
 
 
 def fill_padding(maps: Tensor, valid: Tensor) -> Tensor:

@@ -46,8 +46,9 @@ def pair_windows(offset: Offset, size: Sequence[int]) -> tuple[Window, Window]:
     """Where a pixel and its neighbour at `offset` are both inside (h, w) maps: here, and there."""
     here, there = [], []
     for step, side in zip(offset, size, strict=True):
-        here.append(slice(max(0, -step), max(0, side - max(0, step))))
-        there.append(slice(max(0, step), max(0, side + min(0, step))))
+        first, second = max(0, -step), max(0, step)
+        here.append(slice(first, max(first, side - second)))
+        there.append(slice(second, max(second, side - first)))
     return (here[0], here[1]), (there[0], there[1])
 
 

@@ -6,7 +6,7 @@ No files, no devices, no optimiser.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -26,6 +26,11 @@ from tag2mask.types import Batch, TaggedPhotos
 
 SCORE_OF_BACKGROUND = 0.45
 """Score of background beside normalised evidence (methods specification 2.3)."""
+
+
+Propagation = Callable[[Tensor], Tensor]
+"""Spreads (1, K, h, w) evidence of chosen classes in [0, 1] over one photo: (1, K, h', w') evidence
+in [0, 1], or (1, 1 + K, h', w') non-negative scores, background first, the largest wins."""
 
 
 class Evidence(NamedTuple):
@@ -196,6 +201,14 @@ class Method(nn.Module, ABC):
         `attention` likewise, its rows sum to 1.
         """
         return {}
+
+    def propagation(self, image: Tensor) -> Propagation | None:
+        """Look at one normalised photo for what carries evidence from pixel to pixel.
+
+        None, the default: evidence spreads along the `affinity` of `maps`, where there is one.
+        Override it for walks over too many cells for a matrix of all pairs.
+        """
+        return None
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Loaded weights at the base rate, everything no checkpoint filled at the head rate."""

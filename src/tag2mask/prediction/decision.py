@@ -4,7 +4,8 @@ First a draft: the few maps from which the mask is cut. Cutting needs no network
 processes can do it.
 
 Source:
-    methods specification 2.3 and 2.5 (labels), 2.7 (propagation), 2.11 (decoder), R18 (protocol).
+    methods specification 2.3 and 2.5 (labels), 2.7 (propagation), 2.11 (decoder), R18 (protocol),
+    4.3 (sure pixels).
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from torch.nn import functional as F
 
 from tag2mask.functional.affinity import propagate
 from tag2mask.functional.cam import upsample
-from tag2mask.functional.pseudo_label import key_probability
+from tag2mask.functional.pseudo_label import (
+    key_probability,
+    level_stacks,
+    power_stacks,
+    sure_label,
+)
 from tag2mask.prediction.test_time import SMALLEST_SIDE_PX, Look, limited_size
 from tag2mask.recipe import PredictConfig
 from tag2mask.refiners.base import Refiner
@@ -32,14 +38,20 @@ STRIDES = (16, 8, 32, 4)
 """Strides of last feature maps, the usual one first."""
 
 
+Kind = Literal["evidence", "probability", "logit"]
+"""Of probabilities only the shares matter: they are brought to sum 1 where that is asked for."""
+SURE_CUTS = {"irn": (0.30, 0.05), "psa": (4.0, 32.0)}
+"""Strict and lenient cut where the recipe names none (methods specification 4.3)."""
+
+
 class Draft(NamedTuple):
     """The maps of one photo from which a mask of chosen classes is cut."""
 
     keys: tuple[int, ...]
     """Indices of the K foreground classes that the mask may hold."""
     maps: Tensor
-    """(1, K, h, w) evidence in [0, 1), or (1, 1 + K, h, w) with background first."""
-    kind: Literal["evidence", "probability", "logit"]
+    """(1, K, h, w) evidence in [0, 1], or (1, 1 + K, h, w) with background first."""
+    kind: Kind
     working_size: tuple[int, int]
     """(h, w) at which the network saw the photo."""
 
@@ -80,6 +92,10 @@ def drafted(seen: Look, keys: Sequence[int]) -> Draft:
     if seen.logit is not None:
         channels = [BACKGROUND, *(key + 1 for key in keys)]
         return Draft(tuple(keys), seen.logit[:, channels], "logit", size)
+    if seen.propagation is not None:
+        moved = seen.propagation(picked)
+        kind: Kind = "evidence" if moved.shape[1] == len(keys) else "probability"
+        return Draft(tuple(keys), moved, kind, size)
     if seen.affinity is not None:
         grid = _grid(picked.shape[-2:], seen.affinity.shape[-1])
         return Draft(tuple(keys), spread(picked, seen.affinity, grid), "probability", size)
@@ -114,6 +130,8 @@ def decide(
             torch.ones(1, 1, *size, device=photo.device),
         )
     refiners = [one for one in (refiner, crf) if one is not None]
+    if predict.confident:
+        return _sure(photo, draft, predict, refiners)
     if not refiners and draft.kind == "evidence":
         return _cut(upsample(draft.maps, size), draft.keys, predict.background)
     if not refiners and draft.kind == "logit":
@@ -125,7 +143,7 @@ def decide(
             prob = _first_probability(draft, _size(view), predict.background)
         prob = one(view, upsample(prob, view.shape[-2:]))
     prob = upsample(prob, size)
-    return Decision(_class_values(prob.argmax(dim=1), draft.keys), prob)
+    return Decision(_class_values(prob.argmax(dim=1), draft.keys), _shares(prob))
 
 
 def spread(
@@ -161,7 +179,42 @@ def _first_probability(draft: Draft, size: tuple[int, int], background: float) -
     if draft.kind == "logit":
         return upsample(draft.maps, size).softmax(dim=1)
     maps = _resized_by_corners(draft.maps, size)
-    return maps if draft.kind == "probability" else key_probability(maps, background)
+    return _shares(maps) if draft.kind == "probability" else key_probability(maps, background)
+
+
+def _shares(prob: Tensor) -> Tensor:
+    """(N, C, h, w) non-negative scores over their sum."""
+    return prob / prob.sum(dim=1, keepdim=True).clamp_min(1e-8)
+
+
+def sure_cuts(predict: PredictConfig) -> tuple[float, float]:
+    """Strict and lenient cut of `predict.confident`."""
+    assert predict.confident is not None
+    return predict.confident_cuts or SURE_CUTS[predict.confident]
+
+
+def _sure(
+    photo: Tensor, draft: Draft, predict: PredictConfig, refiners: Sequence[Refiner]
+) -> Decision:
+    """Cut evidence twice, each cut through the refiners; 255 where the cuts disagree.
+
+    Source:
+        Methods specification 4.3: labels of IRN and PSA. The refiner is that of the recipe; those
+        of the papers are dense CRFs with the settings of 5.1.
+    """
+    stacked = level_stacks if predict.confident == "irn" else power_stacks
+    views = [_refiner_view(photo, one, draft.working_size, predict.max_side_px) for one in refiners]
+    first = _size(views[0]) if views else _size(photo)
+    stacks = stacked(upsample(draft.maps, first), sure_cuts(predict))
+    for one, view in zip(refiners, views, strict=True):
+        stacks = one(view, _resized_stacks(stacks, _size(view)))
+    stacks = _resized_stacks(stacks, _size(photo))
+    values = [_class_values(cut.argmax(dim=1), draft.keys) for cut in stacks.unbind(dim=1)]
+    return Decision(sure_label(*values), stacks[:, 0])
+
+
+def _resized_stacks(stacks: Tensor, size: tuple[int, int]) -> Tensor:
+    return upsample(stacks.flatten(1, 2), size).unflatten(1, stacks.shape[1:3])
 
 
 def _refiner_view(

@@ -21,7 +21,7 @@ from tag2mask.data.base import Source
 from tag2mask.data.photo import photo_of, read_photo
 from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
 from tag2mask.methods.base import Method, build_method, build_refiner, evaluating
-from tag2mask.prediction.decision import Cutter, Decision, Draft, drafted
+from tag2mask.prediction.decision import Cutter, Decision, Draft, drafted, sure_cuts
 from tag2mask.prediction.test_time import Look, choose_classes, class_probability, collect, settled
 from tag2mask.recipe import MethodConfig, PredictConfig, Recipe, parse_recipe
 from tag2mask.refiners.base import Refiner
@@ -248,6 +248,7 @@ class Segmenter:
             "class_threshold": predict.class_threshold if chosen else None,
             "fallback": predict.fallback if chosen else None,
             "propagate": predict.propagate,
+            **_confident_settings(predict),
             "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
             "crf": crf.model_dump(mode="json") if crf is not None else None,
             "precision": "bf16" if self.bf16 else "fp32",
@@ -328,6 +329,13 @@ def _with_method(recipe: Recipe, method: MethodConfig) -> Recipe:
     """Put another method into a recipe; it is read anew, as its type names the method's Config."""
     raw = recipe.model_dump(mode="json") | {"method": method.model_dump(mode="json")}
     return parse_recipe(raw, f"method '{method.name}'")
+
+
+def _confident_settings(predict: PredictConfig) -> dict[str, Any]:
+    """How sure pixels are told apart, where only they are written."""
+    if predict.confident is None:
+        return {}
+    return {"confident": predict.confident, "confident_cuts": list(sure_cuts(predict))}
 
 
 def _gated(cam: Tensor, keys: Sequence[int]) -> npt.NDArray[np.float32]:

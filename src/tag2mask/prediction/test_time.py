@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import fused_cam, scaled_size, scaled_view, upsample
-from tag2mask.methods.base import Evidence, Method, Views
+from tag2mask.methods.base import Evidence, Method, Propagation, Views
 from tag2mask.recipe import PredictConfig
 from tag2mask.types import Gate
 
@@ -40,13 +40,15 @@ class Look(NamedTuple):
     """(1, L, L) in [0, 1] over the grid of the last feature map, or None where not asked for."""
     logit: Tensor | None = None
     """(1, C, h', w') scores of a decoder at its grid, background first; None by protocol `rml`."""
+    propagation: Propagation | None = None
+    """What spreads evidence in place of an affinity, or None."""
 
 
 def settled(predict: PredictConfig, method: Method) -> PredictConfig:
     """Fill in what the recipe leaves to the protocol, and the protocol itself.
 
     Raises:
-        RecipeError: If the protocol wants a decoder and the method has none.
+        RecipeError: If the protocol wants a decoder and the method has none, or settings disagree.
     """
     protocol = predict.protocol
     if protocol == "auto":
@@ -54,6 +56,11 @@ def settled(predict: PredictConfig, method: Method) -> PredictConfig:
     if protocol == "afa" and not method.has_decoder:
         raise RecipeError(
             "predict.protocol: afa cuts masks from a decoder, and this method has none; use rml"
+        )
+    if predict.confident and (protocol == "afa" or predict.propagate):
+        raise RecipeError(
+            "predict.confident: cuts the classifier's own evidence; set predict.protocol to rml "
+            "and leave predict.propagate off"
         )
     own = {key: v for key, v in PROTOCOLS[protocol].items() if getattr(predict, key) is None}
     return predict.model_copy(update={**own, "protocol": protocol})
@@ -96,10 +103,13 @@ def collect(
         prob = class_probability(method, photo, predict)
     if decodes:
         return Look(cam, prob, logit=multi_scale_logit(method, image, scales, flip=predict.flip))
-    affinity = None
-    if predict.propagate:
-        affinity = method.maps(_at_least(image, SMALLEST_SIDE_PX)).get("affinity")
-    return Look(cam, prob, affinity)
+    if not predict.propagate:
+        return Look(cam, prob)
+    view = _at_least(image, SMALLEST_SIDE_PX)
+    propagation = method.propagation(view)
+    if propagation is not None:
+        return Look(cam, prob, propagation=propagation)
+    return Look(cam, prob, method.maps(view).get("affinity"))
 
 
 def multi_scale_logit(

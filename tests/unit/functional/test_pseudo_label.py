@@ -6,9 +6,12 @@ from tag2mask.functional.pseudo_label import (
     background_stacks,
     cam_to_label,
     fill_padding,
+    level_stacks,
+    power_stacks,
     present_keys,
     pseudo_label,
     refined_labels,
+    sure_label,
 )
 from tag2mask.types import IGNORE
 
@@ -112,3 +115,25 @@ def test_padding_takes_the_nearest_real_pixel() -> None:
     by_hand = [[8, 8, 8, 9, 10, 10], [14, 14, 14, 15, 16, 16]]
     assert filled[0, 0].tolist() == [by_hand[0], by_hand[0], by_hand[1], by_hand[1]]
     assert torch.equal(filled[1], maps[1])
+
+
+def test_sure_pixels_by_hand() -> None:
+    strict = torch.tensor([0, 0, 2, 2, 1, 2])
+    lenient = torch.tensor([0, 1, 2, 1, 1, 0])
+    assert sure_label(strict, lenient).tolist() == [0, IGNORE, 2, 2, 1, 2]
+
+
+def test_powers_of_what_the_evidence_leaves_by_hand() -> None:
+    picked = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
+    one, two = power_stacks(picked, (1, 3))[0, :, :, 0, 0].tolist()
+    # the strongest leaves 0.5: [0.5, 0.5, 0.25] / 1.25 and [0.125, 0.5, 0.25] / 0.875
+    np.testing.assert_allclose(one, [0.4, 0.4, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(two, [1 / 7, 4 / 7, 2 / 7], rtol=1e-6)
+
+
+def test_background_wins_where_no_evidence_exceeds_its_level() -> None:
+    picked = torch.tensor([[0.04, 0.2, 0.31], [0.0, 0.1, 0.9]]).view(1, 2, 1, 3)
+    stacks = level_stacks(picked, (0.3, 0.05))
+    assert stacks.shape == (1, 2, 3, 1, 3)
+    torch.testing.assert_close(stacks.sum(dim=2), torch.ones(1, 2, 1, 3))
+    assert stacks.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]

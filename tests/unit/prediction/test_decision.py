@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tag2mask.prediction.decision import Cutter, Draft, decide, drafted, spread
+from tag2mask.prediction.decision import Cutter, Decision, Draft, decide, drafted, spread
 from tag2mask.prediction.test_time import Look
 from tag2mask.recipe import PredictConfig, RefinerConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.refiners.par import PAR, ParConfig
+from tag2mask.types import IGNORE
 
 PLAIN = PredictConfig()
 NO_PROB = torch.zeros(1, 3)
@@ -176,3 +177,62 @@ def test_a_cutter_survives_the_way_to_another_process() -> None:
     photo = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
     there, job = pickle.loads(pickle.dumps((cutter, draft)))
     assert torch.equal(there(photo, job).mask, cutter(photo, draft).mask)
+
+
+def cut_surely(cam: Tensor, *keys: int, refiner: Refiner | None = None, **said: object) -> Decision:
+    predict = PLAIN.model_copy(update=said)
+    return decide(black(1, cam.shape[3]), evidence(cam, *keys), predict, refiner)
+
+
+def test_sure_pixels_of_irn_by_hand() -> None:
+    # Between 0.05 and 0.30 a pixel is unsure; mask value 2 is not among the keys.
+    cam = torch.tensor([[[[0.0, 0.05, 0.06, 0.30, 0.31]], [[0.9] * 5], [[0.0, 0, 0, 0.1, 0.8]]]])
+    decision = cut_surely(cam, 0, 2, confident="irn")
+    assert decision.mask.tolist() == [[0, 0, IGNORE, IGNORE, 3]]
+    assert decision.mask.dtype == torch.uint8
+    wider = cut_surely(cam, 0, confident="irn", confident_cuts=(0.2, 0.01))
+    assert wider.mask.tolist() == [[0, IGNORE, IGNORE, 1, 1]]
+
+
+def test_sure_pixels_of_psa_by_hand() -> None:
+    # x against (1 - x)^4 and (1 - x)^32: they are equal at x = 0.2755 and at x = 0.0776.
+    cam = torch.tensor([0.27, 0.28, 0.08, 0.07]).view(1, 1, 1, 4)
+    assert cut_surely(cam, 0, confident="psa").mask.tolist() == [[IGNORE, 1, IGNORE, 0]]
+
+
+def test_both_cuts_go_through_the_refiner_at_once() -> None:
+    refiner = FullSize()
+    cut_surely(torch.rand(1, 3, 1, 9), 0, 2, refiner=refiner, confident="irn")
+    (image, prob), *more = refiner.got
+    assert not more
+    assert image.shape == (1, 3, 1, 9)
+    assert prob.shape == (1, 2, 3, 1, 9)
+    torch.testing.assert_close(prob.sum(dim=2), torch.ones(1, 2, 1, 9))
+    cam = torch.tensor([0.9, 0.9, 0.0, 0.0]).view(1, 1, 1, 4)
+    swapped = cut_surely(cam, 0, refiner=Swap(), confident="irn")
+    assert swapped.mask.tolist() == [[0, 0, 1, 1]]
+
+
+def test_a_photo_without_tags_is_surely_background() -> None:
+    assert cut_surely(torch.rand(1, 3, 1, 4), confident="psa").mask.max() == 0
+
+
+def test_a_propagation_gives_evidence_or_scores_with_background_first() -> None:
+    cam = torch.rand(1, 3, 8, 12)
+
+    def walk(picked: Tensor) -> Tensor:
+        assert torch.equal(picked, cam[:, [0, 2]])
+        return torch.tensor([0.2, 0.9]).view(1, 2, 1, 1)
+
+    draft = drafted(Look(cam, NO_PROB, propagation=walk), [0, 2])
+    assert draft.kind == "evidence"
+    assert decide(black(8, 12), draft, PLAIN).mask.unique().tolist() == [3]
+    scores = torch.tensor([0.3, 0.1, 0.2]).view(1, 3, 1, 1)
+    draft = drafted(Look(cam, NO_PROB, propagation=lambda _: scores), [0, 2])
+    assert draft.kind == "probability"
+    decision = decide(black(8, 12), draft, PLAIN)
+    assert decision.mask.max() == 0
+    assert decision.prob[0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])
+    refiner = Recorder()
+    decide(black(8, 12), draft, PLAIN, refiner)
+    assert refiner.got[0][1][0, 0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])

@@ -191,3 +191,10 @@ def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
     assert rough.dtype == np.float32
     assert not np.array_equal(exact, rough)
     np.testing.assert_allclose(rough, exact, atol=0.1)
+
+
+def test_settings_tell_how_sure_pixels_were_cut(recipe: Recipe, segmenter: Segmenter) -> None:
+    assert "confident" not in segmenter.settings("oracle")
+    predict = recipe.predict.model_copy(update={"confident": "psa"})
+    sure = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    assert sure.settings("oracle")["confident_cuts"] == [4.0, 32.0]

@@ -1,6 +1,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import Evidence, Method
+from tag2mask.methods.base import Evidence, Method, Propagation
 from tag2mask.models.base import Backbone, Features
 from tag2mask.prediction.decision import decide, drafted
 from tag2mask.prediction.test_time import (
@@ -280,3 +281,28 @@ def test_the_decoder_chooses_among_all_classes_but_tags_bind_it() -> None:
     predict = settled(PredictConfig(), Decoding())
     assert choose_classes(prob, None, predict, "predicted") == (0, 1, 2)
     assert choose_classes(prob, tags, predict, "oracle") == (1, 2)
+
+
+def test_a_method_with_a_walk_of_its_own_is_asked_for_no_affinity() -> None:
+    class Walking(Colours):
+        def propagation(self, image: Tensor) -> Propagation:
+            height = image.shape[2]
+            return lambda picked: picked * height
+
+        def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+            raise AssertionError("a walk takes the place of the affinity")
+
+    asked = PLAIN.model_copy(update={"propagate": True})
+    seen = collect(Walking(), red_left_half(64, 96), asked)
+    assert seen.affinity is None
+    assert seen.propagation is not None
+    assert seen.propagation(torch.ones(1)).item() == 64
+    assert collect(Walking(), red_left_half(), PLAIN).propagation is None
+    assert collect(Colours(), red_left_half(), asked).affinity is not None
+
+
+@pytest.mark.parametrize("said", [{"propagate": True}, {"protocol": "afa"}])
+def test_sure_pixels_are_cut_from_evidence_alone(said: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"predict\.confident"):
+        settled(PredictConfig(confident="irn", **said), Decoding())
+    assert settled(PredictConfig(confident="irn"), Colours()).confident == "irn"
