@@ -13,9 +13,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tag2mask.engine.trainer import train
     from tag2mask.errors import Tag2MaskError
     from tag2mask.evaluation.evaluator import evaluate_folder
+    from tag2mask.pipeline import train
     from tag2mask.prediction.segmenter import Segmenter, load
     from tag2mask.recipe import Recipe, load_recipe
     from tag2mask.types import BACKGROUND, IGNORE, Prediction, Report
@@ -31,7 +31,7 @@ _HOME = {
     "evaluate_folder": "tag2mask.evaluation.evaluator",
     "load": "tag2mask.prediction.segmenter",
     "load_recipe": "tag2mask.recipe",
-    "train": "tag2mask.engine.trainer",
+    "train": "tag2mask.pipeline",
 }
 """Public name -> module that defines it."""
 

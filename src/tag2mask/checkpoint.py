@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tag2mask.errors import RunError, WeightsError
-from tag2mask.recipe import Recipe, parse_recipe
+from tag2mask.recipe import Recipe, load_recipe, parse_recipe
 
 TEMPORARY_SUFFIX = ".part"
 """Ending of folders that hold a file not yet whole; one that a killed process left is harmless."""
@@ -32,6 +32,20 @@ MAX_NAMED_TENSORS = 3
 def versions() -> dict[str, str]:
     """Versions of what decides a result: this package and torch."""
     return {"tag2mask": version("tag2mask"), "torch": torch.__version__}
+
+
+def stage_folder(run: Path, kind: Literal["train", "label"]) -> Path:
+    """Return the folder of the last stage that trains or labels; `run` itself has no stages.
+
+    Raises:
+        RecipeError: If the run's recipe cannot be read.
+    """
+    path = run / "recipe.yaml"
+    if (run / "weights").is_dir() or not path.is_file():
+        return run
+    stages = load_recipe(str(path)).stages
+    fitting = [name for name, stage in stages.items() if stage.run == kind]
+    return run / fitting[-1] if fitting else run
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], recipe: Recipe) -> None:

@@ -17,7 +17,8 @@ class Evaluate:
     """Score masks against true masks: IoU per class and its mean."""
 
     predictions: tyro.conf.Positional[Path]
-    """Folder of masks that `label` or `predict` wrote; its classes.json tells gate and settings."""
+    """Folder of masks that `label` or `predict` wrote; its classes.json tells gate and settings. Of
+    a run with stages: the masks of the last that labels."""
     truth: tyro.conf.Positional[Path]
     """Folder of true masks, or the root of a data set in VOC layout."""
     json: Path | None = None
@@ -35,10 +36,14 @@ def run(arguments: Sequence[str]) -> None:
     chosen = parse(Evaluate, arguments, "evaluate")
     refuse_no_workers(chosen.workers)
 
+    from tag2mask.checkpoint import stage_folder
     from tag2mask.evaluation.evaluator import evaluate_folder, save_report
 
+    predictions = stage_folder(chosen.predictions, "label")
+    if predictions != chosen.predictions:
+        print(f"masks: {predictions}, the last stage that labels")
     report = evaluate_folder(
-        chosen.predictions,
+        predictions,
         chosen.truth,
         split=chosen.split,
         limited=chosen.limited,

@@ -81,7 +81,7 @@ def open_source(
         "data.name": [layout_of(root)],
         **overrides,
     }
-    raw = recipe.model_dump(mode="json")
+    raw = recipe.plain()
     data = apply_overrides(raw, forced, str(root)).data
     is_voc = data.name == "voc"
     part = split or ("train" if is_voc else "all")

@@ -8,7 +8,9 @@ comes from here:
 - a switch takes `true` or `false`, and nothing means `true`;
 - `none` is no value, for keys that may be empty; `--refiner none` removes the section;
 - `--method.name cam` switches the plug-in: those keys of the section stay that the new plug-in has
-  too, but not the old backbone's weights.
+  too, but not the old backbone's weights;
+- `--stages.seg.optim.steps 10` reaches one stage of a recipe; without `stages.NAME` an override
+  reaches every stage that does not set the key itself.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from pydantic import BaseModel
 
 from tag2mask import plugins
 from tag2mask.errors import RecipeError, did_you_mean
-from tag2mask.recipe import PLUGIN_SECTIONS, Recipe, parse_recipe, recipe_type
+from tag2mask.recipe import PLUGIN_SECTIONS, Recipe, parse_recipe, recipe_type, stage_recipe
+from tag2mask.stages import StageConfig
 
 Overrides = Mapping[str, Sequence[str]]
 """Dotted key -> the words that followed it."""
@@ -46,7 +49,9 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, list
             continue
         flag, equals, value = word.removeprefix("--").partition("=")
         if "." in flag or flag == "refiner":
-            key = "refiner.name" if flag == "refiner" else flag.replace("-", "_")
+            key = flag.replace("-", "_")
+            if key == "refiner" or (key.startswith("stages.") and key.endswith(".refiner")):
+                key = f"{key}.name"
             owner = overrides[key] = [value] if equals else []
         else:
             owner = plain
@@ -69,13 +74,19 @@ def apply_overrides(raw: object, overrides: Overrides, where: str) -> Recipe:
         return parse_recipe(raw, where)
     merged = {key: dict(part) if isinstance(part, Mapping) else part for key, part in raw.items()}
     switched = {key: words for key, words in overrides.items() if _names_plugin(key)}
+    plain = {key: words for key, words in overrides.items() if key not in switched}
+    staged = {key: words for key, words in plain.items() if key.startswith("stages.")}
     for key, words in switched.items():
-        _switch_plugin(merged, key.removesuffix(".name"), _single(key, words))
+        _switch_plugin(merged, key, words)
     kind = recipe_type(merged, where)
-    for key, words in overrides.items():
-        if key not in switched:
+    for key, words in plain.items():
+        if key not in staged:
             _place(merged, key.split("."), _shape(kind, key, words))
     try:
+        if staged:
+            settled = parse_recipe(merged, where)
+            for key, words in staged.items():
+                _place_in_stage(merged, settled, key, words)
         return parse_recipe(merged, where)
     except RecipeError as error:
         lines = (_blame(line, overrides, where) for line in str(error).splitlines())
@@ -99,9 +110,12 @@ def suggest_option(word: str, kind: type[BaseModel], plain: Iterable[str]) -> st
 
 
 def _names_plugin(key: str) -> bool:
-    """Whether a dotted key is the `name` of a plug-in section."""
-    section, _, leaf = key.partition(".")
-    return leaf == "name" and section in PLUGIN_SECTIONS
+    """Whether a dotted key is the `name` of a plug-in section, of the recipe or of a stage."""
+    match key.split("."):
+        case [section, "name"] | ["stages", _, section, "name"]:
+            return section in PLUGIN_SECTIONS
+        case _:
+            return False
 
 
 def _single(key: str, words: Sequence[str]) -> str:
@@ -114,19 +128,54 @@ def _single(key: str, words: Sequence[str]) -> str:
     return words[0]
 
 
-def _switch_plugin(merged: dict[str, Any], section: str, name: str) -> None:
+def _switch_plugin(merged: dict[str, Any], key: str, words: Sequence[str]) -> None:
     """Name another plug-in in a raw recipe and drop the keys that only the former one knows."""
+    *path, _ = key.split(".")
+    section, name = path[-1], _single(key, words)
+    if path[0] == "stages":
+        _known_stage(merged, key)
     if section == "refiner" and name in _EMPTY:
-        merged["refiner"] = None
+        _place(merged, path, None)
         return
     known = plugins.load(PLUGIN_SECTIONS[section], name).Config.model_fields
-    former = merged.get(section)
+    former = _at(merged, path)
     kept = dict(former) if isinstance(former, Mapping) else {}
     if kept.get("name") != name:
         kept = {key: value for key, value in kept.items() if key in known}
         if section == "backbone":
             kept.pop("weights", None)
-    merged[section] = {**kept, "name": name}
+    _place(merged, path, {**kept, "name": name})
+
+
+def _place_in_stage(
+    merged: dict[str, Any], settled: Recipe, key: str, words: Sequence[str]
+) -> None:
+    """Set one value of a stage; its shape is that of the stage's own recipe."""
+    _known_stage(merged, key)
+    _, stage, *path = key.split(".")
+    if path == ["from"]:
+        _place(merged, key.split("."), list(words))
+        return
+    kind = StageConfig if len(path) < 2 else type(stage_recipe(settled, stage))
+    _place(merged, key.split("."), _shape(kind, ".".join(path), words))
+
+
+def _known_stage(merged: Mapping[str, Any], key: str) -> None:
+    """Raise a RecipeError if a dotted key names no stage of the recipe."""
+    _, stage, *_ = key.split(".")
+    known = merged.get("stages")
+    if not isinstance(known, Mapping) or stage not in known:
+        names = list(known) if isinstance(known, Mapping) else []
+        told = f"Known stages: {', '.join(names)}" if names else "The recipe has no stages"
+        raise RecipeError(f"unknown option '--{key}'.{did_you_mean(stage, names)} {told}")
+
+
+def _at(merged: Mapping[str, Any], path: Sequence[str]) -> object:
+    """What a raw recipe holds at a place; None if nothing."""
+    found: object = merged
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _place(merged: dict[str, Any], path: Sequence[str], value: object) -> None:

@@ -26,6 +26,10 @@ def run(arguments: Sequence[str]) -> None:
     """Write the page and say where it is."""
     chosen = parse(Page, arguments, "report")
 
+    from tag2mask.checkpoint import stage_folder
     from tag2mask.report.page import write_report
 
-    print(f"report: {write_report(chosen.run, chosen.query)}")
+    run = stage_folder(chosen.run, "train")
+    if run != chosen.run:
+        print(f"run:    {run}, the last stage that trains")
+    print(f"report: {write_report(run, chosen.query)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tag2mask.cli.overrides import apply_overrides
@@ -60,15 +61,19 @@ def load_segmenter(
     """
     import torch
 
+    from tag2mask.checkpoint import stage_folder
     from tag2mask.prediction.segmenter import Segmenter
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    used = stage_folder(Path(run), "train")
+    if used != Path(run):
+        print(f"network: {used}, the last stage that trains")
     segmenter = Segmenter.load(run, which, device=device)
     if not overrides:
         return segmenter
     if "refiner.name" in overrides:
         overrides = {"predict.refine": ["true"], **overrides}
-    raw = segmenter.recipe.model_dump(mode="json")
+    raw = segmenter.recipe.plain()
     recipe = apply_overrides(raw, overrides, f"{run}/recipe.yaml")
     return Segmenter(segmenter.method, recipe, device, origin=segmenter.origin)
 

@@ -20,7 +20,8 @@ from tag2mask.recipe import Config, Recipe, read_yaml, recipe_path, recipe_type
 MORE_HELP = (
     "Any key of the recipe is an option after it: --data.root DIR, --optim.lr 1e-4, "
     "--predict.scales 1.0 0.5, "
-    "--predict.flip false, --method.name cam, --refiner none. "
+    "--predict.flip false, --method.name cam, --refiner none; of a recipe with stages "
+    "--stages.seg.optim.steps 10 reaches one. "
     "'tag2mask train RECIPE --help' lists them all; 'tag2mask list recipes' shows the recipes."
 )
 
@@ -33,9 +34,11 @@ class Train:
     """Name of a recipe that comes with the package (rml/scenes_tiny), or a YAML file; with --resume
     it may be left out."""
     out: Path | None = None
-    """Run folder to make."""
+    """Run folder to make; of a recipe with stages it may hold some of them already."""
     resume: Path | None = None
     """Run folder to go on from, exactly where it stopped; takes the place of --out."""
+    stage: str | None = None
+    """Run this stage of the recipe only; none: all, but for those that are whole already."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -48,16 +51,43 @@ def run(arguments: Sequence[str]) -> None:
     raw = read_yaml(recipe_path(named)) if named else None
     _refuse_unknown(plain, raw, named)
     chosen = parse(Train, plain, "train", more_help=MORE_HELP)
-    folder = _run_folder(chosen)
+    folder, stage = _run_folder(chosen), chosen.stage
+    if not named and stage is None:
+        folder, stage = _whole_run(folder)
     where = named or str(folder / "recipe.yaml")
     recipe = apply_overrides(raw if named else read_yaml(folder / "recipe.yaml"), overrides, where)
 
-    from tag2mask.engine.trainer import train
+    from tag2mask.pipeline import train
 
+    is_first = os.environ.get("RANK", "0") == "0"  # torchrun's other processes say nothing
     command = shlex.join(["tag2mask", "train", *arguments])
-    train(recipe, folder, resume=chosen.resume is not None, command=command)
-    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes say nothing
-        print(f"trained: {folder}\nnext:    tag2mask label {folder} DATA --out MASKS")
+    resume = chosen.resume is not None
+    train(recipe, folder, resume=resume, stage=stage, command=command, tell=_tell)
+    if is_first:
+        print(f"trained: {folder / stage if stage else folder}\nnext:    {_next(folder, stage)}")
+
+
+def _tell(line: str) -> None:
+    """Print one line about a stage at once, between the lines of training."""
+    print(line, flush=True)
+
+
+def _next(folder: Path, stage: str | None) -> str:
+    """The command that comes after this one."""
+    if stage:
+        return f"tag2mask train --resume {folder}"
+    return f"tag2mask label {folder} DATA --out MASKS"
+
+
+def _whole_run(folder: Path) -> tuple[Path, str | None]:
+    """Return the run to resume, and which stage of it if `folder` is that of a stage."""
+    whole = folder.parent / "recipe.yaml"
+    if (folder / "recipe.yaml").is_file() and whole.is_file():
+        raw = read_yaml(whole)
+        stages = raw.get("stages") if isinstance(raw, Mapping) else None
+        if isinstance(stages, Mapping) and folder.name in stages:
+            return folder.parent, folder.name
+    return folder, None
 
 
 def _run_folder(chosen: Train) -> Path:
@@ -80,6 +110,8 @@ def _run_folder(chosen: Train) -> Path:
 def show_keys(name: str, overrides: dict[str, list[str]]) -> None:
     """Print help with every key of one recipe: what it means, may be, and what the recipe sets."""
     recipe = apply_overrides(read_yaml(recipe_path(name)), overrides, name)
+    told = ", ".join(f"{stage} ({config.run})" for stage, config in recipe.stages.items())
+    stages = f" Stages: {told}; --stages.NAME.SECTION.KEY sets a key for one of them."
     sections: dict[str, Any] = {
         section: (type(value), value) for section, value in recipe if isinstance(value, Config)
     }
@@ -87,7 +119,8 @@ def show_keys(name: str, overrides: dict[str, list[str]]) -> None:
     tyro.cli(
         keys,
         prog=f"tag2mask train {name} --out RUN",
-        description=f"Keys of the recipe {name}; defaults are what it sets. {MORE_HELP}",
+        description=f"Keys of the recipe {name}; defaults are what it sets."
+        f"{stages if told else ''} {MORE_HELP}",
         args=["--help"],
         use_underscores=True,
         config=(tyro.conf.FlagConversionOff,),

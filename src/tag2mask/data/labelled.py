@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from tag2mask.checkpoint import write_text
 from tag2mask.data import base
 from tag2mask.data.photo import read_mask, renumber
 from tag2mask.data.survey import CLASSES_FILE, count, find_masks, read_class_list
@@ -12,12 +15,16 @@ from tag2mask.data.tags import name_some
 from tag2mask.errors import DataError
 from tag2mask.types import Sample
 
+SKIPPED_FILE = "skipped.json"
+"""Names of the photos that could not be read when a folder of masks was written."""
+
 
 class Labelled(base.Source):  # by its module's name: recipes name the source, not this wrapper
     """A source whose masks are the indexed PNG files that `tag2mask label` wrote.
 
-    Names, tags and photos are the source's own. A mask is decoded only where masks are asked for;
-    the source's own masks never are.
+    Names, tags and photos are the source's own, without those that could not be read when the masks
+    were written. A mask is decoded only where masks are asked for; the source's own masks never
+    are.
 
     Args:
         source: The photos; not changed.
@@ -43,7 +50,9 @@ class Labelled(base.Source):  # by its module's name: recipes name the source, n
                 f"{', '.join(source.class_names)} are to be learned"
             )
         masks = find_masks(folder)
-        missing = [name for name in source.names if name not in masks]
+        skipped = skipped_names(folder) - masks.keys()
+        kept = [place for place, name in enumerate(source.names) if name not in skipped]
+        missing = [source.names[place] for place in kept if source.names[place] not in masks]
         if missing:
             raise DataError(
                 f"{folder}: {count(len(missing), 'photo')} without mask: {name_some(missing)}; "
@@ -51,18 +60,39 @@ class Labelled(base.Source):  # by its module's name: recipes name the source, n
             )
         self._source = copy.copy(source)
         self._source.reads_masks = False
-        self._masks = {name: masks[name] for name in source.names}
+        self._kept = kept
+        self.names = tuple(source.names[place] for place in kept)
+        self._masks = {name: masks[name] for name in self.names}
         self._values = renumber(classes, source.class_names)
         self.class_names = source.class_names
-        self.names = source.names
-        self.tags = source.tags
-        self.skipped = source.skipped
+        self.tags = source.tags[kept]
+        self.skipped = (*source.skipped, *(name for name in source.names if name in skipped))
         self.has_masks = True
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self._source[index]
+        sample = self._source[self._kept[index]]
         if not self.reads_masks:
             return Sample(sample.name, sample.image, sample.tags)
         height, width = sample.image.shape[:2]
         mask = read_mask(self._masks[sample.name], len(self.class_names), (height, width))
         return Sample(sample.name, sample.image, sample.tags, self._values[mask])
+
+
+def skipped_names(folder: Path) -> frozenset[str]:
+    """Names of photos that have no mask in a folder because they could not be read."""
+    path = folder / SKIPPED_FILE
+    if not path.is_file():
+        return frozenset()
+    return frozenset(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_skipped(folder: Path, names: Sequence[str]) -> None:
+    """Note the photos that could not be read.
+
+    Raises:
+        RunError: If the disk refuses.
+    """
+    if names:
+        write_text(folder / SKIPPED_FILE, json.dumps(list(names), ensure_ascii=False) + "\n")
+    else:
+        (folder / SKIPPED_FILE).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,15 @@ class RunFolder:
         """Weights of the last save, or of the best evaluation."""
         return self.root / "weights" / f"{which}.safetensors"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done, the last score is told and the weights are there."""
+        try:
+            told = json.loads(self.metrics.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(told.get("finished")) and self.weights("last").is_file()
+
     def check(self, *, resume: bool) -> None:
         """Refuse a folder in which a run cannot begin, or cannot go on.
 
@@ -84,6 +94,8 @@ class RunFolder:
 def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:
     """Refuse to go on with a recipe that would learn something else.
 
+    Networks of earlier stages are told apart by their fingerprints, not by their recipes.
+
     Args:
         before: The recipe that the run began with; keys that it lacks have their defaults.
         now: The recipe asked for.
@@ -92,7 +104,9 @@ def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:
     Raises:
         RunError: One line that names the keys that differ, with both values.
     """
-    old, new = (dict(_flat(one.model_dump(mode="json"))) for one in (before, now))
+    old, new = (
+        dict(_flat(one.model_dump(mode="json", exclude={"earlier"}))) for one in (before, now)
+    )
     changed = [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

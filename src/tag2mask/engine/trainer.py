@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,21 @@ from tag2mask.engine.seeding import rng_kept, rng_state, seed_all, set_rng_state
 from tag2mask.engine.snapshot import restore, snapshot
 from tag2mask.engine.tracking import LossWindow, Tracker, cut_log, host_values, merged_means
 from tag2mask.engine.validation import Judge
-from tag2mask.errors import RunError
-from tag2mask.methods.base import build_method
+from tag2mask.errors import RecipeError, RunError
+from tag2mask.methods.base import Method, build_method
+from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.recipe import DataConfig, Recipe, Span, load_recipe, span_steps
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "") -> Path:
-    """Train a recipe into a run folder.
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    earlier: Mapping[str, Path] | None = None,
+) -> Path:
+    """Train a recipe of one stage into a run folder.
 
     Works alone or under `torchrun`. A run that ends early, even by `kill -9`, goes on exactly from
     its last saved state.
@@ -47,6 +56,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "")
         out: Run folder; new or empty unless resuming.
         resume: Go on with the run in `out`.
         command: How the run was started, for the log.
+        earlier: Run folders of the stages in `recipe.earlier`; not needed to resume from a saved
+            state.
 
     Returns:
         The run folder.
@@ -54,10 +65,13 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "")
     Raises:
         RunError: If the folder cannot be used or written, a loss is no longer finite, or the run
             was asked to stop; the message says how to go on.
+        RecipeError: If the recipe has several stages, which `pipeline` runs.
         DataError: If the data cannot be used.
         WeightsError: If the backbone's weights cannot be used.
         MissingExtraError: If the extra `train` is not installed.
     """
+    if recipe.stages:
+        raise RecipeError(f"{out}: the recipe has stages, which tag2mask.train runs one by one")
     folder = RunFolder(out)
     folder.check(resume=resume)
     runtime = Runtime(recipe.run.precision)
@@ -65,7 +79,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "")
     try:
         runtime.gather(None)  # nobody writes before all have looked
         with stop.listening():
-            _Training(recipe, folder, runtime, stop, resume=resume).run(command)
+            _Training(recipe, folder, runtime, stop, earlier or {}, resume=resume).run(command)
     finally:
         runtime.shutdown()
     return out
@@ -80,6 +94,7 @@ class _Training:
         folder: RunFolder,
         runtime: Runtime,
         stop: StopRequest,
+        earlier: Mapping[str, Path],
         *,
         resume: bool,
     ) -> None:
@@ -94,7 +109,8 @@ class _Training:
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
         self._judge = Judge(self._recipe, self._source)
-        self._method = build_method(self._recipe).train()
+        networks = None if self._has_state else _trained(self._recipe, earlier)
+        self._method = build_method(self._recipe, networks).train()
         runtime.adopt(self._method, lambda: build_optimiser(self._method, recipe.optim))
         self._window = LossWindow()
         self._step = 0
@@ -104,6 +120,11 @@ class _Training:
         self._logged_step = 0
         self._skipped = 0
         self._scores = Scoreboard(folder.metrics, self._judge.metric, self._judge.reason)
+
+    @property
+    def _has_state(self) -> bool:
+        """Whether there is a saved state to go on from, which fills every network."""
+        return self._resume and self._folder.state.is_file()
 
     def run(self, command: str) -> None:
         """Train from the first step, or from the saved state, to the last."""
@@ -253,7 +274,7 @@ class _Training:
 
     def _restore(self) -> Batches:
         """Open the batches, then load the state: opening may draw random numbers."""
-        has_state = self._resume and self._folder.state.is_file()
+        has_state = self._has_state
         tensors, record = read_state(self._folder.state) if has_state else ({}, {"step": 0})
         optim, run = self._recipe.optim, self._recipe.run
         opened = batches(
@@ -305,6 +326,17 @@ class _Training:
         )
         if self._step == 0:
             tracker.say(f"{len(self._source)} photos, weights licence: {licence}")
+
+
+def _trained(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, Method]:
+    """Load the networks of the earlier stages that a recipe goes on from."""
+    missing = [name for name in recipe.earlier if name not in folders]
+    if missing:
+        raise RunError(
+            f"the network of stage '{missing[0]}' is needed; train the stages by their own recipe, "
+            "with tag2mask train RECIPE --stage NAME"
+        )
+    return {name: Segmenter.load(folders[name]).method for name in recipe.earlier}
 
 
 def _training_source(config: DataConfig) -> Source:

@@ -18,6 +18,7 @@ from rich.table import Table
 from tag2mask.checkpoint import write_text
 from tag2mask.data.base import Source
 from tag2mask.data.indexed_png import read_indexed_png
+from tag2mask.data.labelled import Labelled
 from tag2mask.data.photo import read_mask, renumber
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
 from tag2mask.errors import DataError, did_you_mean
@@ -103,6 +104,31 @@ def evaluate_folder(
     if split is not None:
         settings["split"] = split
     return _report(matrix, names, len(chosen), described.get("gate"), settings)
+
+
+def evaluate_labels(predictions: Path, source: Source) -> Report:
+    """Score a folder of masks, as `label` wrote it, against the masks of a data source.
+
+    Args:
+        predictions: Has a mask for each photo of the source, but for unreadable ones.
+        source: Has masks.
+
+    Raises:
+        DataError: If the source has no masks, or a prediction is missing, unreadable or of another
+            size than its photo.
+    """
+    if not source.has_masks:
+        raise DataError("these photos come without masks: nothing to score against")
+    described = read_classes(predictions)
+    matrix = ConfusionMatrix(len(source.class_names) + 1)
+    found = Labelled(source, predictions)
+    place = {name: index for index, name in enumerate(source.names)}
+    for index, name in enumerate(found.names):
+        truth, prediction = source[place[name]].mask, found[index].mask
+        if truth is not None and prediction is not None:
+            matrix.update(truth, prediction)
+    settings = {**described.get("settings", {}), "predictions": str(predictions)}
+    return _report(matrix, source.class_names, len(found), described.get("gate"), settings)
 
 
 def evaluate_source(

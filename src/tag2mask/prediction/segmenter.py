@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from tag2mask import plugins
-from tag2mask.checkpoint import check_state, read_weights, versions
+from tag2mask.checkpoint import check_state, read_weights, stage_folder, versions
 from tag2mask.data.base import Source
 from tag2mask.data.photo import photo_of, read_photo
 from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
@@ -97,7 +97,8 @@ class Segmenter:
         """Load a run folder or a hub model.
 
         Args:
-            run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`.
+            run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`; of several
+                stages the last that was trained.
             which: Weights to use; `best` falls back to `last` where no best were kept.
             device: See the constructor.
             bf16: See the constructor.
@@ -109,7 +110,7 @@ class Segmenter:
             RunError: If the folder holds no weights.
             WeightsError: If the weights cannot be read, fetched or fitted.
         """
-        path = _weights_path(_run_folder(run), which)
+        path = weights_path(stage_folder(_run_folder(run), "train"), which)
         state, recipe = read_weights(path)
         reader = ""
         if method is not None and method.name != recipe.method.name:
@@ -118,13 +119,10 @@ class Segmenter:
             recipe = _with_method(recipe, method)
         if predict is not None:
             recipe = recipe.model_copy(update={"predict": predict})
-        bare = recipe.backbone.model_copy(update={"weights": "none"})  # all weights are in the run
-        network = build_method(recipe.model_copy(update={"backbone": bare}))
+        network = build_method(recipe.blank())  # all weights are in the run
         check_state(network.state_dict(), state, f"{path}{reader}")
         network.load_state_dict(state)
-        with path.open("rb") as file:
-            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-        origin = {"run": str(run), "weights": path.stem, "sha256": fingerprint}
+        origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
         return cls(network, recipe, device, bf16=bf16, origin=origin)
 
     def predict(
@@ -327,7 +325,7 @@ def _photo_of(image: Image | PILImage.Image | str | Path) -> Image:
 
 def _with_method(recipe: Recipe, method: MethodConfig) -> Recipe:
     """Put another method into a recipe; it is read anew, as its type names the method's Config."""
-    raw = recipe.model_dump(mode="json") | {"method": method.model_dump(mode="json")}
+    raw = recipe.plain() | {"method": method.model_dump(mode="json")}
     return parse_recipe(raw, f"method '{method.name}'")
 
 
@@ -366,8 +364,12 @@ def _run_folder(run: str | Path) -> Path:
         ) from error
 
 
-def _weights_path(folder: Path, which: Which) -> Path:
-    """Find the weights of a run folder."""
+def weights_path(folder: Path, which: Which) -> Path:
+    """Find the weights of a run folder; `last` where no best were kept.
+
+    Raises:
+        RunError: If there are none.
+    """
     for name in (which, "last"):
         path = folder / "weights" / f"{name}.safetensors"
         if path.is_file():
@@ -375,3 +377,9 @@ def _weights_path(folder: Path, which: Which) -> Path:
     raise RunError(
         f"{folder}: holds no weights/{which}.safetensors; give a folder that 'tag2mask train' wrote"
     )
+
+
+def weights_fingerprint(path: Path) -> str:
+    """Tell one weights file from any other: SHA-256 as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

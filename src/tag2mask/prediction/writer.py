@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tag2mask.checkpoint import write_text
 from tag2mask.data.base import Source
+from tag2mask.data.labelled import write_skipped
 from tag2mask.data.photo import list_photos, read_photo
 from tag2mask.errors import DataError, RunError
 from tag2mask.palette import save_mask, voc_palette
@@ -148,6 +149,8 @@ def label_source(
 ) -> Written:
     """Write masks of tagged photos; their tags choose the classes (gate `oracle`).
 
+    Photos that cannot be read are noted, so that who learns from the masks does without them.
+
     Args:
         segmenter: Examines the photos in this process.
         source: The photos with their tags.
@@ -165,8 +168,11 @@ def label_source(
         sample = source[index[name]]
         return segmenter.examine(sample.image, sample.tags, name=name)
 
+    job = _Job(segmenter, source.names, examine, "label")
     with segmenter.among(source):
-        return _write_all(_Job(segmenter, source.names, examine, "label"), writer, strict, workers)
+        written = _write_all(job, writer, strict, workers)
+    write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
+    return written
 
 
 def predict_paths(
