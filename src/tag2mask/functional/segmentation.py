@@ -1,4 +1,4 @@
-"""The loss of a decoder against pseudo-labels: background and foreground weigh the same."""
+"""Losses of a decoder against masks: pixels weigh the same, or background as much as the rest."""
 
 from __future__ import annotations
 
@@ -26,6 +26,20 @@ def segmentation_loss(logit: Tensor, label: Tensor) -> Tensor:
     background = (label == BACKGROUND).to(loss.dtype)
     foreground = ((label != BACKGROUND) & (label != IGNORE)).to(loss.dtype)
     return 0.5 * (_mean_over(loss, background) + _mean_over(loss, foreground))
+
+
+def pixel_loss(logit: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy, its mean over all labelled pixels.
+
+    Args:
+        logit: (N, C, H, W), background first.
+        label: (N, H, W) int64 in 0..C - 1, 255 ignore.
+
+    Returns:
+        Scalar; 0 without a labelled pixel in the whole batch, that of all processes.
+    """
+    loss = F.cross_entropy(logit, label, ignore_index=IGNORE, reduction="none")
+    return _mean_over(loss, (label != IGNORE).to(loss.dtype))
 
 
 def _mean_over(value: Tensor, weight: Tensor) -> Tensor:
