@@ -39,4 +39,5 @@ class DeepLabHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps f1..f4, of which the last, (N, D, h, w), is read, to logits (N, C, h, w)."""
-        return reduce(torch.add, (branch(maps[-1]) for branch in self.branches))
+        logit: Tensor = reduce(torch.add, (branch(maps[-1]) for branch in self.branches))
+        return logit

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,8 +8,9 @@ from tag2mask.checkpoint import check_state, read_weights
 from tag2mask.engine import trainer
 from tag2mask.engine.trainer import train
 from tag2mask.engine.validation import Evaluation
-from tag2mask.errors import RunError
+from tag2mask.errors import DataError, RunError
 from tag2mask.methods.base import build_method
+from tag2mask.palette import save_mask
 from tag2mask.recipe import load_recipe
 
 CLOCK = ("images_per_s", "peak_memory_mib")
@@ -103,6 +105,47 @@ def test_a_run_of_sgd_with_growing_batches_goes_on_exactly(toy, tmp_path, monkey
     with pytest.raises(RunError, match=f"stopped at step {stop_at + 1} of 12"):
         train(recipe, tmp_path / "cut")
     assert_same_run(train(recipe, tmp_path / "cut", resume=True), whole)
+
+
+@pytest.fixture
+def labels(toy, tmp_path):
+    """A folder of the toy source's own masks, as the verb `label` writes them."""
+    recipe = toy.recipe()
+    source = toy.ToySource(recipe.data, "train")
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "classes.json").write_text(json.dumps({"classes": list(source.class_names)}))
+    for index, name in enumerate(source.names):
+        save_mask(source[index].mask, folder / f"{name}.png")
+    return folder
+
+
+def test_a_folder_of_labels_is_learned_in_place_of_the_masks_of_the_data(toy, tmp_path, labels):
+    words = {"method__name": "supervised", "optim__steps": 3, "method__decoder_width": 8}
+    true = train(toy.recipe(**words), tmp_path / "true")
+    same = train(
+        toy.recipe(**words, data__labels=str(labels), data__masks=False), tmp_path / "same"
+    )
+    torch.testing.assert_close(weights(true), weights(same), rtol=0, atol=0)
+    for path in labels.glob("*.png"):
+        save_mask(np.full((48, 64), 3, dtype=np.uint8), path)
+    other = train(toy.recipe(**words, data__labels=str(labels)), tmp_path / "other")
+    key = "decoder.classifier.bias"
+    assert not torch.equal(weights(true)[key], weights(other)[key])
+
+
+def test_labels_that_no_method_reads_are_not_decoded(toy, tmp_path, labels):
+    for path in labels.glob("*.png"):
+        path.write_bytes(b"no picture")
+    recipe = toy.recipe(data__labels=str(labels), optim__steps=2)
+    assert metrics(train(recipe, tmp_path / "run"))["steps"] == 2
+
+
+def test_a_method_that_needs_masks_is_refused_without(toy, tmp_path):
+    recipe = toy.recipe(method__name="supervised", data__masks=False)
+    with pytest.raises(DataError, match=r"set data\.labels to a folder"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_pace_counts_the_photos_of_grown_batches(toy, tmp_path, monkeypatch):
