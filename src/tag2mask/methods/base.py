@@ -97,6 +97,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[MethodConfig]]
     reads_masks: bool = False
     """Whether `losses` reads `batch.mask`; for the others no mask is even decoded."""
+    shares_pixels: bool = False
+    """Whether evidence is what each class has of a pixel, in [0, 1], and the rest is background."""
 
     def __init__(
         self,

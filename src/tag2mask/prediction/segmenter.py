@@ -230,7 +230,7 @@ class Segmenter:
         """Everything that decides how a mask comes out, as plain values for JSON."""
         predict = self.plan
         refiner, crf = (None if one is None else one.config for one in self.cutter[1:])
-        chosen = gate == "predicted" and predict.protocol == "rml"
+        chosen = gate == "predicted" and predict.protocol != "afa"
         return {
             **self.origin,
             **versions(),

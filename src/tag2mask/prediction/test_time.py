@@ -2,12 +2,12 @@
 
 Source:
     methods specification 2.2 (multi-scale evidence), 2.11 (the decoder's protocol), R18 (that of
-    methods without decoder).
+    methods without decoder), 4.4 (that of 1Stage).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +23,11 @@ from tag2mask.types import Gate
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "rml": {"scales": (1.0, 0.5, 1.5), "long_side_px": 0, "refine": True},
     "afa": {"scales": (1.0, 0.5, 0.75), "long_side_px": 512, "refine": False},
+    "onestage": {"scales": (1.0, 0.5, 1.5, 2.0), "long_side_px": 0, "refine": False},
 }
 """What each protocol says where the recipe leaves it open."""
+BACKGROUND_POWER = 3
+"""Exponent of the share of background by `onestage` (4.4); larger gives larger objects."""
 SMALLEST_SIDE_PX = 32
 """Smallest side a backbone takes; smaller views are enlarged for it."""
 
@@ -39,7 +42,8 @@ class Look(NamedTuple):
     affinity: Tensor | None = None
     """(1, L, L) in [0, 1] over the grid of the last feature map, or None where not asked for."""
     logit: Tensor | None = None
-    """(1, C, h', w') scores of a decoder at its grid, background first; None by protocol `rml`."""
+    """(1, C, h', w') scores of background and all classes: of a decoder at its grid, or of shared
+    pixels; None by protocol `rml`."""
     propagation: Propagation | None = None
     """What spreads evidence in place of an affinity, or None."""
 
@@ -52,12 +56,17 @@ def settled(predict: PredictConfig, method: Method) -> PredictConfig:
     """
     protocol = predict.protocol
     if protocol == "auto":
-        protocol = "afa" if method.has_decoder else "rml"
+        protocol = _own_protocol(method)
+    if protocol == "onestage" and not method.shares_pixels:
+        raise RecipeError(
+            "predict.protocol: onestage takes evidence by which classes and background share each "
+            "pixel, and this method has none; use rml"
+        )
     if protocol == "afa" and not method.has_decoder:
         raise RecipeError(
             "predict.protocol: afa cuts masks from a decoder, and this method has none; use rml"
         )
-    if predict.confident and (protocol == "afa" or predict.propagate):
+    if predict.confident and (protocol != "rml" or predict.propagate):
         raise RecipeError(
             "predict.confident: cuts the classifier's own evidence; set predict.protocol to rml "
             "and leave predict.propagate off"
@@ -77,6 +86,7 @@ def collect(
     """Look at one photo at every scale; one pass per scale, both mirror images stacked.
 
     By the protocol `afa` the decoder is asked at every scale, and the evidence is of scale 1 alone.
+    By `onestage` the mean of the evidence is all there is to decide.
 
     Args:
         method: In evaluation mode, on the device of `photo`.
@@ -97,6 +107,9 @@ def collect(
     views = [_view(image, scale, predict) for scale in seen_at]
     seen = method.look(Views(views, seen_at, tags, name))
     cam = fused_cam((_mirrored_apart(one, predict) for one in seen), image.shape[-2:])
+    if predict.protocol == "onestage":
+        shares = (_mirrored_apart(one, predict) for one in seen)
+        return Look(cam, _largest_probability(seen), logit=shared_logit(shares, image.shape[-2:]))
     if 1.0 in seen_at:
         prob = _probability(seen[seen_at.index(1.0)].logit)
     else:
@@ -110,6 +123,33 @@ def collect(
     if propagation is not None:
         return Look(cam, prob, propagation=propagation)
     return Look(cam, prob, method.maps(view).get("affinity"))
+
+
+def shared_logit(
+    views: Iterable[tuple[Tensor, Tensor | None]], size: tuple[int, ...] | torch.Size
+) -> Tensor:
+    """Average shares of pixels over scales and mirror images, and make background less likely.
+
+    Args:
+        views: Per scale the shares (1, F, h, w) of the classes in the photo, and those in its
+            mirror image or None; in [0, 1], what is left is background.
+        size: (H, W) of the result.
+
+    Returns:
+        (1, 1 + F, H, W) logarithms of the mean shares, background first and cubed.
+
+    Source:
+        Methods specification 4.4.
+    """
+    shares = []
+    for upright, mirrored in views:
+        shares.append(upsample(upright, size))
+        if mirrored is not None:
+            shares.append(upsample(mirrored.flip(-1), size))
+    mean = torch.stack(shares).mean(dim=0)
+    background = (1 - mean.sum(dim=1, keepdim=True)).clamp_min(0) ** BACKGROUND_POWER
+    prob = torch.cat([background, mean], dim=1)
+    return prob.clamp_min(torch.finfo(prob.dtype).tiny).log()
 
 
 def multi_scale_logit(
@@ -223,7 +263,7 @@ def _working_image(method: Method, photo: Tensor, predict: PredictConfig) -> Ten
         methods specification 2.11: by `afa` the other side is rounded down, and pixels are neither
         filtered nor rounded.
     """
-    if predict.protocol == "rml":
+    if predict.protocol != "afa":
         return method.backbone.normalise(working_photo(photo, predict))
     size = limited_size(photo.shape[-2:], predict.long_side_px or None, predict.max_side_px, int)
     return method.backbone.normalise(upsample(photo.float(), size))
@@ -232,6 +272,17 @@ def _working_image(method: Method, photo: Tensor, predict: PredictConfig) -> Ten
 def _probability(logit: Tensor) -> Tensor:
     """(1, F) probabilities from (V, F) logits of the V views of one photo."""
     return logit.float().mean(dim=0, keepdim=True).sigmoid()
+
+
+def _largest_probability(seen: Sequence[Evidence]) -> Tensor:
+    """(1, F) largest probability of each class over all views of one photo."""
+    return torch.cat([one.logit.float() for one in seen]).amax(dim=0, keepdim=True).sigmoid()
+
+
+def _own_protocol(method: Method) -> str:
+    if method.shares_pixels:
+        return "onestage"
+    return "afa" if method.has_decoder else "rml"
 
 
 def _view(image: Tensor, scale: float, predict: PredictConfig) -> Tensor:

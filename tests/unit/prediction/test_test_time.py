@@ -18,6 +18,7 @@ from tag2mask.prediction.test_time import (
     class_probability,
     collect,
     settled,
+    shared_logit,
     working_photo,
 )
 from tag2mask.recipe import BackboneConfig, MethodConfig, PredictConfig
@@ -306,3 +307,56 @@ def test_sure_pixels_are_cut_from_evidence_alone(said: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"predict\.confident"):
         settled(PredictConfig(confident="irn", **said), Decoding())
     assert settled(PredictConfig(confident="irn"), Colours()).confident == "irn"
+
+
+class Shares(Colours):
+    """Red, green and blue as shares of a pixel: a third of the colour each."""
+
+    shares_pixels = True
+
+    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+        seen = super().evidence(image, tags)
+        return Evidence(seen.logit - image.shape[2] / 32, seen.cam / 3)
+
+
+def test_shared_pixels_are_averaged_over_views_and_background_is_cubed() -> None:
+    upright = torch.tensor([[[[0.2, 0.4]], [[0.6, 0.0]]]])
+    mirrored = torch.tensor([[[[0.0, 0.4]], [[0.2, 0.4]]]])
+    found = shared_logit([(upright, mirrored), (upright, None)], (1, 2))
+    first, second = (0.2 + 0.4 + 0.2) / 3, (0.6 + 0.4 + 0.6) / 3
+    third, fourth = 0.8 / 3, 0.2 / 3
+    expected = torch.tensor(
+        [
+            [
+                [[(1 - first - second) ** 3, (1 - third - fourth) ** 3]],
+                [[first, third]],
+                [[second, fourth]],
+            ]
+        ]
+    )
+    torch.testing.assert_close(found.exp(), expected)
+
+
+def test_a_pixel_that_classes_share_whole_has_a_finite_score_of_background() -> None:
+    assert torch.isfinite(shared_logit([(torch.full((1, 2, 2, 2), 0.5), None)], (2, 2))).all()
+
+
+def test_methods_that_share_pixels_are_asked_once_per_scale_and_classes_at_their_best() -> None:
+    method, predict = Shares(), PredictConfig(class_threshold=0.9)
+    plan = settled(predict, method)
+    assert (plan.protocol, plan.scales, plan.refine) == ("onestage", (1.0, 0.5, 1.5, 2.0), False)
+    photo = red_left_half()
+    seen = collect(method, photo, predict)
+    assert method.seen == [(2, 3, side, 3 * side // 2) for side in (64, 32, 96, 128)]
+    best = torch.tensor([[5.0 - 1, -5 - 1, -5 - 1]]).sigmoid()  # the smallest view, upright
+    torch.testing.assert_close(seen.prob, best)
+    assert choose_classes(seen.prob, None, plan, "predicted") == (0,)
+    mask = decide(photo, drafted(seen, (0,)), plan).mask
+    assert (mask[:, :24] == 1).all()  # 1/3 beats (2/3)^3
+    assert (mask[:, 56:] == 0).all()
+
+
+def test_shared_pixels_are_not_read_into_other_evidence() -> None:
+    with pytest.raises(RecipeError, match=r"predict\.protocol: onestage") as caught:
+        settled(PredictConfig(protocol="onestage"), Colours())
+    assert "\n" not in str(caught.value)
