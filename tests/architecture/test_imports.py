@@ -9,7 +9,8 @@ import tag2mask
 
 ROOT = Path(tag2mask.__file__).parent
 FREE = {
-    "types", "errors", "plugins", "faults", "stages", "recipe", "checkpoint", "palette", "__init__"
+    "types", "errors", "plugins", "faults", "settings", "stages", "recipe", "checkpoint",
+    "palette", "__init__",
 }  # fmt: skip
 """Modules of the root that everybody may import."""
 ENGINE = {"data", "functional", "methods", "refiners", "prediction", "evaluation"}

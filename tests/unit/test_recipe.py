@@ -13,7 +13,6 @@ from tag2mask.recipe import (
     parse_recipe,
     recipe_path,
     recipe_type,
-    span_steps,
 )
 
 RAW = {
@@ -49,20 +48,6 @@ def test_resolved_recipe_reads_back_equal(tmp_path):
 def test_plugin_sections_keep_their_own_keys_when_written():
     recipe = parse_recipe(changed("backbone", name="mit", variant="b0"), "r.yaml")
     assert yaml.safe_load(recipe.to_yaml())["backbone"]["variant"] == "b0"
-
-
-@pytest.mark.parametrize(
-    ("keys", "fault"),
-    [
-        ({"long_side_min_px": 256}, "set both long_side_min_px and long_side_max_px, or neither"),
-        ({"long_side_max_px": 256}, "set both long_side_min_px and long_side_max_px, or neither"),
-        ({"long_side_min_px": 9, "long_side_max_px": 8}, "is less than long_side_min_px, 9"),
-    ],
-)
-def test_long_sides_go_together(keys, fault):
-    with pytest.raises(RecipeError, match=rf"^r: data\.long_side_max_px: .*{fault}"):
-        parse_recipe(changed("data", **keys), "r")
-    assert parse_recipe(changed("data", long_side_min_px=8, long_side_max_px=8), "r")
 
 
 def test_number_that_yaml_reads_as_text_is_still_a_number():
@@ -134,10 +119,3 @@ def test_plugin_keys_are_checked_by_the_named_plugin():
     assert issubclass(recipe_type(RAW), Recipe)
     with pytest.raises(RecipeError, match=r"unknown key 'backbone\.variant'"):
         parse_recipe(changed("backbone", name="hybrid", variant="b0"), "r")
-
-
-@pytest.mark.parametrize(
-    ("span", "total", "steps"), [(0.11, 20_000, 2200), (2000, 100, 2000), (0, 10, 0), (1, 10, 1)]
-)
-def test_span_below_one_is_a_fraction(span, total, steps):
-    assert span_steps(span, total) == steps

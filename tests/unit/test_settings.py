@@ -1,0 +1,41 @@
+import pytest
+from pydantic import ValidationError
+
+from tag2mask import recipe, settings
+from tag2mask.settings import DataConfig, OptimConfig, span_steps
+
+
+@pytest.mark.parametrize(
+    ("span", "total", "steps"), [(0.11, 20_000, 2200), (2000, 100, 2000), (0, 10, 0), (1, 10, 1)]
+)
+def test_span_below_one_is_a_fraction(span, total, steps):
+    assert span_steps(span, total) == steps
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"long_side_min_px": 256}, "set both long_side_min_px and long_side_max_px, or neither"),
+        ({"long_side_max_px": 256}, "set both long_side_min_px and long_side_max_px, or neither"),
+        ({"long_side_min_px": 9, "long_side_max_px": 8}, "is less than long_side_min_px, 9"),
+    ],
+)
+def test_long_sides_go_together(keys, fault):
+    with pytest.raises(ValidationError, match=rf"(?s)long_side_max_px\n.*{fault}"):
+        DataConfig(name="voc", **keys)
+    assert DataConfig(name="voc", long_side_min_px=8, long_side_max_px=8)
+
+
+def test_sections_are_frozen_and_every_key_is_explained():
+    with pytest.raises(ValidationError, match="frozen"):
+        OptimConfig().lr = 1.0
+    for name in ("DataConfig", "OptimConfig", "PredictConfig", "RunConfig"):
+        fields = getattr(settings, name).model_fields
+        assert all(field.description for field in fields.values()), name
+
+
+def test_recipe_hands_on_every_section():
+    for name, value in vars(settings).items():
+        if getattr(value, "__module__", "") == settings.__name__ and name[0] != "_":
+            assert getattr(recipe, name) is value
+            assert name in recipe.__all__
