@@ -12,6 +12,7 @@ from tag2mask.models.base import Backbone
 SMALLEST: dict[str, dict[str, Any]] = {
     "mit": {"variant": "b0"},
     "hybrid": {"depth_multiplier": 0.25},
+    "hub": {"arch": "mobilenet_v1_0.25_128"},
 }
 """Settings that keep the sweep fast; a backbone that is not listed runs with its defaults."""
 

@@ -35,7 +35,8 @@ class Backbone(nn.Module, ABC):
     Config: ClassVar[type[BackboneConfig]]
     channels: tuple[int, int, int, int]
     """D_1..D_4."""
-    strides: ClassVar[tuple[int, int, int, int]] = (4, 8, 16, 16)
+    strides: tuple[int, int, int, int] = (4, 8, 16, 16)
+    """s_1..s_4, pixels per cell."""
     attention_channels: int = 0
     """Heads of the captured blocks in total (16 for two blocks of 8); 0 without attention."""
     head_dim: int = 1

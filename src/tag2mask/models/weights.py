@@ -117,9 +117,18 @@ def read_config(source: str) -> dict[str, Any]:
     Raises:
         WeightsError: If it is no JSON mapping.
     """
-    path = locate(source, "config.json")
-    if path is not None and path.name != "config.json":
-        path = path.with_name("config.json")
+    return read_json(source, "config.json")
+
+
+def read_json(source: str, file_name: str) -> dict[str, Any]:
+    """Read a JSON file that stands beside the weights; empty if there is none.
+
+    Raises:
+        WeightsError: If it is no JSON mapping.
+    """
+    path = locate(source, file_name)
+    if path is not None and path.name != file_name:
+        path = path.with_name(file_name)
     if path is None or not path.is_file():
         return {}
     try:

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
+
+from tag2mask.errors import WeightsError
+from tag2mask.methods.base import freeze_loaded_norms
+from tag2mask.models.backbones.hub import Hub, HubConfig
+from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mobilenet_v1": {"depth_multiplier": 0.25},
+    "mobilenet_v2": {"depth_multiplier": 0.35},
+    "resnet": {"depths": [1, 1, 1, 2], "hidden_sizes": [32, 48, 64, 80], "embedding_size": 16},
+    "regnet": {"depths": [1, 1, 1, 2], "hidden_sizes": [32, 64, 64, 64], "groups_width": 16},
+    "convnext": {"depths": [1, 1, 1, 2], "hidden_sizes": [16, 24, 32, 40]},
+}
+PHASE = {"mobilenet_v1": 1, "mobilenet_v2": 1, "resnet": 0, "convnext": 1}
+"""Where the plain cells stand in a map of half the stride: kernels that pad more at the end read to
+the right of their cell."""
+
+
+def worn(network: nn.Module) -> None:
+    """Weights and statistics of a size that lets every layer count."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.4, 1.6)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+
+
+@pytest.fixture(params=SMALL)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+@torch.no_grad()
+def classifier(kind: str) -> PreTrainedModel:
+    described = AutoConfig.for_model(kind, num_labels=5, **SMALL[kind])
+    network = AutoModelForImageClassification.from_config(described).eval()
+    worn(network)
+    return network
+
+
+@pytest.fixture
+def folder(classifier: PreTrainedModel, tmp_path: Path) -> str:
+    classifier.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@torch.no_grad()
+def test_without_a_change_of_stride_the_maps_are_those_of_transformers(
+    classifier: PreTrainedModel, folder: str
+) -> None:
+    image = torch.randn(2, 3, 64, 96)
+    ours = Hub(HubConfig(weights=folder, stride=32)).eval()(image).maps
+    plain = AutoModel.from_pretrained(folder).eval()(image, output_hidden_states=True)
+    theirs = [maps for maps in plain.hidden_states if maps.shape[1:] in {m.shape[1:] for m in ours}]
+    assert ours[3].std() > 0.01
+    torch.testing.assert_close(ours[3], plain.last_hidden_state, atol=1e-6, rtol=1e-6)
+    for maps in ours[:3]:
+        same = [one for one in theirs if one.shape == maps.shape]
+        torch.testing.assert_close(maps, same[-1], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", PHASE, indirect=True)
+@torch.no_grad()
+def test_every_other_cell_of_the_dilated_network_is_the_plain_network_s(
+    kind: str, folder: str
+) -> None:
+    image, start = torch.randn(1, 3, 96, 128), PHASE[kind]
+    plain = Hub(HubConfig(weights=folder, stride=32)).eval()(image).maps
+    fine = Hub(HubConfig(weights=folder, stride=16)).eval()(image).maps
+    assert plain[3].std() > 0.01
+    torch.testing.assert_close(fine[3][:, :, start::2, start::2], plain[3], atol=1e-5, rtol=1e-5)
+    for first, second in zip(fine[:3], plain[:3], strict=True):
+        torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_stride_8_holds_the_plain_cells_at_every_fourth(folder: str, kind: str) -> None:
+    if kind == "regnet":
+        pytest.skip("squeeze and excitation averages over all cells, new ones too")
+    image = torch.randn(1, 3, 96, 128)
+    plain = Hub(HubConfig(weights=folder, stride=32)).eval()(image).maps[3]
+    fine = Hub(HubConfig(weights=folder, stride=8)).eval()(image).maps[3]
+    assert fine.shape == (1, plain.shape[1], 12, 16)
+    start = {"resnet": 0, "convnext": 2}.get(kind, 3)
+    torch.testing.assert_close(fine[:, :, start::4, start::4], plain, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@torch.no_grad()
+def test_channels_and_strides_are_as_promised_at_any_size(kind: str, stride: int) -> None:
+    network = Hub(HubConfig(arch={"model_type": kind, **SMALL[kind]}, stride=stride)).eval()
+    assert network.strides == (4, 8, min(16, stride), stride)
+    for height, width in [(33, 47), (50, 62), (64, 96)]:
+        for maps, channels, step in zip(
+            network(torch.rand(1, 3, height, width)).maps,
+            network.channels,
+            network.strides,
+            strict=True,
+        ):
+            assert maps.shape == (1, channels, -(-height // step), -(-width // step))
+
+
+def test_strides_of_one_network_are_not_those_of_another() -> None:
+    arch = {"model_type": "resnet", **SMALL["resnet"]}
+    fine, plain = (Hub(HubConfig(arch=arch, stride=stride)) for stride in (8, 32))
+    assert fine.strides == (4, 8, 8, 8)
+    assert plain.strides == (4, 8, 16, 32)
+
+
+def test_loaded_statistics_stay_and_the_rest_trains(folder: str) -> None:
+    network = Hub(HubConfig(weights=folder)).train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    sum(maps.square().mean() for maps in network(torch.rand(2, 3, 64, 64)).maps).backward()
+    for name, value in network.named_buffers():
+        assert torch.equal(before[name], value), name
+    trained = {name for name, one in network.named_parameters() if one.requires_grad}
+    assert trained
+    for name, parameter in network.named_parameters():
+        assert (parameter.grad is not None) == (name in trained), name
+    assert network.loaded == {name for name, _ in network.named_parameters()}
+    freeze_loaded_norms(network)
+    assert not any("norm" in name for name, one in network.named_parameters() if one.requires_grad)
+
+
+def test_from_scratch_statistics_train() -> None:
+    network = Hub(HubConfig(arch="mobilenet_v1_0.25", weights="none")).train()
+    before = network.cnn.conv_stem.normalization.running_mean.clone()
+    network(torch.rand(2, 3, 64, 64) + 1)
+    assert not torch.equal(before, network.cnn.conv_stem.normalization.running_mean)
+    assert network.loaded == frozenset()
+
+
+def test_a_resolved_recipe_needs_no_file(folder: str, tmp_path: Path) -> None:
+    resolved = HubConfig(weights=folder, stride=8).resolved()
+    trained = Hub(resolved)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    read_back = HubConfig.model_validate(resolved.model_dump(mode="json") | {"weights": "none"})
+    rebuilt = Hub(read_back)
+    rebuilt.load_state_dict(trained.state_dict())
+    assert torch.equal(rebuilt.mean, trained.mean)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for first, second in zip(
+            rebuilt.eval()(image).maps, trained.eval()(image).maps, strict=True
+        ):
+            assert torch.equal(first, second)
+    assert read_back.resolved() == read_back
+
+
+def test_mean_and_deviation_of_the_recipe_win() -> None:
+    config = HubConfig(arch="resnet18", mean=(1, 2, 3), std=(4, 5, 6)).resolved()
+    assert config.mean == (1, 2, 3)
+    assert config.std == (4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("arch", "stride", "message"),
+    [
+        (
+            {"model_type": "bert", "num_hidden_layers": 1, "vocab_size": 99},
+            16,
+            "bert: is no network for images",
+        ),
+        ({"model_type": "dinov2", "num_hidden_layers": 1}, 16, "dinov2: gives no maps at strides"),
+        ({"model_type": "vit", "num_hidden_layers": 1}, 16, "vit: cannot be a backbone"),
+        ({"model_type": "cvt", "depth": [1, 1, 1]}, 32, "cvt: its last map has stride 16; set"),
+        ({"model_type": "cvt", "depth": [1, 1, 1]}, 8, "cvt: has attention"),
+        (
+            {"model_type": "poolformer", "depths": [1, 1, 1, 1]},
+            16,
+            "poolformer: a AvgPool2d at stride 32 cannot be dilat",
+        ),
+    ],
+)
+def test_networks_that_cannot_serve_are_refused_in_one_line(
+    arch: dict[str, Any], stride: int, message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message) as caught:
+        Hub(HubConfig(arch=arch, stride=stride))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(folder: str, kind: str) -> None:
+    other = "mobilenet_v1_0.5" if kind != "mobilenet_v1" else "resnet18"
+    with pytest.raises(WeightsError, match="weights of another architecture"):
+        Hub(HubConfig(weights=folder, arch=other))
+
+
+@pytest.mark.real
+@torch.no_grad()
+def test_real_weights_see_what_the_plain_hybrid_sees(mobilenet: Path) -> None:
+    hub = Hub(HubConfig(weights=str(mobilenet))).eval()
+    hybrid = Hybrid(HybridConfig(weights=str(mobilenet), blocks=0)).eval()
+    assert hub.weights_licence == "Apache-2.0"
+    assert hub.channels == hybrid.channels
+    assert hub.strides == hybrid.strides
+    image = hub.normalise(torch.randint(0, 256, (1, 3, 120, 150), dtype=torch.uint8))
+    assert image.abs().max() <= 1
+    for first, second in zip(hub(image).maps, hybrid(image).maps, strict=True):
+        assert first.std() > 0.1
+        torch.testing.assert_close(first, second, atol=2e-4, rtol=1e-4)
