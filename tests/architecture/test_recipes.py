@@ -36,4 +36,4 @@ def test_header_is_complete(name):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_name_follows_the_pattern(name):
-    assert re.fullmatch(r"[a-z_]+/[a-z]+_[a-z0-9]+", name)
+    assert re.fullmatch(r"[a-z_]+/[a-z]+(_[a-z0-9]+)+", name)

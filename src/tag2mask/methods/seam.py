@@ -14,8 +14,7 @@ weakest-cells term teach PCM's own layers alone; classifier and backbone learn f
 
 Departures: maps are normalised at the network's own grid and go from there to the grid of the small
 view; the official code enlarges them to the photo first, and pools its logits and weakest cells
-there. Biases have no learning rate of their own. Where the backbone's grids differ (all but
-`resnet38d`), f2 and f3 are brought to the last one.
+there. Where the backbone's grids differ, f2 and f3 are brought to the last one.
 """
 
 from __future__ import annotations
@@ -165,6 +164,11 @@ class SEAM(Method):
         maps = self.backbone(image).maps
         logit, cam = (part.float() for part in self.head(maps[-1]))
         return Look(logit, cam, None if self.pcm is None else self.pcm(image, maps[1:3], cam))
+
+    def class_logit(self, image: Tensor) -> Tensor:
+        """(N, F) class logits; nothing is gathered."""
+        logit: Tensor = self.head(self.backbone(image).maps[-1])[0]
+        return logit
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """What PCM gathers; without it the plain map."""

@@ -100,6 +100,7 @@ def test_evidence_is_what_pcm_gathers() -> None:
     seam.pcm = None
     plain = seam.evidence(photo)
     torch.testing.assert_close(found.logit, plain.logit)
+    torch.testing.assert_close(seam.class_logit(photo), plain.logit)
     assert not torch.allclose(found.cam, plain.cam)
 
 
