@@ -81,7 +81,7 @@ def cut(segmenter: Segmenter, photo: Tensor, seen: Look, keys: tuple[int, ...]) 
     gated[:, list(keys)] = seen.cam[:, list(keys)]
     score = upsample(gated, photo.shape[-2:])[0].numpy()
     refined = refine(segmenter, photo, seen.cam, keys)
-    if seen.affinity is None:
+    if seen.affinity is None and seen.propagation is None:
         return Masks(score, refined, None, None)
     spread = drafted(seen, keys)
     plain, smooth = (decide(photo, spread, predict, used).mask.numpy() for used in (None, refiner))
