@@ -11,8 +11,8 @@ from tag2mask.functional.cam import upsample
 from tag2mask.methods.base import evaluating
 from tag2mask.prediction.decision import PROPAGATION_RADIUS
 from tag2mask.prediction.segmenter import Segmenter, photo_tensor
-from tag2mask.prediction.test_time import SMALLEST_SIDE_PX, working_photo
-from tag2mask.types import Image
+from tag2mask.prediction.test_time import SMALLEST_SIDE_PX, Look, working_photo
+from tag2mask.types import Image, Sample
 
 LONGEST_SIDE_CELLS = 32
 """Larger photos are shrunk (at stride 16 to 512 px): with 64 cells a side, 16 heads take 1 GB."""
@@ -53,6 +53,19 @@ class PairMaps(NamedTuple):
             min(row + self.radius + 1, height) / height,
         )
         return None if window == (0, 0, 1, 1) else window
+
+
+class Sight(NamedTuple):
+    """All that a network sees of one photo."""
+
+    seen: Look
+    pairs: PairMaps | None
+
+
+def look_over(segmenter: Segmenter, sample: Sample) -> Sight:
+    """Look at one photo, and at its pairs of cells; the network's mode is put back."""
+    seen = segmenter.look(sample.image, sample.tags)
+    return Sight(seen, look_at_pairs(segmenter, sample.image))
 
 
 @torch.no_grad()

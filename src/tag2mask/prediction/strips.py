@@ -17,7 +17,7 @@ from tag2mask.data.base import Source
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.base import build_refiner
 from tag2mask.prediction.decision import Cutter, Decision, Draft, spread
-from tag2mask.prediction.pair_maps import PairMaps, look_at_pairs
+from tag2mask.prediction.pair_maps import PairMaps, Sight, look_over
 from tag2mask.prediction.panels import (
     Panel,
     draw_strip,
@@ -72,13 +72,19 @@ def save_strips(
     return paths
 
 
-def strip_panels(segmenter: Segmenter, sample: Sample) -> list[Panel]:
-    """Look at one photo once and return its panels under both gates."""
+def strip_panels(segmenter: Segmenter, sample: Sample, sight: Sight | None = None) -> list[Panel]:
+    """Return the panels of one photo under both gates.
+
+    Args:
+        segmenter: May be in training; its mode is put back.
+        sample: Its mask, where it has one, makes a last panel.
+        sight: What `look_over` saw of the photo; None looks.
+    """
     image, names = sample.image, segmenter.class_names
-    seen = segmenter.look(image, sample.tags)
+    seen, pairs = sight or look_over(segmenter, sample)
     tagged = segmenter.choose(seen, sample.tags, "oracle")
     tags = ", ".join(names[key] for key in tagged) or "no class"
-    stages = _stages(segmenter, image, seen, tagged)
+    stages = _stages(segmenter, image, Sight(seen, pairs), tagged)
     evidence = heat_over(image, _strongest(seen, tagged, image))
     panels = [
         Panel(image, "photo", note=f"tags: {tags}"),
@@ -99,18 +105,19 @@ def strip_panels(segmenter: Segmenter, sample: Sample) -> list[Panel]:
     return panels
 
 
-def _stages(segmenter: Segmenter, image: Image, seen: Look, keys: Sequence[int]) -> Stages:
+def _stages(segmenter: Segmenter, image: Image, sight: Sight, keys: Sequence[int]) -> Stages:
     """Refine and propagate the evidence of the tags; the label is cut from the last of these.
 
     Methods without a decoder give the label that the test-time settings ask for.
     """
+    seen = sight.seen
     refiner = segmenter.cutter.refiner or build_refiner(segmenter.recipe)
     refiner = refiner.to(segmenter.device) if refiner else None
     photo, picked = photo_tensor(image).to(segmenter.device), seen.cam[:, list(keys)]
     cutter = Cutter(segmenter.plan, refiner, None)
     size = (picked.shape[-2], picked.shape[-1])
     plain = cutter(photo, Draft(tuple(keys), picked, "evidence", size))
-    propagated = _propagated(look_at_pairs(segmenter, image), picked) if keys else None
+    propagated = _propagated(sight.pairs, picked) if keys else None
     label, title = plain, "pseudo-label (refined)"
     if seen.logit is None:
         label, title = segmenter.settle(image, seen, keys), "pseudo-label"

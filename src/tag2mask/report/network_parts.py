@@ -17,10 +17,11 @@ from tag2mask.errors import NothingHeldOutError, Tag2MaskError
 from tag2mask.evaluation.evaluator import spread_indices
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.base import Method, evaluating
-from tag2mask.prediction.pair_maps import PairMaps, look_at_pairs
+from tag2mask.prediction.pair_maps import PairMaps, Sight, look_over
 from tag2mask.prediction.panels import Panel, draw_strip, heat_over, stretched
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.strips import strip_panels
+from tag2mask.prediction.test_time import Look
 from tag2mask.recipe import DataConfig
 from tag2mask.report.run_parts import Run
 from tag2mask.types import Image, Sample
@@ -80,29 +81,35 @@ def look_at_network(run: Run, query: Point | None = None) -> NetworkParts:
         samples = [source[index] for index in spread_indices(len(source), count)]
     except Tag2MaskError as error:
         return parts._replace(missing=(f"what the network sees: {_line(error)}",))
-    strips = [_picture(sample.name, strip_panels(segmenter, sample)) for sample in samples]
-    panels = [(sample.name, pair_panels(segmenter, sample, query)) for sample in samples]
-    pairs = tuple(_picture(name, found) for name, found in panels if found)
+    strips, pairs = [], []
+    for sample in samples:
+        sight = look_over(segmenter, sample)
+        strips.append(_picture(sample.name, strip_panels(segmenter, sample, sight)))
+        if panels := pair_panels(segmenter, sample, sight, query):
+            pairs.append(_picture(sample.name, panels))
     missing: tuple[str, ...] = ()
     if query is not None and not pairs:
         missing = ("pair maps of the query point: this network compares no cells",)
-    return parts._replace(photos=photos, strips=tuple(strips), pairs=pairs, missing=missing)
+    return parts._replace(photos=photos, strips=tuple(strips), pairs=tuple(pairs), missing=missing)
 
 
-def pair_panels(segmenter: Segmenter, sample: Sample, query: Point | None = None) -> list[Panel]:
+def pair_panels(
+    segmenter: Segmenter, sample: Sample, sight: Sight, query: Point | None = None
+) -> list[Panel]:
     """Show from where, and to where, the network looks; empty from one that compares no cells.
 
     Args:
-        segmenter: Its mode is put back.
+        segmenter: The network.
         sample: Its tags say whose evidence is strongest.
+        sight: What `look_over` saw of the photo.
         query: (x, y) as fractions of the photo; None takes the cell of strongest evidence.
     """
     image = sample.image
-    pairs = look_at_pairs(segmenter, image)
+    pairs = sight.pairs
     if pairs is None:
         return []
     if query is None:
-        cell, why = _strongest_cell(segmenter, sample, pairs.grid)
+        cell, why = _strongest_cell(segmenter, sample, sight.seen, pairs.grid)
     else:
         cell, why = pairs.cell_of(query), f"query {query[0]:g}, {query[1]:g}"
     point = pairs.centre_of(cell)
@@ -138,9 +145,10 @@ def head_weights(method: Method) -> dict[str, list[float]]:
     return {f"block {k} of the last {count}": part.tolist() for k, part in enumerate(blocks, 1)}
 
 
-def _strongest_cell(segmenter: Segmenter, sample: Sample, grid: tuple[int, int]) -> tuple[int, str]:
+def _strongest_cell(
+    segmenter: Segmenter, sample: Sample, seen: Look, grid: tuple[int, int]
+) -> tuple[int, str]:
     """The cell with most evidence of the photo's likeliest tag; of all classes if it has none."""
-    seen = segmenter.look(sample.image, sample.tags)
     keys = list(segmenter.choose(seen, sample.tags, "oracle")) or list(range(seen.prob.shape[1]))
     key = max(keys, key=lambda key: float(seen.prob[0, key]))
     evidence = F.adaptive_avg_pool2d(seen.cam[0, key][None], grid)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tag2mask.checkpoint import save_weights
 from tag2mask.methods.base import Evidence, Method, build_method
 from tag2mask.models.base import Backbone, Features
+from tag2mask.prediction.pair_maps import look_over
 from tag2mask.prediction.panels import Panel
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.recipe import MethodConfig, Recipe, parse_recipe
@@ -77,6 +78,12 @@ def photo(*tags: int) -> Sample:
     return Sample("a", image, np.array(tags, dtype=np.uint8))
 
 
+def panels_of(
+    segmenter: Segmenter, sample: Sample, query: tuple[float, float] | None = None
+) -> list[Panel]:
+    return pair_panels(segmenter, sample, look_over(segmenter, sample), query)
+
+
 def brightest(panel: Panel) -> tuple[int, int]:
     """Row and column of the cell whose middle is lightest."""
     light = panel.picture.astype(int).sum(axis=2)[8::16, 8::16]
@@ -86,18 +93,18 @@ def brightest(panel: Panel) -> tuple[int, int]:
 
 def test_default_query_is_the_strongest_cell_of_the_likeliest_tag() -> None:
     for tags, key, name in (((1, 0), 0, "cat"), ((0, 1), 1, "cow"), ((1, 1), 1, "cow")):
-        query = pair_panels(seeing(Comparing), photo(*tags))[0]
+        query = panels_of(seeing(Comparing), photo(*tags))[0]
         row, column = BRIGHT[key]
         assert query.note == f"strongest {name}"
         assert query.point == ((column + 0.5) / 6, (row + 0.5) / 4)
 
 
 def test_photo_without_tags_is_asked_for_its_likeliest_class() -> None:
-    assert pair_panels(seeing(Comparing), photo(0, 0))[0].note == "strongest cow"
+    assert panels_of(seeing(Comparing), photo(0, 0))[0].note == "strongest cow"
 
 
 def test_maps_are_those_of_the_chosen_cell() -> None:
-    query, attention, affinity = pair_panels(seeing(Comparing), photo(1, 0), (0.4, 0.6))
+    query, attention, affinity = panels_of(seeing(Comparing), photo(1, 0), (0.4, 0.6))
     assert (query.title, attention.title, affinity.title) == (
         "query point",
         "attention",
@@ -114,7 +121,7 @@ def test_maps_are_those_of_the_chosen_cell() -> None:
 
 
 def test_network_that_compares_nothing_has_no_pair_panels() -> None:
-    assert pair_panels(seeing(Blind), photo(1, 0)) == []
+    assert panels_of(seeing(Blind), photo(1, 0)) == []
 
 
 def test_head_weights_are_split_by_block() -> None:
