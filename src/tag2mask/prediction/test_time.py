@@ -8,7 +8,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -279,7 +279,7 @@ def _largest_probability(seen: Sequence[Evidence]) -> Tensor:
     return torch.cat([one.logit.float() for one in seen]).amax(dim=0, keepdim=True).sigmoid()
 
 
-def _own_protocol(method: Method) -> str:
+def _own_protocol(method: Method) -> Literal["rml", "afa", "onestage"]:
     if method.shares_pixels:
         return "onestage"
     return "afa" if method.has_decoder else "rml"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conformance.no_waiting import NoWaiting
 from tests.conformance.stand_ins import NUM_FOREGROUND, small_batch, small_method, small_recipe
 from torch import Tensor
 
@@ -164,3 +165,9 @@ def test_monitored_values_tell_how_many_pixels_and_photos_teach(
     built.losses(small_batch(), LATE)
     assert built.monitor["ignored_pixels"] == 0
     assert built.monitor["complete_photos"] == 1
+
+
+def test_the_host_never_waits_for_the_device() -> None:
+    built, batch = method(), small_batch()
+    with NoWaiting():
+        sum(built.losses(batch, LATE).values()).backward()

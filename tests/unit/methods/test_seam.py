@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.conformance.no_waiting import NoWaiting
 from tests.conformance.stand_ins import NUM_FOREGROUND, small_batch, small_method
 from torch import Tensor
 
@@ -122,3 +123,10 @@ def test_every_pooling_trains(changes: dict[str, Any]) -> None:
             assert parameter.grad is not None, name
             assert parameter.grad.any(), name
             assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gpp"])
+def test_the_host_never_waits_for_the_device(pooling: str) -> None:
+    seam, batch = method(pooling=pooling), small_batch()
+    with NoWaiting():
+        sum(seam.losses(batch, 0).values()).backward()
