@@ -19,7 +19,6 @@ photo; erased pixels have the mean colour of both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
 
 from pydantic import Field
 from torch import Tensor
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from tag2mask.errors import RecipeError
 from tag2mask.functional.class_erasing import choose_present_class, erasing_mask
 from tag2mask.methods.base import Evidence, Method, StageOutputs
+from tag2mask.methods.frozen import Frozen
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.recipe import MethodConfig
@@ -65,7 +65,7 @@ class OCCSE(Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self.config = config
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
-        self.ordinary: Method | None = None
+        self.ordinary: Frozen | None = None
 
     def setup(self, earlier: StageOutputs) -> None:
         """Keep the ordinary classifier, frozen; it becomes part of the weights file.
@@ -79,14 +79,7 @@ class OCCSE(Method):
                 f"method.name: oc_cse learns {self.num_foreground} classes and the network it is "
                 f"judged by {ordinary.num_foreground}; give both stages the same data.classes"
             )
-        self.ordinary = ordinary.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the ordinary classifier, which stays as it was trained."""
-        super().train(mode)
-        if self.ordinary is not None:
-            self.ordinary.eval()
-        return self
+        self.ordinary = Frozen(ordinary, self.backbone)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Classification, and what the ordinary classifier says of the erased photo (4.8)."""
@@ -94,8 +87,8 @@ class OCCSE(Method):
         logit, cam = self.evidence(self.backbone.normalise(batch.image))
         chosen = choose_present_class(batch.tags)
         mask = erasing_mask(cam.float(), chosen, batch.image.shape[-2:])
-        erased = self.ordinary.backbone.normalise(batch.image) * (1 - mask)
-        seen = self.ordinary.class_logit(erased)
+        judge = self.ordinary.method  # asked directly: the gradient goes through it
+        seen = judge.class_logit(judge.backbone.normalise(batch.image) * (1 - mask))
         loss = F.multilabel_soft_margin_loss(seen, batch.tags - chosen)
         self.monitor["class_erasing"] = loss.detach()
         self.monitor["erased"] = mask.detach().mean()

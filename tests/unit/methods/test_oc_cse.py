@@ -35,7 +35,7 @@ def oc_cse(**changes: Any) -> OCCSE:
 
 def judge(method: OCCSE) -> Method:
     assert method.ordinary is not None
-    return method.ordinary
+    return method.ordinary.method
 
 
 def test_the_judge_keeps_evaluation_mode_and_asks_for_no_gradient() -> None:

@@ -71,6 +71,7 @@ def test_only_the_new_layer_learns_at_the_head_rate() -> None:
     assert [id(p) for p in groups["head"]] == [id(method.reactivation.weight)]
     assert {group.rate for group in method.parameter_groups()} == {"base", "head"}
     assert any(p is method.head.classifier.weight for p in groups["base"])
+    assert not any(p is method.reactivation.weight for p in groups["base"])
 
 
 @torch.no_grad()
