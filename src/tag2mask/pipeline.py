@@ -98,6 +98,7 @@ class _Pipeline:
 
     def __init__(self, recipe: Recipe, root: Path, command: str, tell: Tell) -> None:
         self._recipe = recipe
+        self._plans = {name: stage_recipe(recipe, name) for name in recipe.stages}
         self._root = root
         self._command = command
         self._is_main = os.environ.get("RANK", "0") == "0"
@@ -123,7 +124,7 @@ class _Pipeline:
             raise RunError(f"{self._root}: is not empty and holds no run; choose another folder")
         for name, stage in self._recipe.stages.items():
             if stage.run == "train" and self._folder(name).recipe.is_file():
-                self._refuse_changes(name, stage_recipe(self._recipe, name))
+                self._refuse_changes(name, self._plans[name])
         if self._is_main:
             write_text(written, self._recipe.to_yaml())
 
@@ -172,7 +173,7 @@ class _Pipeline:
 
     def _settled(self, name: str) -> Recipe:
         """The recipe of a stage, with the classes that an earlier stage found in the data."""
-        recipe = stage_recipe(self._recipe, name)
+        recipe = self._plans[name]
         needs = self._recipe.stages[name].needs
         if recipe.data.classes or not needs:
             return recipe
@@ -237,7 +238,8 @@ class _Pipeline:
                 )
         if not wanted.data.classes:
             wanted = wanted.with_classes(found.data.classes)
-        check_same_recipe(found, wanted.model_copy(update={"inputs": found.inputs}), folder.root)
+        wanted = wanted.resolved().model_copy(update={"inputs": found.inputs})
+        check_same_recipe(found, wanted, folder.root)
 
     def _label(self, name: str) -> None:
         recipe = self._settled(name)

@@ -8,6 +8,7 @@ key. Everybody takes the sections from here; they are written out in `settings`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,7 +139,7 @@ def recipe_type(raw: Mapping[str, Any], where: str = "recipe", prefix: str = "")
     Raises:
         RecipeError: If a section is missing, is no mapping or names no plug-in.
     """
-    fields: dict[str, Any] = {}
+    kinds: dict[str, type[Config]] = {}
     for section, folder in PLUGIN_SECTIONS.items():
         content = raw.get(section)
         if content is None and section == "refiner":
@@ -148,7 +149,13 @@ def recipe_type(raw: Mapping[str, Any], where: str = "recipe", prefix: str = "")
             raise RecipeError(
                 f"{where}: {prefix}{section}: needs a mapping with 'name' (one of {known})"
             )
-        fields[section] = (plugins.load(folder, content["name"]).Config, ...)
+        kinds[section] = plugins.load(folder, content["name"]).Config
+    return _recipe_type(tuple(kinds.items()))
+
+
+@cache  # a model takes 20 ms to build, and every stage asks for several
+def _recipe_type(kinds: tuple[tuple[str, type[Config]], ...]) -> type[Recipe]:
+    fields: dict[str, Any] = {section: (kind, ...) for section, kind in kinds}
     return create_model("Recipe", __base__=Recipe, **fields)
 
 
