@@ -63,7 +63,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             if values:
                 spread = max(values) - min(values)
                 cells.append(f"{kind} {statistics.mean(values):.4f} (spread {spread:.4f})")
-        lines.append(f"{row['name']:28s} paper {row['paper']:5.1f}  " + "  ".join(cells))
+        paper = "    -" if row["paper"] is None else f"{row['paper']:5.1f}"
+        lines.append(f"{row['name']:28s} paper {paper}  " + "  ".join(cells))
     return "\n".join(lines)
 
 

@@ -1,8 +1,10 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from tests.conformance.stand_ins import CLASSES, small_batch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -196,3 +198,27 @@ def test_the_erasing_map_is_made_from_the_map_that_is_trained(
 
 def test_a_small_batch_of_the_sweep_has_all_three_losses() -> None:
     assert len(make().losses(small_batch(), LATE)) == 3
+
+
+ROWS = yaml.safe_load(
+    (Path(__file__).parents[3] / "benchmarks" / "tables" / "gpp.yaml").read_text(encoding="utf-8")
+)["rows"]
+
+
+def test_every_row_of_the_table_trains_in_its_own_way() -> None:
+    totals = []
+    for row in ROWS:
+        changes = {key.removeprefix("method."): value for key, value in row["set"].items()}
+        recipe = parse_recipe(
+            {
+                "data": {"name": "scenes", "classes": CLASSES},
+                "backbone": {"name": "tiny", "width": 8},
+                "method": {"name": "cam", "pooling": "gap"} | changes,
+                "optim": {"steps": 10},
+            },
+            row["name"],
+        )
+        torch.manual_seed(0)
+        losses = build_method(recipe).eval().losses(make_batch(), LATE)
+        totals.append(round(sum(loss.item() for loss in losses.values()), 6))
+    assert len(set(totals)) == len(ROWS)
