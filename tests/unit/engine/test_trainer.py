@@ -151,10 +151,12 @@ def test_a_method_that_needs_masks_is_refused_without(toy, tmp_path):
 def test_pace_counts_the_photos_of_grown_batches(toy, tmp_path, monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(clock))
-    recipe = toy.recipe(optim__late_batch=10, optim__late_from=0.5, run__log_every=4)
+    growth = {"late_batch": 10, "late_from": 0.5, "accumulate": 2}
+    growing = {f"optim__{key}": value for key, value in growth.items()}
+    recipe = toy.recipe(**growing, run__log_every=4)
     steps = [line for line in log_lines(train(recipe, tmp_path / "run")) if "losses" in line]
-    # One tick per step; 4 photos in steps 1 to 6, then 10.
-    assert [line["images_per_s"] for line in steps] == [4, (4 + 4 + 10 + 10) / 4, 10]
+    # One tick per step; two batches of 4 photos in steps 1 to 6, then two of 10.
+    assert [line["images_per_s"] for line in steps] == [8, (8 + 8 + 20 + 20) / 4, 20]
 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_been(toy, tmp_path, run_toy):
