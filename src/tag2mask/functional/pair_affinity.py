@@ -170,7 +170,7 @@ class _MeanGap(torch.autograd.Function):
         return gap
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (features,) = ctx.saved_tensors
         share = torch.zeros_like(features)
         for tap, offset in enumerate(ctx.offsets):
@@ -208,7 +208,7 @@ class _LinePeak(torch.autograd.Function):
         return peak
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # torch
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (winner,) = ctx.saved_tensors
         share = grad.new_zeros(grad.shape[0], *grad.shape[2:])
         for tap, offset in enumerate(ctx.offsets):

@@ -139,8 +139,9 @@ def torch_walk(maps: Tensor, walk: Tensor, offsets: Sequence[Offset], steps: int
     weight = walk.flatten(2)[:, None]  # (N, 1, K, L)
     moved = maps.flatten(2)
     for _ in range(steps):
-        taken = moved[:, :, index].unflatten(2, (len(offsets), -1))  # (N, M, K, L)
-        moved = (taken * weight).sum(dim=2)
+        taken = moved[:, :, index].view(*moved.shape[:2], len(offsets), -1)  # (N, M, K, L)
+        # Differences, as in the compiled loops: their rounding does not add up over level ground.
+        moved = moved + ((taken - moved.unsqueeze(2)) * weight).sum(dim=2)
     return moved.view(maps.shape)
 
 

@@ -1,6 +1,10 @@
 """Random walks along a stencil on the CPU, compiled by numba: one row of pixels per unit of work.
 
-Four neighbours are added at a time, as slices of rows: the innermost loop runs over neighbouring
+A step adds to each pixel its weighted differences from the neighbours, which gives their weighted
+mean. Float32 then rounds differences: on level ground the rounding of a mean is the same at every
+step, and adds up over hundreds of them. (For the same reason operations must not be reordered.)
+
+Four neighbours are taken at a time, as slices of rows: the innermost loop runs over neighbouring
 pixels and becomes vector instructions. The weights of four neighbours serve all maps before the
 next four are read.
 """
@@ -21,7 +25,7 @@ from tag2mask.functional.compilation import compiled, on_torch_threads
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 GROUP = 4
-"""Neighbours added in one loop."""
+"""Neighbours taken in one loop."""
 
 
 def cpu_walk(maps: Tensor, walk: Tensor, offsets: Sequence[tuple[int, int]], steps: int) -> Tensor:
@@ -49,27 +53,29 @@ def cpu_walk(maps: Tensor, walk: Tensor, offsets: Sequence[tuple[int, int]], ste
     return here[..., reach : reach + height, reach : reach + width].contiguous()
 
 
-@compiled(parallel=True)
+@compiled(parallel=True, exact=True)
 def _step(here: Floats, walk: Floats, shifts: Integers, there: Floats) -> None:
     """One step: the inside of `there` from `here`, both (N, M, H + 2 reach, W + 2 reach)."""
     num, height, taps, width = walk.shape
     reach = (here.shape[3] - width) // 2
     for index in numba.prange(num * height):
         n, y = index // height, index % height
-        there[n, :, reach + y, reach : reach + width] = 0
+        there[n, :, reach + y] = 0
         for tap in range(0, taps, GROUP):
             weight = walk[n, y, tap : tap + GROUP]
             for m in range(here.shape[1]):
                 out = there[n, m, reach + y, reach : reach + width]
                 _add_group(here[n, m], reach + y, reach, shifts[tap : tap + GROUP], weight, out)
+        there[n, :, reach + y] += here[n, :, reach + y]
 
 
-@compiled()
+@compiled(exact=True)
 def _add_group(
     plane: Floats, y: int, reach: int, shifts: Integers, weight: Floats, out: Floats
 ) -> None:
-    """Add four neighbours of row `y` of a padded plane, weighted by (4, W), to `out` (W,)."""
+    """Add to `out` (W,) how row `y` of a padded plane differs from four neighbours, by (4, W)."""
     width = len(out)
+    centre = plane[y, reach : reach + width]
     l0, l1, l2, l3 = (
         reach + shifts[0, 1],
         reach + shifts[1, 1],
@@ -82,4 +88,7 @@ def _add_group(
     r3 = plane[y + shifts[3, 0], l3 : l3 + width]
     w0, w1, w2, w3 = weight[0], weight[1], weight[2], weight[3]
     for x in range(width):
-        out[x] += w0[x] * r0[x] + w1[x] * r1[x] + w2[x] * r2[x] + w3[x] * r3[x]
+        c = centre[x]
+        out[x] += (
+            w0[x] * (r0[x] - c) + w1[x] * (r1[x] - c) + w2[x] * (r2[x] - c) + w3[x] * (r3[x] - c)
+        )

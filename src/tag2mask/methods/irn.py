@@ -133,7 +133,7 @@ class IRN(Method):
 
     def boundary(self, image: Tensor) -> Tensor:
         """(1, 1, h, w) strength of boundaries of one normalised photo, averaged with its mirror."""
-        logit = self.edge(self._maps(torch.cat([image, image.flip(-1)]))).float()
+        logit: Tensor = self.edge(self._maps(torch.cat([image, image.flip(-1)]))).float()
         return ((logit[:1] + logit[1:].flip(-1)) / 2).sigmoid()
 
     def propagation(self, image: Tensor) -> Propagation:
@@ -144,7 +144,8 @@ class IRN(Method):
         pairs, offsets = both_directions(power, near)
 
         def walk(picked: Tensor) -> Tensor:
-            start = F.adaptive_avg_pool2d(picked, edge.shape[-2:]) * (1 - edge)
+            grid = (edge.shape[-2], edge.shape[-1])
+            start = F.adaptive_avg_pool2d(picked, grid) * (1 - edge)
             moved = random_walk(start, pairs, offsets, self.config.walk_steps)
             return moved / moved.amax().clamp_min(LEAST_PEAK)
 

@@ -109,7 +109,8 @@ class PSA(Method):
         def walk(picked: Tensor) -> Tensor:
             strongest = picked.amax(dim=1, keepdim=True)
             rest = (1 - strongest) ** self.config.background_power
-            scores = F.adaptive_avg_pool2d(torch.cat([rest, picked], dim=1), pairs.shape[-2:])
+            grid = (pairs.shape[-2], pairs.shape[-1])
+            scores = F.adaptive_avg_pool2d(torch.cat([rest, picked], dim=1), grid)
             return random_walk(scores, pairs, offsets, self.config.walk_steps)
 
         return walk

@@ -32,13 +32,14 @@ class PairFeatures(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        self.embed = nn.ModuleList(
+        layers = [
             nn.Conv2d(width, out, kernel_size=1, bias=False)
             for width, out in zip(channels, PAIR_WIDTHS, strict=True)
-        )
-        self.mix = nn.Conv2d(sum(PAIR_WIDTHS), sum(PAIR_WIDTHS), kernel_size=1, bias=False)
-        for layer in self.embed:
+        ]
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
+        self.embed = nn.ModuleList(layers)
+        self.mix = nn.Conv2d(sum(PAIR_WIDTHS), sum(PAIR_WIDTHS), kernel_size=1, bias=False)
         nn.init.xavier_uniform_(self.mix.weight, gain=XAVIER_GAIN)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:

@@ -123,6 +123,18 @@ def test_walk_equals_the_power_of_the_dense_matrix(dtype, tolerance, steps):
     np.testing.assert_allclose(moved[0].numpy().reshape(3, -1), expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("sharpness", [4, 30])
+def test_rounding_does_not_add_up_over_hundreds_of_steps(sharpness):
+    half, _ = symmetric_pairs(24, 32, half_disc_offsets(5))
+    exact, offsets = both_directions(half**sharpness, half_disc_offsets(5))
+    maps = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = random_walk(maps, exact, offsets, 256)
+    moved = random_walk(maps.float(), exact.float(), offsets, 256)
+    torch.testing.assert_close(moved.double(), expected, rtol=0, atol=5e-6)
+    level = random_walk(torch.full((1, 1, 24, 32), 0.3), exact.float(), offsets, 256)
+    assert torch.equal(level, torch.full((1, 1, 24, 32), 0.3))
+
+
 def test_no_gradient_and_no_change_of_the_input():
     half, _ = symmetric_pairs(5, 4, half_disc_offsets(2), dtype=torch.float32)
     maps = torch.rand(1, 2, 5, 4, requires_grad=True)
