@@ -214,7 +214,7 @@ def _sure(
 
 
 def _resized_stacks(stacks: Tensor, size: tuple[int, int]) -> Tensor:
-    return upsample(stacks.flatten(1, 2), size).unflatten(1, stacks.shape[1:3])
+    return upsample(stacks.flatten(1, 2), size).reshape(*stacks.shape[:3], *size)
 
 
 def _refiner_view(
