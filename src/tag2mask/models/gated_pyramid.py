@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ class GatedPyramid(nn.Module):
 
     def forward(self, cam: Tensor) -> Tensor:
         """Turn an (N, F, h, w) signed map into its signed attention of the same shape."""
-        weights = [gate.weight.float() for gate in self.gates]
+        weights = [cast(Tensor, gate.weight).float() for gate in self.gates]
         with torch.autocast(cam.device.type, enabled=False):  # products of small numbers
             return gated_pyramid(cam.float(), weights)
 
