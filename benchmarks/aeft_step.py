@@ -4,7 +4,7 @@ The step looks at the photos and at the same photos under the erasing map, pools
 pyramid, draws negatives and compares embeddings; the two passes are backbone and class layer alone,
 on the same photos, each with its own backward. Same network and batch, by turns.
 
-Run: python benchmarks/aeft_step.py [--batch 8] [--side 256] [--repeats 5] [--json FILE]
+Run: python benchmarks/aeft_step.py [--batch 8] [--side 256] [--repeats 3] [--json FILE]
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--side", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows = comparisons(args.batch, args.side, args.repeats)
