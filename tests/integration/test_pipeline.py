@@ -85,7 +85,7 @@ def test_a_run_with_stages_serves_every_command_that_takes_a_run(whole, tmp_path
 
 def test_faults_of_stages_end_with_code_2_and_one_line(whole, tmp_path, capsys):
     lines = [
-        ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "seg"], "stage 'seed' is not whole"),
+        ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "seg"], "stage 'cam' is not whole"),
         ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "sag"], "unknown stage 'sag'. Did you"),
         ([RECIPE, "--out", str(tmp_path / "r"), "--stages.sag.optim.steps", "1"], "Did you mean "),
         ([RECIPE, "--out", str(tmp_path / "r"), "--stages.seg.optim.stepz", "1"], "Did you mean "),

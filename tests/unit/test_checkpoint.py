@@ -18,10 +18,12 @@ from tag2mask.checkpoint import (
     read_weights,
     save_state,
     save_weights,
+    stage_folder,
     write_text,
     write_whole,
 )
 from tag2mask.errors import RunError, WeightsError
+from tag2mask.recipe import parse_recipe
 
 SAVE = """
 import json, os, resource, sys
@@ -213,3 +215,19 @@ def test_a_killed_writer_leaves_the_file_before_and_the_next_write_cleans_up(tmp
     write_whole(path, lambda temporary: temporary.write_bytes(b"new"))
     assert [found.name for found in tmp_path.iterdir()] == ["state.safetensors"]
     assert path.read_bytes() == b"new"
+
+
+def test_a_run_with_stages_is_that_of_its_last_fitting_stage(recipe, tmp_path):
+    assert stage_folder(tmp_path / "none", "train") == tmp_path / "none"
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), "utf-8")
+    assert stage_folder(tmp_path, "train") == tmp_path
+    stages = {
+        "cam": {"run": "train"},
+        "seed": {"run": "label", "from": "cam"},
+        "seg": {"run": "train", "labels": "seed"},
+        "score": {"run": "evaluate", "from": "seg"},
+    }
+    staged = parse_recipe(recipe.plain() | {"stages": stages}, "r")
+    (tmp_path / "recipe.yaml").write_text(staged.to_yaml(), "utf-8")
+    assert stage_folder(tmp_path, "train") == tmp_path / "seg"
+    assert stage_folder(tmp_path, "label") == tmp_path / "seed"

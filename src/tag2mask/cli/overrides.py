@@ -81,7 +81,7 @@ def apply_overrides(raw: object, overrides: Overrides, where: str) -> Recipe:
     kind = recipe_type(merged, where)
     for key, words in plain.items():
         if key not in staged:
-            _place(merged, key.split("."), _shape(kind, key, words))
+            _place(merged, key.split("."), _shape(_annotation(kind, key.split(".")), key, words))
     try:
         if staged:
             settled = parse_recipe(merged, where)
@@ -157,7 +157,7 @@ def _place_in_stage(
         _place(merged, key.split("."), list(words))
         return
     kind = StageConfig if len(path) < 2 else type(stage_recipe(settled, stage))
-    _place(merged, key.split("."), _shape(kind, ".".join(path), words))
+    _place(merged, key.split("."), _shape(_annotation(kind, path), key, words))
 
 
 def _known_stage(merged: Mapping[str, Any], key: str) -> None:
@@ -188,9 +188,9 @@ def _place(merged: dict[str, Any], path: Sequence[str], value: object) -> None:
     at[path[-1]] = value
 
 
-def _shape(kind: type[BaseModel], key: str, words: Sequence[str]) -> object:
+def _shape(annotation: object, key: str, words: Sequence[str]) -> object:
     """Turn the words of one override into none, a switch, a list or one text, as its type asks."""
-    options = list(_options(_annotation(kind, key.split("."))))
+    options = list(_options(annotation))
     if len(words) == 1 and words[0].lower() in _EMPTY and type(None) in options:
         return None
     if any(typing.get_origin(option) in (tuple, list) for option in options):
@@ -238,7 +238,8 @@ def _blame(line: str, overrides: Overrides, where: str) -> str:
     """Name the option in place of the recipe file where the fault is an overridden key's."""
     fault = line.removeprefix(f"{where}: ")
     for key in overrides:
-        for named in (key, key.partition(".")[0]):
+        parts = key.split(".")
+        for named in (".".join(parts[:count]) for count in range(len(parts), 0, -1)):
             if fault.startswith(f"unknown key '{named}'"):
                 return fault.replace(f"key '{named}'", f"option '--{key}'", 1)
         if fault.startswith((f"{key}:", f"{key}.")):

@@ -105,7 +105,7 @@ class _Training:
         self._stop = stop
         self._resume = resume
         self._source = _training_source(recipe.data)
-        self._recipe = recipe.with_classes(self._source.class_names)
+        self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
         self._judge = Judge(self._recipe, self._source)

@@ -2,7 +2,7 @@ import pytest
 
 from tag2mask.cli.overrides import apply_overrides, split_overrides, suggest_option
 from tag2mask.errors import RecipeError, UnknownPluginError
-from tag2mask.recipe import Recipe
+from tag2mask.recipe import OptimConfig, Recipe, stage_recipe
 
 RAW = {
     "data": {"name": "voc", "root": "/d", "classes": ["cat", "dog"], "split": "mine"},
@@ -184,3 +184,93 @@ def test_the_raw_recipe_is_not_changed():
 )
 def test_option_without_its_section_is_explained(word, hint):
     assert suggest_option(word, Recipe, ["out", "resume"]) == hint
+
+
+STAGED = {
+    **RAW,
+    "stages": {
+        "cam": {"run": "train"},
+        "seed": {"run": "label", "from": "cam"},
+        "seg": {
+            "run": "train",
+            "labels": "seed",
+            "method": {"name": "supervised", "decoder_width": 8},
+            "optim": {"lr": 0.2},
+        },
+    },
+}
+
+
+def staged(line: str, stage: str) -> Recipe:
+    _, overrides = split_overrides(line.split())
+    return stage_recipe(apply_overrides(STAGED, overrides, "r.yaml"), stage)
+
+
+def test_an_override_reaches_one_stage():
+    line = "--stages.seg.optim.steps 7 --stages.seed.predict.scales 1 0.5"
+    assert staged(line, "seg").optim.steps == 7
+    assert staged(line, "cam").optim.steps == OptimConfig().steps
+    assert staged(line, "seed").predict.scales == (1.0, 0.5)
+    assert staged(line, "seg").predict.scales is None
+
+
+def test_an_override_of_the_recipe_reaches_the_stages_that_do_not_set_the_key():
+    assert staged("--optim.lr 0.5 --data.root /e", "cam").optim.lr == 0.5
+    seg = staged("--optim.lr 0.5 --data.root /e", "seg")
+    assert (seg.optim.lr, str(seg.data.root)) == (0.2, "/e")
+
+
+def test_the_shape_of_a_stage_s_value_is_that_of_its_own_plugins():
+    method = staged("--stages.seg.method.dilations 6 12", "seg").method
+    assert method.model_dump()["dilations"] == (6, 12)
+    assert staged("--stages.seg.method.name aeft --stages.seg.method.pooling gap", "seg")
+
+
+def test_a_plugin_of_a_stage_is_switched_or_removed():
+    seg = staged("--stages.seg.method.name cam", "seg")
+    assert (seg.method.name, hasattr(seg.method, "decoder_width")) == ("cam", False)
+    for line in ("--stages.seed.refiner none", "--stages.seed.refiner.name none"):
+        assert staged(line, "seed").refiner is None
+        assert staged(line, "cam").refiner is not None
+    assert staged("--stages.seed.refiner pamr", "seed").refiner.name == "pamr"
+
+
+def test_a_stage_s_own_keys_can_be_set():
+    _, overrides = split_overrides(["--stages.seg.from", "cam", "--stages.seg.labels", "none"])
+    recipe = apply_overrides(STAGED, overrides, "r.yaml")
+    assert (recipe.stages["seg"].from_, recipe.stages["seg"].labels) == (("cam",), None)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "--stages.sag.optim.steps 1",
+            "unknown option '--stages.sag.optim.steps'. Did you mean 'seg'? Known stages: cam, se",
+        ),
+        (
+            "--stages.sag.method.name cam",
+            "unknown option '--stages.sag.method.name'. Did you mean 'seg'?",
+        ),
+        ("--stages.seg.optim.lr -1", "--stages.seg.optim.lr: Input should be greater than 0 (got"),
+        ("--stages.seg.optim.lr 1 2", "--stages.seg.optim.lr: takes one value, got 2"),
+        (
+            "--stages.seg.optim.stepz 1",
+            "unknown option '--stages.seg.optim.stepz'. Did you mean 'steps'?",
+        ),
+        ("--stages.seg.optin.steps 1", "unknown option '--stages.seg.optin.steps'. Did you mean"),
+        ("--stages.seg.labels sead", "--stages.seg.labels: unknown stage 'sead'. Did you mean"),
+        ("--stages.seg.run lable", "--stages.seg.run: Input should be 'train', 'label' or"),
+        ("--stages.seg 3", "--stages.seg: Input should be a valid dictionary"),
+    ],
+)
+def test_each_fault_of_a_stage_is_one_line_that_names_the_option(line, message):
+    with pytest.raises(RecipeError) as caught:
+        staged(line, "cam")
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_without_stages_says_so():
+    with pytest.raises(RecipeError, match="The recipe has no stages"):
+        overridden("--stages.seg.optim.steps 1")

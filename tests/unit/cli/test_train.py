@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tag2mask.cli import train
 from tag2mask.errors import RecipeError, Tag2MaskError
-from tag2mask.recipe import Recipe
+from tag2mask.recipe import Recipe, recipe_path
 
 RECIPE = "cam/animals_hybrid"
 
@@ -68,7 +69,7 @@ def test_help_of_a_recipe_lists_every_key_with_the_recipe_s_value(capsys):
         "--optim.steps INT Optimiser steps in total. (default: 7)",
         "--data.val_split",
         "--backbone.weights",
-        "--method.pooling {gap,gmp}",
+        "--method.pooling {gap,gmp,",
         "--predict.flip {True,False}",
         "--run.seed",
     ):
@@ -78,3 +79,52 @@ def test_help_of_a_recipe_lists_every_key_with_the_recipe_s_value(capsys):
 def test_help_of_a_faulty_override_tells_the_fault():
     with pytest.raises(RecipeError, match=r"unknown option '--optim\.stepz'"):
         train.run([RECIPE, "--optim.stepz", "7", "--help"])
+
+
+@pytest.fixture
+def staged(tmp_path):
+    """A recipe file with stages, and a run folder that holds them."""
+    raw = yaml.safe_load(recipe_path(RECIPE).read_text("utf-8"))
+    raw["stages"] = {"cam": {"run": "train"}, "seed": {"run": "label", "from": "cam"}}
+    path = tmp_path / "staged.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), "utf-8")
+    run = tmp_path / "run"
+    (run / "cam").mkdir(parents=True)
+    for folder in (run, run / "cam"):
+        (folder / "recipe.yaml").write_text(path.read_text("utf-8"), "utf-8")
+    return path, run
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    """What the pipeline is called with; nothing is run."""
+    calls = []
+    monkeypatch.setattr(
+        "tag2mask.pipeline.train",
+        lambda recipe, out, *, resume, stage, command, tell: calls.append((out, resume, stage)),
+    )
+    return calls
+
+
+def test_all_stages_or_one_are_run(staged, piped, capsys):
+    path, run = staged
+    train.run([str(path), "--out", "R"])
+    assert "trained: R\nnext:    tag2mask label R DATA" in capsys.readouterr().out
+    train.run([str(path), "--out", "R", "--stage", "seed"])
+    told = f"trained: {Path('R') / 'seed'}\nnext:    tag2mask train --resume R\n"
+    assert capsys.readouterr().out == told
+    train.run(["--resume", str(run)])
+    assert piped == [(Path("R"), False, None), (Path("R"), False, "seed"), (run, True, None)]
+
+
+def test_the_folder_of_a_stage_is_resumed_as_that_stage(staged, piped):
+    _, run = staged
+    train.run(["--resume", str(run / "cam")])
+    assert piped == [(run, True, "cam")]
+
+
+def test_help_of_a_recipe_with_stages_lists_them(staged, capsys):
+    with pytest.raises(SystemExit):
+        train.run([str(staged[0]), "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert "Stages: cam (train), seed (label); --stages.NAME.SECTION.KEY sets a key" in shown

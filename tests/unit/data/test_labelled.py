@@ -5,7 +5,7 @@ import pytest
 
 from tag2mask.data import labelled
 from tag2mask.data.base import Source
-from tag2mask.data.labelled import Labelled
+from tag2mask.data.labelled import Labelled, skipped_names, write_skipped
 from tag2mask.data.loader import batches
 from tag2mask.errors import DataError
 from tag2mask.palette import save_mask
@@ -105,3 +105,23 @@ def test_a_mask_of_another_size_is_refused_with_its_file(tmp_path):
     both = Labelled(Two(CONFIG, "train"), write_labels(tmp_path / "labels", size=(4, 5)))
     with pytest.raises(DataError, match=r"a\.png: the mask is 5x4 px, its photo 6x4 px"):
         both[0]
+
+
+def test_photos_that_could_not_be_read_are_left_out(tmp_path):
+    folder = write_labels(tmp_path / "labels", names=("lane/b",))
+    write_skipped(folder, ["a"])
+    both = Labelled(Two(CONFIG, "train"), folder)
+    assert (both.names, both.skipped, len(both)) == (("lane/b",), ("broken", "a"), 1)
+    np.testing.assert_array_equal(both.tags, [[0, 1]])
+    assert both[0].name == "lane/b"
+    assert both[0].mask is not None
+    write_skipped(folder, [])
+    assert skipped_names(folder) == frozenset()
+    with pytest.raises(DataError, match="1 photo without mask: a"):
+        Labelled(Two(CONFIG, "train"), folder)
+
+
+def test_a_mask_that_came_later_counts(tmp_path):
+    folder = write_labels(tmp_path / "labels")
+    write_skipped(folder, ["a"])
+    assert Labelled(Two(CONFIG, "train"), folder).names == ("a", "lane/b")

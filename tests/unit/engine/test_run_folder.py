@@ -65,3 +65,29 @@ def test_a_run_from_before_a_key_was_known_goes_on_with_its_default(toy, tmp_pat
     check_same_recipe(before, toy.recipe(), tmp_path)
     with pytest.raises(RunError, match=r"optim\.optimiser was 'adamw', now 'sgd'"):
         check_same_recipe(before, toy.recipe(optim__optimiser="sgd"), tmp_path)
+
+
+def test_a_run_is_finished_when_it_says_so_and_has_weights(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert not folder.is_finished
+    folder.weights("last").parent.mkdir()
+    folder.weights("last").touch()
+    for told, finished in (('{"finished": false}', False), ('{"fin', False), ("{}", False)):
+        folder.metrics.write_text(told)
+        assert folder.is_finished is finished
+    folder.metrics.write_text('{"finished": true}')
+    assert folder.is_finished
+    folder.weights("last").unlink()
+    assert not folder.is_finished
+
+
+def test_earlier_networks_are_compared_by_fingerprint_not_by_recipe(toy, tmp_path):
+    now = toy.recipe()
+    before = now.model_copy(update={"earlier": {"cam": toy.recipe(optim__steps=3)}})
+    check_same_recipe(before, now, tmp_path)
+    with pytest.raises(RunError, match=r"inputs\.cam was '1f', now '2e'"):
+        check_same_recipe(
+            before.model_copy(update={"inputs": {"cam": "1f"}}),
+            now.model_copy(update={"inputs": {"cam": "2e"}}),
+            tmp_path,
+        )

@@ -8,10 +8,11 @@ from tag2mask.checkpoint import check_state, read_weights
 from tag2mask.engine import trainer
 from tag2mask.engine.trainer import train
 from tag2mask.engine.validation import Evaluation
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError, RecipeError, RunError
 from tag2mask.methods.base import build_method
 from tag2mask.palette import save_mask
 from tag2mask.recipe import load_recipe
+from tag2mask.stages import StageConfig
 
 CLOCK = ("images_per_s", "peak_memory_mib")
 
@@ -272,3 +273,51 @@ def test_a_full_disk_is_one_line_and_the_state_before_stays_whole(toy, tmp_path,
     )
     assert "Traceback" not in done.stderr
     assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
+
+
+def after(toy, first):
+    """The toys' recipe, as a stage that goes on from the network of another run."""
+    past = load_recipe(str(first / "recipe.yaml"))
+    return toy.recipe().model_copy(update={"earlier": {"cam": past}})
+
+
+def test_a_stage_without_the_networks_it_goes_on_from_is_refused_before_anything_is_written(
+    toy, tmp_path
+):
+    first = train(toy.recipe(), tmp_path / "first")
+    staged = toy.recipe().model_copy(
+        update={"earlier": {"cam": load_recipe(f"{first}/recipe.yaml")}}
+    )
+    with pytest.raises(RunError, match=r"the network of stage 'cam' is needed"):
+        train(staged, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_goes_on_from_trained_networks_and_later_from_its_own_state(
+    toy, tmp_path, monkeypatch
+):
+    first = train(toy.recipe(run__seed=5), tmp_path / "first")
+    staged = toy.recipe().model_copy(
+        update={"earlier": {"cam": load_recipe(f"{first}/recipe.yaml")}}
+    )
+    monkeypatch.setattr(
+        toy.ToyMethod,
+        "setup",
+        lambda self, earlier: [
+            self.load_state_dict(m.state_dict()) for m in earlier.methods.values()
+        ],
+    )
+    whole = train(staged, tmp_path / "whole", earlier={"cam": first})
+    assert not torch.equal(weights(whole)["late.weight"], weights(first)["late.weight"])
+    alone = train(toy.recipe(), tmp_path / "alone")
+    assert not torch.equal(weights(whole)["late.weight"], weights(alone)["late.weight"])
+    monkeypatch.setenv("TOY_SIGTERM_AT", "6")
+    with pytest.raises(RunError, match="stopped"):
+        train(staged, tmp_path / "cut", earlier={"cam": first})
+    assert_same_run(train(staged, tmp_path / "cut", resume=True), whole)
+
+
+def test_a_recipe_of_several_stages_is_not_trained_as_one(toy, tmp_path):
+    stages = {"cam": StageConfig(run="train")}
+    with pytest.raises(RecipeError, match="the recipe has stages"):
+        train(toy.recipe().model_copy(update={"stages": stages}), tmp_path / "run")

@@ -12,11 +12,13 @@ from PIL import Image as PILImage
 from rich.console import Console
 
 from tag2mask.data.base import Source
+from tag2mask.data.labelled import write_skipped
 from tag2mask.errors import DataError, RunError
 from tag2mask.evaluation.evaluator import (
     MaskPair,
     count_files,
     evaluate_folder,
+    evaluate_labels,
     evaluate_source,
     report_table,
     save_report,
@@ -333,3 +335,23 @@ def test_official_masks_score_1_against_themselves(tmp_path: Path) -> None:
     report = evaluate_folder(said, Path(root), split="devval", limited=True)
     assert report.images == 5
     assert report.miou == 1.0
+
+
+def test_labels_are_scored_against_the_masks_of_their_source(tmp_path: Path) -> None:
+    # Cats: a right, c said cow: 6 of 12 -> 6/12; cows: b and d right, c said so too -> 12/18.
+    source = Four(DataConfig(name="four"), "masked")
+    said = described(tmp_path / "said", ["cat", "cow"], background=0.45)
+    for name, value in zip(source.names, (1, 2, 2, 2), strict=True):
+        put(said, name, [[value] * 3] * 2)
+    report = evaluate_labels(said, source)
+    assert report.iou[1:] == pytest.approx((6 / 12, 12 / 18))
+    assert (report.images, report.gate) == (4, "predicted")
+    assert report.settings["background"] == 0.45
+    (said / "c.png").unlink()
+    with pytest.raises(DataError, match="1 photo without mask: c"):
+        evaluate_labels(said, source)
+    write_skipped(said, ["c"])
+    report = evaluate_labels(said, source)
+    assert (report.images, report.iou[1:]) == (3, (1.0, 1.0))
+    with pytest.raises(DataError, match="without masks"):
+        evaluate_labels(said, Four(DataConfig(name="four"), "bare"))

@@ -65,3 +65,22 @@ def test_labelling_puts_the_mode_back_even_after_a_fault() -> None:
         raise RuntimeError
     assert backbone.training
     assert torch.is_grad_enabled()
+
+
+def test_networks_of_earlier_stages_reach_the_method_once(monkeypatch) -> None:
+    given = []
+    kind = type(small_method("cam"))
+    monkeypatch.setattr(kind, "setup", lambda self, earlier: given.append(dict(earlier.methods)))
+    recipe = small_recipe("cam")
+    staged = recipe.model_copy(update={"earlier": {"first": recipe}})
+    known = {"first": small_method("cam")}
+    given.clear()
+    build_method(staged, known)
+    assert given == [known]
+    given.clear()
+    build_method(staged)
+    assert [list(methods) for methods in given] == [[], ["first"]]
+    assert isinstance(given[1]["first"], kind)
+    given.clear()
+    build_method(recipe)
+    assert given == [{}]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image as PILImage
 
 from tag2mask.data.base import Source
+from tag2mask.data.labelled import skipped_names
 from tag2mask.errors import DataError, RunError
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.writer import (
@@ -16,7 +17,7 @@ from tag2mask.prediction.writer import (
     predict_paths,
     read_classes,
 )
-from tag2mask.types import Prediction
+from tag2mask.types import Prediction, Sample
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -162,3 +163,21 @@ def test_damaged_classes_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text("[]")
     with pytest.raises(DataError, match="needs a mapping with a list 'classes'"):
         read_classes(tmp_path)
+
+
+def test_photos_that_could_not_be_read_are_noted(
+    tmp_path: Path, segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = type(source).__getitem__
+
+    def torn(self: Source, index: int) -> Sample:
+        if index == 1:
+            raise DataError("torn")
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(source), "__getitem__", torn)
+        label_source(segmenter, source, open_writer(tmp_path / "out"))
+    assert skipped_names(tmp_path / "out") == {source.names[1]}
+    label_source(segmenter, source, open_writer(tmp_path / "out"))
+    assert skipped_names(tmp_path / "out") == frozenset()
