@@ -25,11 +25,12 @@ plain map, as strong as if they had stood still. Without tags, the classifier's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tag2mask.functional.precision import LabelPrecision, label_autocast
@@ -65,8 +66,8 @@ class AdvCAMConfig(CAMConfig):
     """Share of a map's peak from which a pixel belongs to that region."""
     at_once: int = Field(default=16, ge=1)
     """Photos that climb in one pass, one per class, photo and mirror image; costs memory only."""
-    label_precision: LabelPrecision = "fp32"
-    """Arithmetic of the climb; bf16 halves its memory, auto: where the processor is fast in it."""
+    label_precision: LabelPrecision = "auto"
+    """Arithmetic of the climb; auto: bf16 where the processor is fast in it."""
 
 
 class AdvCAM(Method):
@@ -131,6 +132,7 @@ class AdvCAM(Method):
         """
         with (
             torch.inference_mode(False),
+            _weights_at_rest(self),
             label_autocast(self.config.label_precision, image.device.type),
         ):
             image = image.clone()  # a tensor of inference mode could not be differentiated
@@ -189,3 +191,15 @@ class AdvCAM(Method):
         region = own > self.config.discriminative * own.detach().amax(dim=(1, 2), keepdim=True)
         drift = ((own - first).abs() * region).sum(dim=(1, 2)) / count
         return -rival - self.config.hold * drift
+
+
+@contextmanager
+def _weights_at_rest(network: nn.Module) -> Iterator[None]:
+    """Keep weights out of the graph: nothing is stored or computed for their gradients."""
+    asked = [weight for weight in network.parameters() if weight.requires_grad]
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in asked:
+            weight.requires_grad_(True)

@@ -140,13 +140,12 @@ class RIB(Method):
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """Fine-tune on each photo, at this scale alone."""
-        seen = []
+        seen: list[Evidence] = []
         for at in range(len(image)):
             own = None if tags is None else tags[at : at + 1]
             seen += self.look(Views([image[at : at + 1]], [1.0], own))
-        return Evidence(
-            torch.cat([one.logit for one in seen]), torch.cat([one.cam for one in seen])
-        )
+        logits, cams = zip(*seen, strict=True)
+        return Evidence(torch.cat(logits), torch.cat(cams))
 
     def look(self, views: Views) -> Sequence[Evidence]:
         """Fine-tune on one photo at all its scales; maps are means over the steps."""
@@ -294,10 +293,13 @@ def _slopes(logit: Tensor, weights: Weights) -> Sequence[Tensor]:
 def _disjoint(
     photos: TaggedPhotos, name: str, tags: npt.NDArray[np.float32], seed: int
 ) -> Iterator[int]:
-    """Yield the photos that show a class but none of `tags`, shuffled by seed and photo name."""
+    """Yield other photos that show a class but none of `tags`, shuffled by seed and photo name."""
     shared = (photos.tags * (tags > 0)).any(axis=1)
     found = np.flatnonzero(~shared & photos.tags.any(axis=1))
-    ordered = sorted((int(i) for i in found), key=lambda index: photos.names[index])
+    ordered = sorted(
+        (int(index) for index in found if photos.names[index] != name),
+        key=lambda index: photos.names[index],
+    )
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     shuffle = np.random.default_rng([seed, int.from_bytes(digest)])
     for index in shuffle.permutation(len(ordered)):
