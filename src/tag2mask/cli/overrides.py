@@ -7,8 +7,8 @@ comes from here:
 - words make a list, for keys that hold one (`--predict.scales 1.0 0.5`; one word: a list of one);
 - a switch takes `true` or `false`, and nothing means `true`;
 - `none` is no value, for keys that may be empty; `--refiner none` removes the section;
-- `--method.name cam` switches the plug-in: those keys of the section stay that the new plug-in has
-  too, but not the old backbone's weights;
+- `--method.name cam` (or `--method cam`) switches the plug-in: those keys of the section stay that
+  the new plug-in has too, but not the old backbone's weights;
 - `--stages.seg.optim.steps 10` reaches one stage of a recipe; without `stages.NAME` an override
   reaches every stage that does not set the key itself.
 """
@@ -48,9 +48,11 @@ def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, list
             owner.append(word)
             continue
         flag, equals, value = word.removeprefix("--").partition("=")
-        if "." in flag or flag == "refiner":
+        if "." in flag or flag in ("refiner", "method"):
             key = flag.replace("-", "_")
-            if key == "refiner" or (key.startswith("stages.") and key.endswith(".refiner")):
+            if key in ("refiner", "method") or (
+                key.startswith("stages.") and key.endswith(".refiner")
+            ):
                 key = f"{key}.name"
             owner = overrides[key] = [value] if equals else []
         else:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from tag2mask.prediction.segmenter import Segmenter
     from tag2mask.prediction.writer import Written
 
-ALLOWED = ("predict", "refiner", "data")
+ALLOWED = ("predict", "refiner", "data", "method")
 """Sections that may be overridden after training."""
 
 
@@ -33,6 +33,8 @@ def predict_help() -> str:
             "Test-time settings come from the run; to change one, put its option last:",
             f"  --refiner NAME: one of {refiners}; none: unrefined masks",
             "  --refiner.KEY: a setting of the refiner, such as --refiner.iterations 5",
+            "  --method NAME: another method that can read the run's weights; advcam and rib can",
+            "    read those of cam; --method.KEY: a setting of it",
             *lines,
         ]
     )
@@ -53,11 +55,13 @@ def load_segmenter(
 ) -> Segmenter:
     """Load a run onto the fastest device at hand, with overridden test-time settings.
 
-    A refiner named here is applied, also by a protocol that otherwise applies none.
+    A refiner named here is applied, also by a protocol that otherwise applies none. A method named
+    here reads the run's weights.
 
     Raises:
         RecipeError: If an override does not fit.
         RunError: If the run is missing or holds no weights.
+        WeightsError: If the named method has other parameters than the run's.
     """
     import torch
 
@@ -75,6 +79,8 @@ def load_segmenter(
         overrides = {"predict.refine": ["true"], **overrides}
     raw = segmenter.recipe.plain()
     recipe = apply_overrides(raw, overrides, f"{run}/recipe.yaml")
+    if recipe.method != segmenter.recipe.method:
+        segmenter = Segmenter.load(run, which, device=device, method=recipe.method)
     return Segmenter(segmenter.method, recipe, device, origin=segmenter.origin)
 
 

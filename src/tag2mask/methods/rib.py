@@ -297,7 +297,7 @@ def _disjoint(
     shared = (photos.tags * (tags > 0)).any(axis=1)
     found = np.flatnonzero(~shared & photos.tags.any(axis=1))
     ordered = sorted(
-        (int(index) for index in found if photos.names[index] != name),
+        (index for index in map(int, found) if photos.names[index] != name),
         key=lambda index: photos.names[index],
     )
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()

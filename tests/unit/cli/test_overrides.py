@@ -101,6 +101,16 @@ def test_refiner_can_be_removed(line):
     assert overridden(line).refiner is None
 
 
+def test_method_can_be_named_in_short():
+    assert (
+        overridden("--method advcam --method.pooling gmp").method.model_dump().items()
+        >= {
+            "name": "advcam",
+            "pooling": "gmp",
+        }.items()
+    )
+
+
 def test_refiner_can_be_added():
     _, overrides = split_overrides(["--refiner", "par"])
     recipe = apply_overrides({**RAW, "refiner": None}, overrides, "r")

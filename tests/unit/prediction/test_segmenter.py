@@ -8,9 +8,11 @@ from PIL import Image as PILImage
 from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError, WeightsError
+from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
 from tag2mask.methods.base import evaluating
 from tag2mask.prediction.segmenter import Segmenter, load
 from tag2mask.recipe import PredictConfig, Recipe
+from tag2mask.types import TaggedPhotos
 
 
 def write_run(segmenter: Segmenter, folder: Path, which: str = "best") -> Path:
@@ -117,6 +119,52 @@ def test_loaded_run_predicts_the_same(segmenter: Segmenter, source: Source, tmp_
     found = loaded.label(source[0].image, ["dog"])
     assert np.array_equal(found.mask, expected.mask)
     assert found.scores == expected.scores
+
+
+def test_another_method_reads_the_weights_of_a_run(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    loaded = load(write_run(segmenter, tmp_path), method=AdvCAMConfig(iterations=3))
+    assert isinstance(loaded.method, AdvCAM)
+    for name, value in loaded.method.state_dict().items():
+        assert torch.equal(value, segmenter.method.state_dict()[name])
+    image = source[0].image
+    plain, climbed = (
+        one.label(image, ["dog"], keep_evidence=True).evidence for one in (segmenter, loaded)
+    )
+    assert plain is not None
+    assert climbed is not None
+    assert np.abs(climbed - plain).max() > 0.05
+    assert "labelling" not in segmenter.settings("oracle")
+    settings = loaded.settings("oracle")
+    assert settings["method"] == "advcam"
+    assert settings["labelling"]["iterations"] == 3
+
+
+def test_a_method_that_cannot_read_a_run_says_so_in_one_line(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    run = write_run(segmenter, tmp_path)
+    with pytest.raises(WeightsError) as caught:
+        load(run, method=AdvCAMConfig(width=8))
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "(of method 'cam') read by method 'advcam': weights of another architecture" in told
+    assert "head.classifier.weight is (3, 8, 1, 1) here" in told
+
+
+def test_a_method_sees_the_other_photos_of_a_labelling_run_while_it_lasts(
+    segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TaggedPhotos | None] = []
+    monkeypatch.setattr(segmenter.method, "accompany", seen.append)
+    with segmenter.among(source):
+        (photos,) = seen
+        assert photos is not None
+        assert photos.names == source.names
+        assert photos.tags is source.tags
+        assert np.array_equal(photos.photo(2).permute(1, 2, 0), source[2].image)
+    assert seen[1:] == [None]
 
 
 def test_run_trained_from_other_weights_needs_them_no_more(

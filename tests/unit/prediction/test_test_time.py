@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import Evidence, Method, Propagation
+from tag2mask.methods.base import Evidence, Method, Propagation, Views
 from tag2mask.models.base import Backbone, Features
 from tag2mask.prediction.decision import decide, drafted
 from tag2mask.prediction.test_time import (
@@ -118,6 +118,33 @@ def test_evidence_counts_the_stronger_of_both_mirror_images() -> None:
     assert collect(Left(), photo, predict).cam[0, 0, 32, 63] > 0.99
     blind = collect(Left(), photo, predict.model_copy(update={"flip": False}))
     assert blind.cam[0, 0, 32, 63] == 0
+
+
+def test_a_method_may_look_at_all_scales_of_a_named_photo_together() -> None:
+    given: list[Views] = []
+
+    class Together(Colours):
+        def look(self, views: Views) -> Sequence[Evidence]:
+            given.append(views)
+            return [Evidence(seen.logit, 2 * seen.cam) for seen in super().look(views)]
+
+    tags = torch.tensor([[1.0, 0.0, 0.0]])
+    seen = collect(Together(), red_left_half(), PLAIN, tags, "lane1/cow")
+    (views,) = given
+    assert [tuple(image.shape[2:]) for image in views.images] == [(64, 96), (32, 48), (96, 144)]
+    assert (views.scales, views.name) == ((1.0, 0.5, 1.5), "lane1/cow")
+    assert torch.equal(views.images[0][1], views.images[0][0].flip(-1))
+    assert views.tags is tags
+    torch.testing.assert_close(seen.cam, collect(Colours(), red_left_half(), PLAIN, tags).cam)
+
+
+def test_class_probabilities_ask_for_logits_alone() -> None:
+    class Cheap(Colours):
+        def class_logit(self, image: Tensor) -> Tensor:
+            return torch.tensor([[2.0, 0.0, -2.0]]).repeat(len(image), 1)
+
+    prob = class_probability(Cheap(), red_left_half(), PLAIN)
+    torch.testing.assert_close(prob, torch.tensor([[2.0, 0.0, -2.0]]).sigmoid())
 
 
 def test_long_side_sets_the_working_size() -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
 from tag2mask.data.labelled import skipped_names
 from tag2mask.errors import DataError, RunError
+from tag2mask.methods.rib import RIBConfig
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.writer import (
     MaskWriter,
@@ -52,6 +54,25 @@ def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
     assert (told["background"], told["ignore"], told["gate"]) == (0, 255, "predicted")
     assert told["settings"] == {"scales": [1.0, 0.5], "refiner": None}
     assert told["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_drawn_for_a_photo_depends_neither_on_order_nor_on_workers(
+    segmenter: Segmenter, source: Source, tmp_path: Path, workers: int
+) -> None:
+    config = RIBConfig(companions=1, companion_px=32, iterations=2, rate=1e-3, most_covered=1.0)
+    save_weights(
+        tmp_path / "weights" / "best.safetensors", segmenter.method.state_dict(), segmenter.recipe
+    )
+    rib = Segmenter.load(tmp_path, method=config)
+    label_source(rib, source, open_writer(tmp_path / "masks"), workers=workers)
+    assert rib.method._photos is None
+    with rib.among(source):
+        for index in (2, 0):
+            sample = source[index]
+            expected = rib.segment(sample.image, sample.tags, name=sample.name).mask
+            with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
+                assert np.array_equal(np.asarray(picture), expected)
 
 
 def test_scores_have_one_row_per_photo(tmp_path: Path) -> None:
