@@ -118,7 +118,8 @@ def boundary_affinity(edge: Tensor, offsets: Sequence[Offset]) -> Tensor:
         offsets: The K neighbours.
 
     Returns:
-        (N, K, h, w) in [0, 1]. The gradient goes to the strongest pixel of each line.
+        (N, K, h, w) in [0, 1]. The gradient goes to the strongest pixel of each line (of equals, to
+        each).
 
     Source:
         IRN, Eq. 1 with methods specification 4.3.
@@ -185,37 +186,34 @@ class _MeanGap(torch.autograd.Function):
 class _LinePeak(torch.autograd.Function):
     """(N, h, w) maps -> (N, K, h, w) largest value along the line of each pair, 0 if it leaves.
 
-    Only which cell of the line was the largest is kept, in a byte.
+    On the way back a cell is known by its value: each of several equal ones gets the gradient. To
+    keep one value per cell of each line would need twelve times the memory.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, offsets: tuple[Offset, ...]) -> Tensor:
         num, height, width = maps.shape
         peak = maps.new_zeros(num, len(offsets), height, width)
-        winner = torch.zeros(peak.shape, dtype=torch.uint8, device=maps.device)
         for tap, offset in enumerate(offsets):
-            first, *rest = _line_windows(offset, (height, width))
-            best = maps[:, *first]
-            which = torch.zeros(best.shape, dtype=torch.uint8, device=maps.device)
-            for position, window in enumerate(rest, start=1):
-                value = maps[:, *window]
-                which.masked_fill_(value > best, position)
-                best = torch.maximum(best, value)
             here, _ = pair_windows(offset, (height, width))
-            peak[:, tap, *here], winner[:, tap, *here] = best, which
-        ctx.save_for_backward(winner)
+            first, *rest = _line_windows(offset, (height, width))
+            best = maps[:, *first].clone()
+            for window in rest:
+                torch.maximum(best, maps[:, *window], out=best)
+            peak[:, tap, *here] = best
+        ctx.save_for_backward(maps, peak)
         ctx.offsets = offsets
         return peak
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (winner,) = ctx.saved_tensors
-        share = grad.new_zeros(grad.shape[0], *grad.shape[2:])
+        maps, peak = ctx.saved_tensors
+        share = torch.zeros_like(maps)
         for tap, offset in enumerate(ctx.offsets):
             here, _ = pair_windows(offset, grad.shape[-2:])
-            part, which = grad[:, tap, *here], winner[:, tap, *here]
-            for position, window in enumerate(_line_windows(offset, grad.shape[-2:])):
-                share[:, *window] += part * (which == position)
+            part, best = grad[:, tap, *here], peak[:, tap, *here].contiguous()
+            for window in _line_windows(offset, grad.shape[-2:]):
+                share[:, *window].addcmul_(part, (maps[:, *window] == best).to(part.dtype))
         return share, None
 
 
