@@ -262,9 +262,9 @@ def _checks(u: Plane, v: Plane, period: float) -> Plane:
 
 
 def _dots(u: Plane, v: Plane, period: float) -> Plane:
-    """Round spots on a square grid, far apart."""
-    gap = np.hypot(_fold(u, 1.2 * period), _fold(v, 1.2 * period))
-    return _plane((0.34 * period - gap + 0.5).clip(0, 1))
+    """Small round spots on a square grid, finer than any other texture."""
+    gap = np.hypot(_fold(u, 0.75 * period), _fold(v, 0.75 * period))
+    return _plane((0.24 * period - gap + 0.5).clip(0, 1))
 
 
 def _bricks(u: Plane, v: Plane, period: float) -> Plane:

@@ -1,7 +1,7 @@
 """A small network that learns from scratch in minutes: convolutions, and transformer blocks beside.
 
 Seven convolutions down to stride 8 see texture and keep its place; two blocks of the Mix
-Transformer beside the last map start at zero, as in `hybrid`, and count for a tenth; their raw
+Transformer beside the last map start at zero, as in `hybrid`, and weigh 0.3; their raw
 attention logits can feed an affinity head. Meant for small pictures, first runs and tests; there
 are no pretrained weights.
 """
@@ -28,7 +28,7 @@ from tag2mask.recipe import BackboneConfig
 
 HEADS = 4
 BLOCKS = 2
-MIX = 0.1
+MIX = 0.3
 """Share of the blocks' path. Trained from scratch at full strength, mixing over the whole picture
 lets any cell speak for any class, and the class maps spread over the clutter."""
 
