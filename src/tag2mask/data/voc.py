@@ -44,7 +44,8 @@ class VOCConfig(DataConfig):
     """Settings of the VOC layout."""
 
     split: str = "train_aug"
-    """List of the photos to learn from: a file name in ImageSets/Segmentation, without .txt."""
+    """List of the photos to learn from: a file name in ImageSets/Segmentation, without .txt, or the
+    path of a text file elsewhere, with its folder."""
     val_split: str | None = None
     """List of held-out photos; none: nothing is held out."""
 
@@ -110,13 +111,19 @@ def voc_lists(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / LIST_FOLDER).glob("*.txt"))
 
 
+def list_path(root: Path, name: str) -> Path:
+    """Find a list by its name or, if it has a folder in it, as a path of its own."""
+    own = Path(f"{name.removesuffix('.txt')}.txt")
+    return own if len(own.parts) > 1 else root / LIST_FOLDER / own
+
+
 def read_list(root: Path, name: str) -> tuple[str, ...]:
     """Read the photo names of one list.
 
     Raises:
         DataError: If the list is missing (with a hint), unreadable, empty or names a photo twice.
     """
-    path = root / LIST_FOLDER / f"{name}.txt"
+    path = list_path(root, name)
     if not path.is_file():
         known = voc_lists(root)
         raise DataError(

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -109,7 +111,14 @@ def test_root_may_be_the_folder_above(data):
     assert voc_lists(voc_root(data / "up")) == ["train", "train_aug"]
 
 
-def test_lists_may_have_a_second_column_and_a_mark(data):
+def test_a_list_may_lie_elsewhere(data, tmp_path):
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "few.txt").write_text("2007_02\n", encoding="utf-8")
+    for name in (f"{tmp_path}/lists/few.txt", f"{tmp_path}/lists/few"):
+        assert VOC(VOCConfig(name="voc", root=data), name).names == ("2007_02",)
+    with pytest.raises(DataError, match="lists/fewer.txt: no such list"):
+        read_list(data, f"{tmp_path}/lists/fewer.txt")
+
     path = data / "ImageSets" / "Segmentation" / "cat_train.txt"
     path.write_text("2007_01  1\n\n2007_02 -1\n", encoding="utf-8-sig")
     assert read_list(data, "cat_train") == ("2007_01", "2007_02")
@@ -207,3 +216,12 @@ def test_voc_animals_masks_show_what_the_tags_say(voc_animals):
         shown = set(np.unique(sample.mask).tolist()) - {0, 255}
         assert sample.mask.shape == sample.image.shape[:2]
         assert shown <= set((np.flatnonzero(sample.tags) + 1).tolist())
+
+
+@pytest.mark.real
+def test_the_committed_list_is_spread_evenly_over_the_list_of_masks(voc_animals):
+    table = Path(__file__).parents[3] / "benchmarks" / "tables" / "animals_100.txt"
+    names = read_list(voc_animals, "train")
+    assert read_list(voc_animals, str(table)) == tuple(
+        names[index * len(names) // 100] for index in range(100)
+    )
