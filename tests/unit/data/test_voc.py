@@ -116,7 +116,7 @@ def test_a_list_may_lie_elsewhere(data, tmp_path):
     (tmp_path / "lists" / "few.txt").write_text("2007_02\n", encoding="utf-8")
     for name in (f"{tmp_path}/lists/few.txt", f"{tmp_path}/lists/few"):
         assert VOC(VOCConfig(name="voc", root=data), name).names == ("2007_02",)
-    with pytest.raises(DataError, match="lists/fewer.txt: no such list"):
+    with pytest.raises(DataError, match=r"lists/fewer\.txt: no such list"):
         read_list(data, f"{tmp_path}/lists/fewer.txt")
 
     path = data / "ImageSets" / "Segmentation" / "cat_train.txt"
