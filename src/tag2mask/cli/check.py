@@ -21,7 +21,8 @@ class Check:
     """Look at a data set before training: classes, counts, faults, advice."""
 
     data: tyro.conf.Positional[Path]
-    """Folder of tagged photos, in VOC layout or with tags.csv, tags.jsonl or a folder per class."""
+    """Folder of tagged photos: in COCO format, in VOC layout, or with tags.csv, tags.jsonl or a
+    folder per class."""
     strict: bool = False
     """Count unreadable photos as faults, as training with --data.strict does."""
 
@@ -47,6 +48,9 @@ def run(arguments: Sequence[str]) -> None:
     if found.faults:
         raise DataError("\n".join(found.faults))
     options = f"--data.name {found.source} --data.root {chosen.data}"
+    if found.source == "coco":
+        training = [name for name, photos in found.parts.items() if photos and "train" in name]
+        options += f" --data.split {training[0] if training else next(iter(found.parts))}"
     print(f"ready: tag2mask train RECIPE {options} --out RUN")
 
 

@@ -30,12 +30,13 @@ class Label:
     run: tyro.conf.Positional[str]
     """Run folder that `train` or `demo` wrote, or a hub id."""
     data: tyro.conf.Positional[Path]
-    """Folder of tagged photos, in VOC layout or with tags.csv, tags.jsonl or a folder per class."""
+    """Folder of tagged photos: in COCO format, in VOC layout, or with tags.csv, tags.jsonl or a
+    folder per class."""
     out: Path
     """Folder for masks, classes.json and scores; what is done there already is not done again."""
     split: str | None = None
-    """List of a VOC layout, or part (train, val, all) of a folder; none: the list the run trained
-    on, or the whole folder."""
+    """List of a VOC layout, split of COCO, or part (train, val, all) of a folder; none: the list
+    the run trained on, or the whole folder."""
     weights: Literal["best", "last"] = "best"
     """Weights to use."""
     strict: bool = False
@@ -83,11 +84,11 @@ def open_source(
     }
     raw = recipe.plain()
     data = apply_overrides(raw, forced, str(root)).data
-    is_voc = data.name == "voc"
-    part = split or ("train" if is_voc else "all")
+    is_voc, is_listed = data.name == "voc", data.name in ("coco", "voc")
+    part = split or ("train" if is_listed else "all")
     # A list may be called `train` or `val` too; with its ending it is always the list.
     source: Source = plugins.load("data", data.name)(
         data, f"{split}.txt" if split and is_voc else part
     )
-    named = str(data.model_dump()["split"]) if is_voc and split is None else part
+    named = str(data.model_dump()["split"]) if is_listed and split is None else part
     return source, named

@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tag2mask.data.coco import COCOConfig, coco_splits, survey_coco
 from tag2mask.data.folder import FolderConfig, is_held_out, survey_folder
-from tag2mask.data.photo import read_mask, read_photo
-from tag2mask.data.survey import Survey, count
+from tag2mask.data.photo import read_photo
+from tag2mask.data.survey import Survey, count, merge_surveys
 from tag2mask.data.tags import name_some, tag_matrix
 from tag2mask.data.voc import PHOTO_FOLDER, read_list, survey_voc, voc_lists, voc_root
 from tag2mask.errors import DataError
@@ -32,7 +33,7 @@ class CheckReport:
     """What was found, and what to do about it."""
 
     root: Path
-    source: Literal["folder", "voc"]
+    source: Literal["coco", "folder", "voc"]
     """Data source of a recipe that reads these data."""
     photos: int = 0
     unreadable: int = 0
@@ -75,7 +76,7 @@ def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
     """Look at every photo, tag and mask of a data set.
 
     Args:
-        root: A folder in VOC layout, or one that the source `folder` reads.
+        root: A folder in COCO format or VOC layout, or one that the source `folder` reads.
         strict: Count unreadable photos as faults, as training with `data.strict` does.
 
     Returns:
@@ -83,7 +84,8 @@ def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
     """
     source = layout_of(root)
     try:
-        survey, parts = _survey_voc(root) if source == "voc" else _survey_folder(root)
+        look = {"coco": _survey_coco, "voc": _survey_voc, "folder": _survey_folder}[source]
+        survey, parts = look(root)
     except DataError as error:
         return CheckReport(root, source, faults=tuple(str(error).splitlines()))
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -114,8 +116,10 @@ def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
     )
 
 
-def layout_of(root: Path) -> Literal["folder", "voc"]:
+def layout_of(root: Path) -> Literal["coco", "folder", "voc"]:
     """Name the data source that reads a folder."""
+    if coco_splits(root.expanduser()):
+        return "coco"
     try:
         return "voc" if voc_root(root).is_dir() else "folder"
     except DataError:
@@ -131,6 +135,15 @@ def _survey_voc(root: Path) -> tuple[Survey, dict[str, int]]:
     return survey_voc(place, lists), {name: len(read_list(place, name)) for name in lists}
 
 
+def _survey_coco(root: Path) -> tuple[Survey, dict[str, int]]:
+    """Survey the photos of all splits; those of a split of which no photo is there count 0."""
+    config = COCOConfig(name="coco", root=root, keep_empty=True)
+    surveys = {split: survey_coco(config, split) for split in coco_splits(root.expanduser())}
+    there = {split: survey for split, survey in surveys.items() if survey.photos} or surveys
+    parts = {split: len(survey.photos) for split, survey in surveys.items()}
+    return merge_surveys(root, there), parts
+
+
 def _survey_folder(root: Path) -> tuple[Survey, dict[str, int]]:
     """Survey a folder as the source reads it when nothing is set."""
     config = FolderConfig(name="folder", root=root)
@@ -141,7 +154,7 @@ def _survey_folder(root: Path) -> tuple[Survey, dict[str, int]]:
 
 def _look(survey: Survey, name: str) -> _Look:
     """Read one photo, and its mask if there is one."""
-    path, mask = survey.photos[name], survey.masks.get(name)
+    path = survey.photos[name]
     digest, size, fault, mask_fault, shows_class = b"", None, None, None, False
     try:
         digest = hashlib.sha256(path.read_bytes()).digest()
@@ -151,10 +164,10 @@ def _look(survey: Survey, name: str) -> _Look:
         fault = f"{path}: cannot be read ({error.strerror})"
     except DataError as error:
         fault = str(error)
-    if mask is not None:
+    if name in survey.masks:
         classes = survey.mask_classes or survey.shown
         try:
-            values = read_mask(mask, len(classes), (size[1], size[0]) if size else None)
+            values = survey.read_mask(name, len(classes), (size[1], size[0]) if size else None)
             shows_class = bool(((values != BACKGROUND) & (values != IGNORE)).any())
         except DataError as error:
             mask_fault = str(error)

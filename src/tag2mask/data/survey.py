@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tag2mask.data.photo import find_unreadable, list_photos, read_mask, read_photo, renumber
 from tag2mask.data.tags import name_some, photo_key
 from tag2mask.errors import DataError
-from tag2mask.types import Sample
+from tag2mask.types import Mask, Sample
 
 CLASSES_FILE = "classes.json"
 """Names the class of every mask value, beside the masks."""
@@ -30,11 +30,13 @@ class Survey:
     tags: Mapping[str, tuple[str, ...]]
     """Name -> all its tags."""
     masks: Mapping[str, Path]
-    """Name -> mask file, for photos that have one."""
+    """Name -> file that its mask stands in, for photos that have one."""
     mask_classes: tuple[str, ...] = ()
     """Classes of mask values 1, 2, ...; empty: the classes that are learned, in their order."""
     faults: tuple[str, ...] = ()
     """One line for each contradiction found."""
+    paint: Callable[[str], Mask] | None = None
+    """Makes the mask of a name, values checked, where masks are no pictures; none: they are."""
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -84,8 +86,56 @@ class Survey:
             return Sample(name, image, tags)
         known = self.mask_classes or classes
         height, width = image.shape[:2]
-        mask = read_mask(self.masks[name], len(known), (height, width))
+        mask = self.read_mask(name, len(known), (height, width))
         return Sample(name, image, tags, renumber(known, classes)[mask])
+
+    def read_mask(self, name: str, num_foreground: int, size: tuple[int, int] | None) -> Mask:
+        """Read or paint the mask of a name, as it is.
+
+        Args:
+            name: Of a photo that has one.
+            num_foreground: Greatest value of a class.
+            size: (H, W) of the photo; None leaves the size unchecked.
+
+        Raises:
+            DataError: Naming the mask that cannot be read, or has another size.
+        """
+        if self.paint is None:
+            return read_mask(self.masks[name], num_foreground, size)
+        mask = self.paint(name)
+        if size is not None and mask.shape != size:
+            raise DataError(
+                f"{self.photos[name]}: the photo is {size[1]}x{size[0]} px, but "
+                f"{mask.shape[1]}x{mask.shape[0]} px by {self.masks[name]}"
+            )
+        return mask
+
+
+def merge_surveys(root: Path, parts: Mapping[str, Survey]) -> Survey:
+    """Join the surveys of parts into one whose names begin with the part's."""
+    names = {f"{part}/{name}": (own, name) for part, own in parts.items() for name in own.photos}
+    first, *others = parts.values()
+    classes = first.mask_classes
+    faults = [line for own in parts.values() for line in own.faults]
+    faults += [
+        f"{own.where}: has other classes than {first.where}"
+        for own in others
+        if own.mask_classes != classes
+    ]
+
+    def paint(name: str) -> Mask:
+        own, inner = names[name]
+        return own.read_mask(inner, len(classes), None)
+
+    return Survey(
+        where=str(root),
+        photos={name: own.photos[inner] for name, (own, inner) in names.items()},
+        tags={name: own.tags[inner] for name, (own, inner) in names.items()},
+        masks={n: own.masks[inner] for n, (own, inner) in names.items() if inner in own.masks},
+        mask_classes=classes,
+        faults=tuple(faults),
+        paint=paint,
+    )
 
 
 def name_photos(folder: Path, leave_out: Path | None = None) -> tuple[dict[str, Path], list[str]]:

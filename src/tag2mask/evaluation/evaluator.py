@@ -20,6 +20,7 @@ from tag2mask.data.base import Source
 from tag2mask.data.indexed_png import read_indexed_png
 from tag2mask.data.labelled import Labelled
 from tag2mask.data.photo import read_mask, renumber
+from tag2mask.data.survey import read_class_list
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.evaluation.confusion import (
@@ -239,7 +240,7 @@ def _open_truth(
     root = truth.parent if truth.name in MASK_FOLDERS else truth
     inner = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
     lists = root / LIST_FOLDER
-    known: tuple[str, ...] = VOC_CLASSES
+    known = read_class_list(root) or VOC_CLASSES
     if truth.name in MASK_FOLDERS:
         folder = truth
     elif inner:

@@ -1,0 +1,330 @@
+"""COCO 2014, and any data in COCO format: tags and masks from an instances JSON.
+
+```
+DATA/annotations/instances_train2014.json      DATA/train/_annotations.coco.json
+DATA/train2014/COCO_train2014_000000000009.jpg DATA/train/a.jpg
+```
+
+Folders of photos may also stand in `images` or `JPEGImages`, with or without the year, and photos
+may be called by COCO's 12 digits alone. Without a JSON, the VOC-style layout of published code is
+read: `JPEGImages/train`, `SegmentationClass/train`, and `tags.csv`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image as PILImage
+
+from tag2mask.data.base import Source
+from tag2mask.data.instances import Instances, read_instances
+from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
+from tag2mask.data.tags import (
+    choose_classes,
+    name_some,
+    photo_key,
+    read_tags,
+    refuse_empty_classes,
+    tag_matrix,
+)
+from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
+from tag2mask.recipe import DataConfig
+from tag2mask.types import IGNORE, Mask, Sample
+
+# By rank of the ids 1 to 90; position + 1 is the pixel value in the masks of published code.
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
+    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
+    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant",
+    "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+PHOTO_FOLDER = "JPEGImages"
+MASK_FOLDER = "SegmentationClass"
+TAG_FILE = "tags.csv"
+_JSON_NAMES = (
+    "annotations/instances_{}.json",
+    "annotations/{}.json",
+    "{}/_annotations.coco.json",
+    "instances_{}.json",
+    "{}.json",
+)
+_PHOTO_FOLDERS = ("{}", "images/{}", f"{PHOTO_FOLDER}/{{}}")
+_YEAR = re.compile(r"(?<=\D)\d{4}$")
+_NUMBERED = re.compile(r"(?:.*_)?(\d{12})")
+_TURNED = {
+    5: PILImage.Transpose.TRANSPOSE,
+    6: PILImage.Transpose.ROTATE_270,
+    7: PILImage.Transpose.TRANSVERSE,
+    8: PILImage.Transpose.ROTATE_90,
+}
+"""EXIF orientation that swaps the sides -> what makes the picture upright."""
+_ORIENTATION = 0x0112
+
+
+class COCOConfig(DataConfig):
+    """Settings of data in COCO format."""
+
+    split: str = "train2014"
+    """Photos to learn from: the name in `annotations/instances_NAME.json`, or the path of a JSON
+    within root."""
+    val_split: str | None = None
+    """Held-out photos, likewise; none: nothing is held out."""
+    images: Path | None = None
+    """Folder of the photos within root, for all splits; none: it is looked for by the split."""
+    keep_empty: bool = False
+    """Learn from photos without any annotation, too; the published lists leave them out."""
+
+
+class COCO(Source):
+    """Photos of one instances file.
+
+    Masks have no ignored pixels but those of classes that are not chosen: crowds are background, as
+    in the masks of published code, but count as tags.
+
+    Args:
+        config: Settings; `classes` empty means every class that the training split shows.
+        split: "train" and "val" stand for the config's `split` and `val_split`; any other text is
+            a split by its own name.
+
+    Source:
+        methods specification 5.3.
+    """
+
+    Config: ClassVar[type[DataConfig]] = COCOConfig
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        if not isinstance(config, COCOConfig):
+            raise TypeError(f"COCO needs a COCOConfig, got {type(config).__name__}")
+        if split == "val" and config.val_split is None:
+            raise NothingHeldOutError("nothing is held out: set data.val_split to a split")
+        chosen = {"train": config.split, "val": config.val_split or ""}.get(split, split)
+        self._survey = survey_coco(config, chosen)
+        self._survey.refuse_faults()
+        where = self._survey.where
+        if config.classes:
+            self.class_names = choose_classes(config.classes, self._survey.mask_classes, where)
+        else:
+            training = self._survey if chosen == config.split else survey_coco(config, config.split)
+            shown = set(training.shown)
+            known = [name for name in training.mask_classes if name in shown]
+            self.class_names = choose_classes((), known, training.where)
+        self.names, self.skipped = self._survey.readable(self._survey.photos, strict=config.strict)
+        self.tags = tag_matrix((self._survey.tags[name] for name in self.names), self.class_names)
+        if chosen == config.split:
+            refuse_empty_classes(self.tags, self.class_names, where)
+        self.has_masks = self._survey.has_masks(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        with_mask = self.has_masks and self.reads_masks
+        return self._survey.sample(
+            self.names[index], self.tags[index], self.class_names, with_mask=with_mask
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Painter:
+    """Paints masks by name, turned as the photos are."""
+
+    instances: Instances
+    index: Mapping[str, int]
+    """Name -> position among the instances' pictures."""
+    photos: Mapping[str, Path]
+
+    def __call__(self, name: str) -> Mask:
+        """Paint one mask.
+
+        Annotations are drawn on the photo upright, or as its pixels are stored; which, the stated
+        size tells where the sides are swapped.
+
+        Raises:
+            DataError: If the photo cannot be opened, or has another size than the file states.
+        """
+        height, width = self.instances.sizes[self.index[name]]
+        path = self.photos[name]
+        try:
+            with PILImage.open(path) as picture:
+                stored = picture.size
+                swap = _TURNED.get(picture.getexif().get(_ORIENTATION, 1))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        upright = stored if swap is None else stored[::-1]
+        if (width, height) not in (stored, upright):
+            raise DataError(
+                f"{path}: the photo is {upright[0]}x{upright[1]} px, but {width}x{height} px by "
+                f"{self.instances.path}"
+            )
+        mask = self.instances.mask(self.index[name])
+        if swap is not None and (width, height) == stored and stored != upright:
+            return np.array(PILImage.fromarray(mask).transpose(swap))
+        return mask
+
+
+def coco_root(root: Path | None) -> Path:
+    """Return the folder of the data set.
+
+    Raises:
+        DataError: If `root` is not set or missing.
+    """
+    if root is None:
+        raise DataError("data.root is not set: add --data.root DIR")
+    if not root.expanduser().is_dir():
+        raise DataError(f"{root}: no such folder (data.root)")
+    return root.expanduser()
+
+
+def coco_splits(root: Path) -> list[str]:
+    """Names of the splits whose instances file is found in a folder, sorted."""
+    found = {path.parent.name for path in root.glob("*/_annotations.coco.json")}
+    return sorted(
+        found
+        | {
+            path.stem.removeprefix("instances_")
+            for path in root.glob("annotations/instances_*.json")
+        }
+    )
+
+
+def survey_coco(config: COCOConfig, split: str) -> Survey:
+    """Look at the photos of one split, with their tags and masks.
+
+    Raises:
+        DataError: If the instances file or the photos are missing or cannot be used.
+    """
+    root = coco_root(config.root)
+    path = _instances_path(root, split)
+    if path is None:
+        return _survey_layout(root, split, config)
+    instances = read_instances(path)
+    folder = _photo_folder(root, path, split, config.images)
+    return survey_instances(instances, folder, keep_empty=config.keep_empty)
+
+
+def survey_instances(instances: Instances, folder: Path, *, keep_empty: bool) -> Survey:
+    """Bring the pictures of an instances file and a folder of photos together.
+
+    Raises:
+        DataError: If the folder is missing.
+    """
+    present, faults = name_photos(folder)
+    find = _finder(present)
+    annotated = instances.annotated
+    index: dict[str, int] = {}
+    absent = []
+    for place, written in enumerate(instances.file_names):
+        if not annotated[place] and not keep_empty:
+            continue
+        name = find(written)
+        if name is None:
+            absent.append(written)
+        elif name in index:
+            faults.append(f"{instances.path}: two images have the photo {present[name]}")
+        else:
+            index[name] = place
+    if absent:
+        faults.append(
+            f"{instances.path}: {count(len(absent), 'photo')} not in {folder}: {name_some(absent)}"
+        )
+    photos = {name: present[name] for name in index}
+    paintable = instances.has_shapes and len(instances.class_names) < IGNORE
+    return Survey(
+        where=str(instances.path),
+        photos=photos,
+        tags={name: instances.tags(place) for name, place in index.items()},
+        masks=dict.fromkeys(photos, instances.path) if paintable else {},
+        mask_classes=instances.class_names,
+        faults=tuple(faults),
+        paint=Painter(instances, index, photos),
+    )
+
+
+def _finder(present: Mapping[str, Path]) -> Callable[[str], str | None]:
+    """Return what finds the name of the photo for a file name, also by COCO's 12 digits."""
+    numbered = {
+        match[1]: name
+        for name in present
+        if (match := _NUMBERED.fullmatch(name.rpartition("/")[2])) is not None
+    }
+
+    def find(written: str) -> str | None:
+        name = Path(photo_key(written)).with_suffix("").as_posix()
+        if name in present:
+            return name
+        last = name.rpartition("/")[2]
+        if last in present:
+            return last
+        match = _NUMBERED.fullmatch(last)
+        return None if match is None else numbered.get(match[1])
+
+    return find
+
+
+def _survey_layout(root: Path, split: str, config: COCOConfig) -> Survey:
+    """Look at one part of the VOC-style layout: photos, masks and `tags.csv` in place of a JSON."""
+    part = next((name for name in _spellings(split) if (root / PHOTO_FOLDER / name).is_dir()), None)
+    path = root / TAG_FILE
+    if part is None or not path.is_file():
+        known = coco_splits(root)
+        raise DataError(
+            f"{root}: has no annotations/instances_{split}.json, nor {PHOTO_FOLDER}/{split} with "
+            f"{TAG_FILE}.{did_you_mean(split, known)} Known: {', '.join(known) or 'none'}"
+        )
+    present, faults = name_photos(root / PHOTO_FOLDER / part)
+    rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
+    own = {name: rows.get(f"{part}/{name}", rows.get(name)) for name in present}
+    tags = {name: row or () for name, row in own.items() if row or config.keep_empty}
+    classes = read_class_list(root) or COCO_CLASSES
+    for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
+        faults.append(f"{path}: unknown class '{tag}'.{did_you_mean(tag, classes)}")
+    if not tags:
+        faults.append(f"{path}: no photo of {PHOTO_FOLDER}/{part} has a tag")
+    found = find_masks(root / MASK_FOLDER / part)
+    return Survey(
+        where=str(path),
+        photos={name: present[name] for name in tags},
+        tags=tags,
+        masks={name: found[name] for name in tags if name in found},
+        mask_classes=classes,
+        faults=tuple(faults),
+    )
+
+
+def _instances_path(root: Path, split: str) -> Path | None:
+    """Find the instances file of a split; None if there is none."""
+    if split.endswith(".json"):
+        if not (root / split).is_file():
+            raise DataError(f"{root / split}: no such file")
+        return root / split
+    places = (root / pattern.format(split) for pattern in _JSON_NAMES)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _photo_folder(root: Path, path: Path, split: str, chosen: Path | None) -> Path:
+    """Find the folder that the photos of a split stand in."""
+    if chosen is not None:
+        if not (root / chosen).is_dir():
+            raise DataError(f"{root / chosen}: no such folder (data.images)")
+        return root / chosen
+    name = path.stem.removeprefix("instances_") if split.endswith(".json") else split
+    for place in (pattern.format(part) for part in _spellings(name) for pattern in _PHOTO_FOLDERS):
+        if (root / place).is_dir():
+            return root / place
+    for folder in (root / "images", root / PHOTO_FOLDER):
+        if folder.is_dir():
+            return folder
+    return root if path.parent in (root, root / "annotations") else path.parent
+
+
+def _spellings(split: str) -> Sequence[str]:
+    """A split's name, and the one without its year."""
+    return tuple(dict.fromkeys((split, _YEAR.sub("", split))))
