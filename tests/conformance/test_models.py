@@ -13,6 +13,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "mit": {"variant": "b0"},
     "hybrid": {"depth_multiplier": 0.25},
     "hub": {"arch": "mobilenet_v1_0.25_128"},
+    "resnet38d": {"width": 1 / 16},
 }
 """Settings that keep the sweep fast; a backbone that is not listed runs with its defaults."""
 

@@ -16,7 +16,18 @@ from pathlib import Path
 from tag2mask.cli.summary import docstring_summary
 from tag2mask.errors import Tag2MaskError, did_you_mean
 
-VERBS = ("demo", "check", "train", "label", "predict", "evaluate", "report", "list", "bench")
+VERBS = (
+    "demo",
+    "check",
+    "train",
+    "label",
+    "predict",
+    "evaluate",
+    "report",
+    "list",
+    "bench",
+    "convert",
+)
 """Each is a file of this folder with a function `run(arguments)`."""
 USER_ERRNOS = {
     errno.EACCES,

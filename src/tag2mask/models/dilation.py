@@ -55,7 +55,7 @@ def limit_stride(network: nn.Module, look: Look, limit: int) -> None:
             continue
         if not isinstance(layer, nn.Conv2d):
             raise WeightsError(
-                f"a {type(layer).__name__} at stride {place.after} cannot be dilated; {_ADVICE}"
+                f"its {type(layer).__name__} at stride {place.after} cannot be dilated; {_ADVICE}"
             )
         _thin_out(layer, place, limit)
         changed.append(layer)
@@ -72,8 +72,8 @@ def measure(network: nn.Module, look: Look) -> dict[Windowed, Place]:
     """Find out where every layer with a window works, in the order of the forward pass."""
     places: dict[Windowed, Place] = {}
 
-    def note(layer: Windowed, given: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(layer, _POOLS) and min(_pair(layer.kernel_size)) > given[0].shape[-1]:
+    def note(layer: Windowed, _: tuple[Tensor, ...], output: Tensor) -> None:
+        if isinstance(layer, _POOLS) and output.shape[-2:] == (1, 1):
             return  # pools all of the map, for a classifier
         after = PROBE_PX // output.shape[-1]
         places[layer] = Place(after // _pair(layer.stride)[0], after)
@@ -144,7 +144,7 @@ class _Mend:
         if output.shape[-2:] != (self.size, self.size):
             sides = " x ".join(str(side) for side in output.shape[-2:])
             raise WeightsError(
-                f"a {type(layer).__name__} cannot be dilated: its map has {sides} cells in place "
+                f"its {type(layer).__name__} cannot be dilated: the map has {sides} cells in place "
                 f"of {self.size} x {self.size}; {_ADVICE}"
             )
         return output

@@ -27,6 +27,7 @@ UNKNOWN_LICENCE = "unknown: see the source of the weights"
 _LICENCES = (
     (re.compile(r"(?:segformer\W)?mit[-_]b[0-5]\b"), "NVIDIA Source Code License, non-commercial"),
     (re.compile(r"mobilenet_v1_[\d.]+_\d+\b"), "Apache-2.0"),
+    (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
 )
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MOST_NAMED = 3

@@ -29,6 +29,15 @@ from tag2mask.recipe import BackboneConfig
 Triple = tuple[float, float, float]
 NATIVE = (4, 8, 16)
 """Strides of f1, f2, f3 in the network as published."""
+_LIBRARY_ERRORS: tuple[type[Exception], ...] = (
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What networks that are no backbone, or settings that contradict each other, raise in there."""
 
 
 class HubConfig(BackboneConfig):
@@ -86,7 +95,7 @@ class Hub(Backbone):
             tuple(min(stride, config.stride) for stride in (*NATIVE, native)),
         )
         if config.stride < native:
-            limit_stride(self.cnn, self._all_maps, config.stride)
+            self._refine(config.stride, described.model_type)
         self.channels = cast(
             tuple[int, int, int, int], tuple(self._probe()[end].shape[1] for end in self._ends)
         )
@@ -139,11 +148,18 @@ class Hub(Backbone):
         """
         try:
             return [maps.shape[-1] for maps in self._probe()]
-        except (RuntimeError, ValueError, AttributeError) as error:
+        except _LIBRARY_ERRORS as error:
             raise WeightsError(
                 f"{name}: cannot be a backbone, since it does not run on photos of any size "
                 f"({one_line(error)})"
             ) from error
+
+    def _refine(self, stride: int, name: str) -> None:
+        """Let the network end at a stride below its own."""
+        try:
+            limit_stride(self.cnn, self._all_maps, stride)
+        except WeightsError as error:
+            raise WeightsError(f"{name}: {error}") from error
 
     def _rounds_up(self) -> bool:
         """Whether the network's own maps have size / stride cells, rounded up, at any size."""
@@ -187,7 +203,7 @@ def build_network(described: PreTrainedConfig) -> PreTrainedModel:
     """
     try:
         network: PreTrainedModel = cast(Any, AutoModel).from_config(described, dtype=torch.float32)
-    except (ImportError, ValueError) as error:
+    except _LIBRARY_ERRORS as error:
         raise WeightsError(
             f"{described.model_type}: cannot be built ({one_line(error)})"
         ) from error
