@@ -2,9 +2,11 @@
 
 Each row's background threshold is chosen on one list and its score reported on another; nothing
 else is fitted to a mask. Every photo is looked at once: all thresholds are judged on the same
-evidence.
+evidence. Methods that work while labelling (`--method advcam` on a run of cam) look at photos with
+their tags, so that there is the gate `oracle` alone. A list with a folder in its name is a file.
 
 Run: python benchmarks/seed_quality.py RUN --root DIR [--lists devval train] [--json FILE]
+    [--method NAME [KEY=VALUE ...]] [--long-side 256]
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
+from tag2mask.methods.base import Method
 from tag2mask.prediction.decision import decide, drafted, halved, key_probability
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.test_time import Look, choose_classes, collect, settled
@@ -108,7 +111,9 @@ def refine(
 @torch.no_grad()
 def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dict[Gate, Rows]:
     """Look once at every photo of a list, or at `limit` of them spread evenly; both gates."""
-    rows: dict[Gate, Rows] = {gate: Rows(len(source.class_names) + 1) for gate in GATES}
+    labels = type(segmenter.method).look is not Method.look  # works while labelling
+    gates = GATES[:1] if labels else GATES
+    rows: dict[Gate, Rows] = {gate: Rows(len(source.class_names) + 1) for gate in gates}
     predict = evidence_settings(segmenter).model_copy(update={"propagate": True})
     segmenter.method.eval()  # from scratch on, BatchNorm would read each photo's own statistics
     count = len(source) if limit is None else min(limit, len(source))
@@ -117,8 +122,9 @@ def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dic
         assert sample.mask is not None
         photo = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]
         tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
-        with label_autocast("auto", "cpu"):
-            seen = collect(segmenter.method, photo, predict)
+        with label_autocast("auto", "cpu"), segmenter.among(source):
+            given = tags if labels else None
+            seen = collect(segmenter.method, photo, predict, given, sample.name)
         made: dict[tuple[int, ...], Masks] = {}  # mostly both gates choose the same classes
         for gate, kept in rows.items():
             keys = choose_classes(seen.prob, tags, predict, gate)
@@ -151,6 +157,21 @@ def summarise(chosen: Rows, reported: Rows) -> dict[str, dict[str, object]]:
     }
 
 
+def load(args: argparse.Namespace) -> Segmenter:
+    """Load the run, with another method and size where they were asked for."""
+    method = None
+    if args.method:
+        name, *pairs = args.method
+        settings = dict(pair.split("=", 1) for pair in pairs)
+        method = plugins.load("methods", name).Config(**settings)
+    segmenter = Segmenter.load(args.run, args.weights, method=method)
+    if args.long_side is None:
+        return segmenter
+    predict = segmenter.recipe.predict.model_copy(update={"long_side_px": args.long_side})
+    recipe = segmenter.recipe.model_copy(update={"predict": predict})
+    return Segmenter(segmenter.method, recipe, origin=segmenter.origin)
+
+
 def main() -> None:
     """Print a table per gate and direction, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,15 +180,17 @@ def main() -> None:
     parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
     parser.add_argument("--limit", type=int, help="at most this many photos of each list")
     parser.add_argument("--weights", choices=["best", "last"], default="last")
+    parser.add_argument("--method", nargs="+", help="another method for the weights, KEY=VALUE")
+    parser.add_argument("--long-side", type=int, help="resize photos to it, in place of the run's")
     parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
-    segmenter = Segmenter.load(args.run, args.weights)
+    segmenter = load(args)
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
     kind = plugins.load("data", data.name)
     sources = {name: kind(data, name + ".txt") for name in args.lists}
     judged = {name: judge(segmenter, source, args.limit) for name, source in sources.items()}
     tables = []
-    for gate in GATES:
+    for gate in judged[args.lists[0]]:
         for chosen, reported in (args.lists, args.lists[::-1]):
             rows = summarise(judged[chosen][gate], judged[reported][gate])
             tables.append(
