@@ -98,6 +98,7 @@ def test_evidence_fills_its_side_of_a_boundary_and_no_more():
     picked = torch.zeros(1, 2, 64, 64)
     picked[0, 0, :16, :16] = 1
     picked[0, 1, 48:, 56:] = 0.5
+    picked[0, :, :, 28:36] = 1  # seen on the boundary itself: counts for neither side
     moved = irn.propagation(torch.rand(1, 3, 64, 64))(picked)
     assert moved.shape == (1, 2, 16, 16)
     assert moved.amax().item() == pytest.approx(1)
