@@ -87,6 +87,8 @@ def convert_coco(
     _claim(out, name, found.mask_classes, origin)
     linked = _link(out / PHOTO_FOLDER / name, images)
     folder = out / MASK_FOLDER / name
+    if not (folder / CLASSES_FILE).is_file():  # evaluate reads it beside masks
+        write_text(folder / CLASSES_FILE, json.dumps({"classes": found.mask_classes}) + "\n")
     missing = [photo for photo in found.photos if not (folder / f"{photo}.png").is_file()]
     _write_masks(found, missing, folder, workers or os.cpu_count() or 1, tell)
     _add_tags(out / TAG_FILE, found, name, images)
@@ -159,7 +161,6 @@ def _write_masks(
         path.parent.mkdir(parents=True, exist_ok=True)
         save_mask(found.read_mask(name, len(found.mask_classes), None), path)
 
-    folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
