@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
     parser.add_argument("--limit", type=int, help="at most this many photos of each list")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -94,6 +95,10 @@ def main() -> None:
         "run.evaluate_images": 1,
     }
     rows = [{**row, "runs": {}} for row in spec["rows"]]
+    if args.rows:
+        if unknown := set(args.rows) - {row["name"] for row in rows}:
+            parser.error(f"{args.table} has no row {', '.join(sorted(unknown))}")
+        rows = [row for row in rows if row["name"] in args.rows]
     for seed in args.seeds:
         for row in rows:
             recipe = row_recipe(base, common | {"run.seed": seed} | row["set"], row["name"])
