@@ -23,6 +23,7 @@ from tag2mask.models.architecture import (
 )
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.dilation import PROBE_PX, limit_stride
+from tag2mask.models.folding import fold_layers, pad_within
 from tag2mask.models.weights import fill, licence, read_tensors
 from tag2mask.recipe import BackboneConfig
 
@@ -96,6 +97,8 @@ class Hub(Backbone):
         )
         if config.stride < native:
             self._refine(config.stride, described.model_type)
+        pad_within(self.cnn)
+        fold_layers(self.cnn)
         self.channels = cast(
             tuple[int, int, int, int], tuple(self._probe()[end].shape[1] for end in self._ends)
         )

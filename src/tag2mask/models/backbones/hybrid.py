@@ -26,6 +26,7 @@ from tag2mask.models.backbones.mit import (
     to_tokens,
 )
 from tag2mask.models.base import Backbone, Features
+from tag2mask.models.folding import folded
 from tag2mask.models.weights import fill, licence, read_config, read_tensors
 from tag2mask.recipe import BackboneConfig
 
@@ -181,13 +182,6 @@ def conv_norm_relu(maps: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -
     )
     # In place is safe: neither the convolution's nor the BatchNorm's backward reads its own output.
     return F.relu6(norm(out) if norm.training else out, inplace=True)
-
-
-def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does what `weight` and then `norm` do."""
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    gain = norm.weight * torch.rsqrt(variance + norm.eps)
-    return weight * gain.view(-1, 1, 1, 1), norm.bias - mean * gain
 
 
 def same_padding(maps: Tensor, convolution: nn.Conv2d) -> tuple[Tensor, tuple[int, int]]:

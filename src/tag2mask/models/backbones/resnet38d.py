@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from tag2mask.errors import WeightsError
 from tag2mask.models.base import Backbone, Features
+from tag2mask.models.folding import fold
 from tag2mask.models.mxnet_params import read_mxnet_params
 from tag2mask.models.weights import fill, licence, read_tensors
 from tag2mask.recipe import BackboneConfig, Fraction
@@ -79,13 +80,14 @@ class Block(nn.Module):
         self.conv_branch2a = _conv3(before, between, first, stride)
         self.bn_branch2b1 = nn.BatchNorm2d(between)
         self.conv_branch2b1 = _conv3(between, after, second)
+        fold(self.conv_branch2a, self.bn_branch2b1)
         changes = stride > 1 or before != after
         self.conv_branch1 = _conv1(before, after, stride) if changes else None
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D, H, W) to the block's output, and its input after the first BatchNorm and ReLU."""
-        active = F.relu(self.bn_branch2a(maps))
-        out = F.relu(self.bn_branch2b1(self.conv_branch2a(active)))
+        active = F.relu(self.bn_branch2a(maps), inplace=True)
+        out = F.relu(self.bn_branch2b1(self.conv_branch2a(active)), inplace=True)
         around = maps if self.conv_branch1 is None else self.conv_branch1(active)
         return around + self.conv_branch2b1(out), active
 
@@ -108,14 +110,18 @@ class Bottleneck(nn.Module):
         self.conv_branch2b1 = _conv3(after // 4, after // 2, dilation)
         self.bn_branch2b2 = nn.BatchNorm2d(after // 2)
         self.conv_branch2b2 = _conv1(after // 2, after)
+        fold(self.conv_branch2a, self.bn_branch2b1)
+        fold(self.conv_branch2b1, self.bn_branch2b2)
         self.conv_branch1 = _conv1(before, after)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D, H, W) to the block's output, and its input after the first BatchNorm and ReLU."""
-        active = F.relu(self.bn_branch2a(maps))
-        out = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(active))))
-        out = self.dropout(F.relu(self.bn_branch2b2(self.conv_branch2b1(out))))
+        active = F.relu(self.bn_branch2a(maps), inplace=True)
+        out = self.bn_branch2b1(self.conv_branch2a(active))
+        out = self.dropout(F.relu(out, inplace=True))
+        out = self.bn_branch2b2(self.conv_branch2b1(out))
+        out = self.dropout(F.relu(out, inplace=True))
         return self.conv_branch1(active) + self.conv_branch2b2(out), active
 
 
@@ -168,7 +174,7 @@ class ResNet38d(Backbone):
                 out, active = block(out)
                 if name in ("b4", "b5", "b6"):
                     actives[name] = active
-        return Features((*actives.values(), F.relu(self.bn7(out))), ())
+        return Features((*actives.values(), F.relu(self.bn7(out), inplace=True)), ())
 
     def train(self, mode: bool = True) -> ResNet38d:
         """Switch modes; with loaded weights every BatchNorm stays in evaluation mode."""
