@@ -260,11 +260,13 @@ def freeze_loaded_norms(backbone: Backbone) -> None:
 
     Source:
         methods specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which
-        is the same.
+        is the same for the Mix Transformer.
     """
-    for name, parameter in backbone.named_parameters():
-        if "norm" in name and name in backbone.loaded:
-            parameter.requires_grad_(False)
+    for place, layer in backbone.named_modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+            for name, parameter in layer.named_parameters(prefix=place):
+                if name in backbone.loaded:
+                    parameter.requires_grad_(False)
 
 
 def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) -> Method:

@@ -8,7 +8,8 @@ is alike on all sides is left to the convolution.
 from __future__ import annotations
 
 import copy
-from typing import cast
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ class FoldedConv(nn.Conv2d):
         (norm,) = self.norm
         if norm.training:
             return super().forward(maps)
-        return self._conv_forward(maps, *folded(self.weight, norm))
+        out: Tensor = self._conv_forward(maps, *folded(self.weight, norm))
+        return out
 
 
 class FoldedNorm(nn.BatchNorm2d):
@@ -93,16 +95,14 @@ def pad_within(network: nn.Module) -> int:
         How many layers copy no longer.
     """
     count = 0
-    for layer in network.modules():
-        settings = getattr(layer, "config", None)
+    for layer in cast(Iterable[Any], network.modules()):
         convolution = getattr(layer, "convolution", None)
-        if not getattr(settings, "tf_padding", False) or not isinstance(convolution, nn.Conv2d):
+        if not isinstance(convolution, nn.Conv2d) or convolution.stride != (1, 1):
             continue
-        if convolution.stride != (1, 1):
+        if not getattr(getattr(layer, "config", None), "tf_padding", False):
             continue
-        own = copy.copy(settings)
-        own.tf_padding = False
-        layer.config = own
+        layer.config = copy.copy(layer.config)
+        layer.config.tf_padding = False
         (height, width), (rows, columns) = convolution.kernel_size, convolution.dilation
         convolution.padding = (rows * (height - 1) // 2, columns * (width - 1) // 2)
         count += 1

@@ -32,6 +32,13 @@ def test_a_recipe_without_refiner_builds() -> None:
     assert build_method(recipe).refiner is None
 
 
+def test_a_norm_is_known_by_its_kind() -> None:
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
+    layers.loaded = frozenset({"0.weight", "0.bias", "1.weight", "1.bias"})
+    freeze_loaded_norms(layers)
+    assert [one.requires_grad for one in layers.parameters()] == [True, True, False, False]
+
+
 def test_score_is_the_normalised_positive_evidence() -> None:
     method = small_method("cam").eval()
     photo = torch.rand(1, 3, 64, 64)
