@@ -30,7 +30,7 @@ HEADS = 4
 BLOCKS = 2
 MIX = 0.3
 """Share of the blocks' path. Trained from scratch at full strength, mixing over the whole picture
-lets any cell speak for any class, and the class maps spread over the clutter."""
+lets any cell speak for any class, and plain class maps spread over the clutter."""
 
 
 class TinyConfig(BackboneConfig):
