@@ -29,6 +29,7 @@ _LICENCES = (
     (re.compile(r"mobilenet_v1_[\d.]+_\d+\b"), "Apache-2.0"),
     (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
 )
+_CARD = "README.md"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MOST_NAMED = 3
 
@@ -37,6 +38,19 @@ def licence(source: str) -> str:
     """Say under which licence weights stand, by the release name that a path or hub id ends in."""
     name = Path(source).name.lower()
     return next((text for pattern, text in _LICENCES if pattern.match(name)), UNKNOWN_LICENCE)
+
+
+def card_licence(source: str) -> str:
+    """Say which licence the model card beside weights names, in a folder or hub repository."""
+    try:
+        path = locate(source, _CARD)
+        card = None if path is None else path.with_name(_CARD)
+        text = card.read_text(encoding="utf-8") if card is not None else ""
+    except (WeightsError, OSError, UnicodeDecodeError):
+        return UNKNOWN_LICENCE
+    head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    named = re.search(r"^license:\s*(\S+)", head[1], re.MULTILINE) if head else None
+    return f"{named[1]}, says the model card" if named else UNKNOWN_LICENCE
 
 
 def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:

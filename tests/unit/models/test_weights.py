@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tag2mask.errors import WeightsError
 from tag2mask.models.weights import (
     UNKNOWN_LICENCE,
+    card_licence,
     fill,
     licence,
     official_mit_names,
@@ -164,6 +165,23 @@ def test_fill_names_up_to_three_differing_tensors_with_both_shapes() -> None:
 )
 def test_licence_goes_by_release_name(source: str, expected: str) -> None:
     assert licence(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\nlicense: apache-2.0\ntags:\n- vision\n---\n# ResNet\n", "apache-2.0, says the"),
+        ("---\ntags:\n- vision\n---\nlicense: not in the head\n", "unknown"),
+        ("# A card without a head\nlicense: mit\n", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_licence_of_a_model_card(tmp_path: Path, card: str | None, expected: str) -> None:
+    (tmp_path / "model.safetensors").touch()
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert card_licence(str(tmp_path)).startswith(expected)
+    assert card_licence(str(tmp_path / "model.safetensors")).startswith(expected)
 
 
 def test_hugging_face_names_become_official_ones() -> None:

@@ -24,7 +24,7 @@ from tag2mask.models.architecture import (
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.dilation import PROBE_PX, limit_stride
 from tag2mask.models.folding import fold_layers, pad_within
-from tag2mask.models.weights import fill, licence, read_tensors
+from tag2mask.models.weights import UNKNOWN_LICENCE, card_licence, fill, licence, read_tensors
 from tag2mask.recipe import BackboneConfig
 
 Triple = tuple[float, float, float]
@@ -195,7 +195,8 @@ class Hub(Backbone):
                 if name.startswith(prefix)
             }
         self.loaded = frozenset(f"cnn.{name}" for name in fill(self.cnn, tensors, weights))
-        self.weights_licence = licence(weights)
+        known = licence(weights)
+        self.weights_licence = card_licence(weights) if known == UNKNOWN_LICENCE else known
 
 
 def build_network(described: PreTrainedConfig) -> PreTrainedModel:
