@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
+from tag2mask.engine.trainer import train
 from tag2mask.errors import WeightsError
 from tag2mask.methods.base import freeze_loaded_norms
 from tag2mask.models.backbones.hub import Hub, HubConfig
 from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig
+from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.recipe import parse_recipe
 
 SMALL: dict[str, dict[str, Any]] = {
     "mobilenet_v1": {"depth_multiplier": 0.25},
@@ -159,6 +164,25 @@ def test_a_resolved_recipe_needs_no_file(folder: str, tmp_path: Path) -> None:
         ours, theirs = rebuilt.eval()(image).maps, trained.eval()(image).maps
     assert all(torch.equal(first, second) for first, second in zip(ours, theirs, strict=True))
     assert read_back.resolved() == read_back
+
+
+@pytest.mark.parametrize("kind", ["mobilenet_v1"], indirect=True)
+def test_a_finished_run_looks_at_photos_without_the_weights_it_began_with(
+    folder: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("run") / "run"
+    recipe = {
+        "data": {"name": "scenes", "count": 4, "val_count": 2, "size_px": 64, "crop_px": 64},
+        "backbone": {"name": "hub", "weights": folder},
+        "method": {"name": "cam"},
+        "optim": {"steps": 1, "batch": 2},
+        "run": {"workers": 0, "samples": 0},
+    }
+    train(parse_recipe(recipe, "recipe"), out)
+    shutil.rmtree(folder)
+    segmenter = Segmenter.load(out)
+    assert segmenter.predict(np.zeros((40, 50, 3), np.uint8)).mask.shape == (40, 50)
+    assert segmenter.method.backbone.channels == (32, 64, 128, 256)
 
 
 def test_mean_and_deviation_of_the_recipe_win() -> None:
