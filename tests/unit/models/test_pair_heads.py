@@ -18,7 +18,7 @@ def maps(num=2):
 def test_pair_features_are_448_at_the_grid_of_the_first_of_three_maps():
     features = PairFeatures(CHANNELS[-3:])(maps()[-3:])
     assert features.shape == (2, 448, 8, 9)
-    assert features.min() > -1  # an ELU
+    assert -1 <= features.min() < -0.5  # an ELU, which rounds to -1 far out
 
 
 @pytest.mark.parametrize(("kind", "width"), [(EdgeHead, 1), (DisplacementHead, 2)])
