@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from collections.abc import Mapping
@@ -106,7 +107,8 @@ def main() -> None:
             row["runs"][seed] = finish(run, recipe, args.root, args.limit)
             print(table(rows), flush=True)
             if args.json:
-                record = {"command": "python " + " ".join(sys.argv), "gate": "oracle", "rows": rows}
+                command = shlex.join(["python", *sys.argv])
+                record = {"command": command, "gate": "oracle", "rows": rows}
                 args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
