@@ -18,9 +18,11 @@ entries, that is w_c over the number of w_c's positive entries. So Grad-CAM is R
 number, exactly, and costs no backward pass. (With `width` the features are those of that layer.)
 
 Departures: all classes of all photos climb together, as one batch, and no gradient of a weight is
-computed: same maps. Mirror images climb each on its own, there as a pair with one max|g| and one
-region. The photo is clipped to the range of the untouched one. Classes that do not climb show their
-plain map, as strong as if they had stood still. Without tags, the classifier's own classes climb.
+computed. The maps are the same, in float64 after all rounds; in float32 a climb magnifies rounding,
+whichever way it is computed. Mirror images climb each on its own, there as a pair with one max|g|
+and one region. The photo is clipped to the range of the untouched one. Classes that do not climb
+show their plain map, as strong as if they had stood still. Without tags, the classifier's own
+classes climb.
 """
 
 from __future__ import annotations
@@ -138,7 +140,7 @@ class AdvCAM(Method):
             image = image.clone()  # a tensor of inference mode could not be differentiated
             with torch.no_grad():
                 logit, cam = self._plain(image)
-                cam = cam.float().clone()
+                cam = cam.to(image.dtype, copy=True)
             row, key = tags.nonzero(as_tuple=True)
             share = weight / self.config.iterations
             for begin in range(0, len(row), self.config.at_once):
@@ -158,7 +160,8 @@ class AdvCAM(Method):
         for left in reversed(range(rounds)):
             with torch.set_grad_enabled(left > 0):
                 image = image.detach().requires_grad_(left > 0)
-                maps = self.head.raw(self.backbone(image).maps[-1]).float().relu()  # (K, F, h, w)
+                raw = self.head.raw(self.backbone(image).maps[-1])
+                maps = raw.to(image.dtype).relu()  # (K, F, h, w)
                 own = maps[torch.arange(len(key), device=key.device), key]  # (K, h, w)
                 seen = own.detach()
                 first = seen if first is None else first
