@@ -46,7 +46,8 @@ def test_commands_of_the_page_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_options_of_the_page_are_keys_of_recipes(page):
-    options = re.findall(r"--(?:stages\.[a-z_]+\.)?([a-z]+\.[a-z_]+)", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    options = re.findall(r"--(?:stages\.[a-z_]+\.)?([a-z]+\.[a-z_]+)", text)
     assert set(options) <= known_keys()
 
 
