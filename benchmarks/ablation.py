@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from row import command
 from seed_quality import judge, summarise
 from tag2mask import plugins
 from tag2mask.engine.trainer import train
@@ -48,7 +47,7 @@ def finish(run: Path, recipe: Recipe, root: Path, limit: int | None) -> dict[str
     """Train and score one run, or what is left of it."""
     scores = run / f"seed_quality_{limit or 'all'}.json"
     if not scores.is_file():
-        train(recipe, run, resume=(run / "recipe.yaml").is_file(), command=" ".join(sys.argv))
+        train(recipe, run, resume=(run / "recipe.yaml").is_file(), command=command())
         scores.write_text(json.dumps(score(run, root, limit)), encoding="utf-8")
     found: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))
     return found
@@ -107,8 +106,7 @@ def main() -> None:
             row["runs"][seed] = finish(run, recipe, args.root, args.limit)
             print(table(rows), flush=True)
             if args.json:
-                command = shlex.join(["python", *sys.argv])
-                record = {"command": command, "gate": "oracle", "rows": rows}
+                record = {"command": command(), "gate": "oracle", "rows": rows}
                 args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

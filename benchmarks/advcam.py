@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from row import Row, by_turns, save, show
+from row import Row, by_turns, refuse_gap, save, show
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import has_fast_bf16
 from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
@@ -160,8 +160,7 @@ def main() -> None:
     half = build(args.run, iterations=args.rounds, label_precision="bf16")
     image, tags = photos(full, args.photos, args.side)
     gap = disagreement(build(args.run, iterations=args.rounds, label_precision="fp32"))
-    if gap > TOLERANCE:
-        raise SystemExit(f"maps differ by {gap:.1e}: times mean nothing")
+    refuse_gap("maps", gap, TOLERANCE)
     jobs: dict[str, Callable[[], object]] = {
         "float32": lambda: full.evidence(image, tags),
         REFERENCE: lambda: one_by_one(full, image, tags),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from row import Row, by_turns, save, show
+from row import Row, by_turns, refuse_gap, save, show
 from tag2mask.functional import affinity
 from tag2mask.types import IGNORE
 
@@ -101,8 +101,7 @@ def comparisons(batch: int, side_px: int, repeats: int) -> list[Row]:
     rows = []
     for name, (loops, ours) in parts.items():
         gap = np.abs(loops().astype(np.float64) - ours().numpy().astype(np.float64)).max()
-        if gap > TOLERANCE:
-            raise SystemExit(f"{name}: results differ by {gap:.1e}: times mean nothing")
+        refuse_gap(name, float(gap), TOLERANCE)
         spent = by_turns({"loops": loops, "ours": ours}, repeats)
         rows.append(Row(name, spent["ours"], "loops over cells", spent["loops"], most=0.2))
     return rows

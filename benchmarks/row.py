@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,18 @@ def by_turns(jobs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: min(values[1:]) for name, values in spent.items()}
 
 
+def refuse_gap(what: str, gap: float, most: float) -> float:
+    """Return the difference of two results; stops where times would mean nothing."""
+    if not gap <= most:
+        raise SystemExit(f"{what}: results differ by {gap:.1e}: times mean nothing")
+    return gap
+
+
+def command() -> str:
+    """What was typed, for records."""
+    return shlex.join(["python", *sys.argv])
+
+
 def show(rows: Sequence[Row]) -> None:
     """Print one line per row."""
     for row in rows:
@@ -60,7 +73,7 @@ def save(path: Path | None, rows: Sequence[Row], **details: Any) -> None:
     if path is None:
         return
     record = {
-        "command": "python " + " ".join(sys.argv),
+        "command": command(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -23,14 +23,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from row import command
 from tag2mask import plugins
 from tag2mask.data.base import Source
 from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
+from tag2mask.functional.pseudo_label import refined_labels
 from tag2mask.methods.base import Method
-from tag2mask.prediction.decision import decide, drafted, halved, key_probability
+from tag2mask.prediction.decision import decide, drafted
 from tag2mask.prediction.segmenter import Segmenter
 from tag2mask.prediction.test_time import Look, choose_classes, collect, settled
 from tag2mask.recipe import PredictConfig
@@ -100,12 +102,9 @@ def refine(
         return [np.zeros(size, dtype=np.uint8)] * len(THRESHOLDS)
     refiner = segmenter.method.refiner
     assert refiner is not None, "the recipe names no refiner"
-    picked = halved(cam[:, list(keys)])
-    stacks = torch.stack([key_probability(picked, level) for level in THRESHOLDS], dim=1)
-    refined = refiner(upsample(photo.float(), stacks.shape[-2:]), stacks)[0]  # (T, 1 + K, h, w)
-    winner = upsample(refined, size).argmax(dim=1)
-    values = np.array([0, *(key + 1 for key in keys)], dtype=np.uint8)
-    return list(values[winner.numpy()])
+    tags = torch.zeros(1, cam.shape[1])
+    tags[:, list(keys)] = 1
+    return list(refined_labels(photo, cam, tags, refiner, THRESHOLDS, len(keys))[0].byte().numpy())
 
 
 @torch.no_grad()
@@ -202,7 +201,7 @@ def main() -> None:
                 print(f"  {name:22s} {at} mIoU {row['miou']:.4f}  {row['iou']}")
     if args.json:
         record = {
-            "command": "python " + " ".join(sys.argv),
+            "command": command(),
             "photos": {name: len(source) for name, source in sources.items()},
             "limit": args.limit,
             "scales": evidence_settings(segmenter).scales,

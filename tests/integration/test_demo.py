@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.cli.demo import label_held_out, write_held_out
 from tag2mask.cli.main import main
-from tag2mask.data.scenes import Scenes, ScenesConfig, write_scenes
-from tag2mask.evaluation.evaluator import evaluate_folder
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.writer import MaskWriter, label_source
+from tag2mask.data.scenes import ScenesConfig, write_scenes
 from tag2mask.recipe import load_recipe
 
 GOAL = 0.60
@@ -73,29 +69,14 @@ def test_demo_looks_at_held_out_scenes_only_when_all_is_learned():
     assert load_recipe("rml/scenes_tiny").run.evaluate_every == 0
 
 
-def miou_unrefined(run: Path) -> float:
-    """Score the evidence itself, cut at the same background score as the refined masks."""
-    segmenter = Segmenter.load(run)
-    recipe = segmenter.recipe
-    predict = recipe.predict.model_copy(update={"refine": False})
-    plain = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
-    out = run / "unrefined"
-    source = Scenes(recipe.data, "val")
-    write_held_out(source, out)
-    writer = MaskWriter(out / "masks", plain.class_names, "oracle", plain.settings("oracle"))
-    label_source(plain, source, writer)
-    return evaluate_folder(out / "masks", out / "truth").miou
-
-
 @pytest.mark.slow
 def test_demo_reaches_its_goal_and_the_baseline_stays_behind(tmp_path):
-    out, baseline = tmp_path / "demo", tmp_path / "cam"
-    assert main(["demo", "--out", str(out)]) == 0
-    scores = json.loads((out / "scores.json").read_text("utf-8"))
-    assert scores["gate"] == "oracle"
-    assert scores["images"] == 100
-    assert scores["miou"] >= GOAL
-    assert main(["train", "cam/scenes_tiny", "--out", str(baseline)]) == 0
-    refined = label_held_out(load_recipe("cam/scenes_tiny"), baseline).miou
-    assert scores["miou"] - refined >= MARGIN
-    assert miou_unrefined(out) - miou_unrefined(baseline) >= MARGIN
+    script = Path(__file__).parents[2] / "benchmarks" / "demo_lead.py"
+    found = tmp_path / "lead.json"
+    subprocess.run(
+        [sys.executable, script, str(tmp_path / "runs"), "--json", str(found)], check=True
+    )
+    scores = json.loads(found.read_text("utf-8"))
+    assert scores["demo"]["refined"] >= GOAL
+    assert scores["lead"]["refined"] >= MARGIN
+    assert scores["lead"]["raw"] >= MARGIN

@@ -24,17 +24,15 @@ from PIL import Image as PILImage
 from tag2mask.data.base import Source
 from tag2mask.data.instances import Instances, read_instances
 from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
+from tag2mask.data.surveyed import Surveyed, choose_known_classes, existing_root
 from tag2mask.data.tags import (
-    choose_classes,
     name_some,
     photo_key,
     read_tags,
-    refuse_empty_classes,
-    tag_matrix,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
 from tag2mask.recipe import DataConfig
-from tag2mask.types import IGNORE, Mask, Sample
+from tag2mask.types import IGNORE, Mask
 
 # By rank of the ids 1 to 90; position + 1 is the pixel value in the masks of published code.
 COCO_CLASSES = (
@@ -86,7 +84,7 @@ class COCOConfig(DataConfig):
     """Learn from photos without any annotation, too; the published lists leave them out."""
 
 
-class COCO(Source):
+class COCO(Surveyed, Source):
     """Photos of one instances file.
 
     Masks have no ignored pixels but those of classes that are not chosen: crowds are background, as
@@ -109,27 +107,15 @@ class COCO(Source):
         if split == "val" and config.val_split is None:
             raise NothingHeldOutError("nothing is held out: set data.val_split to a split")
         chosen = {"train": config.split, "val": config.val_split or ""}.get(split, split)
-        self._survey = survey_coco(config, chosen)
-        self._survey.refuse_faults()
-        where = self._survey.where
-        if config.classes:
-            self.class_names = choose_classes(config.classes, self._survey.mask_classes, where)
-        else:
-            training = self._survey if chosen == config.split else survey_coco(config, config.split)
-            shown = set(training.shown)
-            known = [name for name in training.mask_classes if name in shown]
-            self.class_names = choose_classes((), known, training.where)
-        self.names, self.skipped = self._survey.readable(self._survey.photos, strict=config.strict)
-        self.tags = tag_matrix((self._survey.tags[name] for name in self.names), self.class_names)
-        if chosen == config.split:
-            refuse_empty_classes(self.tags, self.class_names, where)
-        self.has_masks = self._survey.has_masks(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        with_mask = self.has_masks and self.reads_masks
-        return self._survey.sample(
-            self.names[index], self.tags[index], self.class_names, with_mask=with_mask
+        learned = chosen == config.split
+        survey = survey_coco(config, chosen)
+        survey.refuse_faults()
+        classes = choose_known_classes(
+            config.classes,
+            survey,
+            lambda: survey if learned else survey_coco(config, config.split),
         )
+        self._hold(survey, classes, survey.photos, learned=learned, strict=config.strict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +156,6 @@ class Painter:
         return mask
 
 
-def coco_root(root: Path | None) -> Path:
-    """Return the folder of the data set.
-
-    Raises:
-        DataError: If `root` is not set or missing.
-    """
-    if root is None:
-        raise DataError("data.root is not set: add --data.root DIR")
-    if not root.expanduser().is_dir():
-        raise DataError(f"{root}: no such folder (data.root)")
-    return root.expanduser()
-
-
 def coco_splits(root: Path) -> list[str]:
     """Names of the splits whose instances file is found in a folder, sorted."""
     found = {path.parent.name for path in root.glob("*/_annotations.coco.json")}
@@ -201,7 +174,7 @@ def survey_coco(config: COCOConfig, split: str) -> Survey:
     Raises:
         DataError: If the instances file or the photos are missing or cannot be used.
     """
-    root = coco_root(config.root)
+    root = existing_root(config.root)
     path = _instances_path(root, split)
     if path is None:
         return _survey_layout(root, split, config)

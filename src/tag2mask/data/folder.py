@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from tag2mask.data.base import Source
 from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
+from tag2mask.data.surveyed import Surveyed, existing_root
 from tag2mask.data.tags import (
     TagTable,
     choose_classes,
@@ -24,12 +25,9 @@ from tag2mask.data.tags import (
     name_some,
     photo_key,
     read_tags,
-    refuse_empty_classes,
-    tag_matrix,
 )
 from tag2mask.errors import DataError, NothingHeldOutError
 from tag2mask.recipe import DataConfig, Fraction
-from tag2mask.types import Sample
 
 TAG_FILES = ("tags.csv", "tags.jsonl")
 PARTS = ("train", "val", "all")
@@ -48,7 +46,7 @@ class FolderConfig(DataConfig):
     """Share of photos held out; which ones depends on their names only, so new photos move none."""
 
 
-class Folder(Source):
+class Folder(Surveyed, Source):
     """Photos of a folder with tags.
 
     Args:
@@ -63,34 +61,23 @@ class Folder(Source):
             raise TypeError(f"Folder needs a FolderConfig, got {type(config).__name__}")
         if split not in PARTS:
             raise DataError(f"a folder has no part '{split}'; its parts are {', '.join(PARTS)}")
-        self._survey = survey_folder(config)
-        self._survey.refuse_faults()
-        where = self._survey.where
+        survey = survey_folder(config)
+        survey.refuse_faults()
         # Photos to label need not show every class that the network knows.
-        known = self._survey.shown if split == "train" else (*config.classes, *self._survey.shown)
-        self.class_names = choose_classes(config.classes, tuple(dict.fromkeys(known)), where)
+        known = survey.shown if split == "train" else (*config.classes, *survey.shown)
+        classes = choose_classes(config.classes, tuple(dict.fromkeys(known)), survey.where)
         part = [
             name
-            for name in self._survey.photos
+            for name in survey.photos
             if split == "all" or is_held_out(name, config.val_fraction) == (split == "val")
         ]
         if not part:
             kind = NothingHeldOutError if split == "val" else DataError
             raise kind(
-                f"{where}: part '{split}' is empty ({count(len(self._survey.photos), 'photo')}); "
+                f"{survey.where}: part '{split}' is empty ({count(len(survey.photos), 'photo')}); "
                 f"change data.val_fraction (now {config.val_fraction:g})"
             )
-        self.names, self.skipped = self._survey.readable(part, strict=config.strict)
-        self.tags = tag_matrix((self._survey.tags[name] for name in self.names), self.class_names)
-        if split == "train":
-            refuse_empty_classes(self.tags, self.class_names, where)
-        self.has_masks = self._survey.has_masks(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        with_mask = self.has_masks and self.reads_masks
-        return self._survey.sample(
-            self.names[index], self.tags[index], self.class_names, with_mask=with_mask
-        )
+        self._hold(survey, classes, part, learned=split == "train", strict=config.strict)
 
 
 def is_held_out(name: str, fraction: float) -> bool:
@@ -106,9 +93,7 @@ def survey_folder(config: FolderConfig) -> Survey:
         DataError: If a folder or tag file is missing or unreadable, or there is no photo. What
             can be told beside other faults is in the survey's `faults`.
     """
-    if config.root is None:
-        raise DataError("data.root is not set: add --data.root DIR")
-    root = config.root.expanduser()
+    root = existing_root(config.root)
     images = _chosen_folder(root, config.images, "images") or root
     masks = _chosen_folder(root, config.masks, "masks")
     photos, faults = name_photos(images, leave_out=masks)
@@ -139,8 +124,6 @@ def survey_folder(config: FolderConfig) -> Survey:
 
 def _chosen_folder(root: Path, chosen: Path | None, default: str) -> Path | None:
     """Return the folder that the config names, or the default one if it exists."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder (data.root)")
     folder = root / (chosen or default)
     if folder.is_dir():
         return folder

@@ -14,19 +14,16 @@ from typing import ClassVar
 
 from tag2mask.data.base import Source
 from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
+from tag2mask.data.surveyed import Surveyed, choose_known_classes, existing_root
 from tag2mask.data.tags import (
     TagTable,
     annotation_tags,
-    choose_classes,
     name_some,
     photo_key,
     read_tags,
-    refuse_empty_classes,
-    tag_matrix,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
 from tag2mask.recipe import DataConfig
-from tag2mask.types import Sample
 
 # Alphabetical; position + 1 is the pixel value in official masks.
 VOC_CLASSES = (
@@ -50,7 +47,7 @@ class VOCConfig(DataConfig):
     """List of held-out photos; none: nothing is held out."""
 
 
-class VOC(Source):
+class VOC(Surveyed, Source):
     """Photos of one list of a folder in VOC layout.
 
     Args:
@@ -67,26 +64,15 @@ class VOC(Source):
             raise TypeError(f"VOC needs a VOCConfig, got {type(config).__name__}")
         root = voc_root(config.root)
         chosen = _list_name(config, split)
-        self._survey = survey_voc(root, [chosen])
-        self._survey.refuse_faults()
-        where = self._survey.where
-        if config.classes:
-            self.class_names = choose_classes(config.classes, self._survey.mask_classes, where)
-        else:
-            training = survey_voc(root, [config.split])
-            shown = [name for name in training.mask_classes if name in training.shown]
-            self.class_names = choose_classes((), shown, training.where)
-        self.names, self.skipped = self._survey.readable(self._survey.photos, strict=config.strict)
-        self.tags = tag_matrix((self._survey.tags[name] for name in self.names), self.class_names)
-        if chosen == config.split:
-            refuse_empty_classes(self.tags, self.class_names, where)
-        self.has_masks = self._survey.has_masks(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        with_mask = self.has_masks and self.reads_masks
-        return self._survey.sample(
-            self.names[index], self.tags[index], self.class_names, with_mask=with_mask
+        learned = chosen == config.split
+        survey = survey_voc(root, [chosen])
+        survey.refuse_faults()
+        classes = choose_known_classes(
+            config.classes,
+            survey,
+            lambda: survey if learned else survey_voc(root, [config.split]),
         )
+        self._hold(survey, classes, survey.photos, learned=learned, strict=config.strict)
 
 
 def voc_root(root: Path | None) -> Path:
@@ -95,11 +81,7 @@ def voc_root(root: Path | None) -> Path:
     Raises:
         DataError: If `root` is not set, missing, or not in VOC layout.
     """
-    if root is None:
-        raise DataError("data.root is not set: add --data.root DIR")
-    root = root.expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder (data.root)")
+    root = existing_root(root)
     for place in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if (place / PHOTO_FOLDER).is_dir():
             return place

@@ -27,29 +27,22 @@ classes climb.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tag2mask.functional.precision import LabelPrecision, label_autocast
 from tag2mask.methods.base import Evidence, Method, Views
-from tag2mask.methods.cam import CAMConfig
-from tag2mask.models.base import Backbone
-from tag2mask.models.classifier import ClassActivationHead
+from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
 from tag2mask.recipe import Fraction, Positive
-from tag2mask.refiners.base import Refiner
-from tag2mask.types import Batch
 
 HALF_SCALE = 0.5
 """At this scale and below there are fewer rounds."""
 HALF_WEIGHT = 2.0
 """What a round counts there."""
-PRESENT = 0.5
-"""Class probability above which a class climbs where there are no tags."""
 
 
 class AdvCAMConfig(CAMConfig):
@@ -72,33 +65,15 @@ class AdvCAMConfig(CAMConfig):
     """Arithmetic of the climb; auto: bf16 where the processor is fast in it."""
 
 
-class AdvCAM(Method):
+class AdvCAM(CAM, Method):
     """A trained classifier that is asked again and again about a photo it likes ever more."""
 
     Config = AdvCAMConfig
-
-    def __init__(
-        self,
-        config: AdvCAMConfig,
-        backbone: Backbone,
-        num_foreground: int,
-        refiner: Refiner | None,
-        steps: int,
-    ) -> None:
-        super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
-        self.head = ClassActivationHead(
-            backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
-        )
-
-    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """The loss of `cam`: there is nothing else to train."""
-        logit = self.class_logit(self.backbone.normalise(batch.image))
-        return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
+    config: AdvCAMConfig
 
     def class_logit(self, image: Tensor) -> Tensor:
         """Logits of the untouched photos."""
-        return self._plain(image).logit
+        return super().evidence(image).logit
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """Climb every tagged class; without tags, those that the classifier sees in each photo."""
@@ -110,8 +85,7 @@ class AdvCAM(Method):
         """As `evidence` at every scale, with the same classes and fewer rounds at half size."""
         tags = views.tags
         if tags is None:
-            full = min(range(len(views.scales)), key=lambda at: abs(views.scales[at] - 1))
-            logit = self.class_logit(views.images[full]).mean(dim=0, keepdim=True)
+            logit = self.class_logit(views.images[views.nearest_full]).mean(dim=0, keepdim=True)
             tags = logit.sigmoid() > PRESENT
         config = self.config
         found = []
@@ -122,10 +96,6 @@ class AdvCAM(Method):
             else:
                 found.append(self._climbed(image, rows, config.iterations))
         return found
-
-    def _plain(self, image: Tensor) -> Evidence:
-        """What `cam` says."""
-        return Evidence(*self.head(self.backbone(image).maps[-1]))
 
     def _climbed(self, image: Tensor, tags: Tensor, rounds: int, weight: float = 1.0) -> Evidence:
         """Evidence of (N, 3, h, w) photos whose classes with (N, F) `tags` have climbed.
@@ -139,7 +109,7 @@ class AdvCAM(Method):
         ):
             image = image.clone()  # a tensor of inference mode could not be differentiated
             with torch.no_grad():
-                logit, cam = self._plain(image)
+                logit, cam = super().evidence(image)
                 cam = cam.to(image.dtype, copy=True)
             row, key = tags.nonzero(as_tuple=True)
             share = weight / self.config.iterations

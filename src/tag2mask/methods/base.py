@@ -55,6 +55,11 @@ class Views(NamedTuple):
     name: str = ""
     """Name of the photo, so that what is drawn for it does not depend on the order of photos."""
 
+    @property
+    def nearest_full(self) -> int:
+        """Position of the scale nearest to the photo's own size."""
+        return min(range(len(self.scales)), key=lambda at: abs(self.scales[at] - 1))
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroup:
@@ -230,6 +235,17 @@ class Method(nn.Module, ABC):
         file of a run is whole by itself. `train` is called on the whole method afterwards: who
         registers a network also keeps it in evaluation mode.
         """
+
+
+def labelled_pixels(batch: Batch, method: str) -> Tensor:
+    """Return the (N, H, W) masks that a method with `reads_masks` learns from.
+
+    Raises:
+        RecipeError: If the photos come without.
+    """
+    if batch.mask is None:
+        raise RecipeError(f"method.name: {method} learns from masks; give its stage 'labels:'")
+    return batch.mask
 
 
 @contextmanager

@@ -25,6 +25,9 @@ from tag2mask.recipe import MethodConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch
 
+PRESENT = 0.5
+"""Class probability above which a class counts as present where a photo has no tags."""
+
 
 class CAMConfig(MethodConfig):
     """The baseline chooses how a map becomes one number."""
@@ -53,13 +56,14 @@ class CAM(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
+        self.config = config
         self.head = ClassActivationHead(
             backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
         )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Soft-margin classification loss, mean over classes and batch."""
-        logit = self.evidence(self.backbone.normalise(batch.image)).logit
+        logit = self.class_logit(self.backbone.normalise(batch.image))
         return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:

@@ -31,7 +31,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.errors import RecipeError
 from tag2mask.functional.pair_affinity import (
     boundary_affinity,
     cell_labels,
@@ -40,7 +39,13 @@ from tag2mask.functional.pair_affinity import (
     pair_losses,
 )
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
-from tag2mask.methods.base import Evidence, Method, Propagation, StageOutputs
+from tag2mask.methods.base import (
+    Evidence,
+    Method,
+    Propagation,
+    StageOutputs,
+    labelled_pixels,
+)
 from tag2mask.methods.frozen import Frozen, ask
 from tag2mask.models.base import Backbone
 from tag2mask.models.pair_heads import DisplacementHead, EdgeHead
@@ -109,11 +114,10 @@ class IRN(Method):
         Raises:
             RecipeError: If the photos come without labels.
         """
-        if batch.mask is None:
-            raise RecipeError("method.name: irn learns from sure labels; give its stage 'labels:'")
+        mask = labelled_pixels(batch, "irn")
         maps = self._maps(self.backbone.normalise(batch.image))
         logit = self.edge(maps)
-        cells = cell_labels(batch.mask, logit.shape[-2:])
+        cells = cell_labels(mask, logit.shape[-2:])
         pairs = pair_labels(cells, self.offsets)
         self.monitor["ignored_cells"] = (cells == IGNORE).float().mean()
         with torch.autocast(logit.device.type, enabled=False):

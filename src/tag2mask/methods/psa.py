@@ -26,7 +26,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.errors import RecipeError
 from tag2mask.functional.pair_affinity import (
     cell_labels,
     feature_affinity,
@@ -34,7 +33,13 @@ from tag2mask.functional.pair_affinity import (
     pair_losses,
 )
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
-from tag2mask.methods.base import Evidence, Method, Propagation, StageOutputs
+from tag2mask.methods.base import (
+    Evidence,
+    Method,
+    Propagation,
+    StageOutputs,
+    labelled_pixels,
+)
 from tag2mask.methods.frozen import Frozen, ask
 from tag2mask.models.base import Backbone
 from tag2mask.models.pair_heads import PairFeatures
@@ -88,10 +93,9 @@ class PSA(Method):
         Raises:
             RecipeError: If the photos come without labels.
         """
-        if batch.mask is None:
-            raise RecipeError("method.name: psa learns from sure labels; give its stage 'labels:'")
+        mask = labelled_pixels(batch, "psa")
         affinity = self._affinity(self.backbone.normalise(batch.image))
-        cells = cell_labels(batch.mask, affinity.shape[-2:])
+        cells = cell_labels(mask, affinity.shape[-2:])
         parts = pair_losses(affinity, pair_labels(cells, self.offsets))
         self.monitor.update({name: part.detach() for name, part in parts._asdict().items()})
         self.monitor["ignored_cells"] = (cells == IGNORE).float().mean()

@@ -27,7 +27,7 @@ run (`predict`, one photo in Python) no companions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,15 +40,13 @@ from torch.nn import functional as F
 
 from tag2mask.errors import DataError
 from tag2mask.methods.base import Evidence, Method, Views
-from tag2mask.methods.cam import CAMConfig
+from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead
 from tag2mask.recipe import Fraction, Positive
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import Batch, TaggedPhotos
+from tag2mask.types import TaggedPhotos
 
-PRESENT = 0.5
-"""Class probability above which a class counts as present where there are no tags."""
 AT_ONCE = 8
 """Companions in one pass; costs memory only."""
 
@@ -105,10 +103,11 @@ class _Network(nn.Module):
         return self.head.raw(self.backbone(image).maps[-1])
 
 
-class RIB(Method):
+class RIB(CAM, Method):
     """A trained classifier that learns each photo for itself, and forgets it again."""
 
     Config = RIBConfig
+    config: RIBConfig
 
     def __init__(
         self,
@@ -119,20 +118,11 @@ class RIB(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
-        self.head = ClassActivationHead(
-            backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
-        )
         self._photos: TaggedPhotos | None = None
-
-    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """The loss of `cam`: there is nothing else to train before labelling."""
-        logit = self.class_logit(self.backbone.normalise(batch.image))
-        return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
 
     def class_logit(self, image: Tensor) -> Tensor:
         """Logits of the network as it was trained."""
-        return self._plain(image).logit
+        return super().evidence(image).logit
 
     def accompany(self, photos: TaggedPhotos | None) -> None:
         """Keep the photos that companions are drawn from."""
@@ -151,10 +141,10 @@ class RIB(Method):
         """Fine-tune on one photo at all its scales; maps are means over the steps."""
         with torch.inference_mode(False):
             images = [image.clone() for image in views.images]  # may come from inference mode
+            seen_by_cam = super().evidence
             with torch.no_grad():
-                plain = [self._plain(image) for image in images]
-            full = min(range(len(images)), key=lambda at: abs(views.scales[at] - 1))
-            tags = views.tags
+                plain = [seen_by_cam(image) for image in images]
+            full, tags = views.nearest_full, views.tags
             if tags is None:
                 tags = (plain[full].logit.mean(dim=0, keepdim=True).sigmoid() > PRESENT).float()
             if not tags.any():
@@ -166,10 +156,6 @@ class RIB(Method):
             Evidence(seen.logit, torch.where(tags[:, :, None, None] > 0, found, seen.cam.float()))
             for seen, found in zip(plain, maps, strict=True)
         ]
-
-    def _plain(self, image: Tensor) -> Evidence:
-        """What `cam` says."""
-        return Evidence(*self.head(self.backbone(image).maps[-1]))
 
     def _added_maps(
         self, own: Sequence[_Lesson], others: Sequence[_Lesson], full: int

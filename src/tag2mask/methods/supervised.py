@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.segmentation import pixel_loss
-from tag2mask.methods.base import Evidence, Method
+from tag2mask.methods.base import Evidence, Method, labelled_pixels
 from tag2mask.models.base import Backbone
 from tag2mask.models.deeplab_head import DeepLabHead
 from tag2mask.models.segformer_head import SegFormerHead
@@ -71,12 +71,15 @@ class Supervised(Method):
             self.decoder = DeepLabHead(backbone.channels[-1], classes, config.dilations)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Cross-entropy of every labelled pixel, at the size of the crop."""
-        if batch.mask is None:
-            raise ValueError("supervised learns from Batch.mask, which this batch has not")
+        """Cross-entropy of every labelled pixel, at the size of the crop.
+
+        Raises:
+            RecipeError: If the photos come without labels.
+        """
+        mask = labelled_pixels(batch, "supervised")
         logit = self.segmentation(self.backbone.normalise(batch.image)).float()
-        self.monitor["ignored_pixels"] = (batch.mask == IGNORE).float().mean()
-        return {"segmentation": pixel_loss(upsample(logit, batch.mask.shape[-2:]), batch.mask)}
+        self.monitor["ignored_pixels"] = (mask == IGNORE).float().mean()
+        return {"segmentation": pixel_loss(upsample(logit, mask.shape[-2:]), mask)}
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """Pixel probabilities; a class of a photo is as likely as its likeliest cell.

@@ -169,11 +169,6 @@ def spread(
     return moved / moved.sum(dim=1, keepdim=True).clamp_min(1e-8)
 
 
-def halved(maps: Tensor) -> Tensor:
-    """Resize (N, C, h, w) maps to half size, corners aligned (methods specification 2.4)."""
-    return _resized_by_corners(maps, _half(_size(maps)))
-
-
 def _first_probability(draft: Draft, size: tuple[int, int], background: float) -> Tensor:
     """(1, 1 + K, *size) probabilities that the first refiner takes."""
     if draft.kind == "logit":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tag2mask.errors import DataError
 from tag2mask.methods.base import Evidence, Views
+from tag2mask.methods.cam import CAM
 from tag2mask.methods.rib import RIB, pool_weak
 from tag2mask.prediction.test_time import collect
 from tag2mask.recipe import PredictConfig
@@ -144,7 +145,7 @@ def test_companions_change_the_maps() -> None:
 def test_absent_classes_and_logits_are_those_of_the_network_as_trained() -> None:
     method = classifier()
     given = views(method)
-    plain = method._plain(given.images[0])
+    plain = CAM.evidence(method, given.images[0])
     found = look(method, given, Photos())[0]
     torch.testing.assert_close(found.logit, plain.logit.detach())
     torch.testing.assert_close(found.cam[:, 2], plain.cam[:, 2].detach())
@@ -196,7 +197,9 @@ def test_fine_tuning_stops_at_once_where_a_limit_is_passed_already(limit) -> Non
     given = views(method)
     found = look(method, given, Photos())
     for one, pair in zip(found, given.images, strict=True):
-        torch.testing.assert_close(one.cam[:, :2], method._plain(pair).cam[:, :2].relu().detach())
+        torch.testing.assert_close(
+            one.cam[:, :2], CAM.evidence(method, pair).cam[:, :2].relu().detach()
+        )
 
 
 def test_the_step_that_grew_out_of_hand_adds_no_map() -> None:
@@ -243,7 +246,7 @@ def test_a_photo_without_tags_or_sure_classes_shows_its_plain_maps() -> None:
     given = views(method)
     untagged = given._replace(tags=torch.zeros(1, 3))
     torch.testing.assert_close(
-        look(method, untagged, Photos())[0].cam, method._plain(given.images[0]).cam.detach()
+        look(method, untagged, Photos())[0].cam, CAM.evidence(method, given.images[0]).cam.detach()
     )
     own = (method.class_logit(given.images[0]).mean(0, keepdim=True) > 0).float()
     assert own.any()
