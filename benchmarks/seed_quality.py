@@ -40,7 +40,8 @@ from tag2mask.types import Gate, Mask
 
 Floats = npt.NDArray[np.float32]
 GATES: tuple[Gate, ...] = ("oracle", "predicted")
-THRESHOLDS = tuple(np.arange(0.10, 0.81, 0.05).round(2).tolist())
+THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, *np.arange(0.10, 0.81, 0.05).round(2).tolist())
+"""Fine where evidence is sharp: beside a narrow peak all else is weak."""
 
 
 class Masks(NamedTuple):

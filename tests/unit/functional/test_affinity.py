@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from tag2mask.functional.affinity import (
+    BAND_ROWS,
     affinity_label,
     affinity_loss,
     attention_affinity,
@@ -82,28 +83,37 @@ def test_pooling_commutes_with_a_mirror_of_the_grid() -> None:
     torch.testing.assert_close(mirrored, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small])
 
 
-def test_propagation_equals_loops_over_cells() -> None:
+@pytest.mark.parametrize("size", [(4, 5), (2 * BAND_ROWS + 1, 3)])
+def test_propagation_equals_loops_over_cells(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    scores, affinity = rng.random((3, 4, 5)), rng.random((20, 20))
-    expected = np.zeros((3, 20))
-    for j in range(20):
+    width, cells = size[1], size[0] * size[1]
+    scores, affinity = rng.random((3, *size)), rng.random((cells, cells))
+    expected = np.zeros((3, cells))
+    for j in range(cells):
         column = 0.0
-        for i in range(20):
-            near = abs(i // 5 - j // 5) <= 2 and abs(i % 5 - j % 5) <= 2
+        for i in range(cells):
+            near = abs(i // width - j // width) <= 2 and abs(i % width - j % width) <= 2
             column += affinity[i, j] ** 2 * near
-        for i in range(20):
-            near = abs(i // 5 - j // 5) <= 2 and abs(i % 5 - j % 5) <= 2
+        for i in range(cells):
+            near = abs(i // width - j // width) <= 2 and abs(i % width - j % width) <= 2
             walk = affinity[i, j] ** 2 * near / (column + 0.1)
-            expected[:, j] += scores.reshape(3, 20)[:, i] * walk
+            expected[:, j] += scores.reshape(3, cells)[:, i] * walk
     got = propagate(torch.from_numpy(scores)[None], torch.from_numpy(affinity)[None], radius=2)
-    np.testing.assert_allclose(got[0].reshape(3, 20).numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(got[0].reshape(3, cells).numpy(), expected, rtol=1e-10)
+
+
+def test_propagation_can_be_trained_through() -> None:
+    affinity = torch.rand(1, 14, 14, dtype=torch.float64, requires_grad=True)
+    scores = torch.rand(1, 2, 7, 2, dtype=torch.float64)
+    torch.autograd.gradcheck(lambda pairs: propagate(scores, pairs, radius=1), affinity)
 
 
 def test_a_window_first_asked_for_in_inference_can_be_trained_with_later() -> None:
+    label = torch.ones(1, 3, 7, dtype=torch.int64)
     with torch.inference_mode():
-        propagate(torch.rand(1, 2, 3, 7), torch.rand(1, 21, 21), radius=1)
+        affinity_label(label, (3, 7), radius=1)
     affinity = torch.rand(1, 21, 21, requires_grad=True)
-    propagate(torch.rand(1, 2, 3, 7), affinity, radius=1).sum().backward()
+    affinity_loss(affinity, affinity_label(label, (3, 7), radius=1)).backward()
     assert affinity.grad is not None
 
 
