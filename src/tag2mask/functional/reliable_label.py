@@ -8,6 +8,9 @@ from torch import Tensor
 from tag2mask.functional.pseudo_label import Refine, present_keys
 from tag2mask.types import BACKGROUND, IGNORE
 
+LEAST = 0.1
+"""Evidence that makes no pixel reliable."""
+
 
 def power_stacks(cam: Tensor, keys: Tensor, present: Tensor, alphas: tuple[float, ...]) -> Tensor:
     """Set evidence of present classes beside (1 - strongest evidence)^alpha, as probabilities.
@@ -66,9 +69,9 @@ def reliable_label(
     """Make training targets of the pixels that refined scores and evidence both vouch for.
 
     Foreground must win against much background (first alpha), background against what is left of
-    it by the second. The winner's refined score must reach `confidence`. Foreground must also be
-    among the strongest `share` of the pixels that its class won; background must have evidence for
-    no class above 1 - `background`.
+    it by the second. The winner's refined score must reach `confidence`. The evidence must agree:
+    where it says by itself, beside the second background, that a pixel is of a class, the strongest
+    `share` of those pixels is reliable; background is where that background exceeds `background`.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
@@ -78,31 +81,33 @@ def reliable_label(
         refine: A refiner; works at the size of the image here.
         alphas: Exponents of background, the smaller first.
         confidence: Least refined score, in [0, 1].
-        share: Of a class's pixels in a photo, in [0, 1].
-        background: Score of background, 1 - strongest evidence, that it must exceed.
+        share: Of the pixels that evidence gives to a class, in [0, 1].
+        background: What (1 - strongest evidence)^(second alpha) must exceed, in [0, 1].
         most_tags: Largest number of tags of one photo in the batch.
 
     Returns:
         (N, H, W) int64 in 0..F and 255.
 
     Source:
-        RRM, section "Reliable region mining" with methods specification 4.7. Decided here, where
-        both are silent: the score of foreground is that of the first alpha and that of background
-        of the second; the share is counted among the pixels that the class won.
+        RRM, section "Reliable region mining" with methods specification 4.7. Both are silent on
+        what the share is of, whose score counts, and which background must exceed 0.8; decided as
+        in its released configuration, which also leaves out evidence of 0.1 and less. There a pixel
+        is kept if it is strong for any class, here if it is for its own.
     """
     keys, present = present_keys(tags, most_tags)
     prob = refine(image, power_stacks(cam, keys, present, alphas))
     score, winner = prob.max(dim=2)  # (N, 2, H, W)
-    index = torch.arange(1, keys.shape[1] + 1, device=cam.device)[:, None, None]
-    won = (winner[:, :1] == index) & valid[:, None]  # (N, K, H, W)
-    chosen = _chosen(cam, keys, present)
-    strong = top_share(chosen.flatten(2), won.flatten(2), share).view_as(won)
     sure = (score >= confidence).unbind(1)
-    label = torch.full_like(winner[:, 0], IGNORE)
-    classes = torch.where(strong, (keys + 1)[:, :, None, None], 0).sum(dim=1)
-    label = torch.where((classes > 0) & sure[0], classes, label)
-    empty = (winner == BACKGROUND).all(dim=1) & (1 - chosen.amax(dim=1) > background)
-    return torch.where(empty & sure[1] & valid, BACKGROUND, label)
+    chosen = _chosen(cam, keys, present)
+    peak, own = chosen.max(dim=1)
+    rest = (1 - peak) ** alphas[1]
+    place = torch.arange(keys.shape[1], device=cam.device)[:, None, None]
+    claimed = (own[:, None] == place) & ((peak > rest) & (peak > LEAST) & valid)[:, None]
+    strong = top_share(chosen.flatten(2), claimed.flatten(2), share).view_as(claimed)
+    kept = strong & (winner[:, :1] == place + 1) & (winner[:, 1:] != BACKGROUND) & sure[0][:, None]
+    label = torch.where(kept, (keys + 1)[:, :, None, None], 0).sum(dim=1)
+    empty = (winner[:, 1] == BACKGROUND) & sure[1] & (rest > background) & valid
+    return torch.where((label > 0) | empty, label, IGNORE)
 
 
 def _chosen(cam: Tensor, keys: Tensor, present: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ Paper: Single-Stage Semantic Segmentation from Image Labels (arXiv 2005.08104).
 4. Masks at inference: mean over scales and mirror images, background cubed, classes by their score
    (the protocol `onestage` of prediction).
 
-Departures: the paper's decoder is that of DeepLab v3+, here it is one 3 x 3 layer on the mixed map,
-and the width is a setting; crop padding is neither refined across nor labelled.
+Departures: the width of the decoder is a setting; crop padding is neither refined across nor
+labelled.
 """
 
 from __future__ import annotations

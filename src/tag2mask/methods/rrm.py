@@ -12,7 +12,7 @@ Paper: Reliability Does Matter: An End-to-End Weakly Supervised Semantic Segment
 5. L = L_cls + L_ce + L_energy. The decoder's masks are the segmentation.
 
 Departures: maps are normalised by minimum and maximum as elsewhere here, not by the maximum alone
-(after ReLU the minimum is nearly always 0).
+(after ReLU the minimum is nearly always 0); no channels are dropped before the classifier.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class RRMConfig(MethodConfig):
     confidence: Fraction = 0.8
     """Least refined score of a reliable pixel."""
     share: Fraction = 0.4
-    """Strongest part of each class's pixels that is reliable; 1: all of them."""
+    """Strongest part of the pixels its evidence gives to a class that is reliable; 1: all."""
     background: Fraction = 0.8
-    """Background is reliable where 1 - strongest evidence exceeds this; 0: everywhere."""
+    """Background is reliable where (1 - strongest evidence)^alpha_low exceeds this."""
     segmentation_weight: Positive = 1.0
     """Weight of the decoder's cross-entropy, background plus foreground."""
     energy_weight: float = Field(default=1.0, ge=0)

@@ -14,29 +14,37 @@ from torch.nn import functional as F
 
 from tag2mask.functional.cam import upsample
 from tag2mask.models.aspp import ASPP, conv_norm_relu
+from tag2mask.models.heads import SharedBatchNorm
+
+SKIP_WIDTH = 48
+"""Channels of the shallow map that join the deep one."""
 
 
 class GlobalCueInjection(nn.Module):
-    """Shallow features, standardised per photo, then scaled and shifted by the deep ones' mean.
+    """Shallow features, standardised, then scaled and shifted by the strongest deep ones.
 
     Args:
         channels: Width of the shallow map.
         width: Of the deep map and of the result.
 
     Source:
-        1Stage, section 3.3: adaptive instance normalisation, a linear layer of the pooled deep
-        features gives scale and shift; ReLU. Departs: the scale starts about 1.
+        1Stage, section 3.3: adaptive normalisation, whose scale (about 1) and shift are the maxima
+        over space of a layer of the deep features. Details as in its released configuration.
     """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, width, 1, bias=False)
-        self.style = nn.Linear(width, 2 * width)
+        self.cue = conv_norm_relu(width, 2 * width, 1)
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels, width, 1, bias=False), SharedBatchNorm(width, affine=False)
+        )
+        self.mix = conv_norm_relu(width, width, 1)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         """(N, D, H, W) shallow and (N, width, h, w) deep features to (N, width, H, W)."""
-        scale, shift = self.style(deep.mean(dim=(2, 3)))[:, :, None, None].chunk(2, dim=1)
-        return F.relu(F.instance_norm(self.reduce(shallow)) * (1 + scale) + shift)
+        scale, shift = self.cue(deep).amax(dim=(2, 3))[:, :, None, None].chunk(2, dim=1)
+        injected: Tensor = self.mix(F.relu(self.reduce(shallow) * (1 + scale) + shift))
+        return injected
 
 
 class StochasticGate(nn.Module):
@@ -63,7 +71,9 @@ class StochasticGate(nn.Module):
 
 
 class GatedDecoder(nn.Module):
-    """ASPP, global cue injection, stochastic gate, and a small decoder to class scores.
+    """ASPP, global cue injection, stochastic gate, and the decoder of DeepLab v3+.
+
+    The deep path sees the shallow map, too: some of its channels are joined before the gate.
 
     Args:
         shallow: Channels of the shallow map.
@@ -88,15 +98,22 @@ class GatedDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.aspp = ASPP(deep, width, dilations)
+        self.skip = conv_norm_relu(shallow, SKIP_WIDTH, 1)
+        self.join = conv_norm_relu(width + SKIP_WIDTH, width, 3)
         self.inject = GlobalCueInjection(shallow, width)
         self.gate = StochasticGate(psi, stochastic=stochastic)
-        self.decode = conv_norm_relu(width, width, 3)
+        self.decode = nn.Sequential(
+            conv_norm_relu(width, width, 3),
+            nn.Dropout(0.5),
+            conv_norm_relu(width, width, 3),
+            nn.Dropout(0.1),
+        )
         self.classifier = nn.Conv2d(width, num_foreground, 1)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         """(N, D_s, H, W) and (N, D_d, h, w) to scores (N, F, H, W) of the classes."""
-        context = self.aspp(deep)
-        injected = self.inject(shallow, context)
-        mixed = self.gate(injected, upsample(context, injected.shape[-2:]))
+        context = upsample(self.aspp(deep), shallow.shape[-2:])
+        joined = self.join(torch.cat([context, self.skip(shallow)], dim=1))
+        mixed = self.gate(self.inject(shallow, joined), joined)
         score: Tensor = self.classifier(self.decode(mixed))
         return score

@@ -106,23 +106,48 @@ def test_labels_equal_the_oracle(refine: Any, changes: dict[str, Any]) -> None:
 
 
 def test_labels_counted_by_hand() -> None:
-    """The class wins six pixels, of which the three strongest stay; one is sure background."""
+    """Evidence claims seven pixels, of which the three strongest stay; one is sure background."""
     cam = torch.tensor([0.99, 0.98, 0.97, 0.96, 0.95, 0.3, 0.15, 0.0]).view(1, 1, 1, 8)
     found = labelled(cam, torch.ones(1, 1)).flatten().tolist()
-    # At 0.15 background wins by the first alpha, .52 to .15, and loses by the second, .0055 to .15.
     assert found == [1, 1, 1, 255, 255, 255, 255, 0]
     everything = labelled(cam, torch.ones(1, 1), share=1.0).flatten().tolist()
-    assert everything == [1, 1, 1, 1, 1, 255, 255, 0]  # at 0.3 it wins by .3 to .24: not sure
+    # At 0.3 it wins by .3 to .24, not surely; at 0.15 background wins by the first alpha alone.
+    assert everything == [1, 1, 1, 1, 1, 255, 255, 0]
+
+
+def test_the_share_is_of_what_evidence_claims_whatever_the_refiner_says() -> None:
+    cam = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5]).view(1, 1, 1, 5)
+
+    def only_the_weak_win(image: Tensor, prob: Tensor) -> Tensor:
+        foreground = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0])
+        return torch.stack([1 - foreground, foreground])[None, None, :, None].expand_as(prob)
+
+    def found(share: float) -> list[int]:
+        return labelled(cam, torch.ones(1, 1), only_the_weak_win, share=share).flatten().tolist()
+
+    assert found(0.4) == [255] * 5
+    assert found(0.6) == [255, 255, 1, 255, 255]
+
+
+def test_evidence_of_a_tenth_makes_no_pixel_reliable() -> None:
+    cam = torch.tensor([1.0, 0.1]).view(1, 1, 1, 2)
+
+    def foreground_wins(image: Tensor, prob: Tensor) -> Tensor:
+        return torch.tensor([0.1, 0.9]).view(1, 1, 2, 1, 1).expand_as(prob)
+
+    found = labelled(cam, torch.ones(1, 1), foreground_wins, share=1.0, alphas=(4.0, 64.0))
+    assert found.flatten().tolist() == [1, 255]
 
 
 def test_background_needs_a_photo_without_evidence_there() -> None:
-    cam = torch.tensor([0.1, 0.3]).view(1, 1, 1, 2)
+    cam = torch.tensor([0.005, 0.05]).view(1, 1, 1, 2)
 
     def background_wins(image: Tensor, prob: Tensor) -> Tensor:
         return torch.tensor([0.9, 0.1]).view(1, 1, 2, 1, 1).expand_as(prob)
 
     assert labelled(cam, torch.ones(1, 1), background_wins).flatten().tolist() == [0, 255]
-    found = labelled(cam, torch.ones(1, 1), background_wins, background=0.5)
+    # 0.995^32 = .85, 0.95^32 = .19
+    found = labelled(cam, torch.ones(1, 1), background_wins, background=0.15)
     assert found.flatten().tolist() == [0, 0]
 
 

@@ -30,15 +30,30 @@ def test_the_share_of_the_gate_holds_on_average_over_many_draws() -> None:
     torch.testing.assert_close(mean, (0.4 * shallow + 0.6 * deep)[0], atol=0.02, rtol=0)
 
 
-def test_injected_features_forget_their_own_level_and_take_the_deep_ones() -> None:
+def test_injected_features_forget_their_own_level_and_take_the_strongest_deep_ones() -> None:
     torch.manual_seed(0)
-    inject = GlobalCueInjection(4, 6)
+    inject = GlobalCueInjection(4, 6).train()
     shallow, deep = torch.rand(2, 4, 8, 8), torch.rand(2, 6, 3, 3)
     found = inject(shallow, deep)
     assert found.shape == (2, 6, 8, 8)
     assert found.min() >= 0
     torch.testing.assert_close(inject(5 * shallow + 2, deep), found, atol=1e-2, rtol=0)
-    assert not torch.allclose(inject(shallow, deep + 1), found)
+    turned = deep.flip(2, 3)  # where the cue stands does not matter
+    torch.testing.assert_close(inject(shallow, turned), found, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(inject(shallow, deep.square()), found, atol=1e-3)
+
+
+def test_the_injection_by_hand() -> None:
+    """Scale 2 and shift 3 from the strongest of two deep cells, on features already standard."""
+    inject = GlobalCueInjection(1, 1).eval()  # untouched statistics: normalising changes nothing
+    with torch.no_grad():
+        inject.cue[0].weight.copy_(torch.tensor([[[[2.0]]], [[[3.0]]]]))
+        inject.reduce[0].weight.fill_(1.0)
+        inject.mix[0].weight.fill_(1.0)
+    deep = torch.tensor([[[[0.5, 1.0]]]])
+    shallow = torch.tensor([[[[-2.0, 0.0, 1.0]]]])
+    expected = torch.tensor([[[[0.0, 3.0, 6.0]]]])  # ReLU of x (1 + 2) + 3
+    torch.testing.assert_close(inject(shallow, deep), expected, atol=1e-3, rtol=0)
 
 
 def test_the_decoder_scores_on_the_shallow_grid_and_learns_everywhere() -> None:
