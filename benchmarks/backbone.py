@@ -82,7 +82,7 @@ def mit_jobs() -> dict[str, Job]:
 
     def captured() -> Tensor:
         found = network(image, attention=True)
-        return found.maps[3] + sum(block.mean() for block in found.attention)
+        return found.maps[3] + sum(logit.mean() for logit in found.logits())
 
     return {
         "transformers": backward_of(reference, lambda: reference(image).last_hidden_state),

@@ -68,7 +68,7 @@ def show(rows: Sequence[Row]) -> None:
         )
 
 
-def save(path: Path | None, rows: Sequence[Row], **details: Any) -> None:
+def save(path: Path | None, rows: Sequence[Row], /, **details: Any) -> None:
     """Write the rows, the command, the machine and further details as JSON; None: nowhere."""
     if path is None:
         return

@@ -44,9 +44,9 @@ def test_attention_is_captured_only_when_asked_for(backbone: Backbone) -> None:
     photo = torch.rand(1, 3, 64, 96)
     assert backbone(photo).attention == ()
     attention = backbone(photo, attention=True).attention
-    assert sum(block.shape[1] for block in attention) == backbone.attention_channels
+    assert sum(block.heads for block in attention) == backbone.attention_channels
     cells = (64 // backbone.strides[-1]) * (96 // backbone.strides[-1])
-    assert all(block.shape[-2:] == (cells, cells) for block in attention)
+    assert all(block.logits().shape[-2:] == (cells, cells) for block in attention)
 
 
 @torch.no_grad()

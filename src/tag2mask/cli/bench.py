@@ -23,6 +23,9 @@ FOLDER = "benchmarks"
 ENTRY = "comparisons"
 """A script of the folder is a benchmark if it defines a function of this name."""
 
+FILE_WIDTH = 150
+"""Characters of a line of the table where it goes to a file."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -114,7 +117,8 @@ def print_table(records: Mapping[str, Mapping[str, Any]]) -> None:
 
     table = Table("benchmark", "what")
     for title in ("ours", "reference", "theirs", "ours / theirs", "at most"):
-        table.add_column(title, justify="left" if title == "reference" else "right")
+        words = title == "reference"
+        table.add_column(title, justify="left" if words else "right", no_wrap=not words)
     for name, record in records.items():
         table.add_section()
         for row in record.get("table", ()):
@@ -125,7 +129,10 @@ def print_table(records: Mapping[str, Mapping[str, Any]]) -> None:
             limit = "" if most is None else f"{most:g}"
             shown = f"[{style}]{ratio:.3f}[/]" if style else f"{ratio:.3f}"
             table.add_row(name, row["what"], ours, row["reference"], theirs, shown, limit)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file has room for whole numbers
+        console.width = FILE_WIDTH
+    console.print(table)
 
 
 def _is_benchmark(path: Path) -> bool:

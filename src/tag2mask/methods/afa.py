@@ -234,20 +234,17 @@ class AFA(Method):
             found.append(self._walk(features))
 
         def cam_of(view: Tensor) -> Tensor:
-            if not propagates or found or view.shape[-2:] != size:
-                return self._cam_alone(self.backbone(view))
-            upright, mirrored = view.chunk(2)
-            seen = self.backbone(upright, attention=True)
-            found.append(self._walk(seen))
-            return torch.cat([self._cam_alone(seen), self._cam_alone(self.backbone(mirrored))])
+            wanted = propagates and not found and view.shape[-2:] == size
+            seen: Features = self.backbone(view, attention=wanted)
+            if wanted:  # mirror images stand behind
+                upright = tuple(block.first(len(image)) for block in seen.attention)
+                found.append(self._walk(seen._replace(attention=upright)))
+            cam: Tensor = self.head.cam(seen.maps[-1])
+            return cam.float()
 
         with labelling(self.backbone, config.label_precision, image.device.type):
             total = multi_scale_cam(cam_of, image, config.label_scales, known=cam)
         return total, found[0] if found else None
-
-    def _cam_alone(self, features: Features) -> Tensor:
-        cam: Tensor = self.head.cam(features.maps[-1])
-        return cam.float()
 
     def _pairs(self, features: Features) -> Pairs:
         """Learned affinity of all pairs."""
@@ -259,8 +256,11 @@ class AFA(Method):
         """Pairs along which evidence spreads."""
         if self.config.refine == "learned":
             return self._pairs(features)
-        attention = mean_attention(features.attention, self.backbone.head_dim)
-        return Pairs(attention_affinity(attention), _grid(features))
+        return Pairs(attention_affinity(self._attention(features)), _grid(features))
+
+    def _attention(self, features: Features) -> Tensor:
+        """What each cell attends to, mean over heads and blocks."""
+        return mean_attention(features.logits(), self.backbone.head_dim)
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """One encoder pass and the classifier; decoder and affinity head stay idle."""
@@ -276,7 +276,7 @@ class AFA(Method):
         if not self.backbone.attention_channels:
             return {}
         features = self.backbone(image, attention=True)
-        attention = mean_attention(features.attention, self.backbone.head_dim)
+        attention = self._attention(features)
         if self.config.refine == "mhsa":
             return {"attention": attention, "affinity": attention_affinity(attention)}
         if self.affinity is None:

@@ -313,7 +313,7 @@ class RML(Method):
         if not self.backbone.attention_channels:
             return {}
         features: Features = self.backbone(image, attention=True)
-        attention = mean_attention(features.attention, self.backbone.head_dim)
+        attention = mean_attention(features.logits(), self.backbone.head_dim)
         if self.affinity is None:
             return {"attention": attention}
         return {

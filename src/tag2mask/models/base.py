@@ -1,4 +1,4 @@
-"""What a backbone promises: four maps and, where it has attention, raw attention logits."""
+"""What a backbone promises: four maps and, where it has attention, what its blocks compare."""
 
 from __future__ import annotations
 
@@ -14,14 +14,52 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
+class QueryKey(NamedTuple):
+    """What one attention block compares; its raw logits are query . key."""
+
+    query: Tensor
+    """(N, heads, L, d), L cells of the f4 grid in raster order."""
+    key: Tensor
+    """(N, heads, L, d)."""
+
+    @property
+    def heads(self) -> int:
+        """Heads of the block."""
+        return self.query.shape[1]
+
+    def logits(self) -> Tensor:
+        """(N, heads, L, L) raw q k^T: unscaled, before softmax."""
+        return self.query @ self.key.transpose(2, 3)
+
+    def mixed(self, weight: Tensor) -> Tensor:
+        """(N, L, L) sum of the logits of all heads, each times its (heads,) weight.
+
+        One product over heads and channels together: no map per head is ever made.
+        """
+        query = self.query * weight.to(self.query.dtype)[:, None, None]
+        return _joined(query) @ _joined(self.key).transpose(1, 2)
+
+    def first(self, count: int) -> QueryKey:
+        """Those of the first photos of the batch."""
+        return QueryKey(self.query[:count], self.key[:count])
+
+
+def _joined(heads: Tensor) -> Tensor:
+    """(N, heads, L, d) to (N, L, heads * d)."""
+    return heads.transpose(1, 2).flatten(2)
+
+
 class Features(NamedTuple):
     """What one forward pass of a backbone gives."""
 
     maps: tuple[Tensor, ...]
     """f1..f4, (N, D_i, ceil(H / s_i), ceil(W / s_i)), strides `Backbone.strides`."""
-    attention: tuple[Tensor, ...]
-    """Raw q k^T (unscaled, before softmax) of the last two blocks, each (N, heads, L, L) over the
-    f4 grid in raster order; empty unless asked for."""
+    attention: tuple[QueryKey, ...]
+    """Queries and keys of the last two blocks; empty unless asked for."""
+
+    def logits(self) -> list[Tensor]:
+        """Raw q k^T of these blocks, each (N, heads, L, L)."""
+        return [block.logits() for block in self.attention]
 
 
 class Backbone(nn.Module, ABC):
@@ -66,5 +104,5 @@ class Backbone(nn.Module, ABC):
 
         Args:
             image: As `normalise` returns it.
-            attention: Also capture the raw attention logits of the last two blocks (costs memory).
+            attention: Also hand out the queries and keys of the last two blocks.
         """

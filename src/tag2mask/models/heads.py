@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.reduction import sum_over_ranks
+from tag2mask.models.base import QueryKey
 
 AFFINITY_STD = 0.577
 """Kaiming normal, fan-out 1, a = sqrt(5): the gain is sqrt(2 / (1 + 5))."""
@@ -27,8 +28,8 @@ class AffinityHead(nn.Module):
 
     Source:
         AFA, Eq. 4 with methods specification 2.1 and R10: 1x1 convolution of S + S^T, weights
-        N(0, 0.577^2). Computed as the convolution of S, made symmetric afterwards: the same, and
-        only one map is transposed.
+        N(0, 0.577^2). Computed as the convolution of S, made symmetric afterwards, and that as one
+        product of weighed queries and keys: the same, and no map per head exists.
     """
 
     def __init__(
@@ -42,21 +43,20 @@ class AffinityHead(nn.Module):
             nn.init.normal_(self.weight, std=AFFINITY_STD)
             nn.init.uniform_(self.bias, -(channels**-0.5), channels**-0.5)
 
-    def forward(self, attention: Sequence[Tensor]) -> Tensor:
+    def forward(self, attention: Sequence[QueryKey]) -> Tensor:
         """Score token pairs.
 
         Args:
-            attention: Raw q k^T of each captured block, (N, heads, L, L).
+            attention: Queries and keys of each captured block.
 
         Returns:
             (N, L, L) symmetric logits; their sigmoid is the affinity.
         """
-        weights = torch.split(self.weight * self.gain, [block.shape[1] for block in attention])
-        mixed = [
-            (weight.to(block.dtype) @ block.flatten(2)).view(block.shape[0], *block.shape[2:])
-            for weight, block in zip(weights, attention, strict=True)
-        ]
-        score = reduce(torch.add, mixed)  # (N, L, L)
+        weights = torch.split(self.weight * self.gain, [block.heads for block in attention])
+        score = reduce(
+            torch.add,
+            (block.mixed(weight) for weight, block in zip(weights, attention, strict=True)),
+        )  # (N, L, L)
         pairs: Tensor = score + score.transpose(1, 2) + self.bias
         return pairs
 

@@ -140,7 +140,7 @@ def head_weights(method: Method) -> dict[str, list[float]]:
     probe = torch.zeros(1, 3, PROBE_PX, PROBE_PX, device=weight.device)
     with evaluating(method), torch.no_grad():
         attention = method.backbone(probe, attention=True).attention
-    blocks = torch.split(weight.detach().cpu(), [block.shape[1] for block in attention])
+    blocks = torch.split(weight.detach().cpu(), [block.heads for block in attention])
     count = len(blocks)
     return {f"block {k} of the last {count}": part.tolist() for k, part in enumerate(blocks, 1)}
 

@@ -31,10 +31,7 @@ def checkout(tmp_path, monkeypatch):
     return folder
 
 
-def test_all_benchmarks_run_and_stand_in_one_table_and_one_file(
-    checkout, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setenv("COLUMNS", "150")
+def test_all_benchmarks_run_and_stand_in_one_table_and_one_file(checkout, tmp_path, capsys):
     bench.run(["--json", str(tmp_path / "all.json")])
     shown = capsys.readouterr()
     rows = [line.replace("\u2502", " ").split() for line in shown.out.splitlines()]
@@ -82,3 +79,10 @@ def test_this_checkout_has_its_benchmarks():
     found = bench.find_scripts(folder)
     assert {"par", "evaluation"} <= set(found)
     assert not {"row", "seed_quality", "ablation"} & set(found)
+
+
+@pytest.mark.slow
+def test_every_benchmark_of_this_checkout_ends_with_a_record():
+    """Not how fast they are: on a busy machine that says nothing."""
+    for name, script in bench.find_scripts(bench.find_folder()).items():
+        assert bench.run_script(script)["table"], name

@@ -9,6 +9,7 @@ from tests.conformance.stand_ins import NUM_FOREGROUND, small_batch, small_metho
 from torch import Tensor
 
 from tag2mask.errors import RecipeError
+from tag2mask.functional.cam import upsample
 from tag2mask.methods import afa as module
 from tag2mask.methods.afa import AFA
 from tag2mask.methods.base import Method, build_method
@@ -73,8 +74,20 @@ def test_propagated_labels_capture_pairs_of_the_upright_view_at_the_largest_scal
 ) -> None:
     losses(LATE)
     label_views = [(2, 64, False, False), (4, 32, False, False)]
-    largest = [(2, 96, True, False), (2, 96, False, False)]
-    assert views == [(2, 64, True, True), *label_views, *largest]
+    assert views == [(2, 64, True, True), *label_views, (4, 96, True, False)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("refine", ["learned", "mhsa"])
+def test_evidence_walks_along_the_pairs_of_the_upright_view(refine: str) -> None:
+    afa, batch = method(refine=refine).eval(), small_batch()
+    image = afa.backbone.normalise(batch.image)
+    features = afa.backbone(image, attention=True)
+    cam = afa.head(features.maps[-1])[1]
+    _, walk = afa._label_maps(image, cam, features, propagates=True)
+    alone = afa._walk(afa.backbone(upsample(image, (96, 96)), attention=True))
+    assert walk.grid == alone.grid
+    torch.testing.assert_close(walk.affinity, alone.affinity, atol=1e-4, rtol=1e-4)
 
 
 def test_no_pairs_are_captured_where_affinity_is_off(

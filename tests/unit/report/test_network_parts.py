@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.methods.base import Evidence, Method, build_method
-from tag2mask.models.base import Backbone, Features
+from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.prediction.pair_maps import look_over
 from tag2mask.prediction.panels import Panel
 from tag2mask.prediction.segmenter import Segmenter
@@ -31,8 +31,9 @@ class Still(Backbone):
     attention_channels = 3
 
     def forward(self, image: Tensor, *, attention: bool = False) -> Features:
-        logits = tuple(torch.zeros(len(image), heads, 16, 16) for heads in (1, 2))
-        return Features((), logits if attention else ())
+        zeros = (torch.zeros(len(image), heads, 16, 4) for heads in (1, 2))
+        blocks = tuple(QueryKey(part, part) for part in zeros)
+        return Features((), blocks if attention else ())
 
 
 class Comparing(Method):

@@ -25,7 +25,7 @@ from tag2mask.models.backbones.mit import (
     to_map,
     to_tokens,
 )
-from tag2mask.models.base import Backbone, Features
+from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.models.folding import folded
 from tag2mask.models.weights import fill, licence, read_config, read_tensors
 from tag2mask.recipe import BackboneConfig
@@ -68,8 +68,8 @@ class Branch(nn.Module):
         self.apply(init_weights)
         nn.init.zeros_(self.up.weight)
 
-    def forward(self, maps: Tensor, capture: list[Tensor] | None) -> Tensor:
-        """(N, D, H, W) to the same; the last two blocks' logits go to `capture` if it is a list."""
+    def forward(self, maps: Tensor, capture: list[QueryKey] | None) -> Tensor:
+        """(N, D, H, W) to the same; the last two blocks' queries and keys go to `capture`."""
         grid = (maps.shape[2], maps.shape[3])
         tokens = self.norm_in(self.down(to_tokens(maps)))
         for index, block in enumerate(self.blocks):
@@ -114,7 +114,7 @@ class Hybrid(Backbone):
             out = conv_norm_relu(out, *self._conv_norm(2 * index + 1))
             if index in ENDS:
                 maps.append(out)
-        capture: list[Tensor] = []
+        capture: list[QueryKey] = []
         if self.branch is not None:
             out = out + self.branch(out, capture if attention else None)
         return Features((*maps, out), tuple(capture))

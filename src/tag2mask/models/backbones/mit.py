@@ -1,4 +1,4 @@
-"""Mix Transformer (MiT) encoders b0..b5 with a last map at stride 16 and raw attention logits.
+"""Mix Transformer (MiT) encoders b0..b5 with a last map at stride 16, its attention at hand.
 
 SegFormer (arXiv 2105.15203), section 3.1, with the strides (4, 2, 2, 1) of AFA (arXiv 2203.02664).
 Parameter names are those of the official ImageNet weights. Tokens stay (N, L, D) in raster order
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tag2mask.models.base import Backbone, Features
+from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.models.weights import fill, licence, official_mit_names, read_tensors
 from tag2mask.recipe import BackboneConfig
 
@@ -82,20 +82,17 @@ class Attention(nn.Module):
             self.norm = nn.LayerNorm(width, eps=EMBED_EPS)
 
     def forward(
-        self, tokens: Tensor, grid: tuple[int, int], capture: list[Tensor] | None
+        self, tokens: Tensor, grid: tuple[int, int], capture: list[QueryKey] | None
     ) -> Tensor:
-        """Mix (N, L, D) tokens; raw q k^T, (N, heads, L, L_kv), goes to `capture` if a list."""
+        """Mix (N, L, D) tokens; queries and keys go to `capture` if it is a list."""
         query = self.q(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, d)
         if self.sr is not None:
             tokens = self.norm(to_tokens(self.sr(to_map(tokens, grid))))
         pair = self.kv(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         key, value = pair.unbind(0)  # (N, heads, L_kv, d) each
-        if capture is None:
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        else:
-            logit = query @ key.transpose(2, 3)
-            capture.append(logit)
-            mixed = (logit * query.shape[-1] ** -0.5).softmax(dim=-1) @ value
+        if capture is not None:
+            capture.append(QueryKey(query, key))
+        mixed = F.scaled_dot_product_attention(query, key, value)
         return cast(Tensor, self.proj(mixed.transpose(1, 2).flatten(2)))
 
 
@@ -144,9 +141,9 @@ class Block(nn.Module):
         self.mlp = MixFFN(width)
 
     def forward(
-        self, tokens: Tensor, grid: tuple[int, int], capture: list[Tensor] | None = None
+        self, tokens: Tensor, grid: tuple[int, int], capture: list[QueryKey] | None = None
     ) -> Tensor:
-        """(N, L, D) to (N, L, D); raw attention logits go to `capture` where it is a list."""
+        """(N, L, D) to (N, L, D); queries and keys go to `capture` where it is a list."""
         tokens = self._added(
             tokens,
             lambda part: self.attn(self.norm1(part), grid, capture),
@@ -242,7 +239,7 @@ class MiT(Backbone):
     def forward(self, image: Tensor, *, attention: bool = False) -> Features:
         """See `Backbone.forward`."""
         maps: list[Tensor] = []
-        capture: list[Tensor] = []
+        capture: list[QueryKey] = []
         out = image.contiguous(memory_format=torch.channels_last)
         for stage in range(1, 5):
             tokens, grid = self.get_submodule(f"patch_embed{stage}")(out)

@@ -23,7 +23,7 @@ from tag2mask.models.backbones.mit import (
     to_map,
     to_tokens,
 )
-from tag2mask.models.base import Backbone, Features
+from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.recipe import BackboneConfig
 
 HEADS = 4
@@ -84,7 +84,7 @@ class Tiny(Backbone):
             out = stage(out)
             maps.append(out)
         grid = (out.shape[2], out.shape[3])
-        capture: list[Tensor] = []
+        capture: list[QueryKey] = []
         tokens = self.norm_in(to_tokens(out))
         for block in self.blocks:
             tokens = block(tokens, grid, capture if attention else None)

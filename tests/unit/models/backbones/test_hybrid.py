@@ -125,7 +125,7 @@ def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
     ):
         assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
     tokens = -(-height // 16) * -(-width // 16)
-    assert [tuple(block.shape) for block in features.attention] == [(1, 8, tokens, tokens)] * 2
+    assert [tuple(logit.shape) for logit in features.logits()] == [(1, 8, tokens, tokens)] * 2
     assert network.attention_channels == 16
     assert network.head_dim == 32
 

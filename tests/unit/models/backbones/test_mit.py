@@ -126,8 +126,8 @@ def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
     ):
         assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
     tokens = -(-height // 16) * -(-width // 16)
-    assert [tuple(block.shape) for block in features.attention] == [(1, 8, tokens, tokens)] * 2
-    assert sum(block.shape[1] for block in features.attention) == network.attention_channels
+    assert [tuple(logit.shape) for logit in features.logits()] == [(1, 8, tokens, tokens)] * 2
+    assert sum(block.heads for block in features.attention) == network.attention_channels
 
 
 def test_capture_changes_nothing_but_memory() -> None:
@@ -164,15 +164,13 @@ def test_captured_logits_are_raw_products_of_query_and_key() -> None:
     for head in range(2):
         part = slice(8 * head, 8 * head + 8)
         expected = query[:, part] @ key[:, part].T
-        torch.testing.assert_close(capture[0][0, head], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(capture[0].logits()[0, head], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradient_flows_through_captured_logits() -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
-    sum(
-        block.square().sum()
-        for block in network(torch.randn(1, 3, 32, 32), attention=True).attention
-    ).backward()
+    seen = network(torch.randn(1, 3, 32, 32), attention=True)
+    sum(logit.square().sum() for logit in seen.logits()).backward()
     grad = network.get_parameter("patch_embed1.proj.weight").grad
     assert grad is not None
     assert grad.abs().sum() > 0
@@ -198,7 +196,7 @@ def test_dropped_branches_add_nothing_and_kept_ones_more(
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(evaluated, tokens + branch)
-    assert capture is None or len(capture[0]) == 4000
+    assert capture is None or len(capture[0].query) == 4000
 
 
 def test_branches_are_enlarged_also_when_no_photo_is_dropped(

@@ -45,7 +45,7 @@ def test_the_last_map_is_local_at_first_and_sees_the_far_corner_once_the_blocks_
 def test_attention_of_both_blocks_is_shown_unscaled():
     network = Tiny(TinyConfig(width=8)).eval()
     photo = torch.rand(1, 3, 64, 32)
-    first, second = network(photo, attention=True).attention
+    first, second = network(photo, attention=True).logits()
     assert first.shape == second.shape == (1, 4, 32, 32)
     tokens = network.norm_in(network(photo).maps[2].flatten(2).transpose(1, 2))
     block = network.blocks[0]
