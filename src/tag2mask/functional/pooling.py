@@ -70,13 +70,36 @@ def gate(coarse: Tensor, fine: Tensor, weight: Tensor) -> Tensor:
     positive = both.relu()
     parts = torch.cat([positive, positive - both], dim=1)  # (N, 4 F, h, w)
     groups = weight.shape[0] // 2
-    gates = F.conv2d(parts[:, : groups * both.shape[1]], weight, padding=1, groups=groups).sigmoid()
+    gates = narrow_convolution(parts[:, : groups * both.shape[1]], weight, groups).sigmoid()
     batch, channels, height, width = coarse.shape
     parts = parts.view(batch, 4, channels, height, width)  # coarse +, fine +, coarse -, fine -
     gated = parts[:, : 2 * groups] * gates[:, :, None]
     against = gated[:, 2:] if groups == 2 else parts[:, 2:]
     blend: Tensor = 0.5 * (gated[:, :2].sum(dim=1) - against.sum(dim=1))
     return blend
+
+
+def narrow_convolution(maps: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Convolve with 3 x 3 kernels of very few outputs, zeros beyond the border.
+
+    One product gives what every cell adds to each of its neighbours, and these are summed up:
+    several times faster on a processor than its convolutions, which are made for many outputs.
+
+    Args:
+        maps: (N, groups * D, h, w).
+        weight: (groups * D', D, 3, 3).
+        groups: Parts of the channels that do not see each other.
+
+    Returns:
+        (N, groups * D', h, w).
+    """
+    batch, _, height, width = maps.shape
+    outputs, depth = weight.shape[:2]
+    # What a cell adds to its upper left neighbour is what that one sees at its lower right.
+    taps = weight.flip(2, 3).view(groups, outputs // groups, depth, 9).transpose(2, 3)
+    given = taps.reshape(groups, -1, depth) @ maps.reshape(batch, groups, depth, -1)
+    summed: Tensor = F.fold(given.flatten(1, 2), (height, width), kernel_size=3, padding=1)
+    return summed
 
 
 def gated_pyramid(cam: Tensor, weights: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from tag2mask.functional.pooling import (
     attended_score,
     gate,
     gated_pyramid,
+    narrow_convolution,
     pyramid,
     size_penalty,
     softmax_masks,
@@ -115,3 +116,19 @@ def test_weighted_score_does_not_grow_with_the_picture_once_the_mask_is_large() 
     cam = torch.full((1, 1, 40, 40), 2.0)
     masks = torch.ones_like(cam)
     assert weighted_score(cam, masks).item() == pytest.approx(2 * 1600 / 1601)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_narrow_convolution_is_a_convolution(groups: int) -> None:
+    maps = torch.rand(2, 6 * groups, 5, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2 * groups, 6, 3, 3, dtype=torch.float64, requires_grad=True)
+    found = narrow_convolution(maps, weight, groups)
+    expected = torch.nn.functional.conv2d(maps, weight, padding=1, groups=groups)
+    torch.testing.assert_close(found, expected)
+    upstream = torch.randn_like(found)
+    for one, other in zip(
+        torch.autograd.grad(found, (maps, weight), upstream),
+        torch.autograd.grad(expected, (maps, weight), upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
