@@ -53,6 +53,7 @@ def multi_scale_cam(
     *,
     flip: bool = True,
     known: Tensor | None = None,
+    keys: Tensor | None = None,
 ) -> Tensor:
     """Add up class evidence over scales and mirror images, then normalise.
 
@@ -67,9 +68,11 @@ def multi_scale_cam(
         flip: Also look at the mirrored photo.
         known: (N, F, h', w') raw evidence of the un-mirrored photo at scale 1 if a forward pass has
             been done already; that view is then not computed again.
+        keys: (N, K) class indices of each photo: no map of another class is enlarged or normalised.
 
     Returns:
-        (N, F, H, W) in [0, 1], all classes, also absent ones: mask by tags afterwards.
+        (N, F, H, W) in [0, 1], all classes, also absent ones: mask by tags afterwards. With `keys`
+        (N, K, H, W), the same values for these classes alone.
 
     Source:
         AFA, section 3.2 with methods specification 2.2.
@@ -80,11 +83,16 @@ def multi_scale_cam(
         view = scaled_view(image, scale)
         upright = known if scale == 1.0 else None
         if not flip:
-            return (cam_of(view) if upright is None else upright), None
+            return picked(cam_of(view) if upright is None else upright), None
         if upright is not None:
-            return upright, cam_of(view.flip(-1))
+            return picked(upright), picked(cam_of(view.flip(-1)))
         both = cam_of(torch.cat([view, view.flip(-1)])).chunk(2)
-        return both[0], both[1]
+        return picked(both[0]), picked(both[1])
+
+    def picked(cam: Tensor) -> Tensor:
+        if keys is None:
+            return cam
+        return cam.gather(1, keys[:, :, None, None].expand(-1, -1, *cam.shape[-2:]))
 
     return fused_cam((seen(scale) for scale in scales), size)
 

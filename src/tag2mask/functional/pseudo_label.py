@@ -32,6 +32,18 @@ def present_keys(tags: Tensor, most_tags: int) -> tuple[Tensor, Tensor]:
     return index % tags.shape[1], value.gather(1, order) > 0
 
 
+def placed(picked: Tensor, keys: Tensor, num_foreground: int) -> Tensor:
+    """Put maps of some classes back among all, (N, F, H, W); the others are 0.
+
+    Args:
+        picked: (N, K, H, W).
+        keys: (N, K) their class indices, each but once per photo.
+        num_foreground: F.
+    """
+    maps = picked.new_zeros(len(picked), num_foreground, *picked.shape[-2:])
+    return maps.scatter_(1, keys[:, :, None, None].expand_as(picked), picked)
+
+
 def cam_to_label(
     cam: Tensor, tags: Tensor, background: float, *, high: float | None = None, low: float = 0.0
 ) -> Tensor:

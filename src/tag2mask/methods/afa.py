@@ -34,7 +34,12 @@ from tag2mask.functional.affinity import (
 )
 from tag2mask.functional.cam import multi_scale_cam, scaled_size, upsample
 from tag2mask.functional.precision import LabelPrecision
-from tag2mask.functional.pseudo_label import propagated_label, pseudo_label
+from tag2mask.functional.pseudo_label import (
+    placed,
+    present_keys,
+    propagated_label,
+    pseudo_label,
+)
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import Evidence, Method, labelling
 from tag2mask.models.base import Backbone, Features
@@ -179,7 +184,9 @@ class AFA(Method):
         self, batch: Batch, image: Tensor, cam: Tensor, features: Features, propagates: bool
     ) -> tuple[Tensor, Tensor]:
         """Labels (N, H, W) of the decoder and of the affinity; none is made that nobody learns."""
-        total, walk = self._label_maps(image, cam, features, propagates)
+        keys = present_keys(batch.tags, batch.most_tags)[0]
+        picked, walk = self._label_maps(image, cam, features, keys, propagates)
+        total = placed(picked, keys, self.num_foreground)
         if walk is None:
             label = self._refined_label(batch, total)
             return label, label
@@ -218,9 +225,9 @@ class AFA(Method):
         )
 
     def _label_maps(
-        self, image: Tensor, cam: Tensor, features: Features, propagates: bool
+        self, image: Tensor, cam: Tensor, features: Features, keys: Tensor, propagates: bool
     ) -> tuple[Tensor, Pairs | None]:
-        """Multi-scale evidence, encoder and classifier alone, scale 1 reused; pairs if wanted.
+        """Multi-scale evidence of (N, K) `keys`, scale 1 reused; pairs if wanted.
 
         Source:
             Methods specification 2.2 and 6: pairs are those of the un-mirrored view at the largest
@@ -243,7 +250,7 @@ class AFA(Method):
             return cam.float()
 
         with labelling(self.backbone, config.label_precision, image.device.type):
-            total = multi_scale_cam(cam_of, image, config.label_scales, known=cam)
+            total = multi_scale_cam(cam_of, image, config.label_scales, known=cam, keys=keys)
         return total, found[0] if found else None
 
     def _pairs(self, features: Features) -> Pairs:

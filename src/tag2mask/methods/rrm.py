@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import multi_scale_cam, upsample
 from tag2mask.functional.precision import LabelPrecision
+from tag2mask.functional.pseudo_label import placed, present_keys
 from tag2mask.functional.reliable_label import reliable_label
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import Evidence, Method, labelling
@@ -128,10 +129,13 @@ class RRM(Method):
             return self.head.cam(self.backbone(view).maps[-1]).float()
 
         with labelling(self.backbone, config.label_precision, image.device.type):
-            total = multi_scale_cam(cam_of, image, config.label_scales, flip=False, known=cam)
+            keys = present_keys(batch.tags, batch.most_tags)[0]
+            total = multi_scale_cam(
+                cam_of, image, config.label_scales, flip=False, known=cam, keys=keys
+            )
         return reliable_label(
             batch.image,
-            total,
+            placed(total, keys, self.num_foreground),
             batch.tags,
             batch.valid,
             self.refiner,

@@ -69,6 +69,20 @@ def test_known_evidence_saves_the_upright_view_at_scale_one() -> None:
     assert sum(seen) == 1024 * (1 + 2 * 0.25 + 2 * 2.25)
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_maps_of_chosen_classes_are_the_same_as_among_all(flip: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 5, 5, stride=4, padding=2)
+    image, keys = torch.randn(2, 3, 33, 47), torch.tensor([[0, 3], [4, 1]])
+    with torch.no_grad():
+        known = network(image)
+        whole = multi_scale_cam(network, image, [1.0, 0.5], flip=flip, known=known)
+        got = multi_scale_cam(network, image, [1.0, 0.5], flip=flip, known=known, keys=keys)
+    assert got.shape == (2, 2, 33, 47)
+    for photo in range(2):
+        assert torch.equal(got[photo], whole[photo, keys[photo]])
+
+
 def test_no_scale_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one scale"):
         multi_scale_cam(lambda view: view, torch.zeros(1, 3, 8, 8), [])

@@ -7,6 +7,7 @@ from tag2mask.functional.pseudo_label import (
     cam_to_label,
     fill_padding,
     level_stacks,
+    placed,
     power_stacks,
     present_keys,
     pseudo_label,
@@ -137,3 +138,13 @@ def test_background_wins_where_no_evidence_exceeds_its_level() -> None:
     assert stacks.shape == (1, 2, 3, 1, 3)
     torch.testing.assert_close(stacks.sum(dim=2), torch.ones(1, 2, 1, 3))
     assert stacks.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]
+
+
+def test_maps_go_back_to_their_classes_and_the_others_are_zero() -> None:
+    picked = torch.rand(2, 2, 3, 4)
+    found = placed(picked, torch.tensor([[1, 4], [3, 0]]), 5)
+    assert found.shape == (2, 5, 3, 4)
+    assert torch.equal(found[0, [1, 4]], picked[0])
+    assert torch.equal(found[1, [3, 0]], picked[1])
+    assert not found[0, [0, 2, 3]].any()
+    assert not found[1, [1, 2, 4]].any()

@@ -84,7 +84,8 @@ def test_evidence_walks_along_the_pairs_of_the_upright_view(refine: str) -> None
     image = afa.backbone.normalise(batch.image)
     features = afa.backbone(image, attention=True)
     cam = afa.head(features.maps[-1])[1]
-    _, walk = afa._label_maps(image, cam, features, propagates=True)
+    keys = torch.zeros(2, 1, dtype=torch.int64)
+    _, walk = afa._label_maps(image, cam, features, keys, propagates=True)
     alone = afa._walk(afa.backbone(upsample(image, (96, 96)), attention=True))
     assert walk.grid == alone.grid
     torch.testing.assert_close(walk.affinity, alone.affinity, atol=1e-4, rtol=1e-4)
