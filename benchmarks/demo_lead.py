@@ -13,12 +13,10 @@ import tempfile
 from pathlib import Path
 
 from row import command
-from tag2mask.cli.demo import label_held_out, write_held_out
+from tag2mask.cli.demo import label_held_out, score_held_out
 from tag2mask.data.scenes import Scenes
 from tag2mask.engine.trainer import train
-from tag2mask.evaluation.evaluator import evaluate_folder
 from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.writer import MaskWriter, label_source
 from tag2mask.recipe import load_recipe
 
 RECIPES = {"baseline": "cam/scenes_tiny", "demo": "rml/scenes_tiny"}
@@ -32,11 +30,7 @@ def raw_miou(run: Path) -> float:
     plain = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
     source = Scenes(recipe.data, "val")
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        write_held_out(source, out)
-        writer = MaskWriter(out / "masks", plain.class_names, "oracle", plain.settings("oracle"))
-        label_source(plain, source, writer)
-        return evaluate_folder(out / "masks", out / "truth").miou
+        return score_held_out(plain, source, Path(folder)).miou
 
 
 def score(name: str, run: Path) -> dict[str, float]:

@@ -14,6 +14,7 @@ from tag2mask.recipe import Recipe, read_yaml, recipe_path
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
     from tag2mask.data.base import Source
+    from tag2mask.prediction.segmenter import Segmenter
     from tag2mask.types import Report
 
 RECIPE = "rml/scenes_tiny"
@@ -60,13 +61,18 @@ def run(arguments: Sequence[str]) -> None:
 def label_held_out(recipe: Recipe, out: Path) -> Report:
     """Write photos, true masks and masks of the held-out scenes and score them, tags given."""
     from tag2mask import plugins
-    from tag2mask.evaluation.evaluator import evaluate_folder
     from tag2mask.prediction.segmenter import Segmenter
-    from tag2mask.prediction.writer import MaskWriter, label_source
 
     source: Source = plugins.load("data", recipe.data.name)(recipe.data, "val")
+    return score_held_out(Segmenter.load(out), source, out)
+
+
+def score_held_out(segmenter: Segmenter, source: Source, out: Path) -> Report:
+    """Write into a folder what is held out, and masks of it, and score these."""
+    from tag2mask.evaluation.evaluator import evaluate_folder
+    from tag2mask.prediction.writer import MaskWriter, label_source
+
     write_held_out(source, out)
-    segmenter = Segmenter.load(out)
     settings = {**segmenter.settings("oracle"), "split": "val"}
     writer = MaskWriter(out / "masks", segmenter.class_names, "oracle", settings)
     label_source(segmenter, source, writer)

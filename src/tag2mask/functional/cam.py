@@ -41,6 +41,11 @@ def normalise_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
     return cam / (cam.amax(dim=(2, 3), keepdim=True) + eps)
 
 
+def pick(maps: Tensor, keys: Tensor) -> Tensor:
+    """Take the (N, K, h, w) maps of each photo's (N, K) class indices out of (N, F, h, w) maps."""
+    return maps.gather(1, keys[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
+
+
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
     """(H, W) times `scale`, rounded down, at least 1."""
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
@@ -90,9 +95,7 @@ def multi_scale_cam(
         return picked(both[0]), picked(both[1])
 
     def picked(cam: Tensor) -> Tensor:
-        if keys is None:
-            return cam
-        return cam.gather(1, keys[:, :, None, None].expand(-1, -1, *cam.shape[-2:]))
+        return cam if keys is None else pick(cam, keys)
 
     return fused_cam((seen(scale) for scale in scales), size)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.functional.affinity import propagate
-from tag2mask.functional.cam import upsample
+from tag2mask.functional.cam import pick, upsample
 from tag2mask.types import BACKGROUND, IGNORE
 
 Refine = Callable[[Tensor, Tensor], Tensor]
@@ -143,9 +143,7 @@ def background_stacks(
         Methods specification 2.5: softmax over [background, evidence of the present classes]; the
         result is meant to be nearly flat and must not be sharpened.
     """
-    height, width = cam.shape[-2:]
-    chosen = cam.gather(1, keys[:, :, None, None].expand(-1, -1, height, width))
-    chosen = F.interpolate(chosen, size=size, mode="bilinear", align_corners=True)
+    chosen = F.interpolate(pick(cam, keys), size=size, mode="bilinear", align_corners=True)
     chosen = chosen.masked_fill(~present[:, :, None, None], -torch.inf)
     # Filled on the device: copying a list of numbers there would wait for it.
     first = torch.stack([cam.new_full((1, *size), level) for level in backgrounds])

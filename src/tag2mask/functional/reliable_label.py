@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tag2mask.functional.cam import pick
 from tag2mask.functional.pseudo_label import Refine, present_keys
 from tag2mask.types import BACKGROUND, IGNORE
 
@@ -112,5 +113,4 @@ def reliable_label(
 
 def _chosen(cam: Tensor, keys: Tensor, present: Tensor) -> Tensor:
     """(N, K, H, W) evidence of the present classes, 0 for keys that are not present."""
-    chosen = cam.gather(1, keys[:, :, None, None].expand(-1, -1, *cam.shape[-2:]))
-    return chosen * present[:, :, None, None]
+    return pick(cam, keys) * present[:, :, None, None]

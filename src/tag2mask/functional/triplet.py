@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tag2mask.functional.cam import normalise_cam, upsample
+from tag2mask.functional.cam import normalise_cam, pick, upsample
 from tag2mask.functional.pseudo_label import present_keys
 from tag2mask.functional.reduction import sum_over_ranks
 
@@ -52,8 +52,7 @@ def erasing_map(
         AEFT, section 3.2 with methods specification 4.1: m = c where c < t_H, else 0.
     """
     keys, present = present_keys(tags, most_tags)
-    picked = cam.gather(1, keys[:, :, None, None].expand(-1, -1, *cam.shape[-2:]))
-    evidence = normalise_cam(upsample(picked.relu(), size)) * present[:, :, None, None]
+    evidence = normalise_cam(upsample(pick(cam, keys).relu(), size)) * present[:, :, None, None]
     strongest = evidence.amax(dim=1, keepdim=True)
     return strongest * (strongest < threshold)
 

@@ -71,10 +71,6 @@ class AdvCAM(CAM, Method):
     Config = AdvCAMConfig
     config: AdvCAMConfig
 
-    def class_logit(self, image: Tensor) -> Tensor:
-        """Logits of the untouched photos."""
-        return super().evidence(image).logit
-
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """Climb every tagged class; without tags, those that the classifier sees in each photo."""
         if tags is None:

@@ -66,6 +66,10 @@ class CAM(Method):
         logit = self.class_logit(self.backbone.normalise(batch.image))
         return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
 
+    def class_logit(self, image: Tensor) -> Tensor:
+        """Logits of this network, also where a method made of it sees more while labelling."""
+        return CAM.evidence(self, image).logit
+
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
         """One encoder pass and the head."""
         return Evidence(*self.head(self.backbone(image).maps[-1]))

@@ -120,10 +120,6 @@ class RIB(CAM, Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self._photos: TaggedPhotos | None = None
 
-    def class_logit(self, image: Tensor) -> Tensor:
-        """Logits of the network as it was trained."""
-        return super().evidence(image).logit
-
     def accompany(self, photos: TaggedPhotos | None) -> None:
         """Keep the photos that companions are drawn from."""
         self._photos = photos

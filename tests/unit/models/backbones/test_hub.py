@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from tests.conformance.stand_ins import worn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
 from tag2mask.engine.trainer import train
@@ -29,16 +30,6 @@ SMALL_CVT = {"model_type": "cvt", "embed_dim": [16, 32, 48], "num_heads": [1, 2,
 PHASE = {"mobilenet_v1": 1, "mobilenet_v2": 1, "resnet": 0, "convnext": 1}
 """Where the plain cells stand in a map of half the stride: kernels that pad more at the end read to
 the right of their cell. (RegNet's squeeze and excitation averages over all cells, new ones too.)"""
-
-
-def worn(network: nn.Module) -> None:
-    """Weights and statistics of a size that lets every layer count."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.4, 1.6)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
 
 
 def maps_of(image: Tensor, **settings: Any) -> tuple[Tensor, ...]:
