@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from row import command
-from seed_quality import judge, summarise
+from seed_quality import build_refiners, judge, summarise
 from tag2mask import plugins
 from tag2mask.engine.trainer import train
 from tag2mask.prediction.segmenter import Segmenter
@@ -40,7 +40,8 @@ def score(run: Path, root: Path, limit: int | None) -> dict[str, Any]:
     segmenter = Segmenter.load(run, "last")
     data = segmenter.recipe.data.model_copy(update={"root": root})
     lists = [plugins.load("data", data.name)(data, name) for name in ("devval.txt", "train.txt")]
-    return summarise(*(judge(segmenter, source, limit)["oracle"] for source in lists))
+    refiners = build_refiners(segmenter, [])
+    return summarise(*(judge(segmenter, source, refiners, limit)["oracle"] for source in lists))
 
 
 def finish(run: Path, recipe: Recipe, root: Path, limit: int | None) -> dict[str, Any]:
@@ -58,11 +59,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         cells = []
-        for kind in ("cam", "cam + refiner", "propagated", "propagated + refiner"):
-            values = [run[kind]["miou"] for run in row["runs"].values() if kind in run]
-            if values:
-                spread = max(values) - min(values)
-                cells.append(f"{kind} {statistics.mean(values):.4f} (spread {spread:.4f})")
+        runs = list(row["runs"].values())
+        for kind in runs[0] if runs else ():
+            values = [run[kind]["miou"] for run in runs]
+            spread = max(values) - min(values)
+            cells.append(f"{kind} {statistics.mean(values):.4f} (spread {spread:.4f})")
         paper = "    -" if row["paper"] is None else f"{row['paper']:5.1f}"
         lines.append(f"{row['name']:28s} paper {paper}  " + "  ".join(cells))
     return "\n".join(lines)

@@ -1,12 +1,13 @@
-"""Quality of masks on photos with true masks: raw maps, refined, propagated; both gates.
+"""Quality of masks on photos with true masks: evidence, refined, propagated, decoder; both gates.
 
-Each row's background threshold is chosen on one list and its score reported on another; nothing
-else is fitted to a mask. Every photo is looked at once: all thresholds are judged on the same
-evidence. Methods that work while labelling (`--method advcam` on a run of cam) look at photos with
-their tags, so that there is the gate `oracle` alone. A list with a folder in its name is a file.
+Each row's score of background is chosen on one list and its mIoU reported on another; nothing else
+is fitted to a mask. Every photo is looked at once: all thresholds are judged on the same evidence.
+Methods that work while labelling (`--method advcam` on a run of cam) look at photos with their
+tags, so that there is the gate `oracle` alone. A list with a folder in its name is a file.
 
 Run: python benchmarks/seed_quality.py RUN --root DIR [--lists devval train] [--json FILE]
-    [--method NAME [KEY=VALUE ...]] [--long-side 256]
+    [--refiners par pamr '{name: dense_crf, unary: label}'] [--method NAME [KEY=VALUE ...]]
+    [--long-side 256]
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import yaml
 from torch import Tensor
+from torch.nn import functional as F
 
 from row import command
 from tag2mask import plugins
@@ -30,92 +33,145 @@ from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
-from tag2mask.functional.pseudo_label import refined_labels
-from tag2mask.methods.base import Method
+from tag2mask.functional.pseudo_label import level_stacks
+from tag2mask.methods.base import Method, build_refiner
 from tag2mask.prediction.decision import decide, drafted
-from tag2mask.prediction.segmenter import Segmenter
+from tag2mask.prediction.segmenter import Segmenter, final_crf
 from tag2mask.prediction.test_time import Look, choose_classes, collect, settled
 from tag2mask.recipe import PredictConfig
-from tag2mask.types import Gate, Mask
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import BACKGROUND, Gate, Mask
 
 Floats = npt.NDArray[np.float32]
+Refiners = Mapping[str, Refiner]
 GATES: tuple[Gate, ...] = ("oracle", "predicted")
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, *np.arange(0.10, 0.81, 0.05).round(2).tolist())
 """Fine where evidence is sharp: beside a narrow peak all else is weak."""
+COARSE = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+"""For refiners at the photo's own size, which take tenths of a second for each."""
+NO_THRESHOLD = -1.0
+"""Stands for it in rows that are cut without."""
 
 
-class Masks(NamedTuple):
-    """All masks of one photo for one choice of classes."""
+class Plan(NamedTuple):
+    """How the masks of a row are cut."""
 
-    score: Floats
-    """(F, H, W) evidence, 0 for classes not chosen."""
-    refined: Sequence[Mask]
-    """One per threshold."""
-    propagated: Mask | None
-    propagated_refined: Mask | None
+    propagated: bool
+    refiner: Refiner | None
+    thresholds: tuple[float, ...]
 
 
 class Rows:
-    """Confusion matrices of one list: raw and refined per threshold, propagated once."""
+    """Confusion matrices of one list: those of the evidence itself, and of every other row."""
 
     def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
         self.raw = ThresholdSweep(THRESHOLDS, num_classes)
-        self.refined = [ConfusionMatrix(num_classes) for _ in THRESHOLDS]
-        self.propagated = ConfusionMatrix(num_classes)
-        self.propagated_refined = ConfusionMatrix(num_classes)
+        self.cuts: dict[str, dict[float, ConfusionMatrix]] = {}
 
-    def add(self, masks: Masks, truth: Mask) -> None:
-        """Judge one photo under every threshold."""
-        self.raw.update(masks.score, truth)
-        for matrix, mask in zip(self.refined, masks.refined, strict=True):
-            matrix.update(truth, mask)
-        if masks.propagated is not None and masks.propagated_refined is not None:
-            self.propagated.update(truth, masks.propagated)
-            self.propagated_refined.update(truth, masks.propagated_refined)
+    def add(self, name: str, cuts: Mapping[float, Mask], truth: Mask) -> None:
+        """Judge a row's masks of one photo."""
+        row = self.cuts.setdefault(name, {})
+        for threshold, mask in cuts.items():
+            row.setdefault(threshold, ConfusionMatrix(self.num_classes)).update(truth, mask)
 
 
 def evidence_settings(segmenter: Segmenter) -> PredictConfig:
     """The run's test-time settings, by the protocol that cuts masks from evidence."""
-    predict = segmenter.recipe.predict.model_copy(update={"protocol": "rml"})
+    predict = segmenter.recipe.predict.model_copy(update={"protocol": "rml", "propagate": True})
     return settled(predict, segmenter.method)
 
 
-def cut(segmenter: Segmenter, photo: Tensor, seen: Look, keys: tuple[int, ...]) -> Masks:
-    """Cut every mask of one photo from what was seen of it."""
-    refiner, predict = segmenter.method.refiner, segmenter.recipe.predict
-    gated = torch.zeros_like(seen.cam)
-    gated[:, list(keys)] = seen.cam[:, list(keys)]
-    score = upsample(gated, photo.shape[-2:])[0].numpy()
-    refined = refine(segmenter, photo, seen.cam, keys)
+def build_refiners(segmenter: Segmenter, specs: Sequence[str]) -> Refiners:
+    """Refiners by name: those of `specs` (names, or settings in YAML), else the recipe's own."""
+    refiner = build_refiner(segmenter.recipe)
+    found = {refiner.config.name: refiner} if refiner and not specs else {}
+    for spec in specs:
+        settings = yaml.safe_load(spec)
+        settings = {"name": settings} if isinstance(settings, str) else settings
+        kind = plugins.load("refiners", settings["name"])
+        found[spec] = kind(kind.Config(**settings))
+    return found
+
+
+def plans(seen: Look, refiners: Refiners) -> dict[str, Plan]:
+    """All rows but the evidence itself; propagated maps meet the first refiner alone."""
+    found = {f"cam + {name}": plan_of(refiner) for name, refiner in refiners.items()}
     if seen.affinity is None and seen.propagation is None:
-        return Masks(score, refined, None, None)
-    spread = drafted(seen, keys)
-    plain, smooth = (decide(photo, spread, predict, used).mask.numpy() for used in (None, refiner))
-    return Masks(score, refined, plain, smooth)
+        return found
+    found["propagated"] = Plan(True, None, THRESHOLDS)
+    for name, refiner in list(refiners.items())[:1]:
+        found[f"propagated + {name}"] = plan_of(refiner)._replace(propagated=True)
+    return found
 
 
-def refine(
-    segmenter: Segmenter, photo: Tensor, cam: Tensor, keys: tuple[int, ...]
-) -> Sequence[Mask]:
-    """One refined mask per threshold, all thresholds as stacks over one photo."""
-    size = photo.shape[-2:]
+def plan_of(refiner: Refiner) -> Plan:
+    """How evidence is cut through a refiner."""
+    return Plan(False, refiner, COARSE if refiner.at_full_size else THRESHOLDS)
+
+
+def gated(cam: Tensor, keys: tuple[int, ...], size: torch.Size) -> Floats:
+    """(F, H, W) evidence at the photo's size, 0 for classes not chosen."""
+    kept = torch.zeros_like(cam)
+    kept[:, list(keys)] = cam[:, list(keys)]
+    score: Floats = upsample(kept, size)[0].numpy()
+    return score
+
+
+def cut(photo: Tensor, seen: Look, keys: tuple[int, ...], plan: Plan) -> dict[float, Mask]:
+    """Cut a row's masks of one photo, all thresholds as stacks over it."""
+    height, width = photo.shape[-2:]
     if not keys:
-        return [np.zeros(size, dtype=np.uint8)] * len(THRESHOLDS)
-    refiner = segmenter.method.refiner
-    assert refiner is not None, "the recipe names no refiner"
-    tags = torch.zeros(1, cam.shape[1])
-    tags[:, list(keys)] = 1
-    return list(refined_labels(photo, cam, tags, refiner, THRESHOLDS, len(keys))[0].byte().numpy())
+        return dict.fromkeys(plan.thresholds, np.full((height, width), BACKGROUND, dtype=np.uint8))
+    refiner = plan.refiner
+    size = (height, width)
+    if refiner is not None and not refiner.at_full_size:
+        size = (max(1, seen.cam.shape[-2] // 2), max(1, seen.cam.shape[-1] // 2))
+    if plan.propagated:
+        stacks = spread_stacks(seen, keys, plan.thresholds, size)
+    else:
+        stacks = level_stacks(by_corners(seen.cam[:, list(keys)], size), plan.thresholds)
+    if refiner is not None:
+        stacks = refiner(upsample(photo.float(), size), stacks)
+    stacks = upsample(stacks.flatten(1, 2), (height, width)).unflatten(1, stacks.shape[1:3])
+    values = torch.tensor([BACKGROUND, *(key + 1 for key in keys)], dtype=torch.uint8)
+    winners = values[stacks.argmax(dim=2)[0]].numpy()
+    return dict(zip(plan.thresholds, winners, strict=True))
+
+
+def spread_stacks(
+    seen: Look, keys: tuple[int, ...], thresholds: Sequence[float], size: tuple[int, int]
+) -> Tensor:
+    """(1, S, 1 + K, *size) propagated probabilities, one stack per score of background.
+
+    Walks of IRN give evidence that is cut afterwards; those of PSA have a background of their own,
+    and all their stacks are the same.
+    """
+    walks = seen.affinity is None
+    drafts = [drafted(seen, keys, level) for level in (thresholds[:1] if walks else thresholds)]
+    maps = [by_corners(draft.maps, size) for draft in drafts]
+    if drafts[0].kind == "evidence":
+        return level_stacks(maps[0], thresholds)
+    stacks = torch.stack(maps, dim=1).expand(-1, len(thresholds), -1, -1, -1)
+    return stacks / stacks.sum(dim=2, keepdim=True).clamp_min(1e-8)
+
+
+def by_corners(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize as refiners get evidence while labelling."""
+    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
 @torch.no_grad()
-def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dict[Gate, Rows]:
+def judge(
+    segmenter: Segmenter, source: Source, refiners: Refiners, limit: int | None = None
+) -> dict[Gate, Rows]:
     """Look once at every photo of a list, or at `limit` of them spread evenly; both gates."""
-    labels = type(segmenter.method).look is not Method.look  # works while labelling
+    method = segmenter.method
+    labels = type(method).look is not Method.look  # works while labelling
     gates = GATES[:1] if labels else GATES
     rows: dict[Gate, Rows] = {gate: Rows(len(source.class_names) + 1) for gate in gates}
-    predict = evidence_settings(segmenter).model_copy(update={"propagate": True})
-    segmenter.method.eval()  # from scratch on, BatchNorm would read each photo's own statistics
+    predict = evidence_settings(segmenter)
+    method.eval()  # from scratch on, BatchNorm would read each photo's own statistics
     count = len(source) if limit is None else min(limit, len(source))
     for position, index in enumerate(np.linspace(0, len(source) - 1, count).astype(int)):
         sample = source[int(index)]
@@ -123,37 +179,54 @@ def judge(segmenter: Segmenter, source: Source, limit: int | None = None) -> dic
         photo = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]
         tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
         with label_autocast("auto", "cpu"), segmenter.among(source):
-            given = tags if labels else None
-            seen = collect(segmenter.method, photo, predict, given, sample.name)
-        made: dict[tuple[int, ...], Masks] = {}  # mostly both gates choose the same classes
+            seen = collect(method, photo, predict, tags if labels else None, sample.name)
+        made: dict[tuple[int, ...], dict[str, dict[float, Mask]]] = {}
         for gate, kept in rows.items():
             keys = choose_classes(seen.prob, tags, predict, gate)
-            if keys not in made:
-                made[keys] = cut(segmenter, photo, seen, keys)
-            kept.add(made[keys], sample.mask)
+            if keys not in made:  # mostly both gates choose the same classes
+                made[keys] = {
+                    name: cut(photo, seen, keys, plan)
+                    for name, plan in plans(seen, refiners).items()
+                }
+            kept.raw.update(gated(seen.cam, keys, photo.shape[-2:]), sample.mask)
+            for name, cuts in made[keys].items():
+                kept.add(name, cuts, sample.mask)
+        if segmenter.plan.protocol == "afa":
+            judge_decoder(segmenter, rows, photo, tags, sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} photos", file=sys.stderr, flush=True)
     return rows
 
 
+def judge_decoder(
+    segmenter: Segmenter, rows: Mapping[Gate, Rows], photo: Tensor, tags: Tensor, truth: Mask
+) -> None:
+    """Judge the decoder's masks of one photo, without and with the CRF that ends its protocol."""
+    with label_autocast("auto", "cpu"):
+        seen = collect(segmenter.method, photo, segmenter.plan)
+    crfs = {"decoder": None, "decoder + final CRF": final_crf()}
+    for gate, kept in rows.items():
+        keys = choose_classes(seen.prob, tags, segmenter.plan, gate)
+        draft = drafted(seen, keys, segmenter.plan.background_score)
+        for name, crf in crfs.items():
+            mask = decide(photo, draft, segmenter.plan, crf=crf).mask.numpy()
+            kept.add(name, {NO_THRESHOLD: mask}, truth)
+
+
 def summarise(chosen: Rows, reported: Rows) -> dict[str, dict[str, object]]:
     """Row name -> threshold from the first list, mIoU and IoU per class on the second."""
     raw_threshold = chosen.raw.best()[0]
-    refined_best = int(np.argmax([matrix.miou() for matrix in chosen.refined]))
-    pairs = {
-        "cam": (raw_threshold, reported.raw.report_at(raw_threshold)),
-        "cam + refiner": (THRESHOLDS[refined_best], reported.refined[refined_best]),
-        "propagated": (None, reported.propagated),
-        "propagated + refiner": (None, reported.propagated_refined),
-    }
+    found = {"cam": (raw_threshold, reported.raw.report_at(raw_threshold))}
+    for name, cuts in chosen.cuts.items():
+        best = max(cuts, key=lambda level: cuts[level].miou())
+        found[name] = (best, reported.cuts[name][best])
     return {
         name: {
-            "threshold": threshold,
+            "threshold": None if threshold == NO_THRESHOLD else threshold,
             "miou": round(matrix.miou(), 4),
             "iou": [round(value, 4) for value in matrix.iou().tolist()],
         }
-        for name, (threshold, matrix) in pairs.items()
-        if matrix.counts.any()
+        for name, (threshold, matrix) in found.items()
     }
 
 
@@ -180,6 +253,9 @@ def main() -> None:
     parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
     parser.add_argument("--limit", type=int, help="at most this many photos of each list")
     parser.add_argument("--weights", choices=["best", "last"], default="last")
+    parser.add_argument(
+        "--refiners", nargs="+", default=[], metavar="NAME", help="names or settings in YAML"
+    )
     parser.add_argument("--method", nargs="+", help="another method for the weights, KEY=VALUE")
     parser.add_argument("--long-side", type=int, help="resize photos to it, in place of the run's")
     parser.add_argument("--json", type=Path, help="file to write")
@@ -188,7 +264,10 @@ def main() -> None:
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
     kind = plugins.load("data", data.name)
     sources = {name: kind(data, name + ".txt") for name in args.lists}
-    judged = {name: judge(segmenter, source, args.limit) for name, source in sources.items()}
+    refiners = build_refiners(segmenter, args.refiners)
+    judged = {
+        name: judge(segmenter, source, refiners, args.limit) for name, source in sources.items()
+    }
     tables = []
     for gate in judged[args.lists[0]]:
         for chosen, reported in (args.lists, args.lists[::-1]):
@@ -207,6 +286,9 @@ def main() -> None:
             "limit": args.limit,
             "scales": evidence_settings(segmenter).scales,
             "flip": evidence_settings(segmenter).flip,
+            "refiners": {
+                name: refiner.config.model_dump(mode="json") for name, refiner in refiners.items()
+            },
             "tables": tables,
         }
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

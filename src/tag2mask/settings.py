@@ -168,8 +168,9 @@ class PredictConfig(Config):
     """Also look at the mirrored photo."""
     long_side_px: int | None = Field(default=None, ge=0)
     """Resize photos to this long side first; 0: original size; none: the protocol's, 0 or 512."""
-    background: Fraction = 0.45
-    """Score of background against the normalised evidence; larger gives smaller objects (rml)."""
+    background: Fraction | None = None
+    """Score of background against the normalised evidence; larger gives smaller objects (rml).
+    none: 0.45, or 0.35 with propagate."""
     class_threshold: Fraction = 0.5
     """Class probability from which a class is used under the gate `predicted` (all but afa)."""
     fallback: bool = False
@@ -188,6 +189,11 @@ class PredictConfig(Config):
     powers of what the evidence leaves."""
     confident_cuts: tuple[Positive, Positive] | None = None
     """Strict and lenient cut. none: scores 0.30 0.05 (irn), powers 4 32 (psa)."""
+
+    @property
+    def background_score(self) -> float:
+        """Score of background (methods specification R18; 2.7 while evidence is propagated)."""
+        return self.background if self.background is not None else 0.35 if self.propagate else 0.45
 
 
 class RunConfig(Config):

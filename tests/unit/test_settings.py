@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from tag2mask import recipe, settings
-from tag2mask.settings import DataConfig, OptimConfig, span_steps
+from tag2mask.settings import DataConfig, OptimConfig, PredictConfig, span_steps
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,14 @@ def test_long_sides_go_together(keys, fault):
     with pytest.raises(ValidationError, match=rf"(?s)long_side_max_px\n.*{fault}"):
         DataConfig(name="voc", **keys)
     assert DataConfig(name="voc", long_side_min_px=8, long_side_max_px=8)
+
+
+@pytest.mark.parametrize(
+    ("keys", "score"),
+    [({}, 0.45), ({"propagate": True}, 0.35), ({"propagate": True, "background": 0.2}, 0.2)],
+)
+def test_background_scores_less_while_evidence_is_propagated(keys, score):
+    assert PredictConfig(**keys).background_score == score
 
 
 def test_sections_are_frozen_and_every_key_is_explained():

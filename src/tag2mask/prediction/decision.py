@@ -30,8 +30,6 @@ from tag2mask.recipe import PredictConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND
 
-PROPAGATION_BACKGROUND = 0.35
-"""Score of background while evidence is propagated (methods specification 2.7)."""
 PROPAGATION_RADIUS = 8
 """Reach of propagation in cells of the last feature map, a square window (2.6)."""
 STRIDES = (16, 8, 32, 4)
@@ -78,12 +76,13 @@ class Cutter(NamedTuple):
         return decide(photo, draft, self.predict, self.refiner, self.crf)
 
 
-def drafted(seen: Look, keys: Sequence[int]) -> Draft:
+def drafted(seen: Look, keys: Sequence[int], background: float) -> Draft:
     """Pick the maps of chosen classes; evidence is spread where an affinity was asked for.
 
     Args:
         seen: From `collect`.
         keys: Indices of the classes the mask may hold, as `choose_classes` returns them.
+        background: Its score while evidence is propagated along an affinity.
     """
     size = _size(seen.cam)
     picked = seen.cam[:, list(keys)]
@@ -98,7 +97,8 @@ def drafted(seen: Look, keys: Sequence[int]) -> Draft:
         return Draft(tuple(keys), moved, kind, size)
     if seen.affinity is not None:
         grid = _grid(picked.shape[-2:], seen.affinity.shape[-1])
-        return Draft(tuple(keys), spread(picked, seen.affinity, grid), "probability", size)
+        moved = spread(picked, seen.affinity, grid, background)
+        return Draft(tuple(keys), moved, "probability", size)
     return Draft(tuple(keys), picked, "evidence", size)
 
 
@@ -133,21 +133,25 @@ def decide(
     if predict.confident:
         return _sure(photo, draft, predict, refiners)
     if not refiners and draft.kind == "evidence":
-        return _cut(upsample(draft.maps, size), draft.keys, predict.background)
+        return _cut(upsample(draft.maps, size), draft.keys, predict.background_score)
     if not refiners and draft.kind == "logit":
         return Decision(_winner(draft.maps, size, draft.keys), draft.maps.softmax(dim=1))
     prob = draft.maps
     for position, one in enumerate(refiners):
         view = _refiner_view(photo, one, draft.working_size, predict.max_side_px)
         if position == 0:
-            prob = _first_probability(draft, _size(view), predict.background)
+            prob = _first_probability(draft, _size(view), predict.background_score)
         prob = one(view, upsample(prob, view.shape[-2:]))
     prob = upsample(prob, size)
     return Decision(_class_values(prob.argmax(dim=1), draft.keys), _shares(prob))
 
 
 def spread(
-    picked: Tensor, affinity: Tensor, grid: tuple[int, int], radius: int = PROPAGATION_RADIUS
+    picked: Tensor,
+    affinity: Tensor,
+    grid: tuple[int, int],
+    background: float,
+    radius: int = PROPAGATION_RADIUS,
 ) -> Tensor:
     """Propagate (1, K, h, w) evidence of chosen classes over the affinity's grid.
 
@@ -155,6 +159,7 @@ def spread(
         picked: In [0, 1).
         affinity: (1, L, L) in [0, 1].
         grid: (gh, gw), gh * gw = L.
+        background: Its score beside the evidence.
         radius: Window of the walk, in cells.
 
     Returns:
@@ -164,7 +169,7 @@ def spread(
         methods specification 2.7. Departs: sums are brought back to 1, since the 0.1 in the divisor
         of the walk takes a little away everywhere and a refiner takes probabilities.
     """
-    scores = key_probability(upsample(picked, grid), PROPAGATION_BACKGROUND)
+    scores = key_probability(upsample(picked, grid), background)
     moved = propagate(scores, affinity.float(), radius)
     return moved / moved.sum(dim=1, keepdim=True).clamp_min(1e-8)
 

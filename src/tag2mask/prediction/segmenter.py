@@ -79,7 +79,7 @@ class Segmenter:
         self.plan = settled(recipe.predict, method)
         """Test-time settings with everything that the recipe leaves to the protocol."""
         refiner = build_refiner(recipe) if self.plan.refine else None
-        crf = _final_crf() if self.plan.crf else None
+        crf = final_crf() if self.plan.crf else None
         refiner, crf = (one.to(self.device) if one else None for one in (refiner, crf))
         self.cutter = Cutter(self.plan, refiner, crf)
 
@@ -177,7 +177,8 @@ class Segmenter:
         seen = self.look(image, tags, name)
         keys = self.choose(seen, tags, gate)
         evidence = _gated(seen.cam, keys) if keep_evidence else None
-        return Examined(image, drafted(seen, keys), self._named(seen.prob), gate, evidence)
+        draft = drafted(seen, keys, self.plan.background_score)
+        return Examined(image, draft, self._named(seen.prob), gate, evidence)
 
     def cut(self, examined: Examined) -> Mask:
         """Do the rest of `segment`: the (H, W) mask."""
@@ -224,7 +225,8 @@ class Segmenter:
 
     def settle(self, image: Image, seen: Look, keys: Sequence[int]) -> Decision:
         """Cut the mask of one (H, W, 3) photo from what was seen of it; see `decide`."""
-        return self.cutter(photo_tensor(image).to(self.device), drafted(seen, keys))
+        draft = drafted(seen, keys, self.plan.background_score)
+        return self.cutter(photo_tensor(image).to(self.device), draft)
 
     def settings(self, gate: Gate) -> dict[str, Any]:
         """Everything that decides how a mask comes out, as plain values for JSON."""
@@ -242,7 +244,7 @@ class Segmenter:
             "flip": predict.flip,
             "long_side_px": predict.long_side_px,
             "max_side_px": predict.max_side_px,
-            "background": predict.background,
+            "background": predict.background_score,
             "class_threshold": predict.class_threshold if chosen else None,
             "fallback": predict.fallback if chosen else None,
             "propagate": predict.propagate,
@@ -303,7 +305,7 @@ def photo_tensor(image: Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 
-def _final_crf() -> Refiner:
+def final_crf() -> Refiner:
     """A dense CRF with the settings that end both published protocols, its defaults."""
     kind = plugins.load("refiners", "dense_crf")
     crf: Refiner = kind(kind.Config())

@@ -117,7 +117,8 @@ def _stages(segmenter: Segmenter, image: Image, sight: Sight, keys: Sequence[int
     cutter = Cutter(segmenter.plan, refiner, None)
     size = (picked.shape[-2], picked.shape[-1])
     plain = cutter(photo, Draft(tuple(keys), picked, "evidence", size))
-    propagated = _propagated(sight.pairs, picked) if keys else None
+    spreading = segmenter.plan.model_copy(update={"propagate": True})
+    propagated = _propagated(sight.pairs, picked, spreading.background_score) if keys else None
     label, title = plain, "pseudo-label (refined)"
     if seen.logit is None:
         label, title = segmenter.settle(image, seen, keys), "pseudo-label"
@@ -127,10 +128,10 @@ def _stages(segmenter: Segmenter, image: Image, sight: Sight, keys: Sequence[int
     return Stages(plain.prob, propagated, label, title)
 
 
-def _propagated(pairs: PairMaps | None, picked: Tensor) -> Tensor | None:
+def _propagated(pairs: PairMaps | None, picked: Tensor, background: float) -> Tensor | None:
     if pairs is None or pairs.affinity is None:
         return None
-    return spread(picked, pairs.affinity[None], pairs.grid, pairs.radius)
+    return spread(picked, pairs.affinity[None], pairs.grid, background, pairs.radius)
 
 
 def _prediction(segmenter: Segmenter, image: Image, seen: Look) -> Panel:

@@ -114,7 +114,7 @@ def test_prediction_walks_where_it_is_asked_to():
     photo = torch.randint(0, 256, (1, 3, 64, 80), dtype=torch.uint8)
     irn = method(walk_steps=2).eval()
     seen = collect(irn, photo, PredictConfig(propagate=True, scales=(1.0,)))
-    draft = drafted(seen, [0, 2])
+    draft = drafted(seen, [0, 2], 0.35)
     assert draft.kind == "evidence"
     assert draft.maps.shape == (1, 2, 16, 20)
     assert not draft.maps.requires_grad

@@ -96,7 +96,7 @@ def test_the_walk_is_that_of_the_dense_matrix():
 
 def test_prediction_walks_where_it_is_asked_to():
     seen = collect(method(walk_steps=4), photo(), PredictConfig(propagate=True, scales=(1.0,)))
-    draft = drafted(seen, [0, 2])
+    draft = drafted(seen, [0, 2], 0.35)
     assert draft.kind == "probability"
     assert draft.maps.shape == (1, 3, 8, 10)
-    assert drafted(collect(method(), photo(), PredictConfig()), [0, 2]).kind == "evidence"
+    assert drafted(collect(method(), photo(), PredictConfig()), [0, 2], 0.35).kind == "evidence"

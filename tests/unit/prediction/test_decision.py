@@ -42,7 +42,7 @@ def black(height: int = 64, width: int = 96) -> Tensor:
 
 
 def evidence(cam: Tensor, *keys: int) -> Draft:
-    return drafted(Look(cam, NO_PROB), keys)
+    return drafted(Look(cam, NO_PROB), keys, 0.35)
 
 
 def test_hard_cut_without_refiner() -> None:
@@ -124,17 +124,26 @@ def test_propagation_carries_evidence_along_the_affinity() -> None:
     cam = torch.zeros(1, 3, 64, 64)
     cam[:, 0, :, :48] = 1.0
     affinity = torch.ones(1, 16, 16)  # all cells belong together, none is out of reach
-    decision = decide(black(64, 64), drafted(Look(cam, NO_PROB, affinity), [0]), PLAIN)
+    decision = decide(black(64, 64), drafted(Look(cam, NO_PROB, affinity), [0], 0.35), PLAIN)
     assert decision.mask.unique().tolist() == [1]
     # softmax([0.35, 1]) = 0.657 on 3/4 of the cells, softmax([0.35, 0]) = 0.4134 on the rest
     torch.testing.assert_close(decision.prob[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0)
-    alone = drafted(Look(cam, NO_PROB, torch.eye(16)[None]), [0])
+    alone = drafted(Look(cam, NO_PROB, torch.eye(16)[None]), [0], 0.35)
     assert decide(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
+
+
+def test_propagated_objects_shrink_as_background_scores_more() -> None:
+    cam = torch.zeros(1, 3, 64, 64)
+    cam[:, 0, :, :32] = 0.5
+    seen = Look(cam, NO_PROB, torch.eye(16)[None])
+    masks = [decide(black(64, 64), drafted(seen, [0], level), PLAIN).mask for level in (0.4, 0.6)]
+    assert masks[0][:, :16].min() == 1
+    assert masks[1].max() == 0
 
 
 def test_evidence_spreads_no_further_than_the_radius() -> None:
     picked = torch.tensor([0.9, 0, 0, 0, 0]).view(1, 1, 1, 5)
-    moved = spread(picked, torch.ones(1, 5, 5), (1, 5), radius=1)
+    moved = spread(picked, torch.ones(1, 5, 5), (1, 5), 0.35, radius=1)
     far, near = 0.4134, 0.6341  # softmax([0.35, x]) for x = 0 and 0.9
     expected = [(near + far) / 2, (near + 2 * far) / 3, far, far, far]
     torch.testing.assert_close(moved[0, 1, 0], torch.tensor(expected), atol=1e-4, rtol=0)
@@ -143,7 +152,7 @@ def test_evidence_spreads_no_further_than_the_radius() -> None:
 
 def test_affinity_of_another_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="15 cells"):
-        drafted(Look(torch.ones(1, 3, 64, 96), NO_PROB, torch.ones(1, 15, 15)), [0])
+        drafted(Look(torch.ones(1, 3, 64, 96), NO_PROB, torch.ones(1, 15, 15)), [0], 0.35)
 
 
 def scores() -> Look:
@@ -156,9 +165,9 @@ def test_decoder_scores_are_resized_to_the_photo_before_the_largest_wins() -> No
     seen = scores()
     assert seen.logit is not None
     large = torch.nn.functional.interpolate(seen.logit, (41, 60), mode="bilinear")
-    decision = decide(black(41, 60), drafted(seen, [0, 1, 2]), PLAIN)
+    decision = decide(black(41, 60), drafted(seen, [0, 1, 2], 0.35), PLAIN)
     assert torch.equal(decision.mask.long(), large[0].argmax(dim=0))
-    tagged = decide(black(41, 60), drafted(seen, [0, 2]), PLAIN).mask
+    tagged = decide(black(41, 60), drafted(seen, [0, 2], 0.35), PLAIN).mask
     assert set(tagged.unique().tolist()) == {0, 1, 3}
     torch.testing.assert_close(decision.prob, seen.logit.softmax(dim=1))
 
@@ -166,7 +175,7 @@ def test_decoder_scores_are_resized_to_the_photo_before_the_largest_wins() -> No
 def test_crf_starts_from_the_softmax_of_the_resized_scores() -> None:
     seen, crf = scores(), FullSize()
     assert seen.logit is not None
-    decide(black(41, 60), drafted(seen, [0, 1, 2]), PLAIN, None, crf)
+    decide(black(41, 60), drafted(seen, [0, 1, 2], 0.35), PLAIN, None, crf)
     large = torch.nn.functional.interpolate(seen.logit, (41, 60), mode="bilinear")
     torch.testing.assert_close(crf.got[0][1][:, 0], large.softmax(dim=1))
 
@@ -224,11 +233,11 @@ def test_a_propagation_gives_evidence_or_scores_with_background_first() -> None:
         assert torch.equal(picked, cam[:, [0, 2]])
         return torch.tensor([0.2, 0.9]).view(1, 2, 1, 1)
 
-    draft = drafted(Look(cam, NO_PROB, propagation=walk), [0, 2])
+    draft = drafted(Look(cam, NO_PROB, propagation=walk), [0, 2], 0.35)
     assert draft.kind == "evidence"
     assert decide(black(8, 12), draft, PLAIN).mask.unique().tolist() == [3]
     scores = torch.tensor([0.3, 0.1, 0.2]).view(1, 3, 1, 1)
-    draft = drafted(Look(cam, NO_PROB, propagation=lambda _: scores), [0, 2])
+    draft = drafted(Look(cam, NO_PROB, propagation=lambda _: scores), [0, 2], 0.35)
     assert draft.kind == "probability"
     decision = decide(black(8, 12), draft, PLAIN)
     assert decision.mask.max() == 0

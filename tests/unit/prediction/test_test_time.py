@@ -270,7 +270,7 @@ def test_decoder_scores_equal_the_protocol_by_loops(height: int, width: int) -> 
     expected = decoder_protocol_oracle.scores(photo, logit_of, 144, (1, 0.5, 0.75))
     assert seen.logit is not None
     np.testing.assert_allclose(seen.logit[0].numpy(), expected, atol=1e-5)
-    mask = decide(noise(height, width), drafted(seen, [0, 1, 2]), predict).mask.numpy()
+    mask = decide(noise(height, width), drafted(seen, [0, 1, 2], 0.45), predict).mask.numpy()
     winner = decoder_protocol_oracle.mask(photo, logit_of, 144, (1, 0.5, 0.75))
     np.testing.assert_array_equal(mask, winner)
 
@@ -378,7 +378,7 @@ def test_methods_that_share_pixels_are_asked_once_per_scale_and_classes_at_their
     best = torch.tensor([[5.0 - 1, -5 - 1, -5 - 1]]).sigmoid()  # the smallest view, upright
     torch.testing.assert_close(seen.prob, best)
     assert choose_classes(seen.prob, None, plan, "predicted") == (0,)
-    mask = decide(photo, drafted(seen, (0,)), plan).mask
+    mask = decide(photo, drafted(seen, (0,), 0.45), plan).mask
     assert (mask[:, :24] == 1).all()  # 1/3 beats (2/3)^3
     assert (mask[:, 56:] == 0).all()
 
