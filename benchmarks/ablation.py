@@ -4,7 +4,7 @@ A row that is whole is not trained or scored again, so the command can be stoppe
 will.
 
 Run: python benchmarks/ablation.py benchmarks/tables/rml_table1.yaml --root DIR --weights DIR --runs
-    RUNS
+    RUNS [--set backbone.stride=8 method.width=0]
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all rows, in YAML"
+    )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
     parser.add_argument("--limit", type=int, help="at most this many photos of each list")
     parser.add_argument("--json", type=Path)
@@ -94,6 +97,7 @@ def main() -> None:
         "run.samples": 0,
         "run.evaluate_every": 0,  # rows are scored by `finish`, on their last weights
         "run.evaluate_images": 1,
+        **{key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in args.set)},
     }
     rows = [{**row, "runs": {}} for row in spec["rows"]]
     if args.rows:
