@@ -1,7 +1,8 @@
 """Train the rows of a table, each with several seeds, and score their masks; resumable.
 
 A row that is whole is not trained or scored again, so the command can be stopped and started at
-will.
+will. Rows that name a stage share one run of the table's recipe: what several of them go on from
+is trained once.
 
 Run: python benchmarks/ablation.py benchmarks/tables/rml_table1.yaml --root DIR --weights DIR --runs
     RUNS [--set backbone.stride=8 method.width=0]
@@ -14,44 +15,118 @@ import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 
 from row import command
-from seed_quality import build_refiners, judge, summarise
+from seed_quality import Rows, build_refiners, judge, open_run, summarise
 from tag2mask import plugins
-from tag2mask.engine.trainer import train
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import Recipe, parse_recipe, read_yaml, recipe_path
+from tag2mask.pipeline import train
+from tag2mask.recipe import MethodConfig, Recipe, parse_recipe, read_yaml, recipe_path
+from tag2mask.types import Gate
+
+Scores = dict[str, Any]
+Section = dict[str, Any]
+
+
+class Row(BaseModel):
+    """One network, or one way of labelling with it, and the paper's number for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    paper: float | None
+    """mIoU of the paper, null where it gives none for this."""
+    set: Section = {}
+    """Dotted changes of the recipe."""
+    stage: str | None = None
+    """Stage whose network is scored; the recipe has stages then."""
+    reader: Section = {}
+    """Another method that labels with the weights."""
+    long_side_px: int | None = None
+    """Size at which photos are looked at, in place of the recipe's."""
+    refiners: tuple[str, ...] = ()
+    """Refiners of the maps, in place of the recipe's."""
+
+
+class Table(BaseModel):
+    """A recipe and the rows made from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str | Section
+    """Name of a recipe, or the recipe itself."""
+    rows: tuple[Row, ...]
 
 
 def row_recipe(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> Recipe:
     """The table's recipe with a row's dotted changes."""
     raw = json.loads(json.dumps(base))
     for dotted, value in changes.items():
-        section, key = dotted.split(".")
-        raw.setdefault(section, {})[key] = value
+        *sections, key = dotted.split(".")
+        part = raw
+        for section in sections:
+            part = part.setdefault(section, {})
+        part[key] = value
     return parse_recipe(raw, where)
 
 
-def score(run: Path, root: Path, limit: int | None) -> dict[str, Any]:
-    """Masks of the list `train`, gate oracle, thresholds chosen on `devval`."""
-    segmenter = Segmenter.load(run, "last")
-    data = segmenter.recipe.data.model_copy(update={"root": root})
-    lists = [plugins.load("data", data.name)(data, name) for name in ("devval.txt", "train.txt")]
-    refiners = build_refiners(segmenter, [])
-    return summarise(*(judge(segmenter, source, refiners, limit)["oracle"] for source in lists))
+class Photos(NamedTuple):
+    """The photos by which rows are judged."""
+
+    root: Path
+    """Data set in VOC layout."""
+    lists: tuple[str, str]
+    """Thresholds are chosen on the first, scores are of the second."""
+    limit: int | None
+    """At most this many of each, spread evenly."""
 
 
-def finish(run: Path, recipe: Recipe, root: Path, limit: int | None) -> dict[str, Any]:
-    """Train and score one run, or what is left of it."""
-    scores = run / f"seed_quality_{limit or 'all'}.json"
+def score(run: Path, row: Row, photos: Photos) -> Scores:
+    """Score a network's masks, gate oracle."""
+    segmenter = open_run(run, "last", reading_method(row), row.long_side_px)
+    data = segmenter.recipe.data.model_copy(update={"root": photos.root, "labels": None})
+    sources = [plugins.load("data", data.name)(data, name + ".txt") for name in photos.lists]
+    refiners = build_refiners(segmenter, row.refiners)
+    gate: Gate = "oracle"
+    judged: list[Rows] = [
+        judge(segmenter, source, refiners, photos.limit)[gate] for source in sources
+    ]
+    return summarise(*judged)
+
+
+def reading_method(row: Row) -> MethodConfig | None:
+    """Settings of the method that labels, where it is not the one that learned."""
+    if not row.reader:
+        return None
+    config: MethodConfig = plugins.load("methods", row.reader["name"]).Config(**row.reader)
+    return config
+
+
+def finish(runs: Path, row: Row, recipe: Recipe, photos: Photos) -> Scores:
+    """Train and score one row, or what is left of it."""
+    seed = f"seed{recipe.run.seed}"
+    name = row.name.replace(" ", "_").replace("+", "plus")
+    run = runs / (f"stages_{seed}" if row.stage else f"{name}_{seed}")
+    scores = runs / f"{name}_{seed}_{Path(photos.lists[1]).name}_{photos.limit or 'all'}.json"
     if not scores.is_file():
-        train(recipe, run, resume=(run / "recipe.yaml").is_file(), command=command())
-        scores.write_text(json.dumps(score(run, root, limit)), encoding="utf-8")
-    found: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))
+        for stage in stages_until(recipe, row.stage) if row.stage else (None,):
+            resume = (run / "recipe.yaml").is_file()
+            train(recipe, run, resume=resume, stage=stage, command=command(), tell=print)
+        scores.write_text(json.dumps(score(run / (row.stage or ""), row, photos)), "utf-8")
+    found: Scores = json.loads(scores.read_text(encoding="utf-8"))
     return found
+
+
+def stages_until(recipe: Recipe, stage: str) -> list[str]:
+    """A stage and all that it needs, in the order of the recipe."""
+    wanted = {stage}
+    for name in reversed(recipe.stages):
+        if name in wanted:
+            wanted.update(recipe.stages[name].needs)
+    return [name for name in recipe.stages if name in wanted]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -69,8 +144,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Go through rows and seeds, seed by seed, so that an early stop leaves whole tables."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", type=Path)
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
@@ -83,13 +158,15 @@ def main() -> None:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all rows, in YAML"
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
+    parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
     parser.add_argument("--limit", type=int, help="at most this many photos of each list")
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    spec = yaml.safe_load(args.table.read_text(encoding="utf-8"))
-    base = read_yaml(recipe_path(spec["recipe"]))
-    assert isinstance(base, dict)
-    common = {
+    return parser.parse_args()
+
+
+def common_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Changes that all rows share."""
+    return {
         "data.root": str(args.root),
         "backbone.weights": args.weights,
         "optim.steps": args.steps,
@@ -99,19 +176,28 @@ def main() -> None:
         "run.evaluate_images": 1,
         **{key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in args.set)},
     }
-    rows = [{**row, "runs": {}} for row in spec["rows"]]
-    if args.rows:
-        if unknown := set(args.rows) - {row["name"] for row in rows}:
-            parser.error(f"{args.table} has no row {', '.join(sorted(unknown))}")
-        rows = [row for row in rows if row["name"] in args.rows]
+
+
+def main() -> None:
+    """Go through rows and seeds, seed by seed, so that an early stop leaves whole tables."""
+    args = parse_arguments()
+    spec = Table.model_validate(yaml.safe_load(args.table.read_text(encoding="utf-8")))
+    base = spec.recipe if isinstance(spec.recipe, dict) else read_yaml(recipe_path(spec.recipe))
+    assert isinstance(base, dict)
+    if unknown := set(args.rows or ()) - {row.name for row in spec.rows}:
+        raise SystemExit(f"{args.table} has no row {', '.join(sorted(unknown))}")
+    chosen = [row for row in spec.rows if not args.rows or row.name in args.rows]
+    photos = Photos(args.root, tuple(args.lists), args.limit)
+    args.runs.mkdir(parents=True, exist_ok=True)
+    done = [{**row.model_dump(exclude_defaults=True), "runs": {}} for row in chosen]
     for seed in args.seeds:
-        for row in rows:
-            recipe = row_recipe(base, common | {"run.seed": seed} | row["set"], row["name"])
-            run = args.runs / f"{row['name'].replace(' ', '_').replace('+', 'plus')}_seed{seed}"
-            row["runs"][seed] = finish(run, recipe, args.root, args.limit)
-            print(table(rows), flush=True)
+        for row, entry in zip(chosen, done, strict=True):
+            changes = common_changes(args) | {"run.seed": seed} | row.set
+            recipe = row_recipe(base, changes, row.name)
+            entry["runs"][seed] = finish(args.runs, row, recipe, photos)
+            print(table(done), flush=True)
             if args.json:
-                record = {"command": command(), "gate": "oracle", "rows": rows}
+                record = {"command": command(), "gate": "oracle", "rows": done}
                 args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -36,9 +36,9 @@ from tag2mask.functional.precision import label_autocast
 from tag2mask.functional.pseudo_label import level_stacks
 from tag2mask.methods.base import Method, build_refiner
 from tag2mask.prediction.decision import decide, drafted
-from tag2mask.prediction.segmenter import Segmenter, final_crf
+from tag2mask.prediction.segmenter import Segmenter, Which, final_crf
 from tag2mask.prediction.test_time import Look, choose_classes, collect, settled
-from tag2mask.recipe import PredictConfig
+from tag2mask.recipe import MethodConfig, PredictConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, Gate, Mask
 
@@ -230,19 +230,26 @@ def summarise(chosen: Rows, reported: Rows) -> dict[str, dict[str, object]]:
     }
 
 
-def load(args: argparse.Namespace) -> Segmenter:
-    """Load the run, with another method and size where they were asked for."""
-    method = None
-    if args.method:
-        name, *pairs = args.method
-        settings = dict(pair.split("=", 1) for pair in pairs)
-        method = plugins.load("methods", name).Config(**settings)
-    segmenter = Segmenter.load(args.run, args.weights, method=method)
-    if args.long_side is None:
+def open_run(
+    run: Path, weights: Which, method: MethodConfig | None, long_side_px: int | None
+) -> Segmenter:
+    """Load a run, with another method and size where they are asked for."""
+    segmenter = Segmenter.load(run, weights, method=method)
+    if long_side_px is None:
         return segmenter
-    predict = segmenter.recipe.predict.model_copy(update={"long_side_px": args.long_side})
+    predict = segmenter.recipe.predict.model_copy(update={"long_side_px": long_side_px})
     recipe = segmenter.recipe.model_copy(update={"predict": predict})
     return Segmenter(segmenter.method, recipe, origin=segmenter.origin)
+
+
+def named_method(words: Sequence[str] | None) -> MethodConfig | None:
+    """NAME KEY=VALUE ... as settings of a method."""
+    if not words:
+        return None
+    name, *pairs = words
+    settings = dict(pair.split("=", 1) for pair in pairs)
+    config: MethodConfig = plugins.load("methods", name).Config(**settings)
+    return config
 
 
 def main() -> None:
@@ -260,7 +267,7 @@ def main() -> None:
     parser.add_argument("--long-side", type=int, help="resize photos to it, in place of the run's")
     parser.add_argument("--json", type=Path, help="file to write")
     args = parser.parse_args()
-    segmenter = load(args)
+    segmenter = open_run(args.run, args.weights, named_method(args.method), args.long_side)
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
     kind = plugins.load("data", data.name)
     sources = {name: kind(data, name + ".txt") for name in args.lists}
