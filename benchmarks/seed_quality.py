@@ -128,7 +128,7 @@ def cut(photo: Tensor, seen: Look, keys: tuple[int, ...], plan: Plan) -> dict[fl
     if refiner is not None and not refiner.at_full_size:
         size = (max(1, seen.cam.shape[-2] // 2), max(1, seen.cam.shape[-1] // 2))
     if plan.propagated:
-        stacks = spread_stacks(seen, keys, plan.thresholds, size)
+        stacks = spread_stacks(seen, keys, plan, size)
     else:
         stacks = level_stacks(by_corners(seen.cam[:, list(keys)], size), plan.thresholds)
     if refiner is not None:
@@ -139,17 +139,16 @@ def cut(photo: Tensor, seen: Look, keys: tuple[int, ...], plan: Plan) -> dict[fl
     return dict(zip(plan.thresholds, winners, strict=True))
 
 
-def spread_stacks(
-    seen: Look, keys: tuple[int, ...], thresholds: Sequence[float], size: tuple[int, int]
-) -> Tensor:
+def spread_stacks(seen: Look, keys: tuple[int, ...], plan: Plan, size: tuple[int, int]) -> Tensor:
     """(1, S, 1 + K, *size) propagated probabilities, one stack per score of background.
 
     Walks of IRN give evidence that is cut afterwards; those of PSA have a background of their own,
     and all their stacks are the same.
     """
-    walks = seen.affinity is None
+    walks, thresholds = seen.affinity is None, plan.thresholds
+    resize = upsample if plan.refiner is None else by_corners
     drafts = [drafted(seen, keys, level) for level in (thresholds[:1] if walks else thresholds)]
-    maps = [by_corners(draft.maps, size) for draft in drafts]
+    maps = [resize(draft.maps, size) for draft in drafts]
     if drafts[0].kind == "evidence":
         return level_stacks(maps[0], thresholds)
     stacks = torch.stack(maps, dim=1).expand(-1, len(thresholds), -1, -1, -1)

@@ -1,0 +1,69 @@
+"""The tables of `benchmarks/`: recipes that parse, masks that a user would get."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tag2mask import plugins
+from tag2mask.prediction.decision import decide, drafted
+from tag2mask.prediction.test_time import Look
+from tag2mask.recipe import load_recipe, read_yaml, recipe_path
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no checkout")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    sys.path.insert(0, str(FOLDER))
+    yield {name: importlib.import_module(name) for name in ("ablation", "seed_quality")}
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "tables").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_row_of_every_table_is_a_recipe(scripts, path):
+    ablation = scripts["ablation"]
+    table = ablation.Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    raw = table.recipe if isinstance(table.recipe, dict) else read_yaml(recipe_path(table.recipe))
+    assert len({row.name for row in table.rows}) == len(table.rows)
+    for row in table.rows:
+        recipe = ablation.row_recipe(raw, row.set, row.name)
+        ablation.reading_method(row)
+        if row.stage:
+            until = ablation.stages_until(recipe, row.stage)
+            assert until[-1] == row.stage
+            assert {need for name in until for need in recipe.stages[name].needs} <= set(until)
+
+
+REFINERS = [None, "par", "{name: dense_crf, unary: label, iterations: 2}"]
+
+
+@pytest.mark.parametrize("propagated", [False, True])
+@pytest.mark.parametrize("spec", REFINERS)
+def test_masks_of_a_row_are_those_that_a_user_gets(scripts, spec, propagated):
+    quality = scripts["seed_quality"]
+    generator = torch.Generator().manual_seed(3)
+    photo = torch.randint(0, 256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)
+    cam = torch.rand(1, 3, 64, 96, generator=generator)
+    affinity = torch.rand(1, 24, 24, generator=generator) if propagated else None
+    seen = Look(cam, torch.zeros(1, 3), affinity)
+    refiner = None
+    if spec is not None:
+        settings = {"name": spec} if "{" not in spec else yaml.safe_load(spec)
+        kind = plugins.load("refiners", settings["name"])
+        refiner = kind(kind.Config(**settings))
+    elif not propagated:
+        pytest.skip("the evidence itself is judged by its histogram")
+    cuts = quality.cut(photo, seen, (0, 2), quality.Plan(propagated, refiner, (0.2, 0.5)))
+    predict = load_recipe("rml/scenes_tiny").predict
+    for level, mask in cuts.items():
+        at = predict.model_copy(update={"background": level})
+        expected = decide(photo, drafted(seen, (0, 2), level), at, refiner).mask.numpy()
+        assert (mask != expected).mean() < 2e-3, level  # ties of resized maps
+        assert set(np.unique(mask)) <= {0, 1, 3}
+    assert not quality.cut(photo, seen, (), quality.Plan(propagated, refiner, (0.2,)))[0.2].any()
