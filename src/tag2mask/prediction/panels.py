@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ PANEL_HEIGHT_PX = 168
 PANEL_MAX_WIDTH_PX = 320
 CAPTION_PX = 34
 """Two lines of text under each panel."""
+CAPTION_FONT_PX = 12
+SWATCH_PX = 12
+"""Room of a class's colour before its name."""
 GAP_PX = 6
 PAPER = (250, 250, 248)
 INK = (40, 42, 46)
@@ -29,6 +33,8 @@ MARK, MARK_EDGE = (255, 64, 64), (255, 255, 255)
 """Colours of marks, and of the line around a marked place: seen on dark and on light."""
 MARK_PX = 4
 """Radius of a marked place."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Panel(NamedTuple):
@@ -51,19 +57,21 @@ def draw_strip(panels: Sequence[Panel]) -> PILImage.Image:
     height, width = panels[0].picture.shape[:2]
     factor = min(PANEL_HEIGHT_PX / height, PANEL_MAX_WIDTH_PX / width)
     size = (max(72, round(width * factor)), max(24, round(height * factor)))
+    widths = [min(max(size[0], _caption_width(panel)), PANEL_MAX_WIDTH_PX) for panel in panels]
     canvas = PILImage.new(
         "RGB",
-        (len(panels) * (size[0] + GAP_PX) + GAP_PX, size[1] + CAPTION_PX + 2 * GAP_PX),
+        (sum(widths) + (len(widths) + 1) * GAP_PX, size[1] + CAPTION_PX + 2 * GAP_PX),
         PAPER,
     )
-    for position, panel in enumerate(panels):
-        left = GAP_PX + position * (size[0] + GAP_PX)
+    left = GAP_PX
+    for panel, room in zip(panels, widths, strict=True):
         picture = PILImage.fromarray(panel.picture).resize(size, PILImage.Resampling.BILINEAR)
         _mark(picture, panel)
-        tile = PILImage.new("RGB", (size[0], size[1] + CAPTION_PX), PAPER)
+        tile = PILImage.new("RGB", (room, size[1] + CAPTION_PX), PAPER)
         tile.paste(picture)
         _caption(tile, panel, size[1])
         canvas.paste(tile, (left, GAP_PX))
+        left += room + GAP_PX
     return canvas
 
 
@@ -116,7 +124,7 @@ def _mark(picture: PILImage.Image, panel: Panel) -> None:
 def _caption(tile: PILImage.Image, panel: Panel, top: int) -> None:
     """Write title and second line below the picture; what does not fit is cut off by the tile."""
     draw = ImageDraw.Draw(tile)
-    font = ImageFont.load_default(size=12)
+    font = ImageFont.load_default(size=CAPTION_FONT_PX)
     draw.text((1, top + 2), panel.title, fill=INK, font=font)
     left, line = 1, top + 18
     if not panel.values:
@@ -124,8 +132,22 @@ def _caption(tile: PILImage.Image, panel: Panel, top: int) -> None:
     for value, text in panel.values:
         colour = tuple(voc_palette()[value].tolist())
         draw.rectangle((left, line + 3, left + 8, line + 11), fill=colour)
-        draw.text((left + 12, line), text, fill=FAINT, font=font)
-        left += 20 + round(draw.textlength(text, font=font))
+        draw.text((left + SWATCH_PX, line), text, fill=FAINT, font=font)
+        left += _entry_width(text, font)
+
+
+def _caption_width(panel: Panel) -> int:
+    """Room that a panel's caption takes, in pixels."""
+    font = ImageFont.load_default(size=CAPTION_FONT_PX)
+    second = math.ceil(font.getlength(panel.note))
+    if panel.values:
+        second = sum(_entry_width(text, font) for _, text in panel.values)
+    return 2 + max(math.ceil(font.getlength(panel.title)), second)
+
+
+def _entry_width(text: str, font: Font) -> int:
+    """Room of a class in the second line: swatch, name and a gap."""
+    return SWATCH_PX + math.ceil(font.getlength(text)) + 8
 
 
 def _whole(picture: npt.NDArray[np.floating]) -> Image:

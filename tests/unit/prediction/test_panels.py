@@ -29,6 +29,18 @@ def test_odd_shapes_are_drawn(size: tuple[int, int]) -> None:
     assert strip.size[1] < 260
 
 
+def test_narrow_panels_leave_room_for_their_captions() -> None:
+    narrow = np.zeros((168, 90, 3), dtype=np.uint8)
+    values = ((1, "a long name 0.97"), (2, "another name 0.61"))
+    panels = [Panel(narrow, "photo"), Panel(narrow, "prediction", values)]
+    strip = np.asarray(draw_strip(panels))
+    captions = (strip[6 + 168 :] < 200).any(axis=(0, 2))  # columns with ink or a swatch
+    last = captions.nonzero()[0].max()
+    assert last > 6 + 90 + 6 + 2 * 90  # beyond the picture
+    assert strip.shape[1] - last > 6  # and not up to the end of the strip, where it would be cut
+    assert strip.shape[1] <= 3 * 6 + 90 + 320
+
+
 def test_point_and_window_are_drawn_where_they_lie() -> None:
     black = np.zeros((50, 100, 3), dtype=np.uint8)
     marked = Panel(black, "affinity", point=(0.75, 0.5), window=(0.25, 0.0, 1.0, 0.5))
