@@ -7,8 +7,13 @@ from tests.reference import afa_oracle as oracle
 
 from tag2mask.engine.optim import multiplier
 from tag2mask.functional.affinity import affinity_label, affinity_loss, propagate, radius_mask
-from tag2mask.functional.cam import multi_scale_cam, upsample
-from tag2mask.functional.pseudo_label import cam_to_label, propagated_label, pseudo_label
+from tag2mask.functional.cam import multi_scale_cam, pick, upsample
+from tag2mask.functional.pseudo_label import (
+    cam_to_label,
+    present_keys,
+    propagated_label,
+    pseudo_label,
+)
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.recipe import load_recipe, span_steps
 from tag2mask.refiners.par import PAR, ParConfig
@@ -64,14 +69,13 @@ def test_label_from_evidence(rng, cuts):
 
 
 def test_refined_label(rng):
-    image, cam = photos(rng), evidence(rng)
+    image, cam, keys = photos(rng), evidence(rng), present_keys(torch.from_numpy(TAGS), 2)
     got = pseudo_label(
         image,
-        cam,
-        torch.from_numpy(TAGS),
+        pick(cam, keys.classes),
+        keys,
         torch.ones(2, *SIZE, dtype=torch.bool),
         PAR(ParConfig(iterations=ITERATIONS)),
-        most_tags=2,
     )
     for index in range(2):
         expected = oracle.par_label(
@@ -114,10 +118,9 @@ def likeness(rng):
 
 def spread(image, cam, valid, affinity, dilations):
     par = PAR(ParConfig(iterations=ITERATIONS, dilations=dilations))
-    tags = torch.from_numpy(TAGS)
-    return propagated_label(
-        image, cam, tags, valid, par, affinity, (6, 5), most_tags=2, radius=2
-    ).numpy()
+    keys = present_keys(torch.from_numpy(TAGS), 2)
+    picked = pick(cam, keys.classes)
+    return propagated_label(image, picked, keys, valid, par, affinity, (6, 5), radius=2).numpy()
 
 
 def expected_spread(image, cam, affinity, box, dilations):

@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.functional.affinity import propagate
-from tag2mask.functional.cam import pick, upsample
+from tag2mask.functional.cam import upsample
 from tag2mask.types import BACKGROUND, IGNORE
 
 Refine = Callable[[Tensor, Tensor], Tensor]
 """(image (N, 3, h, w), prob (N, S, C, h, w)) -> refined prob, as a Refiner does."""
 
 
-def present_keys(tags: Tensor, most_tags: int) -> tuple[Tensor, Tensor]:
+class Keys(NamedTuple):
+    """The classes of each photo, packed to the front."""
+
+    classes: Tensor
+    """(N, K) int64 class indices, in rising order, each but once per photo."""
+    present: Tensor
+    """(N, K) bool: which of them the photo really has; the others fill the row up."""
+
+
+def present_keys(tags: Tensor, most_tags: int) -> Keys:
     """Pack the present classes of each photo to the front.
 
     Args:
         tags: (N, F) in {0, 1}.
         most_tags: K, at least the largest number of tags of one photo.
-
-    Returns:
-        Class indices (N, K) int64, in rising order, and (N, K) bool telling which of them are
-        really present.
     """
     value, index = tags.topk(max(1, most_tags), dim=1)
     index, order = torch.where(value > 0, index, tags.shape[1] + index).sort(dim=1)
-    return index % tags.shape[1], value.gather(1, order) > 0
-
-
-def placed(picked: Tensor, keys: Tensor, num_foreground: int) -> Tensor:
-    """Put maps of some classes back among all, (N, F, H, W); the others are 0.
-
-    Args:
-        picked: (N, K, H, W).
-        keys: (N, K) their class indices, each but once per photo.
-        num_foreground: F.
-    """
-    maps = picked.new_zeros(len(picked), num_foreground, *picked.shape[-2:])
-    return maps.scatter_(1, keys[:, :, None, None].expand_as(picked), picked)
+    return Keys(index % tags.shape[1], value.gather(1, order) > 0)
 
 
 def cam_to_label(
@@ -121,18 +115,13 @@ def power_stacks(picked: Tensor, powers: Sequence[float]) -> Tensor:
 
 
 def background_stacks(
-    cam: Tensor,
-    keys: Tensor,
-    present: Tensor,
-    backgrounds: tuple[float, ...],
-    size: tuple[int, int],
+    picked: Tensor, present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
 ) -> Tensor:
     """Set evidence of present classes beside each background score, as probabilities.
 
     Args:
-        cam: (N, F, H, W) in [0, 1].
-        keys: (N, K) class indices.
-        present: (N, K) bool; other keys get probability 0.
+        picked: (N, K, H, W) in [0, 1].
+        present: (N, K) bool; other classes get probability 0.
         backgrounds: S scores in [0, 1].
         size: (h, w) of the result.
 
@@ -143,32 +132,26 @@ def background_stacks(
         Methods specification 2.5: softmax over [background, evidence of the present classes]; the
         result is meant to be nearly flat and must not be sharpened.
     """
-    chosen = F.interpolate(pick(cam, keys), size=size, mode="bilinear", align_corners=True)
+    chosen = F.interpolate(picked, size=size, mode="bilinear", align_corners=True)
     chosen = chosen.masked_fill(~present[:, :, None, None], -torch.inf)
     # Filled on the device: copying a list of numbers there would wait for it.
-    first = torch.stack([cam.new_full((1, *size), level) for level in backgrounds])
-    first = first.expand(cam.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
+    first = torch.stack([picked.new_full((1, *size), level) for level in backgrounds])
+    first = first.expand(picked.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
     stacks = torch.cat([first, chosen[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
     return stacks.softmax(dim=2)
 
 
 def refined_labels(
-    image: Tensor,
-    cam: Tensor,
-    tags: Tensor,
-    refine: Refine,
-    backgrounds: tuple[float, ...],
-    most_tags: int,
+    image: Tensor, picked: Tensor, keys: Keys, refine: Refine, backgrounds: tuple[float, ...]
 ) -> Tensor:
     """Refine evidence against each background score and take the winner per pixel.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        cam: (N, F, H, W) in [0, 1].
-        tags: (N, F) in {0, 1}.
+        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
+        keys: From `present_keys`.
         refine: A refiner; works at half resolution here.
         backgrounds: S scores in [0, 1].
-        most_tags: Largest number of tags of one photo.
 
     Returns:
         (N, S, H, W) int64 in 0..F.
@@ -176,9 +159,8 @@ def refined_labels(
     Source:
         AFA, section 3.4 with methods specification 2.4 and 2.5.
     """
-    keys, present = present_keys(tags, most_tags)
-    prob = background_stacks(cam, keys, present, backgrounds, _half(cam))
-    return _refined_classes(image, prob, keys, refine)
+    prob = background_stacks(picked, keys.present, backgrounds, _half(picked))
+    return _refined_classes(image, prob, keys.classes, refine)
 
 
 def _half(maps: Tensor) -> tuple[int, int]:
@@ -213,26 +195,24 @@ def _argmax_few(prob: Tensor) -> Tensor:
 
 def pseudo_label(
     image: Tensor,
-    cam: Tensor,
-    tags: Tensor,
+    picked: Tensor,
+    keys: Keys,
     valid: Tensor,
     refine: Refine,
     *,
     high: float = 0.55,
     low: float = 0.35,
-    most_tags: int,
 ) -> Tensor:
     """Make training targets: sure foreground, sure background, the rest ignored.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        cam: (N, F, H, W) in [0, 1].
-        tags: (N, F) in {0, 1}.
+        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
+        keys: From `present_keys`.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
         refine: A refiner.
         high: Background score that foreground must beat to be sure.
         low: Background score against which background must still win to be sure.
-        most_tags: Largest number of tags of one photo in the batch.
 
     Returns:
         (N, H, W) int64 in 0..F and 255.
@@ -240,14 +220,14 @@ def pseudo_label(
     Source:
         AFA, section 3.4 with methods specification 2.5.
     """
-    strict, lenient = refined_labels(image, cam, tags, refine, (high, low), most_tags).unbind(1)
+    strict, lenient = refined_labels(image, picked, keys, refine, (high, low)).unbind(1)
     return _two_cuts(strict, lenient, valid)
 
 
 def propagated_label(
     image: Tensor,
-    cam: Tensor,
-    tags: Tensor,
+    picked: Tensor,
+    keys: Keys,
     valid: Tensor,
     refine: Refine,
     affinity: Tensor,
@@ -255,22 +235,20 @@ def propagated_label(
     *,
     high: float = 0.55,
     low: float = 0.35,
-    most_tags: int,
     radius: int = 8,
 ) -> Tensor:
     """Make training targets from evidence that has spread along affinities first.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        cam: (N, F, H, W) in [0, 1].
-        tags: (N, F) in {0, 1}.
+        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
+        keys: From `present_keys`.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
         refine: A refiner. What it gets sums to a little less than 1 where few cells are alike.
         affinity: (N, L, L) in [0, 1].
         grid: (h, w) of the affinity, h * w = L.
         high: Background score that foreground must beat to be sure.
         low: Background score against which background must still win to be sure.
-        most_tags: Largest number of tags of one photo in the batch.
         radius: Window of the walk, in cells.
 
     Returns:
@@ -281,13 +259,14 @@ def propagated_label(
         photo is cut out and refined alone; here padding takes the nearest real pixel's colour and
         scores, so that the batch stays whole. On crops of photos 99.9 % of the pixels agree.
     """
-    keys, present = present_keys(tags, most_tags)
-    scores = background_stacks(upsample(cam, grid), keys, present, (high, low), grid)
+    scores = background_stacks(upsample(picked, grid), keys.present, (high, low), grid)
     moved = upsample(propagate(scores.flatten(1, 2), affinity, radius), image.shape[-2:])
     moved = fill_padding(moved, valid)
-    moved = F.interpolate(moved, size=_half(cam), mode="bilinear", align_corners=True)
+    moved = F.interpolate(moved, size=_half(picked), mode="bilinear", align_corners=True)
     prob = moved.view(*scores.shape[:3], *moved.shape[-2:])
-    strict, lenient = _refined_classes(fill_padding(image, valid), prob, keys, refine).unbind(1)
+    strict, lenient = _refined_classes(
+        fill_padding(image, valid), prob, keys.classes, refine
+    ).unbind(1)
     return _two_cuts(strict, lenient, valid)
 
 

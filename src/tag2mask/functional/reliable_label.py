@@ -5,21 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tag2mask.functional.cam import pick
-from tag2mask.functional.pseudo_label import Refine, present_keys
+from tag2mask.functional.pseudo_label import Keys, Refine
 from tag2mask.types import BACKGROUND, IGNORE
 
 LEAST = 0.1
 """Evidence that makes no pixel reliable."""
 
 
-def power_stacks(cam: Tensor, keys: Tensor, present: Tensor, alphas: tuple[float, ...]) -> Tensor:
+def power_stacks(picked: Tensor, present: Tensor, alphas: tuple[float, ...]) -> Tensor:
     """Set evidence of present classes beside (1 - strongest evidence)^alpha, as probabilities.
 
     Args:
-        cam: (N, F, H, W) in [0, 1].
-        keys: (N, K) class indices, as `present_keys` gives them.
-        present: (N, K) bool; other keys get probability 0.
+        picked: (N, K, H, W) in [0, 1].
+        present: (N, K) bool; other classes get probability 0.
         alphas: S exponents; larger leaves less to background.
 
     Returns:
@@ -29,7 +27,7 @@ def power_stacks(cam: Tensor, keys: Tensor, present: Tensor, alphas: tuple[float
         PSA's labels for a dense CRF, methods specification 5.1: unary scores [(1 - max)^alpha,
         CAM] of the present classes. Divided by their sum, which a CRF does not notice.
     """
-    chosen = _chosen(cam, keys, present)
+    chosen = picked * present[:, :, None, None]
     rest = 1 - chosen.amax(dim=1, keepdim=True)
     stacks = [torch.cat([rest.pow(alpha), chosen], dim=1) for alpha in alphas]
     score = torch.stack(stacks, dim=1)
@@ -56,8 +54,8 @@ def top_share(value: Tensor, member: Tensor, share: float) -> Tensor:
 
 def reliable_label(
     image: Tensor,
-    cam: Tensor,
-    tags: Tensor,
+    picked: Tensor,
+    keys: Keys,
     valid: Tensor,
     refine: Refine,
     *,
@@ -65,7 +63,6 @@ def reliable_label(
     confidence: float = 0.8,
     share: float = 0.4,
     background: float = 0.8,
-    most_tags: int,
 ) -> Tensor:
     """Make training targets of the pixels that refined scores and evidence both vouch for.
 
@@ -76,15 +73,14 @@ def reliable_label(
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        cam: (N, F, H, W) in [0, 1].
-        tags: (N, F) in {0, 1}; absent classes never win.
+        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
+        keys: From `present_keys`; classes that only fill it up never win.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
         refine: A refiner; works at the size of the image here.
         alphas: Exponents of background, the smaller first.
         confidence: Least refined score, in [0, 1].
         share: Of the pixels that evidence gives to a class, in [0, 1].
         background: What (1 - strongest evidence)^(second alpha) must exceed, in [0, 1].
-        most_tags: Largest number of tags of one photo in the batch.
 
     Returns:
         (N, H, W) int64 in 0..F and 255.
@@ -95,22 +91,16 @@ def reliable_label(
         in its released configuration, which also leaves out evidence of 0.1 and less. There a pixel
         is kept if it is strong for any class, here if it is for its own.
     """
-    keys, present = present_keys(tags, most_tags)
-    prob = refine(image, power_stacks(cam, keys, present, alphas))
+    prob = refine(image, power_stacks(picked, keys.present, alphas))
     score, winner = prob.max(dim=2)  # (N, 2, H, W)
     sure = (score >= confidence).unbind(1)
-    chosen = _chosen(cam, keys, present)
+    chosen = picked * keys.present[:, :, None, None]
     peak, own = chosen.max(dim=1)
     rest = (1 - peak) ** alphas[1]
-    place = torch.arange(keys.shape[1], device=cam.device)[:, None, None]
+    place = torch.arange(picked.shape[1], device=picked.device)[:, None, None]
     claimed = (own[:, None] == place) & ((peak > rest) & (peak > LEAST) & valid)[:, None]
     strong = top_share(chosen.flatten(2), claimed.flatten(2), share).view_as(claimed)
     kept = strong & (winner[:, :1] == place + 1) & (winner[:, 1:] != BACKGROUND) & sure[0][:, None]
-    label = torch.where(kept, (keys + 1)[:, :, None, None], 0).sum(dim=1)
+    label = torch.where(kept, (keys.classes + 1)[:, :, None, None], 0).sum(dim=1)
     empty = (winner[:, 1] == BACKGROUND) & sure[1] & (rest > background) & valid
     return torch.where((label > 0) | empty, label, IGNORE)
-
-
-def _chosen(cam: Tensor, keys: Tensor, present: Tensor) -> Tensor:
-    """(N, K, H, W) evidence of the present classes, 0 for keys that are not present."""
-    return pick(cam, keys) * present[:, :, None, None]

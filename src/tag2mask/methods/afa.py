@@ -35,7 +35,7 @@ from tag2mask.functional.affinity import (
 from tag2mask.functional.cam import multi_scale_cam, scaled_size, upsample
 from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.pseudo_label import (
-    placed,
+    Keys,
     present_keys,
     propagated_label,
     pseudo_label,
@@ -184,43 +184,40 @@ class AFA(Method):
         self, batch: Batch, image: Tensor, cam: Tensor, features: Features, propagates: bool
     ) -> tuple[Tensor, Tensor]:
         """Labels (N, H, W) of the decoder and of the affinity; none is made that nobody learns."""
-        keys = present_keys(batch.tags, batch.most_tags)[0]
-        picked, walk = self._label_maps(image, cam, features, keys, propagates)
-        total = placed(picked, keys, self.num_foreground)
+        keys = present_keys(batch.tags, batch.most_tags)
+        picked, walk = self._label_maps(image, cam, features, keys.classes, propagates)
         if walk is None:
-            label = self._refined_label(batch, total)
+            label = self._refined_label(batch, picked, keys)
             return label, label
-        spread = self._propagated_label(batch, total, walk)
+        spread = self._propagated_label(batch, picked, keys, walk)
         if self.config.affinity_target == "propagated":
             return spread, spread
-        return spread, self._refined_label(batch, total)
+        return spread, self._refined_label(batch, picked, keys)
 
-    def _refined_label(self, batch: Batch, cam: Tensor) -> Tensor:
+    def _refined_label(self, batch: Batch, picked: Tensor, keys: Keys) -> Tensor:
         assert self.refiner is not None
         return pseudo_label(
             batch.image,
-            cam,
-            batch.tags,
+            picked,
+            keys,
             batch.valid,
             self.refiner,
             high=self.config.high,
             low=self.config.low,
-            most_tags=batch.most_tags,
         )
 
-    def _propagated_label(self, batch: Batch, cam: Tensor, walk: Pairs) -> Tensor:
+    def _propagated_label(self, batch: Batch, picked: Tensor, keys: Keys, walk: Pairs) -> Tensor:
         assert self.refiner is not None
         return propagated_label(
             batch.image,
-            cam,
-            batch.tags,
+            picked,
+            keys,
             batch.valid,
             self.refiner,
             walk.affinity,
             walk.grid,
             high=self.config.high,
             low=self.config.low,
-            most_tags=batch.most_tags,
             radius=self.config.radius,
         )
 

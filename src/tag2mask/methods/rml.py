@@ -29,7 +29,7 @@ from tag2mask.functional.affinity import affinity_label, affinity_loss, mean_att
 from tag2mask.functional.cam import multi_scale_cam, normalise_cam
 from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.prototype import class_prototypes, mean_similarity
-from tag2mask.functional.pseudo_label import placed, present_keys, pseudo_label
+from tag2mask.functional.pseudo_label import present_keys, pseudo_label
 from tag2mask.functional.representation import (
     AffinityInformation,
     FeatureInformation,
@@ -251,19 +251,18 @@ class RML(Method):
         assert self.refiner is not None
         config = self.config
         with labelling(self.backbone, config.label_precision, image.device.type):
-            keys = present_keys(batch.tags, batch.most_tags)[0]
-            total = multi_scale_cam(
-                self._cam_alone, image, config.label_scales, known=cam, keys=keys
+            keys = present_keys(batch.tags, batch.most_tags)
+            picked = multi_scale_cam(
+                self._cam_alone, image, config.label_scales, known=cam, keys=keys.classes
             )
         return pseudo_label(
             batch.image,
-            placed(total, keys, self.num_foreground),
-            batch.tags,
+            picked,
+            keys,
             batch.valid,
             self.refiner,
             high=config.high,
             low=config.low,
-            most_tags=batch.most_tags,
         )
 
     def _cam_alone(self, image: Tensor) -> Tensor:

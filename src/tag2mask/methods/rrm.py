@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import multi_scale_cam, upsample
 from tag2mask.functional.precision import LabelPrecision
-from tag2mask.functional.pseudo_label import placed, present_keys
+from tag2mask.functional.pseudo_label import present_keys
 from tag2mask.functional.reliable_label import reliable_label
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import Evidence, Method, labelling
@@ -129,21 +129,20 @@ class RRM(Method):
             return self.head.cam(self.backbone(view).maps[-1]).float()
 
         with labelling(self.backbone, config.label_precision, image.device.type):
-            keys = present_keys(batch.tags, batch.most_tags)[0]
-            total = multi_scale_cam(
-                cam_of, image, config.label_scales, flip=False, known=cam, keys=keys
+            keys = present_keys(batch.tags, batch.most_tags)
+            picked = multi_scale_cam(
+                cam_of, image, config.label_scales, flip=False, known=cam, keys=keys.classes
             )
         return reliable_label(
             batch.image,
-            placed(total, keys, self.num_foreground),
-            batch.tags,
+            picked,
+            keys,
             batch.valid,
             self.refiner,
             alphas=(config.alpha_high, config.alpha_low),
             confidence=config.confidence,
             share=config.share,
             background=config.background,
-            most_tags=batch.most_tags,
         )
 
     def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:

@@ -2,12 +2,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tag2mask.functional.cam import pick
 from tag2mask.functional.pseudo_label import (
     background_stacks,
     cam_to_label,
     fill_padding,
     level_stacks,
-    placed,
     power_stacks,
     present_keys,
     pseudo_label,
@@ -46,8 +46,9 @@ def test_two_thresholds_leave_the_middle_ignored() -> None:
 def test_stacks_are_flat_softmaxes_over_present_classes_only() -> None:
     cam = torch.zeros(1, 3, 4, 4)
     cam[0, 2], cam[0, 0] = 1.0, 0.7
-    keys, present = present_keys(torch.tensor([[0.0, 0, 1]]), 2)
-    stack = background_stacks(cam, keys, present, (0.55, 0.35), (2, 2))[0, :, :, 0, 0]
+    keys = present_keys(torch.tensor([[0.0, 0, 1]]), 2)
+    picked = pick(cam, keys.classes)
+    stack = background_stacks(picked, keys.present, (0.55, 0.35), (2, 2))[0, :, :, 0, 0]
     for row, background in zip(stack.numpy(), (0.55, 0.35), strict=True):
         expected = np.exp([background, 1.0])
         np.testing.assert_allclose(row[:2], expected / expected.sum(), rtol=1e-6)
@@ -72,15 +73,15 @@ def test_labels_without_refinement_equal_a_pixel_loop() -> None:
     tags = rng.integers(0, 2, (3, 6))
     valid = np.ones((3, 8, 8), bool)
     valid[1, :, 5:] = False
+    keys = present_keys(torch.from_numpy(tags).float(), int(tags.sum(1).max()))
     got = pseudo_label(
         torch.zeros(3, 3, 8, 8, dtype=torch.uint8),
-        torch.from_numpy(cam),
-        torch.from_numpy(tags).float(),
+        pick(torch.from_numpy(cam), keys.classes),
+        keys,
         torch.from_numpy(valid),
         unrefined,
         high=0.55,
         low=0.35,
-        most_tags=int(tags.sum(1).max()),
     ).numpy()
     for n in range(3):
         expected = np.where(valid[n], slow_label(cam[n], tags[n], 0.55, 0.35), IGNORE)
@@ -91,19 +92,16 @@ def test_packing_room_for_more_classes_changes_nothing() -> None:
     torch.manual_seed(0)
     cam, image = torch.rand(2, 5, 9, 7), torch.zeros(2, 3, 9, 7, dtype=torch.uint8)
     tags = torch.tensor([[1.0, 0, 1, 0, 0], [0, 0, 0, 1, 0]])
-    tight = refined_labels(image, cam, tags, unrefined, (0.4,), 2)
-    torch.testing.assert_close(refined_labels(image, cam, tags, unrefined, (0.4,), 5), tight)
+    found = []
+    for most_tags in (2, 5):
+        keys = present_keys(tags, most_tags)
+        found.append(refined_labels(image, pick(cam, keys.classes), keys, unrefined, (0.4,)))
+    torch.testing.assert_close(*found)
 
 
 def test_a_photo_without_tags_is_all_background() -> None:
-    label = refined_labels(
-        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
-        torch.rand(1, 2, 8, 8),
-        torch.zeros(1, 2),
-        unrefined,
-        (0.4,),
-        0,
-    )
+    image, keys = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), present_keys(torch.zeros(1, 2), 0)
+    label = refined_labels(image, torch.rand(1, 1, 8, 8), keys, unrefined, (0.4,))
     assert label.max() == 0
 
 
@@ -138,13 +136,3 @@ def test_background_wins_where_no_evidence_exceeds_its_level() -> None:
     assert stacks.shape == (1, 2, 3, 1, 3)
     torch.testing.assert_close(stacks.sum(dim=2), torch.ones(1, 2, 1, 3))
     assert stacks.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]
-
-
-def test_maps_go_back_to_their_classes_and_the_others_are_zero() -> None:
-    picked = torch.rand(2, 2, 3, 4)
-    found = placed(picked, torch.tensor([[1, 4], [3, 0]]), 5)
-    assert found.shape == (2, 5, 3, 4)
-    assert torch.equal(found[0, [1, 4]], picked[0])
-    assert torch.equal(found[1, [3, 0]], picked[1])
-    assert not found[0, [0, 2, 3]].any()
-    assert not found[1, [1, 2, 4]].any()

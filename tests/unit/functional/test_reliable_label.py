@@ -8,6 +8,7 @@ import torch
 from tests.reference import reliable_label_oracle as oracle
 from torch import Tensor
 
+from tag2mask.functional.cam import pick
 from tag2mask.functional.pseudo_label import present_keys
 from tag2mask.functional.reliable_label import power_stacks, reliable_label, top_share
 
@@ -29,14 +30,15 @@ def labelled(cam: Tensor, tags: Tensor, refine: Any = same, **changes: Any) -> T
     photos, _, height, width = cam.shape
     image = torch.zeros(photos, 3, height, width, dtype=torch.uint8)
     valid = changes.pop("valid", torch.ones(photos, height, width, dtype=torch.bool))
-    return reliable_label(
-        image, cam, tags, valid, refine, most_tags=min(2, tags.shape[1]), **(RULE | changes)
-    )
+    keys = present_keys(tags, min(2, tags.shape[1]))
+    picked = pick(cam, keys.classes)
+    return reliable_label(image, picked, keys, valid, refine, **(RULE | changes))
 
 
 def test_scores_beside_powers_of_the_background_equal_the_oracle() -> None:
     cam = torch.rand(3, 4, 5, 6)
-    stacks = power_stacks(cam, *present_keys(TAGS, 2), (4.0, 32.0))
+    keys = present_keys(TAGS, 2)
+    stacks = power_stacks(pick(cam, keys.classes), keys.present, (4.0, 32.0))
     assert stacks.shape == (3, 2, 3, 5, 6)
     torch.testing.assert_close(stacks.sum(dim=2), torch.ones(3, 2, 5, 6))
     for n, present in enumerate([[0, 2], [3], []]):
@@ -49,8 +51,7 @@ def test_scores_beside_powers_of_the_background_equal_the_oracle() -> None:
 
 def test_a_hand_counted_score() -> None:
     cam = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
-    keys, present = present_keys(torch.ones(1, 2), 2)
-    found = power_stacks(cam, keys, present, (2.0,)).flatten()
+    found = power_stacks(cam, torch.ones(1, 2, dtype=torch.bool), (2.0,)).flatten()
     torch.testing.assert_close(found, torch.tensor([0.25, 0.5, 0.25]))
 
 

@@ -128,7 +128,6 @@ def test_the_rule_of_the_recipe_is_the_rule_that_is_applied(
         "confidence": 0.7,
         "share": 0.3,
         "background": 0.6,
-        "most_tags": 2,
     }
 
 
