@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from row import command
+from row import command, run_as_command
 from seed_quality import Rows, build_refiners, judge, open_run, summarise
 from tag2mask import plugins
+from tag2mask.errors import RecipeError
 from tag2mask.pipeline import train
 from tag2mask.recipe import MethodConfig, Recipe, parse_recipe, read_yaml, recipe_path
 from tag2mask.types import Gate
@@ -144,6 +145,17 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def assignment(text: str) -> tuple[str, Any]:
+    """SECTION.KEY=VALUE, the value in YAML."""
+    key, sign, value = text.partition("=")
+    if not sign or "." not in key:
+        raise argparse.ArgumentTypeError(f"'{text}' is not SECTION.KEY=VALUE")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"'{value}' of '{text}' is not YAML") from None
+
+
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -155,7 +167,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="changes to all rows, in YAML"
+        "--set",
+        nargs="+",
+        default=[],
+        type=assignment,
+        metavar="SECTION.KEY=VALUE",
+        help="changes to all rows, in YAML",
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
     parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
@@ -174,7 +191,7 @@ def common_changes(args: argparse.Namespace) -> dict[str, Any]:
         "run.samples": 0,
         "run.evaluate_every": 0,  # rows are scored by `finish`, on their last weights
         "run.evaluate_images": 1,
-        **{key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in args.set)},
+        **dict(args.set),
     }
 
 
@@ -185,7 +202,7 @@ def main() -> None:
     base = spec.recipe if isinstance(spec.recipe, dict) else read_yaml(recipe_path(spec.recipe))
     assert isinstance(base, dict)
     if unknown := set(args.rows or ()) - {row.name for row in spec.rows}:
-        raise SystemExit(f"{args.table} has no row {', '.join(sorted(unknown))}")
+        raise RecipeError(f"{args.table} has no row {', '.join(sorted(unknown))}")
     chosen = [row for row in spec.rows if not args.rows or row.name in args.rows]
     photos = Photos(args.root, tuple(args.lists), args.limit)
     args.runs.mkdir(parents=True, exist_ok=True)
@@ -202,4 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

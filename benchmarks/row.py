@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tag2mask.errors import Tag2MaskError
+
 
 class Row(NamedTuple):
     """One comparison."""
@@ -55,6 +57,15 @@ def refuse_gap(what: str, gap: float, most: float) -> float:
 def command() -> str:
     """What was typed, for records."""
     return shlex.join(["python", *sys.argv])
+
+
+def run_as_command(main: Callable[[], object]) -> None:
+    """Run a script; a mistake of its user is one line and exit code 2, as in the command line."""
+    try:
+        main()
+    except Tag2MaskError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def show(rows: Sequence[Row]) -> None:

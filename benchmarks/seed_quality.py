@@ -24,21 +24,21 @@ import numpy.typing as npt
 import torch
 import yaml
 from torch import Tensor
-from torch.nn import functional as F
 
-from row import command
+from row import command, run_as_command
 from tag2mask import plugins
 from tag2mask.data.base import Source
+from tag2mask.errors import RecipeError
 from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
 from tag2mask.functional.pseudo_label import level_stacks
 from tag2mask.methods.base import Method, build_refiner
-from tag2mask.prediction.decision import decide, drafted
+from tag2mask.prediction.decision import decide, drafted, half_size, resized_by_corners
 from tag2mask.prediction.segmenter import Segmenter, Which, final_crf
 from tag2mask.prediction.test_time import Look, choose_classes, collect, settled
-from tag2mask.recipe import MethodConfig, PredictConfig
+from tag2mask.recipe import MethodConfig, PredictConfig, parse_recipe
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, Gate, Mask
 
@@ -87,10 +87,15 @@ def build_refiners(segmenter: Segmenter, specs: Sequence[str]) -> Refiners:
     refiner = build_refiner(segmenter.recipe)
     found = {refiner.config.name: refiner} if refiner and not specs else {}
     for spec in specs:
-        settings = yaml.safe_load(spec)
+        try:
+            settings = yaml.safe_load(spec)
+        except yaml.YAMLError:
+            raise RecipeError(f"refiner '{spec}' is neither a name nor settings in YAML") from None
         settings = {"name": settings} if isinstance(settings, str) else settings
-        kind = plugins.load("refiners", settings["name"])
-        found[spec] = kind(kind.Config(**settings))
+        recipe = parse_recipe({**segmenter.recipe.plain(), "refiner": settings}, f"refiner {spec}")
+        named = build_refiner(recipe)
+        assert named is not None
+        found[spec] = named
     return found
 
 
@@ -126,11 +131,11 @@ def cut(photo: Tensor, seen: Look, keys: tuple[int, ...], plan: Plan) -> dict[fl
     refiner = plan.refiner
     size = (height, width)
     if refiner is not None and not refiner.at_full_size:
-        size = (max(1, seen.cam.shape[-2] // 2), max(1, seen.cam.shape[-1] // 2))
+        size = half_size((seen.cam.shape[-2], seen.cam.shape[-1]))
     if plan.propagated:
         stacks = spread_stacks(seen, keys, plan, size)
     else:
-        stacks = level_stacks(by_corners(seen.cam[:, list(keys)], size), plan.thresholds)
+        stacks = level_stacks(resized_by_corners(seen.cam[:, list(keys)], size), plan.thresholds)
     if refiner is not None:
         stacks = refiner(upsample(photo.float(), size), stacks)
     stacks = upsample(stacks.flatten(1, 2), (height, width)).unflatten(1, stacks.shape[1:3])
@@ -146,18 +151,13 @@ def spread_stacks(seen: Look, keys: tuple[int, ...], plan: Plan, size: tuple[int
     and all their stacks are the same.
     """
     walks, thresholds = seen.affinity is None, plan.thresholds
-    resize = upsample if plan.refiner is None else by_corners
+    resize = upsample if plan.refiner is None else resized_by_corners
     drafts = [drafted(seen, keys, level) for level in (thresholds[:1] if walks else thresholds)]
     maps = [resize(draft.maps, size) for draft in drafts]
     if drafts[0].kind == "evidence":
         return level_stacks(maps[0], thresholds)
     stacks = torch.stack(maps, dim=1).expand(-1, len(thresholds), -1, -1, -1)
     return stacks / stacks.sum(dim=2, keepdim=True).clamp_min(1e-8)
-
-
-def by_corners(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize as refiners get evidence while labelling."""
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
 
 
 @torch.no_grad()
@@ -301,4 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_command(main)

@@ -5,33 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tag2mask.functional.pseudo_label import Keys, Refine
+from tag2mask.functional.pseudo_label import Keys, Refine, power_stacks
 from tag2mask.types import BACKGROUND, IGNORE
 
 LEAST = 0.1
 """Evidence that makes no pixel reliable."""
-
-
-def power_stacks(picked: Tensor, present: Tensor, alphas: tuple[float, ...]) -> Tensor:
-    """Set evidence of present classes beside (1 - strongest evidence)^alpha, as probabilities.
-
-    Args:
-        picked: (N, K, H, W) in [0, 1].
-        present: (N, K) bool; other classes get probability 0.
-        alphas: S exponents; larger leaves less to background.
-
-    Returns:
-        (N, S, K + 1, H, W), sums to 1, background first.
-
-    Source:
-        PSA's labels for a dense CRF, methods specification 5.1: unary scores [(1 - max)^alpha,
-        CAM] of the present classes. Divided by their sum, which a CRF does not notice.
-    """
-    chosen = picked * present[:, :, None, None]
-    rest = 1 - chosen.amax(dim=1, keepdim=True)
-    stacks = [torch.cat([rest.pow(alpha), chosen], dim=1) for alpha in alphas]
-    score = torch.stack(stacks, dim=1)
-    return score / score.sum(dim=2, keepdim=True)  # never 0: where CAM is 0, background is 1
 
 
 def top_share(value: Tensor, member: Tensor, share: float) -> Tensor:
@@ -91,10 +69,10 @@ def reliable_label(
         in its released configuration, which also leaves out evidence of 0.1 and less. There a pixel
         is kept if it is strong for any class, here if it is for its own.
     """
-    prob = refine(image, power_stacks(picked, keys.present, alphas))
+    chosen = picked * keys.present[:, :, None, None]
+    prob = refine(image, power_stacks(chosen, alphas))
     score, winner = prob.max(dim=2)  # (N, 2, H, W)
     sure = (score >= confidence).unbind(1)
-    chosen = picked * keys.present[:, :, None, None]
     peak, own = chosen.max(dim=1)
     rest = (1 - peak) ** alphas[1]
     place = torch.arange(picked.shape[1], device=picked.device)[:, None, None]

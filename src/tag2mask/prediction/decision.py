@@ -178,7 +178,7 @@ def _first_probability(draft: Draft, size: tuple[int, int], background: float) -
     """(1, 1 + K, *size) probabilities that the first refiner takes."""
     if draft.kind == "logit":
         return upsample(draft.maps, size).softmax(dim=1)
-    maps = _resized_by_corners(draft.maps, size)
+    maps = resized_by_corners(draft.maps, size)
     return _shares(maps) if draft.kind == "probability" else key_probability(maps, background)
 
 
@@ -222,7 +222,7 @@ def _refiner_view(
 ) -> Tensor:
     """The photo as one refiner sees it: half the working size, or its own within the limit."""
     if not refiner.at_full_size:
-        return upsample(photo.float(), _half(working_size))
+        return upsample(photo.float(), half_size(working_size))
     size = limited_size(photo.shape[-2:], None, most)
     if size == _size(photo):
         return photo
@@ -274,9 +274,11 @@ def _size(maps: Tensor) -> tuple[int, int]:
     return maps.shape[-2], maps.shape[-1]
 
 
-def _half(size: tuple[int, int]) -> tuple[int, int]:
+def half_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(h, w) at which most refiners work on what the network saw at `size`."""
     return max(1, size[0] // 2), max(1, size[1] // 2)
 
 
-def _resized_by_corners(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resized_by_corners(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, C, h, w) maps for a refiner; corners stay corners (methods specification 2.4)."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)

@@ -9,8 +9,8 @@ from tests.reference import reliable_label_oracle as oracle
 from torch import Tensor
 
 from tag2mask.functional.cam import pick
-from tag2mask.functional.pseudo_label import present_keys
-from tag2mask.functional.reliable_label import power_stacks, reliable_label, top_share
+from tag2mask.functional.pseudo_label import power_stacks, present_keys
+from tag2mask.functional.reliable_label import reliable_label, top_share
 
 TAGS = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
 RULE: dict[str, Any] = {"alphas": (4.0, 32.0), "confidence": 0.8, "share": 0.4, "background": 0.8}
@@ -38,7 +38,8 @@ def labelled(cam: Tensor, tags: Tensor, refine: Any = same, **changes: Any) -> T
 def test_scores_beside_powers_of_the_background_equal_the_oracle() -> None:
     cam = torch.rand(3, 4, 5, 6)
     keys = present_keys(TAGS, 2)
-    stacks = power_stacks(pick(cam, keys.classes), keys.present, (4.0, 32.0))
+    picked = pick(cam, keys.classes) * keys.present[:, :, None, None]
+    stacks = power_stacks(picked, (4.0, 32.0))
     assert stacks.shape == (3, 2, 3, 5, 6)
     torch.testing.assert_close(stacks.sum(dim=2), torch.ones(3, 2, 5, 6))
     for n, present in enumerate([[0, 2], [3], []]):
@@ -51,7 +52,7 @@ def test_scores_beside_powers_of_the_background_equal_the_oracle() -> None:
 
 def test_a_hand_counted_score() -> None:
     cam = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
-    found = power_stacks(cam, torch.ones(1, 2, dtype=torch.bool), (2.0,)).flatten()
+    found = power_stacks(cam, (2.0,)).flatten()
     torch.testing.assert_close(found, torch.tensor([0.25, 0.5, 0.25]))
 
 
