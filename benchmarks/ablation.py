@@ -21,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from row import command, run_as_command
-from seed_quality import Rows, build_refiners, judge, open_run, summarise
+from seed_quality import Rows, build_refiners, judge, method_config, open_run, summarise
 from tag2mask import plugins
 from tag2mask.errors import RecipeError
 from tag2mask.pipeline import train
@@ -100,10 +100,7 @@ def score(run: Path, row: Row, photos: Photos) -> Scores:
 
 def reading_method(row: Row) -> MethodConfig | None:
     """Settings of the method that labels, where it is not the one that learned."""
-    if not row.reader:
-        return None
-    config: MethodConfig = plugins.load("methods", row.reader["name"]).Config(**row.reader)
-    return config
+    return method_config(row.reader, f"reader of row '{row.name}'") if row.reader else None
 
 
 def finish(runs: Path, row: Row, recipe: Recipe, photos: Photos) -> Scores:

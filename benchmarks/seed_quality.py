@@ -87,16 +87,21 @@ def build_refiners(segmenter: Segmenter, specs: Sequence[str]) -> Refiners:
     refiner = build_refiner(segmenter.recipe)
     found = {refiner.config.name: refiner} if refiner and not specs else {}
     for spec in specs:
-        try:
-            settings = yaml.safe_load(spec)
-        except yaml.YAMLError:
-            raise RecipeError(f"refiner '{spec}' is neither a name nor settings in YAML") from None
+        settings = read_value(spec, f"refiner '{spec}'")
         settings = {"name": settings} if isinstance(settings, str) else settings
         recipe = parse_recipe({**segmenter.recipe.plain(), "refiner": settings}, f"refiner {spec}")
         named = build_refiner(recipe)
         assert named is not None
         found[spec] = named
     return found
+
+
+def read_value(text: str, where: str) -> object:
+    """Read a value that was typed in YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RecipeError(f"{where}: is no YAML") from None
 
 
 def plans(seen: Look, refiners: Refiners) -> dict[str, Plan]:
@@ -241,14 +246,28 @@ def open_run(
     return Segmenter(segmenter.method, recipe, origin=segmenter.origin)
 
 
+def method_config(settings: Mapping[str, object], where: str) -> MethodConfig:
+    """Check the settings of a method as a recipe's are, by a recipe of which nothing else counts.
+
+    Raises:
+        RecipeError: One line per fault.
+    """
+    rest = {"data": {"name": "scenes"}, "backbone": {"name": "tiny"}}
+    return parse_recipe({**rest, "method": dict(settings)}, where).method
+
+
 def named_method(words: Sequence[str] | None) -> MethodConfig | None:
-    """NAME KEY=VALUE ... as settings of a method."""
+    """NAME KEY=VALUE ... as settings of a method, the values in YAML."""
     if not words:
         return None
     name, *pairs = words
-    settings = dict(pair.split("=", 1) for pair in pairs)
-    config: MethodConfig = plugins.load("methods", name).Config(**settings)
-    return config
+    settings: dict[str, object] = {"name": name}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise RecipeError(f"--method: '{pair}' is not KEY=VALUE")
+        settings[key] = read_value(value, f"--method: '{pair}'")
+    return method_config(settings, "--method")
 
 
 def main() -> None:

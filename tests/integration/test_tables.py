@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from tag2mask import plugins
+from tag2mask.errors import RecipeError
 from tag2mask.prediction.decision import decide, drafted
 from tag2mask.prediction.test_time import Look
 from tag2mask.recipe import load_recipe, read_yaml, recipe_path
@@ -67,3 +68,23 @@ def test_masks_of_a_row_are_those_that_a_user_gets(scripts, spec, propagated):
         assert (mask != expected).mean() < 2e-3, level  # ties of resized maps
         assert set(np.unique(mask)) <= {0, 1, 3}
     assert not quality.cut(photo, seen, (), quality.Plan(propagated, refiner, (0.2,)))[0.2].any()
+
+
+WORDS = [
+    (["advcan"], "Did you mean 'advcam'"),
+    (["advcam", "stepz=3"], "stepz"),
+    (["advcam", "steps"], "is not KEY=VALUE"),
+    (["advcam", "steps=[3"], "is no YAML"),
+    (["advcam", "iterations=many"], "method.iterations"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WORDS, ids=lambda part: str(part))
+def test_settings_of_a_labelling_method_are_refused_as_a_recipes_are(scripts, words, message):
+    with pytest.raises(RecipeError, match=message):
+        scripts["seed_quality"].named_method(words)
+
+
+def test_settings_of_a_labelling_method_are_read_as_yaml(scripts):
+    config = scripts["seed_quality"].named_method(["advcam", "step_size=0.05"])
+    assert (config.name, config.step_size) == ("advcam", 0.05)
