@@ -17,13 +17,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from row import command, run_as_command
-from seed_quality import Rows, build_refiners, judge, method_config, open_run, summarise
+from seed_quality import (
+    Rows,
+    build_refiners,
+    judge,
+    method_config,
+    open_run,
+    read_setting,
+    summarise,
+)
 from tag2mask import plugins
 from tag2mask.errors import RecipeError
+from tag2mask.faults import fault_lines
 from tag2mask.pipeline import train
 from tag2mask.recipe import MethodConfig, Recipe, parse_recipe, read_yaml, recipe_path
 from tag2mask.types import Gate
@@ -142,15 +150,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def assignment(text: str) -> tuple[str, Any]:
-    """SECTION.KEY=VALUE, the value in YAML."""
-    key, sign, value = text.partition("=")
-    if not sign or "." not in key:
-        raise argparse.ArgumentTypeError(f"'{text}' is not SECTION.KEY=VALUE")
+def read_table(path: Path) -> Table:
+    """Read a table.
+
+    Raises:
+        RecipeError: If it cannot be read, or has unknown or missing keys; one line per fault.
+    """
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise argparse.ArgumentTypeError(f"'{value}' of '{text}' is not YAML") from None
+        return Table.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise RecipeError("\n".join(fault_lines(error, Table, str(path), ""))) from error
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -167,7 +176,6 @@ def parse_arguments() -> argparse.Namespace:
         "--set",
         nargs="+",
         default=[],
-        type=assignment,
         metavar="SECTION.KEY=VALUE",
         help="changes to all rows, in YAML",
     )
@@ -188,14 +196,14 @@ def common_changes(args: argparse.Namespace) -> dict[str, Any]:
         "run.samples": 0,
         "run.evaluate_every": 0,  # rows are scored by `finish`, on their last weights
         "run.evaluate_images": 1,
-        **dict(args.set),
+        **dict(read_setting(pair, "--set") for pair in args.set),
     }
 
 
 def main() -> None:
     """Go through rows and seeds, seed by seed, so that an early stop leaves whole tables."""
     args = parse_arguments()
-    spec = Table.model_validate(yaml.safe_load(args.table.read_text(encoding="utf-8")))
+    spec = read_table(args.table)
     base = spec.recipe if isinstance(spec.recipe, dict) else read_yaml(recipe_path(spec.recipe))
     assert isinstance(base, dict)
     if unknown := set(args.rows or ()) - {row.name for row in spec.rows}:

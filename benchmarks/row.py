@@ -7,7 +7,6 @@ takes `--json FILE` and needs no other argument.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import sys
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tag2mask.errors import Tag2MaskError
+from tag2mask.cli.main import exit_code
 
 
 class Row(NamedTuple):
@@ -62,14 +61,7 @@ def command() -> str:
 
 def run_as_command(main: Callable[[], object]) -> None:
     """Run a script; a mistake of its user is one line and exit code 2, as in the command line."""
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head`: the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Tag2MaskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    raise SystemExit(exit_code(main))
 
 
 def show(rows: Sequence[Row]) -> None:

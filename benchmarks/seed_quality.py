@@ -91,7 +91,8 @@ def build_refiners(segmenter: Segmenter, specs: Sequence[str]) -> Refiners:
         settings = {"name": settings} if isinstance(settings, str) else settings
         recipe = parse_recipe({**segmenter.recipe.plain(), "refiner": settings}, f"refiner {spec}")
         named = build_refiner(recipe)
-        assert named is not None
+        if named is None:
+            raise RecipeError(f"refiner '{spec}': names none")
         found[spec] = named
     return found
 
@@ -102,6 +103,14 @@ def read_value(text: str, where: str) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise RecipeError(f"{where}: is no YAML") from None
+
+
+def read_setting(text: str, where: str) -> tuple[str, object]:
+    """Read KEY=VALUE, the value in YAML."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise RecipeError(f"{where}: '{text}' is not KEY=VALUE")
+    return key, read_value(value, f"{where}: '{text}'")
 
 
 def plans(seen: Look, refiners: Refiners) -> dict[str, Plan]:
@@ -261,13 +270,8 @@ def named_method(words: Sequence[str] | None) -> MethodConfig | None:
     if not words:
         return None
     name, *pairs = words
-    settings: dict[str, object] = {"name": name}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign:
-            raise RecipeError(f"--method: '{pair}' is not KEY=VALUE")
-        settings[key] = read_value(value, f"--method: '{pair}'")
-    return method_config(settings, "--method")
+    settings = dict(read_setting(pair, "--method") for pair in pairs)
+    return method_config({"name": name, **settings}, "--method")
 
 
 def main() -> None:

@@ -88,3 +88,11 @@ def test_settings_of_a_labelling_method_are_refused_as_a_recipes_are(scripts, wo
 def test_settings_of_a_labelling_method_are_read_as_yaml(scripts):
     config = scripts["seed_quality"].named_method(["advcam", "step_size=0.05"])
     assert (config.name, config.step_size) == ("advcam", 0.05)
+
+
+def test_a_table_that_cannot_be_read_is_refused_with_its_place(scripts, tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read"):
+        scripts["ablation"].read_table(tmp_path / "none.yaml")
+    (tmp_path / "table.yaml").write_text("{recipe: cam/scenes_tiny, rows: [{paper: 1}]}", "utf-8")
+    with pytest.raises(RecipeError, match=r"table\.yaml: rows\.0\.name: is missing"):
+        scripts["ablation"].read_table(tmp_path / "table.yaml")

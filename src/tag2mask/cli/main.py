@@ -10,7 +10,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tag2mask.cli.summary import docstring_summary
@@ -51,8 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: What follows the program's name; None: taken from the shell.
     """
+    return exit_code(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def exit_code(job: Callable[[], object]) -> int:
+    """Do a job of the command line; a user's mistake is a line per fault on stderr, no traceback.
+
+    Returns:
+        Exit code of the program, see above.
+    """
     try:
-        _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        job()
         sys.stdout.flush()
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
