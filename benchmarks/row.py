@@ -47,7 +47,7 @@ def by_turns(jobs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: min(values[1:]) for name, values in spent.items()}
 
 
-def refuse_gap(what: str, gap: float, most: float) -> float:
+def reject_gap(what: str, gap: float, most: float) -> float:
     """Return the difference of two results; stops where times would mean nothing."""
     if not gap <= most:
         raise SystemExit(f"{what}: results differ by {gap:.1e}: times mean nothing")

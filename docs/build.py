@@ -8,7 +8,7 @@ from pathlib import Path
 
 import markdown
 
-PAGES = ("index", "own-data", "methods", "results", "faq", "licences")
+PAGES = ("index", "own-data", "methods", "results", "faq", "licenses")
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>{title}</title><style>

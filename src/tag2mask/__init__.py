@@ -1,4 +1,4 @@
-"""Photos with image-level tags in, pixel masks out.
+"""Images with image-level tags in, pixel masks out.
 
 The public names below are imported when first used, so that `import tag2mask` stays quick.
 
@@ -13,24 +13,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tag2mask.config.recipe import Recipe, load_recipe
     from tag2mask.errors import Tag2MaskError
     from tag2mask.evaluation.evaluator import evaluate_folder
+    from tag2mask.inference.segmenter import Segmenter, load
     from tag2mask.pipeline import train
-    from tag2mask.prediction.segmenter import Segmenter, load
-    from tag2mask.recipe import Recipe, load_recipe
     from tag2mask.types import BACKGROUND, IGNORE, Prediction, Report
 
 _HOME = {
     "BACKGROUND": "tag2mask.types",
     "IGNORE": "tag2mask.types",
     "Prediction": "tag2mask.types",
-    "Recipe": "tag2mask.recipe",
+    "Recipe": "tag2mask.config.recipe",
     "Report": "tag2mask.types",
-    "Segmenter": "tag2mask.prediction.segmenter",
+    "Segmenter": "tag2mask.inference.segmenter",
     "Tag2MaskError": "tag2mask.errors",
     "evaluate_folder": "tag2mask.evaluation.evaluator",
-    "load": "tag2mask.prediction.segmenter",
-    "load_recipe": "tag2mask.recipe",
+    "load": "tag2mask.inference.segmenter",
+    "load_recipe": "tag2mask.config.recipe",
     "train": "tag2mask.pipeline",
 }
 """Public name -> module that defines it."""

@@ -7,9 +7,7 @@ that a full disk, a missing permission or a killed process leaves the previous f
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe
 from tag2mask.errors import RunError, WeightsError
-from tag2mask.recipe import Recipe, load_recipe, parse_recipe
+from tag2mask.io.files import write_atomically
 
-TEMPORARY_SUFFIX = ".part"
-"""Ending of folders that hold a file not yet whole; one that a killed process left is harmless."""
 MAX_NAMED_TENSORS = 3
 """Tensors that a message about unfitting weights names."""
 
@@ -94,14 +91,14 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
     """
     here = {name: str(tuple(tensor.shape)) for name, tensor in expected.items()}
     there = {name: str(tuple(tensor.shape)) for name, tensor in found.items()}
-    faults = [
+    problems = [
         f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} in the file"
         for name in sorted(here.keys() | there.keys())
         if here.get(name) != there.get(name)
     ]
-    if faults:
-        named = "; ".join(faults[:MAX_NAMED_TENSORS])
-        more = len(faults) - MAX_NAMED_TENSORS
+    if problems:
+        named = "; ".join(problems[:MAX_NAMED_TENSORS])
+        more = len(problems) - MAX_NAMED_TENSORS
         rest = f"; and {more} more" if more > 0 else ""
         raise WeightsError(f"{where}: weights of another architecture: {named}{rest}")
 
@@ -132,45 +129,6 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all.
-
-    Raises:
-        RunError: If the disk is full or writing is not allowed.
-    """
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file in a folder beside `path`, flush it to the disk, then rename it.
-
-    The folder also takes the temporary files that a writer makes for itself (safetensors does), so
-    that nothing of a killed process stays for longer than until the next write.
-
-    Raises:
-        RunError: If the disk is full or writing is not allowed; nothing temporary stays behind.
-    """
-    staging = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
-    temporary = staging / path.name
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would give 0600
-        write(temporary)
-        temporary.chmod(mode)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"{path}: cannot be saved ({_reason(error)}); an earlier one is still whole. "
-            "Free space, or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors in one safetensors file; tied tensors are written once per name."""
     seen: set[int] = set()
@@ -181,7 +139,14 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         # safetensors refuses two names on one memory.
         flat[name] = value.clone() if storage in seen else value
         seen.add(storage)
-    write_whole(path, lambda temporary: save_file(flat, temporary, dict(metadata)))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(flat, temporary, dict(metadata))
+        except SafetensorError as error:
+            raise OSError(_reason(error)) from error
+
+    write_atomically(path, write)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -190,17 +155,6 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         # Clones: the tensors must not be views of a mapped file that the next save replaces.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 not a dict
         return tensors, file.metadata() or {}
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _reason(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """Every error that a user can cause, each with one clear line and exit code 2.
 
 Tag2MaskError
-├── DataError              photos, tags, masks, lists
-│   └── NothingHeldOutError    the recipe holds no photo out; training then does without scores
+├── DataError              images, tags, masks, lists
+│   └── NothingHeldOutError    the recipe holds no image out; training then does without scores
 ├── RecipeError            a recipe or an override: unknown key, value out of range, unreadable YAML
 │   └── UnknownPluginError     a name that no file of the plug-in folder has
 ├── WeightsError           weights missing, of another architecture, unreadable
@@ -24,11 +24,11 @@ class Tag2MaskError(Exception):
 
 
 class DataError(Tag2MaskError):
-    """Photos, tags, masks or lists are missing, unreadable or contradict each other."""
+    """Images, tags, masks or lists are missing, unreadable or contradict each other."""
 
 
 class NothingHeldOutError(DataError):
-    """The recipe holds no photo out. Told apart from a held-out list that cannot be read."""
+    """The recipe holds no image out. Told apart from a held-out list that cannot be read."""
 
 
 class RecipeError(Tag2MaskError):

@@ -19,23 +19,23 @@ from typing import Any
 import torch
 
 from tag2mask import plugins
-from tag2mask.checkpoint import TEMPORARY_SUFFIX, write_text
+from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
 from tag2mask.data.base import Source
-from tag2mask.data.labelled import skipped_names
-from tag2mask.engine import trainer
-from tag2mask.engine.run_folder import RunFolder, check_same_recipe
+from tag2mask.data.pseudo_labels import skipped_names
 from tag2mask.errors import RecipeError, RunError, did_you_mean
-from tag2mask.evaluation.evaluator import evaluate_labels, evaluate_source, save_report
-from tag2mask.prediction.segmenter import Segmenter, weights_fingerprint, weights_path
-from tag2mask.prediction.writer import CLASSES_FILE, MaskWriter, label_source, read_classes
-from tag2mask.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
+from tag2mask.evaluation.evaluator import evaluate_pseudo_labels, evaluate_source, save_report
+from tag2mask.inference.segmenter import Segmenter, weights_fingerprint, weights_path
+from tag2mask.inference.writer import CLASSES_FILE, MaskWriter, label_dataset, read_classes
+from tag2mask.io.files import TEMPORARY_SUFFIX, write_text
+from tag2mask.training import trainer
+from tag2mask.training.run_folder import RunFolder, check_same_recipe
 from tag2mask.types import Report
 
 SCORES = "scores.json"
 """What a stage that evaluates leaves."""
 POLL_SECONDS = 1.0
 """How often processes that wait for the first one's masks look for them."""
-Tell = Callable[[str], object]
+Notify = Callable[[str], object]
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
     resume: bool = False,
     stage: str | None = None,
     command: str = "",
-    tell: Tell = lambda line: None,
+    tell: Notify = lambda line: None,
 ) -> Path:
     """Train a recipe into a run folder; a recipe with stages runs them all, or one.
 
@@ -96,13 +96,13 @@ class _Pipeline:
     Under `torchrun` all processes train; the first alone labels and evaluates.
     """
 
-    def __init__(self, recipe: Recipe, root: Path, command: str, tell: Tell) -> None:
+    def __init__(self, recipe: Recipe, root: Path, command: str, tell: Notify) -> None:
         self._recipe = recipe
         self._plans = {name: stage_recipe(recipe, name) for name in recipe.stages}
         self._root = root
         self._command = command
         self._is_main = os.environ.get("RANK", "0") == "0"
-        self._tell: Tell = tell if self._is_main else lambda line: None
+        self._tell: Notify = tell if self._is_main else lambda line: None
 
     def open(self, *, resume: bool) -> None:
         """Make the run folder, or refuse it; then write the recipe of the whole.
@@ -124,7 +124,7 @@ class _Pipeline:
             raise RunError(f"{self._root}: is not empty and holds no run; choose another folder")
         for name, stage in self._recipe.stages.items():
             if stage.run == "train" and self._folder(name).recipe.is_file():
-                self._refuse_changes(name, self._plans[name])
+                self._reject_changes(name, self._plans[name])
         if self._is_main:
             write_text(written, self._recipe.to_yaml())
 
@@ -142,7 +142,7 @@ class _Pipeline:
         elif self._is_main:
             {"label": self._label, "evaluate": self._evaluate}[does](name)
         elif does == "label":
-            while self._unlabelled(name):
+            while self._unlabeled(name):
                 time.sleep(POLL_SECONDS)
 
     def require(self, name: str) -> None:
@@ -163,7 +163,7 @@ class _Pipeline:
         """
         checks = {
             "train": self._is_trained,
-            "label": self._is_labelled,
+            "label": self._is_labeled,
             "evaluate": self._is_scored,
         }
         return checks[self._recipe.stages[name].run](name)
@@ -171,7 +171,7 @@ class _Pipeline:
     def _folder(self, name: str) -> RunFolder:
         return RunFolder(self._root / name)
 
-    def _settled(self, name: str) -> Recipe:
+    def _resolved_recipe(self, name: str) -> Recipe:
         """The recipe of a stage, with the classes that an earlier stage found in the data."""
         recipe = self._plans[name]
         needs = self._recipe.stages[name].needs
@@ -182,7 +182,7 @@ class _Pipeline:
         return recipe.with_classes(load_recipe(str(self._folder(needs[0]).recipe)).data.classes)
 
     def _source(self, recipe: Recipe, part: str) -> Source:
-        """The photos of a recipe: those to learn from, or those held out."""
+        """The images of a recipe: those to learn from, or those held out."""
         source: Source = plugins.load("data", recipe.data.name)(recipe.data, part)
         return source
 
@@ -200,7 +200,7 @@ class _Pipeline:
     def _training(self, name: str) -> Recipe:
         """The recipe of a train stage with all that earlier stages left for it."""
         stage = self._recipe.stages[name]
-        recipe = self._settled(name)
+        recipe = self._resolved_recipe(name)
         update: dict[str, Any] = {
             "earlier": {used: load_recipe(str(self._folder(used).recipe)) for used in stage.from_},
             "inputs": self._inputs(name),
@@ -223,10 +223,10 @@ class _Pipeline:
         folder = self._folder(name)
         if not folder.recipe.is_file():
             return False
-        self._refuse_changes(name, self._training(name))
+        self._reject_changes(name, self._training(name))
         return folder.is_finished
 
-    def _refuse_changes(self, name: str, wanted: Recipe) -> None:
+    def _reject_changes(self, name: str, wanted: Recipe) -> None:
         """Raise a RunError if a stage was trained otherwise, or from something else."""
         folder = self._folder(name)
         found = load_recipe(str(folder.recipe))
@@ -242,29 +242,29 @@ class _Pipeline:
         check_same_recipe(found, wanted, folder.root)
 
     def _label(self, name: str) -> None:
-        recipe = self._settled(name)
+        recipe = self._resolved_recipe(name)
         segmenter, writer = self._open_masks(name)
         source = self._source(recipe, "train")
         source.reads_masks = False
-        written = label_source(segmenter, source, writer, strict=recipe.data.strict)
+        written = label_dataset(segmenter, source, writer, strict=recipe.data.strict)
         for line in written.unreadable:
             self._tell(f"skipped: {line}")
         self._tell(f"{written.written} masks written to {writer.out}")
 
-    def _is_labelled(self, name: str) -> bool:
-        if not (self._root / name / CLASSES_FILE).is_file() or self._unlabelled(name):
+    def _is_labeled(self, name: str) -> bool:
+        if not (self._root / name / CLASSES_FILE).is_file() or self._unlabeled(name):
             return False
         if self._is_main:
             self._open_masks(name)  # refuses masks that were made otherwise
         return True
 
-    def _unlabelled(self, name: str) -> bool:
-        """Whether a photo of a label stage lacks its mask; one that cannot be read needs none."""
+    def _unlabeled(self, name: str) -> bool:
+        """Whether an image of a label stage lacks its mask; one that cannot be read needs none."""
         folder = self._root / name
         skipped = skipped_names(folder)
         return any(
-            photo not in skipped and not (folder / f"{photo}.png").is_file()
-            for photo in self._source(self._settled(name), "train").names
+            image not in skipped and not (folder / f"{image}.png").is_file()
+            for image in self._source(self._resolved_recipe(name), "train").names
         )
 
     def _open_masks(self, name: str) -> tuple[Segmenter, MaskWriter]:
@@ -273,14 +273,14 @@ class _Pipeline:
         Raises:
             RunError: If the folder holds masks that were made otherwise.
         """
-        recipe = self._settled(name)
+        recipe = self._resolved_recipe(name)
         segmenter = self._segmenter(recipe, self._recipe.stages[name].from_[0])
         split = recipe.data.model_dump().get("split", "train")
-        settings = {**segmenter.settings("oracle"), "split": split}
-        return segmenter, MaskWriter(self._root / name, segmenter.class_names, "oracle", settings)
+        settings = {**segmenter.settings("tags"), "split": split}
+        return segmenter, MaskWriter(self._root / name, segmenter.class_names, "tags", settings)
 
     def _segmenter(self, recipe: Recipe, network: str) -> Segmenter:
-        """The network of a train stage, looking at photos as `recipe` says."""
+        """The network of a train stage, looking at images as `recipe` says."""
         run = self._root / network
         device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = Segmenter.load(run, device=device, method=recipe.method)
@@ -294,16 +294,18 @@ class _Pipeline:
         settings = {**report.settings, "made_from": self._made_from(name)}
         path = self._root / name / SCORES
         save_report(replace(report, settings=settings), path)
-        self._tell(f"mIoU {report.miou:.4f}, {report.images} photos, gate {report.gate}: {path}")
+        self._tell(
+            f"mIoU {report.miou:.4f}, {report.images} images, classes from {report.class_source}: {path}"
+        )
 
     def _report(self, name: str) -> Report:
-        """Score the masks of a label stage, or a trained network on the held-out photos."""
-        recipe = self._settled(name)
+        """Score the masks of a label stage, or a trained network on the held-out images."""
+        recipe = self._resolved_recipe(name)
         used = self._recipe.stages[name].from_[0]
         if self._recipe.stages[used].run == "label":
-            return evaluate_labels(self._root / used, self._source(recipe, "train"))
+            return evaluate_pseudo_labels(self._root / used, self._source(recipe, "train"))
         segmenter = self._segmenter(recipe, used)
-        return evaluate_source(segmenter, self._source(recipe, "val"), "predicted")
+        return evaluate_source(segmenter, self._source(recipe, "val"), "classifier")
 
     def _is_scored(self, name: str) -> bool:
         """Whether there are scores, made from what there is now; others are made anew."""
@@ -315,5 +317,5 @@ class _Pipeline:
         return made_from == self._made_from(name)
 
     def _made_from(self, name: str) -> dict[str, Any]:
-        values = self._settled(name).plain()
+        values = self._resolved_recipe(name).plain()
         return {"inputs": self._inputs(name), "data": values["data"], "predict": values["predict"]}

@@ -12,7 +12,7 @@ import importlib
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tag2mask.errors import UnknownPluginError
 
@@ -37,22 +37,37 @@ def _defines(source: str, contract: str) -> str | None:
     return None
 
 
+class Plugin(NamedTuple):
+    """Where the class of a plug-in is defined."""
+
+    path: Path
+    module: str
+    """Dotted name."""
+    class_name: str
+
+
 @cache
-def _folder(package: str) -> dict[str, str]:
-    """Map plug-in name -> class name for the modules of one folder."""
-    contract = CONTRACTS[package]
+def plugins_in(package: str) -> dict[str, Plugin]:
+    """Map the name of each plug-in of one folder to its definition.
+
+    A plug-in is a file, or a folder of the same name when it outgrows one; of a folder, the file
+    that defines the class counts.
+    """
+    contract, root = CONTRACTS[package], _ROOT.joinpath(*package.split("."))
     found = {}
-    for path in sorted(_ROOT.joinpath(*package.split(".")).glob("*.py")):
+    for path in sorted([*root.glob("*.py"), *root.glob("*/*.py")]):
         class_name = _defines(path.read_text(encoding="utf-8"), contract)
         if class_name is not None:
-            found[path.stem] = class_name
+            parts = path.relative_to(root).with_suffix("").parts
+            module = ".".join(["tag2mask", package, *parts])
+            found[parts[0]] = Plugin(path, module, class_name)
     return found
 
 
 def available(package: str) -> list[str]:
     """Names one may type for `package` (a key of CONTRACTS), sorted; imports none of them."""
     outside = {point.name for point in entry_points(group=f"tag2mask.{package}")}
-    return sorted(_folder(package).keys() | outside)
+    return sorted(plugins_in(package).keys() | outside)
 
 
 def load(package: str, name: str) -> type[Any]:
@@ -61,10 +76,9 @@ def load(package: str, name: str) -> type[Any]:
     Raises:
         UnknownPluginError: If nothing of that name is in the folder or among the entry points.
     """
-    folder = _folder(package)
-    if name in folder:
-        module = importlib.import_module(f"tag2mask.{package}.{name}")
-        found: type[Any] = getattr(module, folder[name])
+    plugin = plugins_in(package).get(name)
+    if plugin is not None:
+        found: type[Any] = getattr(importlib.import_module(plugin.module), plugin.class_name)
         return found
     for point in entry_points(group=f"tag2mask.{package}"):
         if point.name == name:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.io.palette import colorize
+
 if TYPE_CHECKING:  # torch costs a second of start-up that `tag2mask --help` must not pay
     import torch
     from torch import Tensor
@@ -24,13 +26,13 @@ Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright (EXIF orientation applied)."""
 Mask = npt.NDArray[np.uint8]
 """(H, W) uint8 class indices; 0 background, 255 ignore."""
-Gate = Literal["predicted", "oracle"]
+ClassSource = Literal["classifier", "tags"]
 """Who chooses the classes of a mask: the classifier, or the true tags."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One photo as a data source delivers it, before augmentation."""
+    """One image as a data source delivers it, before augmentation."""
 
     name: str
     """Unique within its source; file name without suffix, folders kept (`lane1/cow`)."""
@@ -45,7 +47,7 @@ class Batch:
     """What a method trains on. No tensor is built that the method does not read."""
 
     image: Tensor
-    """(N, 3, H, W) uint8 RGB; methods normalise on the device, so refiners read true colours."""
+    """(N, 3, H, W) uint8 RGB; methods normalize on the device, so refiners read true colors."""
     tags: Tensor
     """(N, F) float32 in {0, 1}."""
     valid: Tensor
@@ -53,8 +55,8 @@ class Batch:
     name: Sequence[str]
     mask: Tensor | None = None
     """(N, H, W) int64 pseudo-labels or true masks, or None."""
-    most_tags: int = 1
-    """Largest number of tags of one photo, counted on the host: asking the device would wait."""
+    max_tags: int = 1
+    """Largest number of tags of one image, counted on the host: asking the device would wait."""
 
     def to(self, device: torch.device) -> Batch:
         """Copy every tensor to `device`, without waiting where the memory is pinned."""
@@ -68,8 +70,8 @@ class Batch:
         return replace(self, **moved)
 
 
-class TaggedPhotos(Protocol):
-    """The photos of a labelling run, for methods that look at others while they label one."""
+class DatasetView(Protocol):
+    """The images of a labeling run, for methods that look at others while they label one."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -79,23 +81,23 @@ class TaggedPhotos(Protocol):
     def tags(self) -> npt.NDArray[np.uint8]:
         """(len(names), F) in {0, 1}."""
 
-    def photo(self, index: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         """(3, H, W) uint8 RGB; raises DataError if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The masks of one photo, at the photo's own size."""
+    """The masks of one image, at the image's own size."""
 
     mask: Mask
     class_names: tuple[str, ...]
     """Foreground names in order; mask value k is `class_names[k - 1]`."""
     scores: Mapping[str, float]
     """Class probability of each name from the classifier, whatever the gate."""
-    gate: Gate
+    class_source: ClassSource
     image: Image = field(repr=False)
-    evidence: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    """(F, h, w) normalised evidence in [0, 1], 0 for gated-out classes; None if not asked for."""
+    compute_cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """(F, h, w) normalized evidence in [0, 1], 0 for gated-out classes; None if not asked for."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -104,10 +106,8 @@ class Prediction:
         return tuple(self.class_names[k - 1] for k in present if k not in (BACKGROUND, IGNORE))
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """Return the photo with its mask in palette colours; background stays as photographed."""
-        from tag2mask.palette import colourise
-
-        painted = colourise(self.mask)
+        """Return the image with its mask in palette colors; background stays as photographed."""
+        painted = colorize(self.mask)
         share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
         blend: Image = (self.image * (1 - share) + painted * share).round().astype(np.uint8)
         return blend
@@ -124,6 +124,6 @@ class Report:
     miou: float
     """Mean of `iou` over classes with true pixels."""
     images: int
-    gate: Gate | None
+    class_source: ClassSource | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Split, scales, flip, refiner, CRF, threshold: how the masks were made."""

@@ -11,8 +11,8 @@ import yaml
 
 from tag2mask import plugins
 from tag2mask.cli.main import VERBS
+from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
 from tag2mask.methods.base import build_method
-from tag2mask.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
 from tag2mask.types import Batch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,5 +80,5 @@ def test_the_method_of_ten_minutes_trains(monkeypatch, tmp_path):
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert method.classifier.weight.grad.abs().sum() > 0
-    score = method.score(method.backbone.normalise(batch.image), batch.tags)
+    score = method.score(method.backbone.normalize(batch.image), batch.tags)
     assert score.shape == (2, 2, 64, 64)

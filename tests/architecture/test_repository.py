@@ -1,4 +1,4 @@
-"""What a reader of the repository relies on: version, licence, links, no trace of a machine."""
+"""What a reader of the repository relies on: version, license, links, no trace of a machine."""
 
 import re
 import subprocess
@@ -35,10 +35,10 @@ def test_changelog_head_is_the_version():
     assert head.group(1) == PROJECT["version"] == tag2mask.__version__
 
 
-def test_licence_and_notice_are_whole():
-    licence = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in licence
-    assert "END OF TERMS AND CONDITIONS" in licence
+def test_license_and_notice_are_whole():
+    license = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in license
+    assert "END OF TERMS AND CONDITIONS" in license
     notice = (REPOSITORY / "NOTICE").read_text(encoding="utf-8")
     assert re.search(r"MiT.*\n.*NON-COMMERCIAL", notice)
     assert re.search(r"MobileNetV1.*\n\s*Apache-2\.0", notice)

@@ -45,12 +45,12 @@ def test_monitored_values_carry_no_gradient(method: Method) -> None:
 
 def test_every_trainable_parameter_gets_a_gradient(method: Method) -> None:
     """At one step or another: zero-initialised parts pass none on at first."""
-    optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-2)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-2)
     reached = set()
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(method.train().losses(small_batch(), LATE).values()).backward()
-        optimiser.step()
+        optimizer.step()
         reached |= {n for n, p in method.named_parameters() if p.grad is not None and p.grad.any()}
     assert {n for n, p in method.named_parameters() if p.requires_grad} <= reached
 
@@ -62,11 +62,11 @@ def test_parameter_groups_hold_each_trainable_parameter_once(method: Method) -> 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (32, 100)])
 @torch.no_grad()
-def test_score_has_the_photos_size_and_lies_in_zero_to_one(
+def test_score_has_the_images_size_and_lies_in_zero_to_one(
     method: Method, size: tuple[int, int]
 ) -> None:
-    photo = torch.rand(2, 3, *size)
-    score = method.eval().score(photo)
+    image = torch.rand(2, 3, *size)
+    score = method.eval().score(image)
     assert score.shape == (2, NUM_FOREGROUND, *size)
     assert score.min() >= 0
     assert score.max() <= 1
@@ -81,19 +81,19 @@ def test_absent_classes_score_nothing(method: Method) -> None:
 
 @torch.no_grad()
 def test_class_probabilities_have_one_entry_per_class(method: Method) -> None:
-    prob = method.eval().classify(torch.rand(2, 3, 64, 64))
-    assert prob.shape == (2, NUM_FOREGROUND)
-    assert prob.min() >= 0
-    assert prob.max() <= 1
+    probs = method.eval().classify(torch.rand(2, 3, 64, 64))
+    assert probs.shape == (2, NUM_FOREGROUND)
+    assert probs.min() >= 0
+    assert probs.max() <= 1
 
 
 @torch.no_grad()
 def test_a_batch_of_one_equals_its_row_of_a_batch_of_two(method: Method) -> None:
     method.eval()
-    photos = torch.rand(2, 3, 64, 64)
-    both, one = method.evidence(photos), method.evidence(photos[1:])
+    images = torch.rand(2, 3, 64, 64)
+    both, one = method.compute_cam(images), method.compute_cam(images[1:])
     torch.testing.assert_close(both.cam[1:], one.cam, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(both.logit[1:], one.logit, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both.logits[1:], one.logits, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
@@ -122,20 +122,22 @@ def test_state_survives_a_round_trip(name: str) -> None:
         for parameter in second.parameters():
             parameter.add_(1)
     second.load_state_dict(first.state_dict())
-    photo = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(first.eval().evidence(photo).cam, second.eval().evidence(photo).cam)
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(
+        first.eval().compute_cam(image).cam, second.eval().compute_cam(image).cam
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_falls_in_30_steps(name: str) -> None:
     method = small_method(name).train()
     trained = [p for p in method.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=RATES.get(name, 1e-3))
+    optimizer = torch.optim.AdamW(trained, lr=RATES.get(name, 1e-3))
     seen = []
     for _ in range(30):
         loss = sum(method.losses(small_batch(), LATE).values())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         seen.append(loss.item())
     assert sum(seen[-5:]) < 0.8 * sum(seen[:5])

@@ -41,9 +41,9 @@ def test_maps_have_the_promised_channels_and_strides(
 
 @torch.no_grad()
 def test_attention_is_captured_only_when_asked_for(backbone: Backbone) -> None:
-    photo = torch.rand(1, 3, 64, 96)
-    assert backbone(photo).attention == ()
-    attention = backbone(photo, attention=True).attention
+    image = torch.rand(1, 3, 64, 96)
+    assert backbone(image).attention == ()
+    attention = backbone(image, attention=True).attention
     assert sum(block.heads for block in attention) == backbone.attention_channels
     cells = (64 // backbone.strides[-1]) * (96 // backbone.strides[-1])
     assert all(block.logits().shape[-2:] == (cells, cells) for block in attention)
@@ -51,8 +51,8 @@ def test_attention_is_captured_only_when_asked_for(backbone: Backbone) -> None:
 
 @torch.no_grad()
 def test_capturing_attention_does_not_change_the_maps(backbone: Backbone) -> None:
-    photo = torch.rand(2, 3, 64, 64)
-    plain, captured = backbone(photo), backbone(photo, attention=True)
+    image = torch.rand(2, 3, 64, 64)
+    plain, captured = backbone(image), backbone(image, attention=True)
     for first, second in zip(plain.maps, captured.maps, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
@@ -62,6 +62,6 @@ def test_from_scratch_nothing_counts_as_loaded(backbone: Backbone) -> None:
 
 
 @torch.no_grad()
-def test_black_padding_is_raw_zero_normalised(backbone: Backbone) -> None:
-    black = backbone.normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+def test_black_padding_is_raw_zero_normalized(backbone: Backbone) -> None:
+    black = backbone.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     torch.testing.assert_close(black, (-backbone.mean / backbone.std).expand(1, 3, 2, 2))

@@ -13,8 +13,8 @@ import torch
 
 from tag2mask import pipeline
 from tag2mask.cli.main import main
-from tag2mask.engine.trainer import _Training
-from tag2mask.prediction import writer
+from tag2mask.inference import writer
+from tag2mask.training.trainer import _Training
 
 KILLED = -signal.SIGKILL
 
@@ -57,7 +57,7 @@ def _die_at(stage: str, count: int) -> None:
         due(training._folder.root, training._step)
 
     def saved(mask, path):
-        due(path.parent, len(seen))  # the scores of its photo are written already
+        due(path.parent, len(seen))  # the scores of its image are written already
         seen.append(path)
         save(mask, path)
 

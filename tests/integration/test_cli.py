@@ -15,8 +15,8 @@ from PIL import Image as PILImage
 from tag2mask import checkpoint
 from tag2mask.checkpoint import read_weights, save_weights
 from tag2mask.cli.main import main
-from tag2mask.data.scenes import ScenesConfig, write_scenes
-from tag2mask.recipe import load_recipe, parse_recipe
+from tag2mask.config.recipe import load_recipe, parse_recipe
+from tag2mask.data.synthetic import SyntheticConfig, write_scenes
 
 TINY = """\
 # The smallest recipe that goes through every part.
@@ -33,8 +33,8 @@ run:      {workers: 0, log_every: 1, samples: 1, save_every: 1, evaluate_every: 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     """Sixteen small scenes in the layout of an own folder."""
-    root = tmp_path_factory.mktemp("scenes")
-    write_scenes(ScenesConfig(count=14, val_count=2, size_px=64), root)
+    root = tmp_path_factory.mktemp("synthetic")
+    write_scenes(SyntheticConfig(count=14, val_count=2, size_px=64), root)
     return root
 
 
@@ -61,18 +61,18 @@ def data(tmp_path, scenes):
 
 @pytest.fixture
 def refusal(capsys):
-    """Run a command that must be refused; return its one line (or its first of `faults`)."""
+    """Run a command that must be refused; return its one line (or its first of `problems`)."""
 
-    def refuse(*arguments: object, faults: int = 1) -> str:
+    def reject(*arguments: object, problems: int = 1) -> str:
         capsys.readouterr()
         assert main([str(argument) for argument in arguments]) == 2
         lines = capsys.readouterr().err.splitlines()
         found = [line for line in lines if line.startswith("error: ")]
-        assert len(found) == faults, lines
+        assert len(found) == problems, lines
         assert not any("Traceback" in line for line in lines)
         return found[0]
 
-    return refuse
+    return reject
 
 
 def spoil(path: Path) -> None:
@@ -93,7 +93,7 @@ def write_rows(data: Path, rows: list[str]) -> None:
 def test_check_tells_classes_and_counts(scenes, capsys):
     assert main(["check", str(scenes)]) == 0
     shown = capsys.readouterr().out
-    assert "16 photos, read as 'folder'" in shown
+    assert "16 images, read as 'folder'" in shown
     assert "board" in shown
     assert "tag2mask train RECIPE --data.name folder" in shown
 
@@ -113,7 +113,7 @@ def test_label_evaluate_and_report(run, scenes, tmp_path, capsys):
     assert main(["label", str(run), str(scenes), "--out", str(masks)]) == 0
     assert "16 masks written" in capsys.readouterr().out
     described = json.loads((masks / "classes.json").read_text(encoding="utf-8"))
-    assert described["gate"] == "oracle"
+    assert described["class_source"] == "tags"
     assert described["settings"]["split"] == "all"
     with PILImage.open(masks / "train_000000.png") as mask:
         assert mask.mode == "P"
@@ -123,10 +123,10 @@ def test_label_evaluate_and_report(run, scenes, tmp_path, capsys):
     line = ["evaluate", str(masks), str(scenes / "masks"), "--json", str(scores)]
     assert main(line) == 0
     shown = capsys.readouterr().out
-    for word in ("background", "board", "mean", "16 photos", "gate oracle", "refiner par"):
+    for word in ("background", "board", "mean", "16 images", "classes from tags", "refiner par"):
         assert word in shown
     written = json.loads(scores.read_text(encoding="utf-8"))
-    assert written["gate"] == "oracle"
+    assert written["class_source"] == "tags"
     assert 0 <= written["miou"] <= 1
     assert len(written["iou"]) == 6
 
@@ -149,13 +149,13 @@ def test_label_goes_on_where_it_stopped_and_refuses_other_settings(
     assert "background" in refusal(*line, "--predict.background", "0.3")
 
 
-def test_predict_takes_photos_and_folders_and_overrides(run, scenes, tmp_path):
-    photo = scenes / "images" / "train_000000.png"
+def test_predict_takes_images_and_folders_and_overrides(run, scenes, tmp_path):
+    image = scenes / "images" / "train_000000.png"
     folder = tmp_path / "more"
     folder.mkdir()
     shutil.copy(scenes / "images" / "val_000001.png", folder / "ünïcode name.png")
     out = tmp_path / "out"
-    line = ["predict", run, photo, folder, "--out", out]
+    line = ["predict", run, image, folder, "--out", out]
     line += ["--predict.scales", "1.0", "0.5", "--predict.flip", "true", "--refiner", "none"]
     assert main([str(word) for word in line]) == 0
     assert sorted(path.name for path in out.glob("*.png")) == [
@@ -163,7 +163,7 @@ def test_predict_takes_photos_and_folders_and_overrides(run, scenes, tmp_path):
         "ünïcode name.png",
     ]
     described = json.loads((out / "classes.json").read_text(encoding="utf-8"))
-    assert described["gate"] == "predicted"
+    assert described["class_source"] == "classifier"
     assert described["settings"]["scales"] == [1.0, 0.5]
     assert described["settings"]["flip"] is True
     assert described["settings"]["refiner"] is None
@@ -189,7 +189,7 @@ def test_overrides_end_in_the_run(recipe, tmp_path):
     assert resolved.refiner is None
 
 
-def test_photos_to_label_need_not_show_every_class(run, data, tmp_path):
+def test_images_to_label_need_not_show_every_class(run, data, tmp_path):
     rows = tag_rows(data)
     kept = [row for row in rows[1:] if "board" in row]
     for row in rows[1:]:
@@ -200,10 +200,10 @@ def test_photos_to_label_need_not_show_every_class(run, data, tmp_path):
     assert main(["label", str(run), str(data), "--out", str(tmp_path / "masks")]) == 0
 
 
-def test_negative_photo_trains_and_gets_an_empty_mask(recipe, run, data, tmp_path):
+def test_negative_image_trains_and_gets_an_empty_mask(recipe, run, data, tmp_path):
     rows = tag_rows(data)
     shown = {tag for row in rows[2:] for tag in row.split(",")[1].split(";")}
-    assert len(shown) == 5  # emptying the first row leaves every class a photo
+    assert len(shown) == 5  # emptying the first row leaves every class an image
     write_rows(data, [rows[0], f"{rows[1].split(',')[0]},", *rows[2:]])
     line = [
         "train",
@@ -229,11 +229,11 @@ def test_demo_goes_the_whole_way_and_may_be_started_again(tmp_path, monkeypatch,
     for _ in range(2):
         assert main(["demo", "--out", str(out)]) == 0
         shown = capsys.readouterr().out
-        assert re.search(r"mIoU 0\.\d{3} \(gate oracle\) on 3 scenes never trained on", shown)
+        assert re.search(r"mIoU 0\.\d{3} \(classes from tags\) on 3 scenes never trained on", shown)
         assert "tag2mask check DATA" in shown
     assert len(list((out / "masks").glob("*.png"))) == 3
     assert (out / "report.html").is_file()
-    assert json.loads((out / "scores.json").read_text("utf-8"))["gate"] == "oracle"
+    assert json.loads((out / "scores.json").read_text("utf-8"))["class_source"] == "tags"
 
 
 def test_command_is_installed_and_ends_without_traceback():
@@ -283,8 +283,8 @@ def test_reader_who_has_had_enough_is_no_error():
         ("train --resume GONE", "GONE/recipe.yaml: cannot be read"),
         ("label GONE DATA --out OUT", "GONE: no such run folder"),
         ("label RUN GONE --out OUT", "GONE: no such folder"),
-        ("predict RUN GONE.jpg --out OUT", "GONE.jpg: no such photo or folder"),
-        ("predict RUN --out OUT", "give at least one photo"),
+        ("predict RUN GONE.jpg --out OUT", "GONE.jpg: no such image or folder"),
+        ("predict RUN --out OUT", "give at least one image"),
         ("evaluate GONE DATA", "GONE: no such folder"),
         ("evaluate DATA GONE", "GONE: no such folder"),
         ("report GONE", "GONE: no such run folder"),
@@ -330,7 +330,7 @@ def test_unknown_keys_and_values_out_of_range(override, words, recipe, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
-def test_faults_of_the_recipe_file(tmp_path, refusal):
+def test_problems_of_the_recipe_file(tmp_path, refusal):
     path = tmp_path / "r.yaml"
     path.write_text("data: {name: folder\nmethod: [", encoding="utf-8")
     assert f"{path}: line 2: is no readable YAML" in refusal("train", path, "--out", tmp_path / "o")
@@ -338,7 +338,7 @@ def test_faults_of_the_recipe_file(tmp_path, refusal):
     line = refusal("train", path, "--out", tmp_path / "o")
     assert f"{path}: unknown key 'optim.bacth'. Did you mean 'batch'?" in line
     path.write_text(TINY.replace("batch: 2", "batch: 0"), encoding="utf-8")
-    assert f"{path}: optim.batch: Input should be" in refusal(
+    assert f"{path}: optim.batch_size: Input should be" in refusal(
         "train", path, "--out", tmp_path / "o"
     )
 
@@ -347,16 +347,16 @@ def train_on(recipe: Path, data: Path, tmp_path: Path) -> list[object]:
     return ["train", recipe, "--data.root", data, "--out", tmp_path / "out"]
 
 
-def test_photo_without_row(recipe, data, tmp_path, refusal):
+def test_image_without_row(recipe, data, tmp_path, refusal):
     write_rows(data, tag_rows(data)[:-1])
     assert "val_000001" in refusal("check", data)
-    assert "1 photo without row: val_000001" in refusal(*train_on(recipe, data, tmp_path))
+    assert "1 image without row: val_000001" in refusal(*train_on(recipe, data, tmp_path))
 
 
-def test_row_without_photo(recipe, data, tmp_path, refusal):
+def test_row_without_image(recipe, data, tmp_path, refusal):
     write_rows(data, [*tag_rows(data), "ghost.jpg,board"])
     assert "ghost" in refusal("check", data)
-    assert "1 row without photo: ghost" in refusal(*train_on(recipe, data, tmp_path))
+    assert "1 row without image: ghost" in refusal(*train_on(recipe, data, tmp_path))
 
 
 def test_unknown_value_in_a_mask(run, data, tmp_path, refusal):
@@ -373,53 +373,55 @@ def test_unknown_value_in_a_mask(run, data, tmp_path, refusal):
     assert "77" in line
 
 
-@pytest.mark.parametrize("kind", ["truncated", "no photo"])
-def test_unreadable_photo_is_skipped_or_refused(kind, recipe, run, data, tmp_path, capsys, refusal):
+@pytest.mark.parametrize("kind", ["truncated", "no image"])
+def test_unreadable_image_is_skipped_or_rejected(
+    kind, recipe, run, data, tmp_path, capsys, refusal
+):
     path = data / "images" / "train_000001.png"
     if kind == "truncated":
         spoil(path)
     else:
         path.write_text("this is a text", encoding="utf-8")
     assert main(["check", str(data)]) == 0
-    assert "unreadable photos: 1" in capsys.readouterr().out
+    assert "unreadable images: 1" in capsys.readouterr().out
     assert str(path) in refusal("check", data, "--strict")
     train = [*train_on(recipe, data, tmp_path), "--data.val_fraction=0"]
     assert "train_000001" in refusal(*train, "--data.strict")
     line = ["predict", run, data / "images", "--out", tmp_path / "masks"]
     assert "train_000001" in refusal(*line, "--strict")
     assert main([str(word) for word in line]) == 0
-    assert "1 unreadable photos skipped" in capsys.readouterr().out
+    assert "1 unreadable images skipped" in capsys.readouterr().out
     assert main([str(word) for word in train]) == 0
 
 
-def test_class_without_photo(recipe, data, tmp_path, refusal):
+def test_class_without_image(recipe, data, tmp_path, refusal):
     rows = [row.replace("house", "board") for row in tag_rows(data)]
     write_rows(data, [row.replace("board;board", "board") for row in rows])
     line = [*train_on(recipe, data, tmp_path), "--data.classes", "board", "house"]
     assert "house" in refusal(*line)
 
 
-def test_class_in_every_photo_is_warned_of(data, capsys):
+def test_class_in_every_image_is_warned_of(data, capsys):
     header, *rows = tag_rows(data)
     write_rows(data, [header, *(f"{row.rstrip(';')};sky" for row in rows)])
     shutil.rmtree(data / "masks")
     assert main(["check", str(data)]) == 0
-    assert "warning: class 'sky': every photo shows it" in capsys.readouterr().out
+    assert "warning: class 'sky': every image shows it" in capsys.readouterr().out
 
 
-def test_no_photos(recipe, tmp_path, refusal):
+def test_no_images(recipe, tmp_path, refusal):
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "holds no photos" in refusal("check", empty)
-    assert "holds no photos" in refusal(*train_on(recipe, empty, tmp_path))
+    assert "holds no images" in refusal("check", empty)
+    assert "holds no images" in refusal(*train_on(recipe, empty, tmp_path))
 
 
-def test_two_photos_of_one_name(recipe, run, data, tmp_path, refusal):
-    photo = data / "images" / "val_000001.png"
-    PILImage.open(photo).save(photo.with_suffix(".jpg"))
-    # The doubled name, and what follows from it: the row fits one photo only.
-    assert "differ in suffix only" in refusal("check", data, faults=3)
-    assert "differ in suffix only" in refusal(*train_on(recipe, data, tmp_path), faults=3)
+def test_two_images_of_one_name(recipe, run, data, tmp_path, refusal):
+    image = data / "images" / "val_000001.png"
+    PILImage.open(image).save(image.with_suffix(".jpg"))
+    # The doubled name, and what follows from it: the row fits one image only.
+    assert "differ in suffix only" in refusal("check", data, problems=3)
+    assert "differ in suffix only" in refusal(*train_on(recipe, data, tmp_path), problems=3)
     assert "val_000001" in refusal("predict", run, data / "images", "--out", tmp_path / "m")
 
 

@@ -7,15 +7,15 @@ from PIL import Image
 from tests.unit.data.coco_file import annotation, document, square, usual, write_data
 
 from tag2mask.cli.main import main
+from tag2mask.config.recipe import available_recipes, load_recipe
 from tag2mask.data.coco import COCO
-from tag2mask.recipe import available_recipes, load_recipe
 
 
 def test_doctor_tells_how_to_train(tmp_path, capsys):
     write_data(tmp_path)
     assert main(["check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "3 photos, read as 'coco'" in said
+    assert "3 images, read as 'coco'" in said
     assert f"--data.name coco --data.root {tmp_path} --data.split train2014" in said
 
 
@@ -59,16 +59,16 @@ def test_bad_files_are_one_line_and_exit_code_2(tmp_path, capsys, found):
     assert not (tmp_path / "o").exists()
 
 
-def test_bad_photos_are_one_line_and_exit_code_2(tmp_path, capsys):
+def test_bad_images_are_one_line_and_exit_code_2(tmp_path, capsys):
     path = write_data(tmp_path)
-    photos = tmp_path / "train2014"
-    command = ["convert", "coco", str(path), str(photos), "--out", str(tmp_path / "o")]
-    Image.new("RGB", (3, 3)).save(photos / "COCO_train2014_000000000025.jpg")
+    images = tmp_path / "train2014"
+    command = ["convert", "coco", str(path), str(images), "--out", str(tmp_path / "o")]
+    Image.new("RGB", (3, 3)).save(images / "COCO_train2014_000000000025.jpg")
     assert main(command) == 2
-    assert "the photo is 3x3 px, but 8x6 px by" in capsys.readouterr().err
-    (photos / "COCO_train2014_000000000025.jpg").unlink()
+    assert "the image is 3x3 px, but 8x6 px by" in capsys.readouterr().err
+    (images / "COCO_train2014_000000000025.jpg").unlink()
     assert main(command) == 2
-    assert "1 photo not in" in capsys.readouterr().err
+    assert "1 image not in" in capsys.readouterr().err
     assert main([*command[:2], str(tmp_path / "x.json"), *command[3:]]) == 2
     assert "x.json: cannot be read (No such file or directory)" in capsys.readouterr().err
 

@@ -11,9 +11,9 @@ from tests.integration.dying_pipeline import KILLED, run
 
 from tag2mask.cli.main import main
 
-RECIPE = "cam/scenes_stages"
+RECIPE = "cam/synthetic_stages"
 SMALL = """--data.size_px 64 --data.crop_px 64 --data.count 6 --data.val_count 2 --backbone.width 8
---optim.steps 6 --optim.batch 2 --run.workers 0 --run.save_every 2 --run.samples 0
+--optim.steps 6 --optim.batch_size 2 --run.workers 0 --run.save_every 2 --run.samples 0
 --predict.scales 1.0 --stages.seg.method.decoder_width 8"""
 STAGES = ("cam", "seed", "seeds", "seg", "masks", "scores")
 DEATHS = (("cam", 5), ("seed", 2), ("seeds", 0), ("seg", 3), ("masks", 4), ("scores", 0))
@@ -66,13 +66,13 @@ def test_a_pipeline_killed_in_every_stage_goes_on_to_the_same_masks(whole, tmp_p
 
 
 def test_a_run_with_stages_serves_every_command_that_takes_a_run(whole, tmp_path, capsys):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    PILImage.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(photos / "a.png")
-    (photos / "tags.csv").write_text("image,tags\na.png,house\n", encoding="utf-8")
+    images = tmp_path / "images"
+    images.mkdir()
+    PILImage.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(images / "a.png")
+    (images / "tags.csv").write_text("image,tags\na.png,house\n", encoding="utf-8")
     seg, told = whole / "seg", f"{whole / 'seg'}, the last stage that trains"
-    assert main(["predict", str(whole), str(photos), "--out", str(tmp_path / "p")]) == 0
-    assert main(["label", str(whole), str(photos), "--out", str(tmp_path / "l")]) == 0
+    assert main(["predict", str(whole), str(images), "--out", str(tmp_path / "p")]) == 0
+    assert main(["label", str(whole), str(images), "--out", str(tmp_path / "l")]) == 0
     assert main(["report", str(whole)]) == 0
     shown = capsys.readouterr().out
     assert shown.count(told) == 3
@@ -83,7 +83,7 @@ def test_a_run_with_stages_serves_every_command_that_takes_a_run(whole, tmp_path
     assert f"masks: {whole / 'masks'}, the last stage that labels" in capsys.readouterr().out
 
 
-def test_faults_of_stages_end_with_code_2_and_one_line(whole, tmp_path, capsys):
+def test_problems_of_stages_end_with_code_2_and_one_line(whole, tmp_path, capsys):
     lines = [
         ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "seg"], "stage 'cam' is not whole"),
         ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "sag"], "unknown stage 'sag'. Did you"),
@@ -94,10 +94,10 @@ def test_faults_of_stages_end_with_code_2_and_one_line(whole, tmp_path, capsys):
             "one that labels",
         ),
         (["--resume", str(whole), "--stages.seg.optim.steps", "9"], "optim.steps was 6, now 9"),
-        (["cam/scenes_tiny", "--out", str(tmp_path / "r"), "--stage", "cam"], "has no stages"),
+        (["cam/synthetic_tiny", "--out", str(tmp_path / "r"), "--stage", "cam"], "has no stages"),
     ]
-    for words, fault in lines:
+    for words, problem in lines:
         assert main(["train", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
-        assert fault in line
+        assert problem in line

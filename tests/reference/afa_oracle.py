@@ -1,4 +1,4 @@
-"""The pieces of AFA by explicit loops in float64, written from the formulas; for tiny photos."""
+"""The pieces of AFA by explicit loops in float64, written from the formulas; for tiny images."""
 
 import math
 
@@ -14,15 +14,15 @@ def resize(maps, size, align_corners=False):
     result = np.zeros((len(maps), *size))
     for y in range(size[0]):
         for x in range(size[1]):
-            top, bottom, down = neighbours(y, maps.shape[1], size[0], align_corners)
-            left, right, along = neighbours(x, maps.shape[2], size[1], align_corners)
+            top, bottom, down = neighbors(y, maps.shape[1], size[0], align_corners)
+            left, right, along = neighbors(x, maps.shape[2], size[1], align_corners)
             upper = maps[:, top, left] * (1 - along) + maps[:, top, right] * along
             lower = maps[:, bottom, left] * (1 - along) + maps[:, bottom, right] * along
             result[:, y, x] = upper * (1 - down) + lower * down
     return result
 
 
-def neighbours(place, old, new, align_corners):
+def neighbors(place, old, new, align_corners):
     """The two source indices of an output place, and the share of the second."""
     if align_corners:
         source = place * (old - 1) / (new - 1) if new > 1 else 0.0
@@ -33,7 +33,7 @@ def neighbours(place, old, new, align_corners):
 
 
 def multi_scale_cam(cam_of, image, scales):
-    """(3, H, W) photo -> (F, H, W): sum over scales of the positive part of the larger mirror."""
+    """(3, H, W) image -> (F, H, W): sum over scales of the positive part of the larger mirror."""
     height, width = image.shape[1:]
     total = 0.0
     for scale in scales:
@@ -96,7 +96,7 @@ def half(size):
 
 
 def par_label(image, cam, tags, high, low, iterations):
-    """2.5: (3, H, W) photo in [0, 255], (F, H, W) evidence -> (H, W)."""
+    """2.5: (3, H, W) image in [0, 255], (F, H, W) evidence -> (H, W)."""
     keys = [index for index, tag in enumerate(tags) if tag]
     small = resize(cam, half(image.shape[1:]), align_corners=True)
     return combine(
@@ -132,11 +132,11 @@ def affinity_label(label, grid, radius):
     return pairs
 
 
-def affinity_loss(prob, pairs):
+def affinity_loss(probs, pairs):
     """2.6, over the whole batch: (N, L, L) each."""
     alike = unlike = 0.0
     num_alike = num_unlike = 0
-    for value, pair in zip(prob.flatten(), pairs.flatten(), strict=True):
+    for value, pair in zip(probs.flatten(), pairs.flatten(), strict=True):
         if pair == 1:
             alike, num_alike = alike + (1 - value), num_alike + 1
         elif pair == 0:
@@ -168,22 +168,22 @@ def propagated_label(image, cam, tags, affinity, grid, box, high, low, radius, p
     for level in (high, low):
         scores = propagate(key_scores(resize(cam, grid), keys, level), affinity, radius)
         inside = resize(scores, image.shape[1:])[:, top:bottom, left:right]
-        photo = image[:, top:bottom, left:right]
-        small = resize(inside, half(photo.shape[1:]), align_corners=True)
-        cuts.append(refined_class(photo, small, keys, *par))
+        single_image = image[:, top:bottom, left:right]
+        small = resize(inside, half(single_image.shape[1:]), align_corners=True)
+        cuts.append(refined_class(single_image, small, keys, *par))
     label = np.full(image.shape[1:], IGNORE)
     label[top:bottom, left:right] = combine(*cuts)
     return label
 
 
-def segmentation_loss(logit, label):
+def segmentation_loss(logits, label):
     """2.8: (N, C, H, W), (N, H, W); half the mean over background, half over foreground."""
     sums, counts = [0.0, 0.0], [0, 0]
     for n, y, x in np.ndindex(*label.shape):
         value = label[n, y, x]
         if value == IGNORE:
             continue
-        scores = logit[n, :, y, x]
+        scores = logits[n, :, y, x]
         part = int(value != 0)
         sums[part] += math.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[value]
         counts[part] += 1

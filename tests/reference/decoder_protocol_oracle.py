@@ -4,7 +4,7 @@ import numpy as np
 
 
 def bilinear(planes, height, width):
-    """(C, h, w) -> (C, height, width), pixel centres aligned, edges repeated."""
+    """(C, h, w) -> (C, height, width), pixel centers aligned, edges repeated."""
     _, old_height, old_width = planes.shape
     result = np.zeros((len(planes), height, width))
     for y in range(height):
@@ -21,23 +21,23 @@ def bilinear(planes, height, width):
     return result
 
 
-def scores(photo, logit_of, long_side, scales):
-    """(3, H, W) normalised photo -> (C, h, w), the largest over scales; scale 1 comes first."""
-    _, height, width = photo.shape
+def scores(image, logits_of, long_side, scales):
+    """(3, H, W) normalized image -> (C, h, w), the largest over scales; scale 1 comes first."""
+    _, height, width = image.shape
     longest = max(height, width)
-    photo = bilinear(photo, height * long_side // longest, width * long_side // longest)
+    image = bilinear(image, height * long_side // longest, width * long_side // longest)
     grid, best = None, None
     for scale in scales:
-        view = bilinear(photo, int(photo.shape[1] * scale), int(photo.shape[2] * scale))
-        upright = logit_of(view)
-        mirrored = logit_of(view[:, :, ::-1].copy())[:, :, ::-1]
+        view = bilinear(image, int(image.shape[1] * scale), int(image.shape[2] * scale))
+        upright = logits_of(view)
+        mirrored = logits_of(view[:, :, ::-1].copy())[:, :, ::-1]
         grid = grid or upright.shape[1:]
         mean = (bilinear(upright, *grid) + bilinear(mirrored, *grid)) / 2
         best = mean if best is None else np.maximum(best, mean)
     return best
 
 
-def mask(photo, logit_of, long_side, scales):
-    """(H, W) class values at the photo's own size."""
-    found = scores(photo, logit_of, long_side, scales)
-    return bilinear(found, *photo.shape[1:]).argmax(axis=0)
+def mask(image, logits_of, long_side, scales):
+    """(H, W) class values at the image's own size."""
+    found = scores(image, logits_of, long_side, scales)
+    return bilinear(found, *image.shape[1:]).argmax(axis=0)

@@ -6,13 +6,13 @@ import numpy as np
 
 
 def features(image, sxy, srgb=None):
-    """(H, W, 3) image -> (H * W, 2) places, or (H * W, 5) with colours, over their widths."""
+    """(H, W, 3) image -> (H * W, 2) places, or (H * W, 5) with colors, over their widths."""
     height, width = image.shape[:2]
     rows = []
     for y in range(height):
         for x in range(width):
-            colour = [] if srgb is None else [float(c) / srgb for c in image[y, x]]
-            rows.append([x / sxy, y / sxy, *colour])
+            color = [] if srgb is None else [float(c) / srgb for c in image[y, x]]
+            rows.append([x / sxy, y / sxy, *color])
     return np.array(rows)
 
 
@@ -88,22 +88,22 @@ def symmetric(kernel):
     return scale[:, None] * kernel * scale[None]
 
 
-def softmax(logit):
-    weight = np.exp(logit - logit.max(axis=1, keepdims=True))
+def softmax(logits):
+    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def mean_field(log_prob, kernels, weights, iterations):
-    """(P, C) log-probabilities and (P, P) normalised kernels -> (P, C) probabilities."""
-    prob = softmax(log_prob)
+def mean_field(log_probs, kernels, weights, iterations):
+    """(P, C) log-probabilities and (P, P) normalized kernels -> (P, C) probabilities."""
+    probs = softmax(log_probs)
     for _ in range(iterations):
-        messages = [w * kernel @ prob for kernel, w in zip(kernels, weights, strict=True)]
-        prob = softmax(log_prob + sum(messages))
-    return prob
+        messages = [w * kernel @ probs for kernel, w in zip(kernels, weights, strict=True)]
+        probs = softmax(log_probs + sum(messages))
+    return probs
 
 
-def energy(prob, kernel, gate, roi):
-    """Energy and gradient of one photo: (P, C), (P, P), (P,), (P,)."""
-    inside = prob * roi[:, None]
+def energy(probs, kernel, gate, roi):
+    """Energy and gradient of one image: (P, C), (P, P), (P,), (P,)."""
+    inside = probs * roi[:, None]
     pull = kernel @ inside * gate[:, None]
     return -(inside * pull).sum(), -2 * pull * roi[:, None]

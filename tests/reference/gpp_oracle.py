@@ -16,7 +16,7 @@ def pooled(plane, side):
 
 
 def enlarged(plane, height, width):
-    """Bilinear, pixel centres aligned, borders repeated."""
+    """Bilinear, pixel centers aligned, borders repeated."""
     rows, columns = plane.shape
     out = np.zeros((height, width))
     for y in range(height):

@@ -32,8 +32,8 @@ def softmax(logits):
 
 def position_softmax(dilations, w2):
     distances = [math.hypot(dy, dx) for dy, dx in offsets(dilations)]
-    spread = unbiased_std(distances)
-    return softmax([-((p / (w2 * spread)) ** 2) for p in distances])
+    propagate_cam = unbiased_std(distances)
+    return softmax([-((p / (w2 * propagate_cam)) ** 2) for p in distances])
 
 
 def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, position=True):
@@ -46,13 +46,13 @@ def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, posit
         for x in range(width):
             logits = [0.0] * len(taps)
             for channel in range(3):
-                colours = [
+                colors = [
                     float(image[channel, clamp(y + dy, height), clamp(x + dx, width)])
                     for dy, dx in taps
                 ]
-                spread = unbiased_std(colours) + 1e-8
-                centre = float(image[channel, y, x])
-                terms = [(abs(centre - colour) / (w1 * spread)) ** 2 / 3 for colour in colours]
+                propagate_cam = unbiased_std(colors) + 1e-8
+                center = float(image[channel, y, x])
+                terms = [(abs(center - color) / (w1 * propagate_cam)) ** 2 / 3 for color in colors]
                 # A softmax does not see what all taps share; 1e15 of it would swallow the rest.
                 nearest = min(terms)
                 for j, term in enumerate(terms):
@@ -63,7 +63,7 @@ def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, posit
 
 
 def iterate(maps, weights, dilations, iterations):
-    """(M, H, W) maps -> the same shape, not renormalised."""
+    """(M, H, W) maps -> the same shape, not renormalized."""
     taps = offsets(dilations)
     num, height, width = maps.shape
     for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""A random walk on colours with the whole matrix in float64; slow, for small images only."""
+"""A random walk on colors with the whole matrix in float64; slow, for small images only."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def transition(image, radius, sigma):
-    """(3, H, W) image in grey levels -> (L, L), columns sum to 1."""
+    """(3, H, W) image in gray levels -> (L, L), columns sum to 1."""
     _, height, width = image.shape
     cells = [(y, x) for y in range(height) for x in range(width)]
     matrix = np.zeros((len(cells), len(cells)))

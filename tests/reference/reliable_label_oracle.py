@@ -18,7 +18,7 @@ def power_stack(cam, present, alpha):
 
 
 def reliable_label(cam, tags, valid, refine, *, alphas, confidence, share, background):
-    """(F, H, W) evidence of one photo -> (H, W) labels, 255 where nothing is reliable."""
+    """(F, H, W) evidence of one image -> (H, W) labels, 255 where nothing is reliable."""
     present = [c for c in range(len(tags)) if tags[c]]
     height, width = valid.shape
     places = [(y, x) for y in range(height) for x in range(width) if valid[y, x]]

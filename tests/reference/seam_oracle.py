@@ -51,7 +51,7 @@ def ranged(cam):
 
 
 def cross(plain, gathered, share):
-    """One direction of ECR for one photo: (F, h, w) plain, (1 + F, h, w) gathered."""
+    """One direction of ECR for one image: (F, h, w) plain, (1 + F, h, w) gathered."""
     gaps = []
     count, height, width = plain.shape
     for y in range(height):
@@ -67,7 +67,7 @@ def cross(plain, gathered, share):
 
 
 def weakest(maps, share):
-    """Min-pooling of one photo: (F, h, w)."""
+    """Min-pooling of one image: (F, h, w)."""
     height, width = maps.shape[1:]
     strongest = sorted(max(maps[:, y, x]) for y in range(height) for x in range(width))
     kept = strongest[: max(1, int(len(strongest) * share))]

@@ -5,18 +5,19 @@ import pytest
 import torch
 from tests.reference import afa_oracle as oracle
 
-from tag2mask.engine.optim import multiplier
+from tag2mask.config.recipe import load_recipe
+from tag2mask.config.schema import resolve_steps
 from tag2mask.functional.affinity import affinity_label, affinity_loss, propagate, radius_mask
-from tag2mask.functional.cam import multi_scale_cam, pick, upsample
+from tag2mask.functional.cam import gather_classes, multi_scale_cam, upsample
 from tag2mask.functional.pseudo_label import (
     cam_to_label,
-    present_keys,
     propagated_label,
     pseudo_label,
+    select_present_classes,
 )
 from tag2mask.functional.segmentation import segmentation_loss
-from tag2mask.recipe import load_recipe, span_steps
 from tag2mask.refiners.par import PAR, ParConfig
+from tag2mask.training.optimizer import lr_multiplier
 
 SIZE = (24, 20)
 TAGS = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
@@ -30,35 +31,37 @@ def rng():
     return np.random.default_rng(0)
 
 
-def photos(rng):
-    """Two photos of soft coloured patches, uint8."""
+def images(rng):
+    """Two images of soft colored patches, uint8."""
     coarse = torch.from_numpy(rng.integers(0, 256, (2, 3, 5, 4))).float()
     return upsample(coarse, SIZE).round().to(torch.uint8)
 
 
-def evidence(rng):
+def compute_cam(rng):
     """Smooth maps of three classes that reach from 0 to nearly 1."""
     maps = upsample(torch.from_numpy(rng.random((2, 3, 4, 3))).float(), SIZE)
     low, high = maps.amin((2, 3), True), maps.amax((2, 3), True)
     return (maps - low) / (high - low + 1e-5)
 
 
-def test_multi_scale_evidence(rng):
+def test_multi_scale_cam(rng):
     image, weight = rng.normal(size=(2, 3, 16, 12)), rng.normal(size=(4, 3))
 
-    def network(views):  # sees every fourth pixel, so that a mirrored photo tells it other things
+    def network(views):  # sees every fourth pixel, so that a mirrored image tells it other things
         return torch.einsum("fc,nchw->nfhw", torch.from_numpy(weight), views[..., ::4, ::4])
 
     got = multi_scale_cam(network, torch.from_numpy(image), (1.0, 0.5, 1.5))
-    for photo, maps in zip(image, got.numpy(), strict=True):
+    for single_image, maps in zip(image, got.numpy(), strict=True):
         expected = oracle.multi_scale_cam(
-            lambda view: np.einsum("fc,chw->fhw", weight, view[:, ::4, ::4]), photo, (1, 0.5, 1.5)
+            lambda view: np.einsum("fc,chw->fhw", weight, view[:, ::4, ::4]),
+            single_image,
+            (1, 0.5, 1.5),
         )
         np.testing.assert_allclose(maps, expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("cuts", [{}, {"high": 0.55, "low": 0.35}])
-def test_label_from_evidence(rng, cuts):
+def test_label_from_cam(rng, cuts):
     cam = rng.random((2, 3, 9, 7))
     cam[0, :, 0, 0] = 0.45, 0.0, 0.45  # a tie, and a score that only equals the background's
     got = cam_to_label(torch.from_numpy(cam), torch.from_numpy(TAGS), 0.45, **cuts)
@@ -69,10 +72,14 @@ def test_label_from_evidence(rng, cuts):
 
 
 def test_refined_label(rng):
-    image, cam, keys = photos(rng), evidence(rng), present_keys(torch.from_numpy(TAGS), 2)
+    image, cam, keys = (
+        images(rng),
+        compute_cam(rng),
+        select_present_classes(torch.from_numpy(TAGS), 2),
+    )
     got = pseudo_label(
         image,
-        pick(cam, keys.classes),
+        gather_classes(cam, keys.classes),
         keys,
         torch.ones(2, *SIZE, dtype=torch.bool),
         PAR(ParConfig(iterations=ITERATIONS)),
@@ -96,9 +103,9 @@ def test_affinity_label_and_loss(rng):
     pairs = affinity_label(torch.from_numpy(label), (6, 5), 2)
     expected = np.stack([oracle.affinity_label(each, (6, 5), 2) for each in label])
     np.testing.assert_array_equal(pairs.numpy(), expected)
-    prob = rng.random(expected.shape)
-    loss = affinity_loss(torch.from_numpy(prob), pairs)
-    assert loss.item() == pytest.approx(oracle.affinity_loss(prob, expected), abs=1e-10)
+    probs = rng.random(expected.shape)
+    loss = affinity_loss(torch.from_numpy(probs), pairs)
+    assert loss.item() == pytest.approx(oracle.affinity_loss(probs, expected), abs=1e-10)
 
 
 def test_propagation(rng):
@@ -116,37 +123,39 @@ def likeness(rng):
     return torch.maximum(affinity, torch.eye(30))
 
 
-def spread(image, cam, valid, affinity, dilations):
+def propagate_cam(image, cam, valid, affinity, dilations):
     par = PAR(ParConfig(iterations=ITERATIONS, dilations=dilations))
-    keys = present_keys(torch.from_numpy(TAGS), 2)
-    picked = pick(cam, keys.classes)
-    return propagated_label(image, picked, keys, valid, par, affinity, (6, 5), radius=2).numpy()
+    keys = select_present_classes(torch.from_numpy(TAGS), 2)
+    selected_cam = gather_classes(cam, keys.classes)
+    return propagated_label(
+        image, selected_cam, keys, valid, par, affinity, (6, 5), radius=2
+    ).numpy()
 
 
 def expected_spread(image, cam, affinity, box, dilations):
-    for photo, maps, tags, pairs in zip(image, cam, TAGS, affinity, strict=True):
+    for single_image, maps, tags, pairs in zip(image, cam, TAGS, affinity, strict=True):
         yield oracle.propagated_label(
-            *(photo.numpy(), maps.numpy(), tags, pairs.numpy(), (6, 5), box, 0.55, 0.35, 2),
+            *(single_image.numpy(), maps.numpy(), tags, pairs.numpy(), (6, 5), box, 0.55, 0.35, 2),
             (ITERATIONS, dilations),
         )
 
 
 def test_propagated_label(rng):
-    image, cam, affinity = photos(rng), evidence(rng), likeness(rng)
+    image, cam, affinity = images(rng), compute_cam(rng), likeness(rng)
     dilations = (1, 2, 4, 8, 12, 24)
-    got = spread(image, cam, torch.ones(2, *SIZE, dtype=torch.bool), affinity, dilations)
+    got = propagate_cam(image, cam, torch.ones(2, *SIZE, dtype=torch.bool), affinity, dilations)
     expected = list(expected_spread(image, cam, affinity, (0, 24, 0, 20), dilations))
     np.testing.assert_array_equal(got, expected)
     assert set(np.unique(got)) == {0, 1, 2, 3, 255}
 
 
-def test_propagated_label_of_padded_crops_is_nearly_that_of_the_photo_alone(rng):
-    image, cam, affinity = photos(rng), evidence(rng), likeness(rng)
+def test_propagated_label_of_padded_crops_is_nearly_that_of_the_image_alone(rng):
+    image, cam, affinity = images(rng), compute_cam(rng), likeness(rng)
     top, bottom, left, right = box = (4, 22, 6, 18)
     valid = torch.zeros(2, *SIZE, dtype=torch.bool)
     valid[:, top:bottom, left:right] = True
     image = image * valid[:, None]  # padding is black
-    got = spread(image, cam, valid, affinity, (1, 2))
+    got = propagate_cam(image, cam, valid, affinity, (1, 2))
     expected = np.stack(list(expected_spread(image, cam, affinity, box, (1, 2))))
     real = valid.numpy()
     assert (got[real] == expected[real]).mean() > 0.9  # 0.75 where black padding takes part
@@ -154,18 +163,18 @@ def test_propagated_label_of_padded_crops_is_nearly_that_of_the_photo_alone(rng)
 
 
 def test_segmentation_loss(rng):
-    logit, label = rng.normal(size=(2, 4, 6, 5)) * 3, rng.choice([0, 1, 3, 255], size=(2, 6, 5))
-    got = segmentation_loss(torch.from_numpy(logit), torch.from_numpy(label))
-    assert got.item() == pytest.approx(oracle.segmentation_loss(logit, label), abs=1e-10)
+    logits, label = rng.normal(size=(2, 4, 6, 5)) * 3, rng.choice([0, 1, 3, 255], size=(2, 6, 5))
+    got = segmentation_loss(torch.from_numpy(logits), torch.from_numpy(label))
+    assert got.item() == pytest.approx(oracle.segmentation_loss(logits, label), abs=1e-10)
 
 
 @pytest.mark.parametrize("step", [*LOGGED, 0, 1499, 1500])
 def test_learning_rate(step):
     optim = load_recipe("afa/voc_mitb1").optim
-    rate = optim.lr * multiplier(
+    rate = optim.lr * lr_multiplier(
         step,
         total=optim.steps,
-        warmup=span_steps(optim.warmup, optim.steps),
+        warmup=resolve_steps(optim.warmup, optim.steps),
         warmup_ratio=optim.warmup_ratio,
         power=optim.power,
     )

@@ -19,11 +19,10 @@ from tag2mask.checkpoint import (
     save_state,
     save_weights,
     stage_folder,
-    write_text,
-    write_whole,
 )
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.errors import RunError, WeightsError
-from tag2mask.recipe import parse_recipe
+from tag2mask.io.files import write_atomically, write_text
 
 SAVE = """
 import json, os, resource, sys
@@ -51,7 +50,7 @@ except RunError as error:
 
 @pytest.fixture
 def recipe(monkeypatch):
-    script = Path(__file__).parent / "engine" / "toy_training.py"
+    script = Path(__file__).parent / "training" / "toy_training.py"
     spec = importlib.util.spec_from_file_location("toy_training_for_checkpoint", script)
     toy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(toy)
@@ -69,7 +68,7 @@ def save_in_trouble(path, trouble):
     )
 
 
-def assert_refused_and_whole(done, path, reason):
+def assert_rejected_and_whole(done, path, reason):
     assert done.returncode == 2, done.stderr
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"{path}: cannot be saved ({reason}); an earlier one is still whole")
@@ -112,9 +111,9 @@ def test_unreadable_weights_are_one_line(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(
         WeightsError, match=r"w\.safetensors: weights cannot be read \(.+\)"
-    ) as fault:
+    ) as problem:
         read_weights(path)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(problem.value)
 
 
 def test_weights_of_other_programs_are_named_as_such(tmp_path):
@@ -127,9 +126,9 @@ def test_weights_of_other_programs_are_named_as_such(tmp_path):
 def test_unfitting_weights_name_three_tensors_with_shapes():
     expected = {name: torch.ones(2) for name in "abcdef"}
     found = {"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(2, 1), "x": torch.ones(4)}
-    with pytest.raises(WeightsError) as fault:
+    with pytest.raises(WeightsError) as problem:
         check_state(expected, found, "best.safetensors")
-    assert str(fault.value) == (
+    assert str(problem.value) == (
         "best.safetensors: weights of another architecture: b is (2,) here and (3,) in the file; "
         "c is (2,) here and (2, 1) in the file; d is (2,) here and absent in the file; and 3 more"
     )
@@ -174,7 +173,7 @@ def test_text_is_replaced_whole(tmp_path):
 def test_a_full_file_system_keeps_the_file_before(tmp_path):
     path = tmp_path / "state.safetensors"
     save_state(path, {"a": torch.tensor([7.0])}, {"step": 1})
-    assert_refused_and_whole(save_in_trouble(path, "limit"), path, "File too large")
+    assert_rejected_and_whole(save_in_trouble(path, "limit"), path, "File too large")
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="needs leave to mount")
@@ -186,7 +185,7 @@ def test_a_full_disk_keeps_the_file_before(tmp_path):
         path = tmp_path / "state.safetensors"
         save_state(path, {"a": torch.tensor([7.0])}, {"step": 1})
         done = save_in_trouble(path, "none")
-        assert_refused_and_whole(done, path, "No space left on device")
+        assert_rejected_and_whole(done, path, "No space left on device")
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -201,7 +200,7 @@ def test_a_missing_right_keeps_the_file_before(tmp_path):
             parent.chmod(0o755)
     try:
         done = save_in_trouble(path, "stranger" if os.geteuid() == 0 else "none")
-        assert_refused_and_whole(done, path, "Permission denied")
+        assert_rejected_and_whole(done, path, "Permission denied")
     finally:
         folder.chmod(0o755)
 
@@ -212,7 +211,7 @@ def test_a_killed_writer_leaves_the_file_before_and_the_next_write_cleans_up(tmp
     assert save_in_trouble(path, "kill").returncode == -9
     assert read_state(path)[1] == {"step": 1}
     assert len(list(tmp_path.iterdir())) == 2
-    write_whole(path, lambda temporary: temporary.write_bytes(b"new"))
+    write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
     assert [found.name for found in tmp_path.iterdir()] == ["state.safetensors"]
     assert path.read_bytes() == b"new"
 

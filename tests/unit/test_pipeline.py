@@ -9,17 +9,17 @@ from PIL import Image as PILImage
 
 from tag2mask import pipeline
 from tag2mask.checkpoint import read_weights
-from tag2mask.cli.overrides import apply_overrides, split_overrides
+from tag2mask.config.overrides import apply_overrides, split_overrides
+from tag2mask.config.recipe import Recipe, load_recipe, stage_recipe
 from tag2mask.errors import RecipeError, RunError
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.cam import CAM
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import Recipe, load_recipe, stage_recipe
 
 RAW = {
-    "data": {"name": "scenes", "size_px": 64, "crop_px": 64, "count": 5, "val_count": 2},
+    "data": {"name": "synthetic", "size_px": 64, "crop_px": 64, "count": 5, "val_count": 2},
     "backbone": {"name": "tiny", "width": 8},
     "method": {"name": "cam", "pooling": "gap"},
-    "optim": {"head_lr": 0.001, "steps": 3, "batch": 2},
+    "optim": {"head_lr": 0.001, "steps": 3, "batch_size": 2},
     "predict": {"scales": [1.0], "flip": False, "long_side_px": 0},
     "run": {"workers": 0, "log_every": 1, "save_every": 1, "samples": 0, "evaluate_every": 0},
     "stages": {
@@ -81,11 +81,11 @@ def test_every_stage_leaves_its_output_in_its_own_folder(made):
     for name in ("seed", "masks"):
         assert len(list((run / name).glob("*.png"))) == 5
         described = json.loads((run / name / "classes.json").read_text())
-        assert described["gate"] == "oracle"
+        assert described["class_source"] == "tags"
         assert len(described["classes"]) == 5
     scores = json.loads((run / "score" / "scores.json").read_text())
     assert scores["images"] == 5
-    assert told[-1].startswith(f"mIoU {scores['miou']:.4f}, 5 photos, gate oracle: ")
+    assert told[-1].startswith(f"mIoU {scores['miou']:.4f}, 5 images, classes from tags: ")
 
 
 def test_a_stage_is_a_run_of_its_own_recipe(made):
@@ -106,7 +106,7 @@ def test_masks_are_those_of_the_network_with_the_tags_given(made):
     run, _ = made
     plan = stage_recipe(recipe(), "seed")
     segmenter = Segmenter.load(run / "cam", predict=plan.predict)
-    source = pipeline.plugins.load("data", "scenes")(plan.data, "train")
+    source = pipeline.plugins.load("data", "synthetic")(plan.data, "train")
     expected = segmenter.segment(source[3].image, source[3].tags).mask
     with PILImage.open(run / "seed" / f"{source.names[3]}.png") as mask:
         np.testing.assert_array_equal(np.array(mask), expected)
@@ -134,7 +134,7 @@ def test_only_what_is_missing_is_made_again_and_comes_out_the_same(run):
     )
 
 
-def test_a_photo_that_could_not_be_read_needs_no_mask(run):
+def test_a_image_that_could_not_be_read_needs_no_mask(run):
     (run / "masks" / "train_000002.png").unlink()
     (run / "masks" / "skipped.json").write_text('["train_000002"]')
     assert go_on(run, stage="masks") == [SKIPPED[3]]
@@ -158,7 +158,7 @@ def test_changed_settings_are_noticed_and_nothing_is_touched(run, line, words):
     assert (contents(run / "seg"), contents(run / "cam"), contents(run / "seed")) == before
 
 
-def test_refused_settings_of_training_do_not_become_the_run_s_own(run):
+def test_rejected_settings_of_training_do_not_become_the_run_s_own(run):
     with pytest.raises(RunError, match="another recipe"):
         go_on(run, "--stages.seg.optim.steps 4")
     assert stage_recipe(load_recipe(str(run / "recipe.yaml")), "seg").optim.steps == 2
@@ -181,7 +181,7 @@ def test_scores_of_other_masks_are_made_anew(run):
     path.write_text(json.dumps(scores | {"images": 99}))
     assert go_on(run)[-2:] == [
         "stage 5 of 5, score: evaluate",
-        f"mIoU {scores['miou']:.4f}, 5 photos, gate oracle: {path}",
+        f"mIoU {scores['miou']:.4f}, 5 images, classes from tags: {path}",
     ]
 
 
@@ -204,19 +204,19 @@ def test_another_method_may_label_with_the_network_s_weights(run):
     line = "--stages.seed.method.name advcam --stages.seed.method.pooling gap"
     go_on(run, f"{line} --stages.seed.method.iterations 1", stage="seed")
     described = json.loads((run / "seed" / "classes.json").read_text())["settings"]
-    assert (described["method"], described["labelling"]["iterations"]) == ("advcam", 1)
+    assert (described["method"], described["labeling"]["iterations"]) == ("advcam", 1)
     with pytest.raises(RunError, match="holds masks made otherwise"):
         go_on(run, f"{line} --stages.seed.method.iterations 2", stage="seed")
 
 
-def test_a_trained_network_is_scored_on_the_held_out_photos(made, tmp_path):
+def test_a_trained_network_is_scored_on_the_held_out_images(made, tmp_path):
     raw = {**RAW, "stages": {**RAW["stages"], "score": {"run": "evaluate", "from": "cam"}}}
     run = tmp_path / "run"
     shutil.copytree(made[0], run)
     shutil.rmtree(run / "score")
     pipeline.train(apply_overrides(raw, {}, "r"), run, stage="score")
     scores = json.loads((run / "score" / "scores.json").read_text())
-    assert (scores["images"], scores["gate"]) == (2, "predicted")
+    assert (scores["images"], scores["class_source"]) == (2, "classifier")
 
 
 def test_one_stage_needs_those_before_it_whole_and_runs_alone(tmp_path):
@@ -232,7 +232,7 @@ def test_one_stage_needs_those_before_it_whole_and_runs_alone(tmp_path):
     assert not (run / "masks").exists()
 
 
-def test_a_stage_that_is_not_there_is_refused_with_a_hint(tmp_path):
+def test_a_stage_that_is_not_there_is_rejected_with_a_hint(tmp_path):
     with pytest.raises(RecipeError, match=r"unknown stage 'sed'\. Did you mean 'seed'\? Known: "):
         go_on(tmp_path / "run", stage="sed")
     single = apply_overrides({**RAW, "stages": {}}, {}, "r")
@@ -240,7 +240,7 @@ def test_a_stage_that_is_not_there_is_refused_with_a_hint(tmp_path):
         pipeline.train(single, tmp_path / "run", stage="cam")
 
 
-def test_folders_that_are_no_run_with_stages_are_refused_and_left_alone(tmp_path):
+def test_folders_that_are_no_run_with_stages_are_rejected_and_left_alone(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(RunError, match="is not empty and holds no run"):
         go_on(tmp_path)

@@ -26,7 +26,7 @@ def test_every_listed_plugin_loads_and_has_its_contract_as_base(package):
         assert plugins.CONTRACTS[package] in {base.__name__ for base in kind.__mro__[1:]}
 
 
-def test_unknown_name_is_refused_with_the_known_ones():
+def test_unknown_name_is_rejected_with_the_known_ones():
     with pytest.raises(UnknownPluginError, match=r"unknown refiner 'pra'\. Did you mean 'par'\?"):
         plugins.load("refiners", "pra")
 

@@ -19,7 +19,7 @@ def batch(mask: torch.Tensor | None) -> Batch:
 
 def prediction(mask: np.ndarray) -> Prediction:
     image = np.full((*mask.shape, 3), 100, np.uint8)
-    return Prediction(mask, ("cat", "dog"), {"cat": 0.9, "dog": 0.1}, "predicted", image)
+    return Prediction(mask, ("cat", "dog"), {"cat": 0.9, "dog": 0.1}, "classifier", image)
 
 
 def test_mask_values_are_the_ones_all_tools_agree_on():
@@ -50,7 +50,7 @@ def test_classes_are_those_with_pixels_in_order():
     assert prediction(np.array([[255, 0]], np.uint8)).classes == ()
 
 
-def test_overlay_mixes_object_pixels_with_their_colour_and_leaves_the_rest():
+def test_overlay_mixes_object_pixels_with_their_color_and_leaves_the_rest():
     painted = prediction(np.array([[0, 1, 255]], np.uint8)).overlay(opacity=0.25)
     # class 1 is (128, 0, 0): 0.75 * 100 + 0.25 * 128 = 107, 0.75 * 100 = 75
     assert painted.tolist() == [[[100, 100, 100], [107, 75, 75], [100, 100, 100]]]

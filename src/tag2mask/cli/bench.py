@@ -52,21 +52,21 @@ def run(arguments: Sequence[str]) -> None:
                 f"Known: {', '.join(scripts)}"
             )
     records: dict[str, dict[str, Any]] = {}
-    faults = []
+    problems = []
     for name in chosen.names or scripts:
         print(f"{name}: {docstring_summary(scripts[name])}", file=sys.stderr, flush=True)
         try:
             records[name] = run_script(scripts[name])
         except Tag2MaskError as error:
-            faults.append(str(error))
+            problems.append(str(error))
     print_table(records)
     if chosen.json is not None:
-        from tag2mask.checkpoint import write_text
+        from tag2mask.io.files import write_text
 
         write_text(chosen.json, json.dumps({"cores": os.cpu_count(), **records}, indent=1) + "\n")
         print(f"numbers: {chosen.json}")
-    if faults:
-        raise Tag2MaskError("\n".join(faults))
+    if problems:
+        raise Tag2MaskError("\n".join(problems))
 
 
 def find_folder() -> Path:

@@ -12,8 +12,8 @@ import tyro
 from tag2mask.cli.parsing import parse
 from tag2mask.errors import DataError
 
-if TYPE_CHECKING:  # reads photos, which --help must not wait for
-    from tag2mask.data.check import CheckReport
+if TYPE_CHECKING:  # reads images, which --help must not wait for
+    from tag2mask.data.validation import CheckReport
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Check:
     """Look at a data set before training: classes, counts, faults, advice."""
 
     data: tyro.conf.Positional[Path]
-    """Folder of tagged photos: in COCO format, in VOC layout, or with tags.csv, tags.jsonl or a
+    """Folder of tagged images: in COCO format, in VOC layout, or with tags.csv, tags.jsonl or a
     folder per class."""
     strict: bool = False
-    """Count unreadable photos as faults, as training with --data.strict does."""
+    """Count unreadable images as faults, as training with --data.strict does."""
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -34,34 +34,34 @@ def run(arguments: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tag2mask.data.check import check_folder
+    from tag2mask.data.validation import check_folder
 
     found = check_folder(chosen.data, strict=chosen.strict)
-    if found.photos:
+    if found.images:
         print("\n".join(overview(found)))
-        table = Table("class", "photos", "share")
-        for name, photos in found.classes.items():
-            table.add_row(name, f"{photos:,}", f"{found.share(name):.0%}")
+        table = Table("class", "images", "share")
+        for name, images in found.classes.items():
+            table.add_row(name, f"{images:,}", f"{found.share(name):.0%}")
         Console().print(table)
     for line in found.warnings:
         print(f"warning: {line}")
-    if found.faults:
-        raise DataError("\n".join(found.faults))
+    if found.problems:
+        raise DataError("\n".join(found.problems))
     options = f"--data.name {found.source} --data.root {chosen.data}"
     if found.source == "coco":
-        training = [name for name, photos in found.parts.items() if photos and "train" in name]
+        training = [name for name, images in found.parts.items() if images and "train" in name]
         options += f" --data.split {training[0] if training else next(iter(found.parts))}"
     print(f"ready: tag2mask train RECIPE {options} --out RUN")
 
 
 def overview(found: CheckReport) -> Iterator[str]:
     """Say in lines what a data set holds."""
-    yield f"{found.root}: {found.photos:,} photos, read as '{found.source}'"
-    parts = ", ".join(f"{name} {photos:,}" for name, photos in found.parts.items())
+    yield f"{found.root}: {found.images:,} images, read as '{found.source}'"
+    parts = ", ".join(f"{name} {images:,}" for name, images in found.parts.items())
     yield f"parts: {parts}"
-    counts = ", ".join(f"{photos:,} with {tags}" for tags, photos in found.tags_per_photo.items())
-    yield f"photos by number of tags: {counts}; {found.negatives:,} show no class (negatives)"
+    counts = ", ".join(f"{images:,} with {tags}" for tags, images in found.tags_per_image.items())
+    yield f"images by number of tags: {counts}; {found.negatives:,} show no class (negatives)"
     if found.sizes:
         sizes = ", ".join(f"{width} x {height}" for width, height in found.sizes)
-        yield f"smallest, middle and largest photo in pixels: {sizes}"
-    yield f"masks: {found.masks:,}, unreadable photos: {found.unreadable:,}"
+        yield f"smallest, middle and largest image in pixels: {sizes}"
+    yield f"masks: {found.masks:,}, unreadable images: {found.unreadable:,}"

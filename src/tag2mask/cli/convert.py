@@ -9,7 +9,7 @@ from typing import Literal
 
 import tyro
 
-from tag2mask.cli.parsing import parse, refuse_no_workers
+from tag2mask.cli.parsing import parse, reject_no_workers
 from tag2mask.errors import RunError
 
 
@@ -41,13 +41,13 @@ class ConvertCOCO:
     json: tyro.conf.Positional[Path]
     """Instances file, such as annotations/instances_train2014.json."""
     images: tyro.conf.Positional[Path]
-    """Folder of its photos."""
+    """Folder of its images."""
     out: Path
     """Folder to write into; what it has is never changed. Parts may share one."""
     part: str | None = None
     """Name of the list and folders; none: the file's, as 'train' of instances_train2014.json."""
     keep_empty: bool = False
-    """List photos without any annotation, too; the published lists leave them out."""
+    """List images without any annotation, too; the published lists leave them out."""
     workers: int | None = None
     """Threads; none: as many as there are processor cores."""
 
@@ -67,10 +67,10 @@ def run(arguments: Sequence[str]) -> None:
 def run_coco(arguments: Sequence[str]) -> None:
     """Write masks, tags and list of one instances file, and say how to use them."""
     chosen = parse(ConvertCOCO, arguments, "convert coco")
-    refuse_no_workers(chosen.workers)
+    reject_no_workers(chosen.workers)
 
     from tag2mask.data.coco_to_voc import convert_coco
-    from tag2mask.prediction.writer import progress
+    from tag2mask.inference.writer import progress
 
     with progress() as bar:
         task = bar.add_task("convert", total=None)
@@ -85,7 +85,7 @@ def run_coco(arguments: Sequence[str]) -> None:
         )
     print(f"{chosen.out}: {done.written:,} masks written, {done.already:,} were there")
     if not done.linked:
-        print(f"link or copy the photos to {chosen.out / 'JPEGImages' / done.part}")
+        print(f"link or copy the images to {chosen.out / 'JPEGImages' / done.part}")
     print(f"use: --data.name voc --data.root {chosen.out} --data.split {done.part}")
 
 
@@ -98,9 +98,9 @@ def convert_resnet38d(source: Path, out: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    from tag2mask.checkpoint import write_whole
+    from tag2mask.io.files import write_atomically
     from tag2mask.models.backbones.resnet38d import read_resnet38d
 
     tensors = read_resnet38d(str(source))
     metadata = {"format": "pt", "source": source.name}
-    write_whole(out, lambda temporary: save_file(tensors, temporary, metadata))
+    write_atomically(out, lambda temporary: save_file(tensors, temporary, metadata))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from tag2mask.cli.parsing import parse, refuse_no_workers
+from tag2mask.cli.parsing import parse, reject_no_workers
 from tag2mask.types import Report
 
 
@@ -26,7 +26,7 @@ class Evaluate:
     split: str | None = None
     """Score this list only: a name in ImageSets/Segmentation, or a text file, one name per line."""
     limited: bool = False
-    """Score only the photos that have a prediction, in place of refusing a missing one."""
+    """Score only the images that have a prediction, in place of refusing a missing one."""
     workers: int | None = None
     """Threads that read masks; none: as many as there are processor cores."""
 
@@ -34,7 +34,7 @@ class Evaluate:
 def run(arguments: Sequence[str]) -> None:
     """Print the table of scores and write them where asked."""
     chosen = parse(Evaluate, arguments, "evaluate")
-    refuse_no_workers(chosen.workers)
+    reject_no_workers(chosen.workers)
 
     from tag2mask.checkpoint import stage_folder
     from tag2mask.evaluation.evaluator import evaluate_folder, save_report

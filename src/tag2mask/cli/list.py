@@ -10,7 +10,7 @@ import tyro
 
 from tag2mask.cli.parsing import parse
 from tag2mask.cli.summary import plugin_summaries, recipe_summary
-from tag2mask.recipe import RECIPE_FOLDER, available_recipes
+from tag2mask.config.recipe import RECIPE_FOLDER, available_recipes
 
 FOLDERS = {"methods": "methods", "refiners": "refiners", "backbones": "models.backbones"}
 """What one types -> plug-in folder."""

@@ -66,7 +66,7 @@ def exit_code(job: Callable[[], object]) -> int:
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     except Tag2MaskError as error:
-        return _refuse(str(error))
+        return _reject(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -77,7 +77,7 @@ def exit_code(job: Callable[[], object]) -> int:
         if error.errno not in USER_ERRNOS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror}")
+        return _reject(f"{where}{error.strerror}")
     return 0
 
 
@@ -107,7 +107,7 @@ def overview() -> str:
         [
             "usage: tag2mask COMMAND ...",
             "",
-            "Photos with tags in, pixel masks out.",
+            "Images with tags in, pixel masks out.",
             "",
             "commands:",
             *lines,
@@ -117,7 +117,7 @@ def overview() -> str:
     )
 
 
-def _refuse(message: str) -> int:
+def _reject(message: str) -> int:
     """Print each fault as a line of its own and return the exit code of a user's mistake."""
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)

@@ -46,7 +46,7 @@ def parse(grammar: type[T], arguments: Sequence[str], verb: str, *, more_help: s
         raise Tag2MaskError(_one_line(complaint.getvalue(), verb)) from stop
 
 
-def refuse_no_workers(workers: int | None) -> None:
+def reject_no_workers(workers: int | None) -> None:
     """Raise a Tag2MaskError for less than one; None, as many as there are cores, is fine."""
     if workers is not None and workers < 1:
         raise Tag2MaskError(f"--workers: takes a number from 1 on, got {workers}")

@@ -18,7 +18,7 @@ class Page:
     run: tyro.conf.Positional[Path]
     """Run folder that `train` or `demo` wrote."""
     query: tuple[float, float] | None = None
-    """Place from which attention and affinity are shown, as fractions of each photo from its left
+    """Place from which attention and affinity are shown, as fractions of each image from its left
     and its top, such as 0.5 0.3; left out: the cell of strongest evidence."""
 
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tag2mask.cli.overrides import apply_overrides
+from tag2mask.config.overrides import apply_overrides
+from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
-from tag2mask.recipe import PredictConfig
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
-    from tag2mask.prediction.segmenter import Segmenter
-    from tag2mask.prediction.writer import Written
+    from tag2mask.inference.segmenter import Segmenter
+    from tag2mask.inference.writer import WriteSummary
 
 ALLOWED = ("predict", "refiner", "data", "method")
 """Sections that may be overridden after training."""
@@ -40,7 +40,7 @@ def predict_help() -> str:
     )
 
 
-def refuse_other_sections(overrides: Mapping[str, Sequence[str]], verb: str) -> None:
+def reject_other_sections(overrides: Mapping[str, Sequence[str]], verb: str) -> None:
     """Raise a RecipeError for an override of what training has settled."""
     for key in overrides:
         if key.partition(".")[0] not in ALLOWED:
@@ -66,7 +66,7 @@ def load_segmenter(
     import torch
 
     from tag2mask.checkpoint import stage_folder
-    from tag2mask.prediction.segmenter import Segmenter
+    from tag2mask.inference.segmenter import Segmenter
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     used = stage_folder(Path(run), "train")
@@ -84,10 +84,10 @@ def load_segmenter(
     return Segmenter(segmenter.method, recipe, device, origin=segmenter.origin)
 
 
-def tell_written(written: Written, out: object) -> None:
-    """Say what was written, what was there already, and which photos could not be read."""
+def print_summary(written: WriteSummary, out: object) -> None:
+    """Say what was written, what was there already, and which images could not be read."""
     for line in written.unreadable:
         print(f"skipped: {line}", file=sys.stderr)
     already = f", {written.already} were there already" if written.already else ""
-    skipped = f", {len(written.unreadable)} unreadable photos skipped" if written.unreadable else ""
+    skipped = f", {len(written.unreadable)} unreadable images skipped" if written.unreadable else ""
     print(f"{written.written} masks written to {out}{already}{skipped}")

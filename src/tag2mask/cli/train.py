@@ -1,4 +1,4 @@
-"""Train a recipe on tagged photos; every key of the recipe can be set on the command line."""
+"""Train a recipe on tagged images; every key of the recipe can be set on the command line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import tyro
 from pydantic import create_model
 
-from tag2mask.cli.overrides import apply_overrides, split_overrides, suggest_option
 from tag2mask.cli.parsing import parse
+from tag2mask.config.overrides import apply_overrides, split_overrides, suggest_option
+from tag2mask.config.recipe import Recipe, read_yaml, recipe_path, recipe_type
+from tag2mask.config.schema import Config
 from tag2mask.errors import RecipeError, Tag2MaskError
-from tag2mask.recipe import Config, Recipe, read_yaml, recipe_path, recipe_type
 
 MORE_HELP = (
     "Any key of the recipe is an option after it: --data.root DIR, --optim.lr 1e-4, "
@@ -28,10 +29,10 @@ MORE_HELP = (
 
 @dataclass(frozen=True)
 class Train:
-    """Train a recipe on tagged photos."""
+    """Train a recipe on tagged images."""
 
     recipe: tyro.conf.Positional[str] = ""
-    """Name of a recipe that comes with the package (rml/scenes_tiny), or a YAML file; with --resume
+    """Name of a recipe that comes with the package (rml/synthetic_tiny), or a YAML file; with --resume
     it may be left out."""
     out: Path | None = None
     """Run folder to make; of a recipe with stages it may hold some of them already."""
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
         show_keys(named, overrides)
         return
     raw = read_yaml(recipe_path(named)) if named else None
-    _refuse_unknown(plain, raw, named)
+    _reject_unknown(plain, raw, named)
     chosen = parse(Train, plain, "train", more_help=MORE_HELP)
     folder, stage = _run_folder(chosen), chosen.stage
     if not named and stage is None:
@@ -127,7 +128,7 @@ def show_keys(name: str, overrides: dict[str, list[str]]) -> None:
     )
 
 
-def _refuse_unknown(plain: Sequence[str], raw: object, where: str) -> None:
+def _reject_unknown(plain: Sequence[str], raw: object, where: str) -> None:
     """Raise a RecipeError for an option that is neither the command's nor dotted, with a hint."""
     own = ["help", *(field.name for field in fields(Train) if field.name != "recipe")]
     for word in plain:

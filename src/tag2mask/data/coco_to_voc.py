@@ -2,7 +2,7 @@
 
 ```
 OUT/SegmentationClass/train/NAME.png     OUT/ImageSets/Segmentation/train.txt     OUT/classes.json
-OUT/JPEGImages/train -> the photos       OUT/tags.csv
+OUT/JPEGImages/train -> the images       OUT/tags.csv
 ```
 
 What exists is never changed: started again it goes on, and a file that it did not make stops it.
@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tag2mask.checkpoint import write_text
-from tag2mask.data.coco import MASK_FOLDER, PHOTO_FOLDER, TAG_FILE, survey_instances
+from tag2mask.data.coco import IMAGE_FOLDER, MASK_FOLDER, TAG_FILE, index_instances
+from tag2mask.data.index import CLASSES_FILE, DatasetIndex
 from tag2mask.data.instances import read_instances
-from tag2mask.data.survey import CLASSES_FILE, Survey
 from tag2mask.data.tags import read_tags
 from tag2mask.data.voc import LIST_FOLDER
 from tag2mask.errors import DataError, RunError
-from tag2mask.palette import save_mask
+from tag2mask.io.files import write_text
+from tag2mask.io.masks import save_mask
 
 _AT_ONCE = 256
 """Masks that are handed to the threads together; a fault stops the rest after as many."""
@@ -46,7 +46,7 @@ class Converted:
     already: int
     """Masks found finished from an earlier start."""
     linked: bool
-    """Whether the photos can be found in the layout."""
+    """Whether the images can be found in the layout."""
 
 
 def convert_coco(
@@ -63,39 +63,39 @@ def convert_coco(
 
     Args:
         instances: JSON in COCO format.
-        images: Folder of its photos.
+        images: Folder of its images.
         out: New folder, one that this function has written, or one without the files that it makes.
         part: Name of the list and of the folders; None: the file's, so `instances_train2014.json`
             gives `train`.
-        keep_empty: Also list photos without any annotation.
+        keep_empty: Also list images without any annotation.
         workers: Threads; None: as many as there are processor cores.
         tell: Called with the numbers of masks done and to do.
 
     Raises:
-        DataError: If the file or a photo is faulty, or annotations have no outlines.
+        DataError: If the file or an image is faulty, or annotations have no outlines.
         RunError: If `out` holds files of other origin, or the disk refuses.
     """
     name = part or part_name(instances)
-    found = survey_instances(read_instances(instances), images, keep_empty=keep_empty)
-    found.refuse_faults()
+    found = index_instances(read_instances(instances), images, keep_empty=keep_empty)
+    found.reject_problems()
     if not found.masks:
         raise DataError(
-            f"{instances}: annotations without outlines, no photo at all, or over 254 classes; "
+            f"{instances}: annotations without outlines, no image at all, or over 254 classes; "
             "no masks can be painted"
         )
     origin = {"sha256": _digest(instances), "keep_empty": keep_empty}
     _claim(out, name, found.mask_classes, origin)
-    linked = _link(out / PHOTO_FOLDER / name, images)
+    linked = _link(out / IMAGE_FOLDER / name, images)
     folder = out / MASK_FOLDER / name
     if not (folder / CLASSES_FILE).is_file():  # evaluate reads it beside masks
         write_text(folder / CLASSES_FILE, json.dumps({"classes": found.mask_classes}) + "\n")
-    missing = [photo for photo in found.photos if not (folder / f"{photo}.png").is_file()]
+    missing = [image for image in found.images if not (folder / f"{image}.png").is_file()]
     _write_masks(found, missing, folder, workers or os.cpu_count() or 1, tell)
     _add_tags(out / TAG_FILE, found, name, images)
     listed = out / LIST_FOLDER / f"{name}.txt"
     if not listed.is_file():  # the last one: where it stands, the part is whole
-        write_text(listed, "".join(f"{name}/{photo}\n" for photo in found.photos))
-    return Converted(name, len(missing), len(found.photos) - len(missing), linked)
+        write_text(listed, "".join(f"{name}/{image}\n" for image in found.images))
+    return Converted(name, len(missing), len(found.images) - len(missing), linked)
 
 
 def part_name(instances: Path) -> str:
@@ -138,7 +138,7 @@ def _claim(out: Path, part: str, classes: tuple[str, ...], origin: dict[str, Any
 
 
 def _link(place: Path, images: Path) -> bool:
-    """Let the layout's photo folder lead to the photos; False where the system has no links."""
+    """Let the layout's image folder lead to the images; False where the system has no links."""
     if place.exists():
         return True
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _link(place: Path, images: Path) -> bool:
 
 
 def _write_masks(
-    found: Survey,
+    found: DatasetIndex,
     names: list[str],
     folder: Path,
     workers: int,
@@ -169,16 +169,16 @@ def _write_masks(
                 tell(start + len(some), len(names))
 
 
-def _add_tags(path: Path, found: Survey, part: str, images: Path) -> None:
+def _add_tags(path: Path, found: DatasetIndex, part: str, images: Path) -> None:
     """Add the rows that the tag file lacks; those that it has stay as they are."""
     before = path.read_text(encoding="utf-8") if path.is_file() else "image,tags\n"
     known = read_tags(path) if path.is_file() else {}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     for name, tags in found.tags.items():
-        photo = f"{part}/{found.photos[name].relative_to(images).as_posix()}"
-        if photo not in known:
-            rows.writerow([photo, ";".join(tags)])
+        image = f"{part}/{found.images[name].relative_to(images).as_posix()}"
+        if image not in known:
+            rows.writerow([image, ";".join(tags)])
     if text.tell() or not path.is_file():
         write_text(path, before + text.getvalue())
 

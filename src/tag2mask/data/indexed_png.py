@@ -15,8 +15,8 @@ import numpy as np
 from tag2mask.types import Mask
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_INDEX_COLOURS = (0, 3)
-"""Colour types of PNG whose samples are indices: grey and palette."""
+_INDEX_COLORS = (0, 3)
+"""Color types of PNG whose samples are indices: gray and palette."""
 _MOST_PIXELS = 1 << 28
 """Larger headers are not believed here."""
 
@@ -39,8 +39,8 @@ def read_indexed_png(path: Path) -> Mask | None:
 
 def _plain_size(content: bytes) -> tuple[int, int] | None:
     """(H, W) from the header of a picture with 8-bit indices that is not interlaced."""
-    width, height, depth, colour, _, _, interlace = struct.unpack_from(">IIBBBBB", content, 16)
-    plain = depth == 8 and colour in _INDEX_COLOURS and not interlace
+    width, height, depth, color, _, _, interlace = struct.unpack_from(">IIBBBBB", content, 16)
+    plain = depth == 8 and color in _INDEX_COLORS and not interlace
     return (height, width) if plain and 0 < height * width < _MOST_PIXELS else None
 
 

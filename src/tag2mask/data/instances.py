@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.data.index import count
 from tag2mask.data.json_stream import Element, JSONStream
 from tag2mask.data.outline import paint_polygon, paint_runs, run_lengths
-from tag2mask.data.survey import count
 from tag2mask.data.tags import name_some
 from tag2mask.errors import DataError
 from tag2mask.types import BACKGROUND, Mask
@@ -38,7 +38,7 @@ class Instances:
 
     Classes are ranked by their ids: COCO's ids 1 to 90 become ranks 0 to 79, mask values 1 to 80.
 
-    Source: methods specification 5.3.
+    Source: Specification 5.3.
     """
 
     path: Path
@@ -211,7 +211,7 @@ class _Found:
         order = sorted(self.categories)
         ranks = self._looked_up(categories, order, "category", numbers)
         sizes = np.array([size for _, *size in self.images.values()], dtype=np.int64)
-        self._refuse_strays(extents, sizes[owner], runs.astype(bool), (numbers, images))
+        self._reject_strays(extents, sizes[owner], runs.astype(bool), (numbers, images))
         by_image = np.argsort(owner, kind="stable")
         return Instances(
             path=self.path,
@@ -258,7 +258,7 @@ class _Found:
             )
         return place
 
-    def _refuse_strays(
+    def _reject_strays(
         self,
         extents: npt.NDArray[np.float64],
         sizes: npt.NDArray[np.int64],

@@ -100,7 +100,7 @@ class JSONStream:
             except (ValueError, RecursionError) as error:
                 if not self._more():
                     reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                    raise self._fault(reason) from error
+                    raise self._problem(reason) from error
                 continue
             number = _NUMBER.match(self._text, self._at)
             if number and number.end() == len(self._text) and self._more():  # it may go on
@@ -123,7 +123,7 @@ class JSONStream:
         """Go past a letter that must come now."""
         found = self._peek()
         if found != letter:
-            raise self._fault(f"'{letter}' expected" + (f", not '{found}'" if found else ""))
+            raise self._problem(f"'{letter}' expected" + (f", not '{found}'" if found else ""))
         self._at += 1
 
     def _more(self) -> bool:
@@ -138,7 +138,7 @@ class JSONStream:
         self._text = rest + block.decode("latin-1")
         return bool(block)
 
-    def _fault(self, reason: str) -> DataError:
+    def _problem(self, reason: str) -> DataError:
         """What to tell of a file that is no JSON from here on."""
         return DataError(
             f"{self._path}: is cut off or no readable JSON ({reason}, "

@@ -1,11 +1,11 @@
 """Regions as COCO writes them, polygons and run lengths, turned into pixels as its own tools do.
 
-The rule for polygons: a pixel belongs to a polygon if its centre is inside, by the even-odd rule,
+The rule for polygons: a pixel belongs to a polygon if its center is inside, by the even-odd rule,
 once corners and edges are rounded to a grid of fifths of a pixel. So masks equal those that the
 published results were scored with, pixel by pixel.
 
 Source:
-    COCO's mask API, whose rounding is restated here from its behaviour; methods specification 5.3.
+    COCO's mask API, whose rounding is restated here from its behaviour; Specification 5.3.
     Departs: two corners cover nothing, where the API takes four numbers for a box.
 """
 
@@ -21,8 +21,8 @@ from tag2mask.types import Mask
 Counts = npt.NDArray[np.int64]
 _GRID = 5
 """Steps of a pixel's side to which an outline is rounded."""
-_CENTRE = _GRID // 2
-"""A pixel's centre lies between this step and the next."""
+_CENTER = _GRID // 2
+"""A pixel's center lies between this step and the next."""
 
 
 def paint_polygon(mask: Mask, polygon: Sequence[float], value: int) -> None:
@@ -40,7 +40,7 @@ def paint_polygon(mask: Mask, polygon: Sequence[float], value: int) -> None:
     columns, rows = _crossings(scaled.astype(np.int64), width)
     if columns.size == 0:
         return
-    rows = (-((_CENTRE - rows) // _GRID)).clip(0, height)  # first row whose centre is not above
+    rows = (-((_CENTER - rows) // _GRID)).clip(0, height)  # first row whose center is not above
     left, top = int(columns.min()), int(rows.min())
     shape = (int(columns.max()) - left + 1, int(rows.max()) - top + 1)
     flat = (columns - left) * shape[1] + rows - top
@@ -98,7 +98,7 @@ def _decompressed(text: str) -> list[int]:
 
 
 def _crossings(corners: npt.NDArray[np.int64], width: int) -> tuple[Counts, Counts]:
-    """Where an outline crosses the centre lines of pixel columns.
+    """Where an outline crosses the center lines of pixel columns.
 
     Args:
         corners: (K, 2) x, y in steps of the grid.
@@ -129,11 +129,11 @@ def _flat_crossings(first: Counts, last: Counts, width: int) -> tuple[Counts, Co
     """Crossings of edges (E, 2) that go right by at least as much as up or down."""
     (x, y), (end_x, end_y) = first.T, last.T
     slope = (end_y - y) / np.maximum(end_x - x, 1)
-    start = (-((_CENTRE - x) // _GRID)).clip(min=0)
-    number = (((end_x - _CENTRE - 1) // _GRID).clip(max=width - 1) - start + 1).clip(min=0)
+    start = (-((_CENTER - x) // _GRID)).clip(min=0)
+    number = (((end_x - _CENTER - 1) // _GRID).clip(max=width - 1) - start + 1).clip(min=0)
     edge, place = _counted(number)
     columns = start[edge] + place
-    along = columns * _GRID + _CENTRE - x[edge]
+    along = columns * _GRID + _CENTER - x[edge]
     before = (y[edge] + slope[edge] * along + 0.5).astype(np.int64)
     after = (y[edge] + slope[edge] * (along + 1) + 0.5).astype(np.int64)
     return columns, np.minimum(before, after)
@@ -147,7 +147,7 @@ def _steep_crossings(first: Counts, last: Counts) -> tuple[Counts, Counts]:
     here = (x[edge] + slope[edge] * along + 0.5).astype(np.int64)
     below = (x[edge] + slope[edge] * (along + 1) + 0.5).astype(np.int64)
     lower = np.minimum(here, below)
-    crossing = (here != below) & (lower % _GRID == _CENTRE)
+    crossing = (here != below) & (lower % _GRID == _CENTER)
     return lower[crossing] // _GRID, (y[edge] + along)[crossing]
 
 

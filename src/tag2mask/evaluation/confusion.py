@@ -70,7 +70,7 @@ class ConfusionMatrix:
         if truth.shape != prediction.shape:
             raise DataError(
                 f"true mask {truth.shape} and predicted mask {prediction.shape} differ in size: "
-                "predict at the photo's own size"
+                "predict at the image's own size"
             )
         self.add_pairs(pair_counts([pair_runs(truth, prediction)]))
 
@@ -80,8 +80,8 @@ class ConfusionMatrix:
         Raises:
             DataError: If there are values beside the classes and 255; then nothing is added.
         """
-        self._refuse_unknown("true", counts.sum(axis=1))
-        self._refuse_unknown("predicted", counts.sum(axis=0))
+        self._reject_unknown("true", counts.sum(axis=1))
+        self._reject_unknown("classifier", counts.sum(axis=0))
         self.counts[:, :-1] += counts[: self.num_classes, : self.num_classes]
         self.counts[:, -1] += counts[: self.num_classes, IGNORE]
 
@@ -99,7 +99,7 @@ class ConfusionMatrix:
         """(C,) intersection over union in [0, 1]; NaN for a class neither true nor predicted.
 
         Source:
-            Methods specification 5.2: TP / (true + predicted - TP).
+            Specification 5.2: TP / (true + predicted - TP).
         """
         hit = np.diag(self.counts)
         union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hit
@@ -112,7 +112,7 @@ class ConfusionMatrix:
         seen = self.counts.sum(axis=1) > 0
         return float(self.iou()[seen].mean()) if seen.any() else float("nan")
 
-    def _refuse_unknown(self, which: str, pixels: Counts) -> None:
+    def _reject_unknown(self, which: str, pixels: Counts) -> None:
         """Raise DataError if a mask holds a value that is neither a class nor 255."""
         unknown = [value for value in np.flatnonzero(pixels) if self.num_classes <= value != IGNORE]
         if unknown:

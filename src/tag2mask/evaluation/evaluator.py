@@ -15,12 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
-from tag2mask.checkpoint import write_text
 from tag2mask.data.base import Source
+from tag2mask.data.index import read_class_list
 from tag2mask.data.indexed_png import read_indexed_png
-from tag2mask.data.labelled import Labelled
-from tag2mask.data.photo import read_mask, renumber
-from tag2mask.data.survey import read_class_list
+from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.evaluation.confusion import (
@@ -31,16 +29,18 @@ from tag2mask.evaluation.confusion import (
     pair_runs,
 )
 from tag2mask.evaluation.metrics import mean_average_precision
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.writer import CLASSES_FILE, read_classes
-from tag2mask.types import IGNORE, Gate, Mask, Report
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.writer import CLASSES_FILE, read_classes
+from tag2mask.io.files import write_text
+from tag2mask.io.masks import read_mask, renumber
+from tag2mask.types import IGNORE, ClassSource, Mask, Report
 
 PORTION = 16
-"""Photos that a thread counts before it hands its counts over."""
+"""Images that a thread counts before it hands its counts over."""
 
 
 class MaskPair(NamedTuple):
-    """Files of one photo."""
+    """Files of one image."""
 
     truth: Path
     prediction: Path
@@ -76,14 +76,16 @@ def evaluate_folder(
         split: Name of a VOC list, or path of a text file with a name per line; None takes the split
             that the predictions were made for if the truth has such a list, else every true mask.
         class_names: Names of the predictions' values 1..F, where there is no `classes.json`.
-        limited: Score only photos that have a prediction, in place of refusing a missing one.
+        limited: Score only images that have a prediction, in place of refusing a missing one.
         workers: Threads that read and count; None: as many as there are processor cores.
 
     Raises:
         DataError: If a mask is missing, unreadable, of another size than its twin or holds an
             unknown value.
     """
-    described = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
+    described = (
+        read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
+    )
     if not predictions.is_dir():
         raise DataError(f"{predictions}: no such folder")
     settings = dict(described.get("settings", {}))
@@ -93,72 +95,82 @@ def evaluate_folder(
     table = _renumbering(target, names)
     chosen = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
     if not chosen:
-        raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
+        raise DataError(
+            f"{predictions}: has no mask for any of the true masks of {target.folder}"
+        )
     pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in chosen]
-    _refuse_missing(pairs)
+    _reject_missing(pairs)
     counts = count_files(pairs, len(target.known), len(names), workers or os.cpu_count() or 1)
     renumbered = np.zeros_like(counts)
     np.add.at(renumbered, table, counts)
     matrix = ConfusionMatrix(len(names) + 1)
     matrix.add_pairs(renumbered)
-    settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(chosen)}
+    settings |= {
+        "predictions": str(predictions),
+        "truth": str(truth),
+        "true_masks": len(chosen),
+    }
     if split is not None:
         settings["split"] = split
-    return _report(matrix, names, len(chosen), described.get("gate"), settings)
+    return _report(matrix, names, len(chosen), described.get("class_source"), settings)
 
 
-def evaluate_labels(predictions: Path, source: Source) -> Report:
+def evaluate_pseudo_labels(predictions: Path, source: Source) -> Report:
     """Score a folder of masks, as `label` wrote it, against the masks of a data source.
 
     Args:
-        predictions: Has a mask for each photo of the source, but for unreadable ones.
+        predictions: Has a mask for each image of the source, but for unreadable ones.
         source: Has masks.
 
     Raises:
         DataError: If the source has no masks, or a prediction is missing, unreadable or of another
-            size than its photo.
+            size than its image.
     """
     if not source.has_masks:
-        raise DataError("these photos come without masks: nothing to score against")
+        raise DataError("these images come without masks: nothing to score against")
     described = read_classes(predictions)
     matrix = ConfusionMatrix(len(source.class_names) + 1)
-    found = Labelled(source, predictions)
+    found = PseudoLabelDataset(source, predictions)
     place = {name: index for index, name in enumerate(source.names)}
     for index, name in enumerate(found.names):
         truth, prediction = source[place[name]].mask, found[index].mask
         if truth is not None and prediction is not None:
             matrix.update(truth, prediction)
     settings = {**described.get("settings", {}), "predictions": str(predictions)}
-    return _report(matrix, source.class_names, len(found), described.get("gate"), settings)
+    return _report(matrix, source.class_names, len(found), described.get("class_source"), settings)
 
 
 def evaluate_source(
-    segmenter: Segmenter, source: Source, gate: Gate, limit: int | None = None
+    segmenter: Segmenter, source: Source, class_source: ClassSource, limit: int | None = None
 ) -> Report:
-    """Segment the photos of a source and score them against its masks, nothing written.
+    """Segment the images of a source and score them against its masks, nothing written.
 
     Args:
         segmenter: May be in training; its mode is put back.
         source: Has masks.
-        gate: `oracle` gives the network the true tags.
-        limit: Most photos to look at, spread evenly over the source.
+        class_source: `oracle` gives the network the true tags.
+        limit: Most images to look at, spread evenly over the source.
 
     Raises:
         DataError: If the source has no masks.
     """
     if not source.has_masks:
-        raise DataError("these photos come without masks: nothing to score against")
+        raise DataError("these images come without masks: nothing to score against")
     matrix = ConfusionMatrix(len(source.class_names) + 1)
     chosen = spread_indices(len(source), limit)
-    with segmenter.among(source):
+    with segmenter.with_dataset(source):
         for index in chosen:
             sample = source[index]
-            tags = sample.tags if gate == "oracle" else None
+            tags = sample.tags if class_source == "tags" else None
             prediction = segmenter.segment(sample.image, tags, name=sample.name)
             if sample.mask is not None:
                 matrix.update(sample.mask, prediction.mask)
     return _report(
-        matrix, source.class_names, len(chosen), gate, {**segmenter.settings(gate), "limit": limit}
+        matrix,
+        source.class_names,
+        len(chosen),
+        class_source,
+        {**segmenter.settings(class_source), "limit": limit},
     )
 
 
@@ -168,10 +180,10 @@ def tag_map(segmenter: Segmenter, source: Source, limit: int | None = None) -> f
     Args:
         segmenter: May be in training; its mode is put back.
         source: Masks are not needed.
-        limit: Most photos to look at, spread evenly over the source.
+        limit: Most images to look at, spread evenly over the source.
 
     Returns:
-        In [0, 1]; NaN if no class is shown by any photo.
+        In [0, 1]; NaN if no class is shown by any image.
     """
     chosen = spread_indices(len(source), limit)
     scores = [list(segmenter.class_scores(source[index].image).values()) for index in chosen]
@@ -205,12 +217,12 @@ def save_report(report: Report, path: Path) -> None:
 
 def report_table(report: Report) -> Table:
     """Per-class IoU for the terminal, with what one must know to compare it."""
-    gate = f"gate {report.gate}" if report.gate else "gate unknown"
+    class_source = f"classes from {report.class_source}" if report.class_source else "classes from unknown"
     told = {key: report.settings.get(key) for key in ("split", "scales", "flip", "background")}
     parts = [f"{key} {value}" for key, value in told.items() if value is not None]
     refiner = report.settings.get("refiner")
     parts += [f"refiner {refiner['name']}"] if isinstance(refiner, dict) else []
-    caption = ", ".join([f"{report.images} photos", gate, *parts])
+    caption = ", ".join([f"{report.images} images", class_source, *parts])
     table = Table("class", caption=caption, caption_justify="left", min_width=48)
     table.add_column("IoU", justify="right")
     for name, value in zip(("background", *report.class_names), report.iou, strict=True):
@@ -224,11 +236,11 @@ def _report(
     matrix: ConfusionMatrix,
     class_names: Sequence[str],
     images: int,
-    gate: Gate | None,
+    class_source: ClassSource | None,
     settings: dict[str, Any],
 ) -> Report:
     iou = tuple(float(value) for value in matrix.iou())
-    return Report(tuple(class_names), iou, matrix.miou(), images, gate, settings)
+    return Report(tuple(class_names), iou, matrix.miou(), images, class_source, settings)
 
 
 def _open_truth(
@@ -287,7 +299,7 @@ def _renumbering(target: _Truth, names: Sequence[str]) -> npt.NDArray[np.uint8]:
     return renumber(target.known, names)
 
 
-def _refuse_missing(pairs: Sequence[MaskPair]) -> None:
+def _reject_missing(pairs: Sequence[MaskPair]) -> None:
     for true_path, path in pairs:
         if not path.is_file():
             raise DataError(
@@ -326,12 +338,12 @@ def count_files(pairs: Sequence[MaskPair], known: int, found: int, workers: int)
 
 
 def _runs(pair: MaskPair, known: int, found: int) -> Runs:
-    """Read two masks of one photo."""
+    """Read two masks of one image."""
     true, prediction = _values(pair.truth, known), _values(pair.prediction, found)
     if true.shape != prediction.shape:
         raise DataError(
             f"{pair.prediction} is {prediction.shape[1]} x {prediction.shape[0]} px, {pair.truth} "
-            f"is {true.shape[1]} x {true.shape[0]} px; masks must have the size of their photo"
+            f"is {true.shape[1]} x {true.shape[0]} px; masks must have the size of their image"
         )
     return pair_runs(true, prediction)
 

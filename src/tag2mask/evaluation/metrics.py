@@ -1,4 +1,4 @@
-"""How well the classifier names what a photo shows: average precision and F1 of tags."""
+"""How well the classifier names what an image shows: average precision and F1 of tags."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Tags = npt.NDArray[np.uint8]
 
 
 def average_precision(score: Array, tags: Tags) -> Floats:
-    """Mean over a class's photos of the precision among all photos that score at least as high.
+    """Mean over a class's images of the precision among all images that score at least as high.
 
     Args:
-        score: (I, F) any range, one row per photo.
+        score: (I, F) any range, one row per image.
         tags: (I, F) in {0, 1}.
 
     Returns:
-        (F,) in (0, 1]; NaN for a class that no photo shows. Photos of equal score count as one
-        group, so the order of photos does not matter.
+        (F,) in (0, 1]; NaN for a class that no image shows. Images of equal score count as one
+        group, so the order of images does not matter.
     """
-    _refuse_other_shape(score, tags)
+    _reject_other_shape(score, tags)
     result = np.full(score.shape[1], np.nan)
     for index in range(score.shape[1]):
         order = np.argsort(-score[:, index], kind="stable")
@@ -35,39 +35,39 @@ def average_precision(score: Array, tags: Tags) -> Floats:
 
 
 def mean_average_precision(score: Array, tags: Tags) -> float:
-    """Mean average precision over the classes that some photo shows; NaN if there is none."""
+    """Mean average precision over the classes that some image shows; NaN if there is none."""
     precision = average_precision(score, tags)
     known = ~np.isnan(precision)
     return float(precision[known].mean()) if known.any() else float("nan")
 
 
-def f1(prob: Array, tags: Tags, threshold: float = 0.5) -> float:
-    """F1 of the tags of each photo, averaged over photos.
+def f1(probs: Array, tags: Tags, threshold: float = 0.5) -> float:
+    """F1 of the tags of each image, averaged over images.
 
     Args:
-        prob: (I, F) class probabilities.
+        probs: (I, F) class probabilities.
         tags: (I, F) in {0, 1}.
         threshold: A class is named when its probability is above this; AFA's `logit > 0` is 0.5.
 
     Returns:
-        In [0, 1], NaN without photos. A photo without tags that is given none counts as 1.
+        In [0, 1], NaN without images. An image without tags that is given none counts as 1.
 
     Source:
-        Methods specification 5.2: per image, then averaged.
+        Specification 5.2: per image, then averaged.
     """
-    _refuse_other_shape(prob, tags)
+    _reject_other_shape(probs, tags)
     if len(tags) == 0:
         return float("nan")
-    named, shown = prob > threshold, tags > 0
+    named, shown = probs > threshold, tags > 0
     both = (named & shown).sum(axis=1)
     either = named.sum(axis=1) + shown.sum(axis=1)
-    per_photo = np.divide(2 * both, either, out=np.ones(len(tags)), where=either > 0)
-    return float(per_photo.mean())
+    per_image = np.divide(2 * both, either, out=np.ones(len(tags)), where=either > 0)
+    return float(per_image.mean())
 
 
-def _refuse_other_shape(score: Array, tags: Tags) -> None:
+def _reject_other_shape(score: Array, tags: Tags) -> None:
     """Raise ValueError unless both are the same (I, F)."""
     if score.ndim != 2 or score.shape != tags.shape:
         raise ValueError(
-            f"scores {score.shape} and tags {tags.shape} must both be (photos, classes)"
+            f"scores {score.shape} and tags {tags.shape} must both be (images, classes)"
         )

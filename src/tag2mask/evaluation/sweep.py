@@ -20,7 +20,7 @@ class ThresholdSweep:
     """Confusion matrices of `where(max > t, argmax + 1, 0)` for many thresholds t at once.
 
     Source:
-        Methods specification 5.2. Choose the threshold on one list of photos and report on another.
+        Specification 5.2. Choose the threshold on one list of images and report on another.
     """
 
     def __init__(self, thresholds: Sequence[float], num_classes: int) -> None:
@@ -42,10 +42,10 @@ class ThresholdSweep:
         )  # (C true, F strongest, number of thresholds beaten)
 
     def update(self, score: npt.NDArray[np.float32], truth: Mask) -> None:
-        """Add one photo.
+        """Add one image.
 
         Args:
-            score: (F, H, W) normalised evidence, 0 for classes that the gate leaves out. Compared
+            score: (F, H, W) normalized evidence, 0 for classes that the gate leaves out. Compared
                 with the thresholds in its own precision, as `score > t` does.
             truth: (H, W) in 0..C-1 or 255.
 
@@ -55,7 +55,7 @@ class ThresholdSweep:
         if score.shape != (self.num_classes - 1, *truth.shape):
             raise DataError(
                 f"evidence {score.shape} does not fit {self.num_classes - 1} classes and a true "
-                f"mask of {truth.shape}: predict at the photo's own size"
+                f"mask of {truth.shape}: predict at the image's own size"
             )
         real = truth != IGNORE
         label = truth[real].astype(np.intp)

@@ -1,1 +1,1 @@
-"""Masks in the formats that labelling tools import."""
+"""Masks in the formats that labeling tools import."""

@@ -42,7 +42,7 @@ def radius_mask(height: int, width: int, radius: int, device: torch.device | Non
         (L, L) bool, L = height * width, raster order.
 
     Source:
-        AFA, section 3.3 with methods specification 2.6 (Chebyshev window).
+        AFA, section 3.3 with Specification 2.6 (Chebyshev window).
     """
     return _radius_mask(height, width, radius, torch.device("cpu") if device is None else device)
 
@@ -59,7 +59,7 @@ def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
         (N, L, L) uint8: 1 same class (background with background too), 0 different, 255 ignore.
 
     Source:
-        AFA, Eq. 4 with methods specification 2.6.
+        AFA, Eq. 4 with Specification 2.6.
     """
     cells = F.interpolate(label[:, None].float(), size=size, mode="nearest").flatten(1)
     cells = cells.to(torch.uint8)  # (N, L)
@@ -70,23 +70,23 @@ def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
     return pairs | ignored[:, :, None] | ignored[:, None, :] | far
 
 
-def affinity_loss(prob: Tensor, label: Tensor) -> Tensor:
+def affinity_loss(probs: Tensor, label: Tensor) -> Tensor:
     """Pull affinities of same-class pairs to 1, of different-class pairs to 0; each is half.
 
     Args:
-        prob: (N, L, L) affinity in [0, 1].
+        probs: (N, L, L) affinity in [0, 1].
         label: (N, L, L) from `affinity_label`.
 
     Returns:
-        Scalar in [0, 1]; 0 where no pair is labelled.
+        Scalar in [0, 1]; 0 where no pair is labeled.
 
     Source:
         RML, Eq. 13 with its signs mended (R12): as printed it rewards affinity between different
-        classes. Counts are of the whole batch, plus 1 (methods specification 2.6).
+        classes. Counts are of the whole batch, plus 1 (Specification 2.6).
     """
-    positive = (label == 1).to(prob.dtype)
-    negative = (label == 0).to(prob.dtype)
-    return 0.5 * (balanced_mean(1 - prob, positive) + balanced_mean(prob, negative))
+    positive = (label == 1).to(probs.dtype)
+    negative = (label == 0).to(probs.dtype)
+    return 0.5 * (balanced_mean(1 - probs, positive) + balanced_mean(probs, negative))
 
 
 def balanced_mean(value: Tensor, weight: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2)
         (N, C, h, w).
 
     Source:
-        AFA, Eq. 5 and 6 with methods specification 2.7: columns are normalised by (sum + 0.1), out
+        AFA, Eq. 5 and 6 with Specification 2.7: columns are normalized by (sum + 0.1), out
         = scores @ A, no further matrix powers. Of the matrix only what a band of rows can reach is
         read: at 48 x 48 cells about half.
     """

@@ -1,8 +1,8 @@
-"""Dense energy: neighbours that look alike should share their class, as a loss without labels.
+"""Dense energy: neighbors that look alike should share their class, as a loss without labels.
 
 Source:
     Tang et al.: On regularized losses for weakly-supervised CNN segmentation, ECCV 2018; settings
-    of RRM and AFA, methods specification 4.7.
+    of RRM and AFA, Specification 4.7.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ENERGY_SCALE = 1e-7
 
 
 def dense_energy_loss(
-    prob: Tensor,
+    probs: Tensor,
     image: Tensor,
     label: Tensor,
     valid: Tensor,
@@ -35,22 +35,22 @@ def dense_energy_loss(
     Worked out at a smaller size. Pixels that have a label count the less the surer they are.
 
     Args:
-        prob: (N, C, h, w) class probabilities, of any size.
+        probs: (N, C, h, w) class probabilities, of any size.
         image: (N, 3, H, W) uint8 RGB, or float in [0, 255].
         label: (N, H, W) int64 training target; 255 is no label.
         valid: (N, H, W) bool, False on crop padding, which neither gives nor takes.
         sxy: Width of the kernel in pixels of `image`.
-        srgb: Width of the kernel in grey levels.
+        srgb: Width of the kernel in gray levels.
         scale: Size of the working maps as a share of `image`.
 
     Returns:
-        Scalar float32, at most 0, times ENERGY_SCALE; the mean over photos.
+        Scalar float32, at most 0, times ENERGY_SCALE; the mean over images.
 
     Raises:
         ValueError: If image, label and valid differ in batch or size.
 
     Source:
-        Methods specification 4.7: E = -(1 / N) sum_c S_c (K S_c) G.
+        Specification 4.7: E = -(1 / N) sum_c S_c (K S_c) G.
     """
     if image.shape[-2:] != label.shape[-2:] or label.shape != valid.shape:
         raise ValueError(
@@ -59,7 +59,7 @@ def dense_energy_loss(
         )
     height, width = image.shape[-2:]
     size = (max(1, int(height * scale)), max(1, int(width * scale)))
-    small = F.interpolate(prob.float(), size=size, mode="bilinear", align_corners=False)
+    small = F.interpolate(probs.float(), size=size, mode="bilinear", align_corners=False)
     roi = _nearest(valid[:, None], size).float()
     gate = (roi - small.detach().amax(dim=1, keepdim=True)).clamp_min(0)
     gate = gate.masked_fill(_nearest(label[:, None], size) == IGNORE, 1)
@@ -83,18 +83,18 @@ class _DenseEnergy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, prob: Tensor, image: Tensor, gate: Tensor, roi: Tensor, sxy: float, srgb: float
+        ctx: Any, probs: Tensor, image: Tensor, gate: Tensor, roi: Tensor, sxy: float, srgb: float
     ) -> Tensor:
-        """Filter (N, C, h, w) `prob` inside the (N, 1, h, w) `roi`, weighted by the `gate`."""
-        with torch.autocast(prob.device.type, enabled=False):
-            inside = prob.detach() * roi
+        """Filter (N, C, h, w) `probs` inside the (N, 1, h, w) `roi`, weighted by the `gate`."""
+        with torch.autocast(probs.device.type, enabled=False):
+            inside = probs.detach() * roi
             pull = bilateral_filter(inside, image, sxy, srgb).mul_(gate)  # K S G
-            energy = -(inside * pull).sum() / len(prob)
-            ctx.save_for_backward(pull.mul_(-2 * roi / len(prob)))
+            energy = -(inside * pull).sum() / len(probs)
+            ctx.save_for_backward(pull.mul_(-2 * roi / len(probs)))
         return energy
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradient of `prob`; nothing else has one."""
+        """Give the gradient of `probs`; nothing else has one."""
         (gradient,) = ctx.saved_tensors
         return upstream[0] * gradient, None, None, None, None, None

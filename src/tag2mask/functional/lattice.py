@@ -1,8 +1,8 @@
-"""Gaussian filters of photos whose cost does not depend on their width.
+"""Gaussian filters of images whose cost does not depend on their width.
 
 The kernel of two pixels is exp(-|f_i - f_j|^2 / 2), f being the place alone (`position_features`)
-or place and colour (`bilateral_features`), each divided by its width. The permutohedral lattice
-approximates it up to a factor (about 0.54 for five features on photos, which normalising cancels):
+or place and color (`bilateral_features`), each divided by its width. The permutohedral lattice
+approximates it up to a factor (about 0.54 for five features on images, which normalizing cancels):
 compiled loops on the CPU (`lattice_cpu`), plain torch elsewhere (`lattice_torch`); both give the
 same.
 """
@@ -21,11 +21,11 @@ from tag2mask.functional.lattice_cpu import build_cpu_lattice
 from tag2mask.functional.lattice_torch import build_torch_lattice
 
 MEMORY_MIB = 4096
-"""Memory that the lattices of one photo may take, unless a caller says otherwise."""
+"""Memory that the lattices of one image may take, unless a caller says otherwise."""
 _SHARE_BYTES = {True: 8, False: 64}
 """Per pixel and corner of its simplex, on the CPU or not: index, weight and what finds them."""
 _AXIS_BYTES = {True: 8, False: 32}
-"""Per corner and axis, likewise: the neighbours."""
+"""Per corner and axis, likewise: the neighbors."""
 _KEY_BYTES = 64
 """Per corner: its key and what finds it."""
 
@@ -34,8 +34,8 @@ def position_features(height: int, width: int, sxy: float, device: torch.device)
     """Lay out the place of each pixel.
 
     Args:
-        height: Of the photo, in pixels.
-        width: Of the photo, in pixels.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
         sxy: Width of the kernel in pixels; larger reaches farther.
         device: Where to.
 
@@ -49,12 +49,12 @@ def position_features(height: int, width: int, sxy: float, device: torch.device)
 
 
 def bilateral_features(image: Tensor, sxy: float, srgb: float) -> Tensor:
-    """Lay out place and colour of each pixel.
+    """Lay out place and color of each pixel.
 
     Args:
         image: (3, H, W) uint8 RGB, or float in [0, 255].
         sxy: Width of the kernel in pixels.
-        srgb: Width of the kernel in grey levels; larger looks past stronger edges.
+        srgb: Width of the kernel in gray levels; larger looks past stronger edges.
 
     Returns:
         (H * W, 5) float32: x, y, R, G, B.
@@ -67,20 +67,20 @@ def bilateral_features(image: Tensor, sxy: float, srgb: float) -> Tensor:
 def bilateral_filter(
     values: Tensor, image: Tensor, sxy: float, srgb: float, memory_mib: int = MEMORY_MIB
 ) -> Tensor:
-    """Compute K v for a batch of photos, K the bilateral kernel, not normalised.
+    """Compute K v for a batch of images, K the bilateral kernel, not normalized.
 
     Args:
         values: (N, C, H, W) float32.
         image: (N, 3, H, W) uint8 RGB, or float in [0, 255].
         sxy: Width of the kernel in pixels.
-        srgb: Width of the kernel in grey levels.
-        memory_mib: Refuse photos that need more memory.
+        srgb: Width of the kernel in gray levels.
+        memory_mib: Refuse images that need more memory.
 
     Returns:
         (N, C, H, W) float32.
 
     Raises:
-        DataError: If a photo needs more memory.
+        DataError: If an image needs more memory.
     """
     run = _filter_cpu if values.device.type == "cpu" else torch_bilateral_filter
     return run(values, image, sxy, srgb, memory_mib)
@@ -89,7 +89,7 @@ def bilateral_filter(
 def torch_bilateral_filter(
     values: Tensor, image: Tensor, sxy: float, srgb: float, memory_mib: int
 ) -> Tensor:
-    """Compute `bilateral_filter` in plain torch, all photos in one lattice."""
+    """Compute `bilateral_filter` in plain torch, all images in one lattice."""
     num, channels, height, width = values.shape
     most = most_corners(
         num * height * width,
@@ -99,14 +99,14 @@ def torch_bilateral_filter(
         memory_mib=memory_mib * num,
         on_cpu=False,
     )
-    features = torch.stack([bilateral_features(photo, sxy, srgb) for photo in image])
+    features = torch.stack([bilateral_features(single, sxy, srgb) for single in image])
     rows = values.permute(0, 2, 3, 1).reshape(-1, channels)
     moved = build_torch_lattice(features, most).filter(rows)
     return moved.view(num, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _filter_cpu(values: Tensor, image: Tensor, sxy: float, srgb: float, memory_mib: int) -> Tensor:
-    """Compute `bilateral_filter` photo by photo."""
+    """Compute `bilateral_filter` image by image."""
     num, channels, height, width = values.shape
     most = most_corners(
         height * width,
@@ -118,13 +118,13 @@ def _filter_cpu(values: Tensor, image: Tensor, sxy: float, srgb: float, memory_m
     )
     result = torch.empty_like(values)
 
-    def filter_photo(n: int) -> None:
+    def filter_image(n: int) -> None:
         features = bilateral_features(image[n], sxy, srgb)
         rows = values[n].flatten(1).T.contiguous()
         moved = build_cpu_lattice(features.numpy(), most).filter(rows.numpy())
         result[n] = torch.from_numpy(moved).T.view(channels, height, width)
 
-    in_threads(filter_photo, num)
+    in_threads(filter_image, num)
     return result
 
 
@@ -134,7 +134,7 @@ def most_corners(
     """Divide memory: tell how many corners there is room for beside the pixels.
 
     Args:
-        pixels: Of all photos whose lattices are built together.
+        pixels: Of all images whose lattices are built together.
         simplex: Corners of a pixel's simplex, added up over the lattices.
         floats: Float32 values kept per pixel.
         channels: Values filtered at once.
@@ -149,7 +149,7 @@ def most_corners(
     if room <= 0:
         raise DataError(
             f"{pixels / 1e6:.1f} million pixels are too many for the lattice: they need "
-            f"{math.ceil(fixed / 2**20)} MiB and the limit is {memory_mib} MiB; shrink the photo "
+            f"{math.ceil(fixed / 2**20)} MiB and the limit is {memory_mib} MiB; shrink the image "
             "(predict.max_side_px) or raise the limit (refiner.memory_mib)"
         )
     return room // (_KEY_BYTES + _AXIS_BYTES[on_cpu] * simplex + 8 * channels)

@@ -1,12 +1,12 @@
 """The permutohedral lattice on the CPU, compiled by numba.
 
 Points of d features are lifted onto a plane in D = d + 1 dimensions that simplices tile. A point
-gives its values to the D corners of its simplex (splat), corners average with their neighbours
+gives its values to the D corners of its simplex (splat), corners average with their neighbors
 along D axes (blur), and the point reads the corners back (slice): a Gaussian filter whose cost does
 not depend on its width.
 
 Points are placed in float32 exactly as written, ties rounded to even, as the package pydensecrf2
-does: whole grey levels divided by 5 fall on borders between simplices, and which side they fall on
+does: whole gray levels divided by 5 fall on borders between simplices, and which side they fall on
 decides which corners exist.
 
 Corners have whole coordinates, which are packed into one 64-bit key, so that a step along an axis
@@ -32,13 +32,13 @@ Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.uint32]
 """Unsigned, as signed ones are checked for counting from the end."""
 Slots = npt.NDArray[np.int32]
-Keys = npt.NDArray[np.int64]
+SelectedClasses = npt.NDArray[np.int64]
 
 LEAST_NORM = 1e-20
 """Added to K1 before its root, so that nothing is divided by 0."""
 _KEY_LIMIT = 1 << 62
 _GOLDEN = 0x9E3779B97F4A7C15
-"""2^64 / golden ratio, odd: multiplied by it, neighbouring keys scatter over the table."""
+"""2^64 / golden ratio, odd: multiplied by it, neighboring keys scatter over the table."""
 _FIRST_BITS = 12
 
 
@@ -52,9 +52,9 @@ class CpuLattice:
     index: Indices
     """(P, D) corners of the simplex of each point, in 0..V-1."""
     weight: Floats
-    """(P, D) share of each corner; sums to 1 over D, or is scaled by K1^-1/2 (`normalise`)."""
+    """(P, D) share of each corner; sums to 1 over D, or is scaled by K1^-1/2 (`normalize`)."""
     near: Indices
-    """(D, V, 2) neighbours of each corner along each axis; V where there is none."""
+    """(D, V, 2) neighbors of each corner along each axis; V where there is none."""
     gain: float
     """What makes the kernel 1 at a point that is a corner."""
 
@@ -64,7 +64,7 @@ class CpuLattice:
         return int(self.near.shape[1])
 
     def rows(self, channels: int) -> Floats:
-        """Zeros (V + 1, channels) for values at corners; the last row stands for no neighbour."""
+        """Zeros (V + 1, channels) for values at corners; the last row stands for no neighbor."""
         return np.zeros((self.corners + 1, channels), dtype=np.float32)
 
     def blur(self, rows: Floats, spare: Floats) -> tuple[Floats, Floats]:
@@ -87,7 +87,7 @@ class CpuLattice:
         _slice(rows, self.index, self.weight, np.float32(self.gain), out)
         return out
 
-    def normalise(self) -> None:
+    def normalize(self) -> None:
         """Make the filter D^-1/2 K D^-1/2 with D = K1, by scaling the weights in place."""
         total = self.filter(np.ones((len(self.index), 1), dtype=np.float32))
         np.multiply(self.weight, 1 / np.sqrt(total + np.float32(LEAST_NORM)), out=self.weight)
@@ -111,9 +111,9 @@ def build_cpu_lattice(features: Floats, most_corners: int) -> CpuLattice:
     if not len(keys):
         raise DataError(
             f"the lattice of {len(features)} pixels needs more than the {most_corners} corners "
-            "its memory limit allows; shrink the photo, raise the limit or widen the kernel"
+            "its memory limit allows; shrink the image, raise the limit or widen the kernel"
         )
-    near = _neighbours(keys, table, shift, stride)
+    near = _neighbors(keys, table, shift, stride)
     return CpuLattice(index, weight, near, kernel_gain(features.shape[1]))
 
 
@@ -124,8 +124,8 @@ def axis_scale(num_features: int) -> Floats:
         Adams et al., section 3: the variance of the three steps is 2/3 (d + 1)^2.
     """
     axis = np.arange(1, num_features + 1)
-    spread = float(np.float32(math.sqrt(2 / 3) * (num_features + 1)))
-    scale: Floats = (1 / np.sqrt(axis * (axis + 1)) * spread).astype(np.float32)
+    propagate_cam = float(np.float32(math.sqrt(2 / 3) * (num_features + 1)))
+    scale: Floats = (1 / np.sqrt(axis * (axis + 1)) * propagate_cam).astype(np.float32)
     return scale
 
 
@@ -134,7 +134,7 @@ def kernel_gain(num_features: int) -> float:
     return 1 / (1 + 2.0**-num_features)
 
 
-def key_layout(lowest: list[float], highest: list[float]) -> tuple[Keys, int]:
+def key_layout(lowest: list[float], highest: list[float]) -> tuple[SelectedClasses, int]:
     """Lay whole coordinates out in one key, with room for steps beyond the outermost points.
 
     Args:
@@ -155,7 +155,7 @@ def key_layout(lowest: list[float], highest: list[float]) -> tuple[Keys, int]:
         origin -= first * size
         size *= math.ceil(high) + margin - first + 1
     if size > _KEY_LIMIT:
-        raise DataError("the lattice is too fine: widen the kernel (sxy, srgb) or shrink the photo")
+        raise DataError("the lattice is too fine: widen the kernel (sxy, srgb) or shrink the image")
     return np.array([*strides, 0], dtype=np.int64), origin
 
 
@@ -186,7 +186,9 @@ def _extent(features: Floats, scale: Floats) -> tuple[Floats, Floats]:
 
 
 @compiled(nogil=True, exact=True)
-def _find_simplex(lifted: Floats, corner: Keys, rank: Keys, order: Keys) -> None:
+def _find_simplex(
+    lifted: Floats, corner: SelectedClasses, rank: SelectedClasses, order: SelectedClasses
+) -> None:
     """Find the simplex around a lifted point.
 
     Args:
@@ -217,7 +219,7 @@ def _find_simplex(lifted: Floats, corner: Keys, rank: Keys, order: Keys) -> None
 
 
 @compiled(nogil=True)
-def _find_slot(table: Slots, keys: Keys, shift: int, key: int) -> np.int64:
+def _find_slot(table: Slots, keys: SelectedClasses, shift: int, key: int) -> np.int64:
     """Find where `key` stands in the open-addressed `table`, or the free slot for it."""
     slot = np.int64((np.uint64(key) * np.uint64(_GOLDEN)) >> np.uint64(shift))
     while table[slot] >= 0 and keys[table[slot]] != key:
@@ -226,7 +228,7 @@ def _find_slot(table: Slots, keys: Keys, shift: int, key: int) -> np.int64:
 
 
 @compiled(nogil=True)
-def _doubled(table: Slots, keys: Keys, shift: int) -> tuple[Slots, Keys, int]:
+def _doubled(table: Slots, keys: SelectedClasses, shift: int) -> tuple[Slots, SelectedClasses, int]:
     """Table and keys of twice the size, the full `keys` entered again."""
     larger = np.full(2 * len(table), -1, dtype=np.int32)
     more = np.empty(2 * len(keys), dtype=np.int64)
@@ -238,8 +240,8 @@ def _doubled(table: Slots, keys: Keys, shift: int) -> tuple[Slots, Keys, int]:
 
 @compiled(nogil=True, exact=True)
 def _fill(
-    features: Floats, scale: Floats, stride: Keys, origin: int, most_corners: int
-) -> tuple[Indices, Floats, Keys, Slots, int]:
+    features: Floats, scale: Floats, stride: SelectedClasses, origin: int, most_corners: int
+) -> tuple[Indices, Floats, SelectedClasses, Slots, int]:
     """Find every point's corners and number them in the order in which they appear.
 
     Returns:
@@ -281,8 +283,8 @@ def _fill(
 
 
 @compiled(nogil=True)
-def _neighbours(keys: Keys, table: Slots, shift: int, stride: Keys) -> Indices:
-    """(D, V, 2) neighbours of each corner: one up along an axis and one down; V for none."""
+def _neighbors(keys: SelectedClasses, table: Slots, shift: int, stride: SelectedClasses) -> Indices:
+    """(D, V, 2) neighbors of each corner: one up along an axis and one down; V for none."""
     near = np.full((len(stride), len(keys), 2), len(keys), dtype=np.uint32)
     for axis in range(len(stride)):
         step = stride.sum() - len(stride) * stride[axis]
@@ -306,7 +308,7 @@ def _splat(values: Floats, index: Indices, weight: Floats, rows: Floats) -> None
 
 @compiled(nogil=True)
 def _blur(rows: Floats, near: Indices, out: Floats) -> None:
-    """Add to each corner half of its two neighbours (V, 2) along one axis."""
+    """Add to each corner half of its two neighbors (V, 2) along one axis."""
     half = np.float32(0.5)
     for corner in range(len(near)):
         up, down = near[corner, 0], near[corner, 1]

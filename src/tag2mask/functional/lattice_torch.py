@@ -1,6 +1,6 @@
-"""The permutohedral lattice in plain torch, for accelerators; a batch of photos is one lattice.
+"""The permutohedral lattice in plain torch, for accelerators; a batch of images is one lattice.
 
-The same steps as `lattice_cpu`, with sorting in place of the table: all photos' corners are found
+The same steps as `lattice_cpu`, with sorting in place of the table: all images' corners are found
 at once and kept apart by their keys.
 """
 
@@ -17,14 +17,14 @@ from tag2mask.functional.lattice_cpu import LEAST_NORM, axis_scale, kernel_gain,
 
 @dataclass(frozen=True, slots=True)
 class TorchLattice:
-    """The lattice of N photos of P points; D is the number of features plus 1, V of corners."""
+    """The lattice of N images of P points; D is the number of features plus 1, V of corners."""
 
     index: Tensor
     """(N * P, D) int64 corners of the simplex of each point, in 0..V-1."""
     weight: Tensor
     """(N * P, D) share of each corner; sums to 1 over D, or is scaled by K1^-1/2."""
     near: Tensor
-    """(D, 2, V) int64 neighbours of each corner along each axis; V where there is none."""
+    """(D, 2, V) int64 neighbors of each corner along each axis; V where there is none."""
     gain: float
     """What makes the kernel 1 at a point that is a corner."""
 
@@ -41,7 +41,7 @@ class TorchLattice:
             out += rows[corner] * share[:, None]
         return out.mul_(self.gain)
 
-    def normalise(self) -> None:
+    def normalize(self) -> None:
         """Make the filter D^-1/2 K D^-1/2 with D = K1, by scaling the weights in place."""
         total = self.filter(self.weight.new_ones(len(self.weight), 1))
         self.weight.mul_((total + LEAST_NORM).rsqrt())
@@ -57,15 +57,15 @@ def build_torch_lattice(features: Tensor, most_corners: int) -> TorchLattice:
     Raises:
         DataError: See `build_cpu_lattice`.
     """
-    photos, points, num_features = features.shape
+    images, points, num_features = features.shape
     size = num_features + 1
     lifted = _lift(features.flatten(0, 1))
     corner, order, weight = _find_simplex(lifted)
     lowest, highest = lifted.amin(dim=0).tolist(), lifted.amax(dim=0).tolist()
-    lowest[-1], highest[-1] = 0.0, float(photos)  # the place of the photo's number
+    lowest[-1], highest[-1] = 0.0, float(images)  # the place of the image's number
     strides, origin = key_layout([*lowest, 0.0], [*highest, 0.0])
     stride = torch.from_numpy(strides).to(features.device)
-    apart = stride[size - 1] * torch.arange(photos, device=features.device)
+    apart = stride[size - 1] * torch.arange(images, device=features.device)
     stride = stride[:size] * (torch.arange(size, device=features.device) < num_features)
     step = stride.sum() - size * stride  # of the key, along each axis
     key = (corner * stride).sum(dim=1) + apart.repeat_interleave(points) + origin
@@ -75,8 +75,8 @@ def build_torch_lattice(features: Tensor, most_corners: int) -> TorchLattice:
     )
     if len(keys) > most_corners:
         raise DataError(
-            f"the lattice of {photos * points} pixels needs {len(keys)} corners, more than the "
-            f"{most_corners} its memory limit allows; shrink the photo or raise the limit"
+            f"the lattice of {images * points} pixels needs {len(keys)} corners, more than the "
+            f"{most_corners} its memory limit allows; shrink the image or raise the limit"
         )
     near = torch.stack([torch.stack([_find(keys, keys + s), _find(keys, keys - s)]) for s in step])
     return TorchLattice(index, weight, near, kernel_gain(num_features))

@@ -1,7 +1,7 @@
 """Affinities of near pixels that a network learns: from features or boundaries; labels and loss.
 
-A pair is a pixel and its neighbour at one of K offsets (`half_disc_offsets`); its value stands at
-that pixel, in an (N, K, h, w) tensor, and is 0 where the neighbour lies outside.
+A pair is a pixel and its neighbor at one of K offsets (`half_disc_offsets`); its value stands at
+that pixel, in an (N, K, h, w) tensor, and is 0 where the neighbor lies outside.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tag2mask.functional.stencil import Offset, pair_windows
 from tag2mask.types import BACKGROUND, IGNORE
 
 EPS = 1e-5
-"""Added to what a logarithm is taken of, and to numbers of pairs (methods specification 4.3)."""
+"""Added to what a logarithm is taken of, and to numbers of pairs (Specification 4.3)."""
 
 
 class PairLabels(NamedTuple):
@@ -48,7 +48,7 @@ def pair_labels(label: Tensor, offsets: Sequence[Offset]) -> PairLabels:
 
     Args:
         label: (N, h, w) integers, 0 background, 255 ignore.
-        offsets: The K neighbours.
+        offsets: The K neighbors.
     """
     num, height, width = label.shape
     none = torch.zeros(num, len(offsets), height, width, dtype=torch.bool, device=label.device)
@@ -72,7 +72,7 @@ def pair_losses(affinity: Tensor, labels: PairLabels) -> PairLosses:
         labels: From `pair_labels`.
 
     Source:
-        PSA, Eq. 5 to 8, and IRN, Eq. 6; methods specification 4.3. Departs: every pair inside the
+        PSA, Eq. 5 to 8, and IRN, Eq. 6; Specification 4.3. Departs: every pair inside the
         crop counts; the released codes leave out those that start within the radius of its edges.
     """
     together, apart = -(affinity + EPS).log(), -(1 + EPS - affinity).log()
@@ -98,13 +98,13 @@ def feature_affinity(features: Tensor, offsets: Sequence[Offset]) -> Tensor:
 
     Args:
         features: (N, D, h, w) float.
-        offsets: The K neighbours.
+        offsets: The K neighbors.
 
     Returns:
         (N, K, h, w) in [0, 1].
 
     Source:
-        PSA, Eq. 2 with methods specification 4.3.
+        PSA, Eq. 2 with Specification 4.3.
     """
     gap: Tensor = _MeanGap.apply(features, tuple(offsets))  # type: ignore[no-untyped-call]  # torch
     return (-gap).exp() * inside(offsets, features)
@@ -115,21 +115,21 @@ def boundary_affinity(edge: Tensor, offsets: Sequence[Offset]) -> Tensor:
 
     Args:
         edge: (N, 1, h, w) strength of boundaries in [0, 1].
-        offsets: The K neighbours.
+        offsets: The K neighbors.
 
     Returns:
         (N, K, h, w) in [0, 1]. The gradient goes to the strongest pixel of each line (of equals, to
         each).
 
     Source:
-        IRN, Eq. 1 with methods specification 4.3.
+        IRN, Eq. 1 with Specification 4.3.
     """
     peak: Tensor = _LinePeak.apply(edge[:, 0], tuple(offsets))  # type: ignore[no-untyped-call]
     return (1 - peak) * inside(offsets, edge)
 
 
 def inside(offsets: Sequence[Offset], like: Tensor) -> Tensor:
-    """(K, h, w) 1 where the neighbour lies inside maps of the size, type and device of `like`."""
+    """(K, h, w) 1 where the neighbor lies inside maps of the size, type and device of `like`."""
     size = like.shape[-2:]
     mask = like.new_zeros(len(offsets), *size)
     for tap, offset in enumerate(offsets):
@@ -142,7 +142,7 @@ def line_cells(offset: Offset) -> list[Offset]:
     """Cells that the line from (0, 0) to `offset` runs through, both ends among them.
 
     Source:
-        IRN's released code: all cells of the box between the ends whose centre is less than one
+        IRN's released code: all cells of the box between the ends whose center is less than one
         cell from the straight line through them.
     """
     dy, dx = offset
@@ -218,7 +218,7 @@ class _LinePeak(torch.autograd.Function):
 
 
 def _line_windows(offset: Offset, size: Sequence[int]) -> list[tuple[slice, slice]]:
-    """For each cell of the line: where it lies, for all pixels whose neighbour is inside."""
+    """For each cell of the line: where it lies, for all pixels whose neighbor is inside."""
     (rows, columns), _ = pair_windows(offset, size)
     return [
         (slice(rows.start + y, rows.stop + y), slice(columns.start + x, columns.stop + x))
@@ -240,13 +240,13 @@ def displacement_losses(
     Args:
         way: (N, 2, h, w) cells (down, right) to the middle.
         labels: From `pair_labels`.
-        offsets: The K neighbours.
+        offsets: The K neighbors.
 
     Returns:
         Mean distance from that over foreground pairs, and from no difference over background.
 
     Source:
-        IRN, Eq. 4 and 5 with methods specification 4.3.
+        IRN, Eq. 4 and 5 with Specification 4.3.
     """
     foreground_sum, background_sum = way.new_zeros(()), way.new_zeros(())
     for tap, offset in enumerate(offsets):

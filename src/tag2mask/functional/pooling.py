@@ -36,7 +36,7 @@ def pyramid(cam: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
         One (N, F, h, w) per level, in the order of `levels`.
 
     Source:
-        AEFT, section 3.1 with methods specification 4.1: P_k = up(mean over k x k cells), bilinear.
+        AEFT, section 3.1 with Specification 4.1: P_k = up(mean over k x k cells), bilinear.
     """
     size = (cam.shape[-2], cam.shape[-1])
     pooled: list[Tensor] = []
@@ -63,7 +63,7 @@ def gate(coarse: Tensor, fine: Tensor, weight: Tensor) -> Tensor:
         (N, F, h, w), half the weighted sum.
 
     Source:
-        AEFT, Eq. 4 with methods specification 4.1; the kernel of two rows is the supplement's
+        AEFT, Eq. 4 with Specification 4.1; the kernel of two rows is the supplement's
         beta = 1 (section 1.2). Both signs in one grouped convolution.
     """
     both = torch.cat([coarse, fine], dim=1)
@@ -82,7 +82,7 @@ def gate(coarse: Tensor, fine: Tensor, weight: Tensor) -> Tensor:
 def narrow_convolution(maps: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Convolve with 3 x 3 kernels of very few outputs, zeros beyond the border.
 
-    One product gives what every cell adds to each of its neighbours, and these are summed up:
+    One product gives what every cell adds to each of its neighbors, and these are summed up:
     several times faster on a processor than its convolutions, which are made for many outputs.
 
     Args:
@@ -95,7 +95,7 @@ def narrow_convolution(maps: Tensor, weight: Tensor, groups: int) -> Tensor:
     """
     batch, _, height, width = maps.shape
     outputs, depth = weight.shape[:2]
-    # What a cell adds to its upper left neighbour is what that one sees at its lower right.
+    # What a cell adds to its upper left neighbor is what that one sees at its lower right.
     taps = weight.flip(2, 3).view(groups, outputs // groups, depth, 9).transpose(2, 3)
     given = taps.reshape(groups, -1, depth) @ maps.reshape(batch, groups, depth, -1)
     summed: Tensor = F.fold(given.flatten(1, 2), (height, width), kernel_size=3, padding=1)
@@ -155,7 +155,7 @@ def softmax_masks(cam: Tensor, background: float = 1.0) -> Tensor:
         (N, 1 + F, h, w), sums to 1, background first.
 
     Source:
-        1Stage (Araslanov and Roth, 2020), section 3.1 with methods specification 4.4.
+        1Stage (Araslanov and Roth, 2020), section 3.1 with Specification 4.4.
     """
     level = torch.full_like(cam[:, :1], background)
     return torch.cat([level, cam], dim=1).softmax(dim=1)
@@ -172,7 +172,7 @@ def weighted_score(cam: Tensor, masks: Tensor) -> Tensor:
         (N, F).
 
     Source:
-        1Stage, Eq. 2 with methods specification 4.4: sum m x / (1 + sum m).
+        1Stage, Eq. 2 with Specification 4.4: sum m x / (1 + sum m).
     """
     return (masks * cam).sum(dim=(2, 3)) / (1 + masks.sum(dim=(2, 3)))
 
@@ -189,7 +189,7 @@ def size_penalty(masks: Tensor, power: float = 3.0, floor: float = 0.01) -> Tens
         (N, F), log(floor) for an empty mask, about 0 for a large one; is added to `weighted_score`.
 
     Source:
-        1Stage, Eq. 4 with methods specification 4.4: (1 - mean m)^3 log(0.01 + mean m).
+        1Stage, Eq. 4 with Specification 4.4: (1 - mean m)^3 log(0.01 + mean m).
     """
     share = masks.mean(dim=(2, 3))
     return (1 - share) ** power * (floor + share).log()

@@ -17,25 +17,25 @@ Refine = Callable[[Tensor, Tensor], Tensor]
 """(image (N, 3, h, w), prob (N, S, C, h, w)) -> refined prob, as a Refiner does."""
 
 
-class Keys(NamedTuple):
-    """The classes of each photo, packed to the front."""
+class SelectedClasses(NamedTuple):
+    """The classes of each image, packed to the front."""
 
     classes: Tensor
-    """(N, K) int64 class indices, in rising order, each but once per photo."""
+    """(N, K) int64 class indices, in rising order, each but once per image."""
     present: Tensor
-    """(N, K) bool: which of them the photo really has; the others fill the row up."""
+    """(N, K) bool: which of them the image really has; the others fill the row up."""
 
 
-def present_keys(tags: Tensor, most_tags: int) -> Keys:
-    """Pack the present classes of each photo to the front.
+def select_present_classes(tags: Tensor, max_tags: int) -> SelectedClasses:
+    """Pack the present classes of each image to the front.
 
     Args:
         tags: (N, F) in {0, 1}.
-        most_tags: K, at least the largest number of tags of one photo.
+        max_tags: K, at least the largest number of tags of one image.
     """
-    value, index = tags.topk(max(1, most_tags), dim=1)
+    value, index = tags.topk(max(1, max_tags), dim=1)
     index, order = torch.where(value > 0, index, tags.shape[1] + index).sort(dim=1)
-    return Keys(index % tags.shape[1], value.gather(1, order) > 0)
+    return SelectedClasses(index % tags.shape[1], value.gather(1, order) > 0)
 
 
 def cam_to_label(
@@ -55,7 +55,7 @@ def cam_to_label(
         (N, H, W) int64, 0..F and 255.
 
     Source:
-        AFA, Eq. 3 with methods specification 2.3.
+        AFA, Eq. 3 with Specification 2.3.
     """
     value, index = (cam * tags[:, :, None, None]).max(dim=1)
     label = index + 1
@@ -65,62 +65,62 @@ def cam_to_label(
     return torch.where(value <= low, BACKGROUND, label)
 
 
-def key_probability(picked: Tensor, background: float) -> Tensor:
+def probs_with_background(selected_cam: Tensor, background: float) -> Tensor:
     """Softmax over a constant background and evidence of classes that are all present.
 
     Args:
-        picked: (N, K, h, w) in [0, 1].
+        selected_cam: (N, K, h, w) in [0, 1].
         background: Its score, in [0, 1].
 
     Returns:
         (N, 1 + K, h, w), sums to 1, background first.
     """
-    level = torch.full_like(picked[:, :1], background)
-    return torch.cat([level, picked], dim=1).softmax(dim=1)
+    level = torch.full_like(selected_cam[:, :1], background)
+    return torch.cat([level, selected_cam], dim=1).softmax(dim=1)
 
 
-def level_stacks(picked: Tensor, levels: Sequence[float]) -> Tensor:
+def with_constant_background(selected_cam: Tensor, levels: Sequence[float]) -> Tensor:
     """Set evidence of present classes beside each of S scores of background, as probabilities.
 
     Args:
-        picked: (N, K, h, w) in [0, 1].
+        selected_cam: (N, K, h, w) in [0, 1].
         levels: S scores in [0, 1].
 
     Returns:
         (N, S, 1 + K, h, w), sums to 1, background first; its largest entry is that of the scores.
 
     Source:
-        IRN's labels (methods specification 4.3), which are hard: only the largest entry counts.
+        IRN's labels (Specification 4.3), which are hard: only the largest entry counts.
     """
-    return torch.stack([key_probability(picked, level) for level in levels], dim=1)
+    return torch.stack([probs_with_background(selected_cam, level) for level in levels], dim=1)
 
 
-def power_stacks(picked: Tensor, powers: Sequence[float]) -> Tensor:
+def with_power_background(selected_cam: Tensor, powers: Sequence[float]) -> Tensor:
     """Set evidence of present classes beside S powers of what the strongest leaves to background.
 
     Args:
-        picked: (N, K, h, w) in [0, 1].
+        selected_cam: (N, K, h, w) in [0, 1].
         powers: S exponents; larger makes background rarer.
 
     Returns:
         (N, S, 1 + K, h, w) [(1 - max)^power, evidence], brought to sum 1.
 
     Source:
-        PSA, section 3.1 with methods specification 4.3 and 5.1: a mean field does not see a factor
+        PSA, section 3.1 with Specification 4.3 and 5.1: a mean field does not see a factor
         that all classes share, so that dividing by the sum changes nothing there.
     """
-    rest = 1 - picked.amax(dim=1, keepdim=True)
-    stacks = torch.stack([torch.cat([rest**power, picked], dim=1) for power in powers], dim=1)
-    return stacks / stacks.sum(dim=2, keepdim=True)
+    rest = 1 - selected_cam.amax(dim=1, keepdim=True)
+    probs = torch.stack([torch.cat([rest**power, selected_cam], dim=1) for power in powers], dim=1)
+    return probs / probs.sum(dim=2, keepdim=True)
 
 
-def background_stacks(
-    picked: Tensor, present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
+def with_background_scores(
+    selected_cam: Tensor, present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
 ) -> Tensor:
     """Set evidence of present classes beside each background score, as probabilities.
 
     Args:
-        picked: (N, K, H, W) in [0, 1].
+        selected_cam: (N, K, H, W) in [0, 1].
         present: (N, K) bool; other classes get probability 0.
         backgrounds: S scores in [0, 1].
         size: (h, w) of the result.
@@ -129,27 +129,31 @@ def background_stacks(
         (N, S, K + 1, h, w), sums to 1, background first.
 
     Source:
-        Methods specification 2.5: softmax over [background, evidence of the present classes]; the
+        Specification 2.5: softmax over [background, evidence of the present classes]; the
         result is meant to be nearly flat and must not be sharpened.
     """
-    chosen = F.interpolate(picked, size=size, mode="bilinear", align_corners=True)
+    chosen = F.interpolate(selected_cam, size=size, mode="bilinear", align_corners=True)
     chosen = chosen.masked_fill(~present[:, :, None, None], -torch.inf)
     # Filled on the device: copying a list of numbers there would wait for it.
-    first = torch.stack([picked.new_full((1, *size), level) for level in backgrounds])
-    first = first.expand(picked.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
-    stacks = torch.cat([first, chosen[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
-    return stacks.softmax(dim=2)
+    first = torch.stack([selected_cam.new_full((1, *size), level) for level in backgrounds])
+    first = first.expand(selected_cam.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
+    probs = torch.cat([first, chosen[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
+    return probs.softmax(dim=2)
 
 
 def refined_labels(
-    image: Tensor, picked: Tensor, keys: Keys, refine: Refine, backgrounds: tuple[float, ...]
+    image: Tensor,
+    selected_cam: Tensor,
+    selected: SelectedClasses,
+    refine: Refine,
+    backgrounds: tuple[float, ...],
 ) -> Tensor:
     """Refine evidence against each background score and take the winner per pixel.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
-        keys: From `present_keys`.
+        selected_cam: (N, K, H, W) evidence of the classes of `selected`, in [0, 1].
+        selected: From `select_present_classes`.
         refine: A refiner; works at half resolution here.
         backgrounds: S scores in [0, 1].
 
@@ -157,46 +161,46 @@ def refined_labels(
         (N, S, H, W) int64 in 0..F.
 
     Source:
-        AFA, section 3.4 with methods specification 2.4 and 2.5.
+        AFA, section 3.4 with Specification 2.4 and 2.5.
     """
-    prob = background_stacks(picked, keys.present, backgrounds, _half(picked))
-    return _refined_classes(image, prob, keys.classes, refine)
+    probs = with_background_scores(selected_cam, selected.present, backgrounds, _half(selected_cam))
+    return _refined_classes(image, probs, selected.classes, refine)
 
 
 def _half(maps: Tensor) -> tuple[int, int]:
     return max(1, maps.shape[-2] // 2), max(1, maps.shape[-1] // 2)
 
 
-def _refined_classes(image: Tensor, prob: Tensor, keys: Tensor, refine: Refine) -> Tensor:
+def _refined_classes(image: Tensor, probs: Tensor, selected: Tensor, refine: Refine) -> Tensor:
     """Refine (N, S, K + 1, h, w) scores; (N, S, H, W) class values at the image's size."""
-    batch, stacks, channels = prob.shape[:3]
+    batch, count, channels = probs.shape[:3]
     size = image.shape[-2:]
-    prob = refine(upsample(image.float(), prob.shape[-2:]), prob)
-    full = upsample(prob.flatten(1, 2), size).view(batch, stacks, channels, *size)
+    probs = refine(upsample(image.float(), probs.shape[-2:]), probs)
+    full = upsample(probs.flatten(1, 2), size).view(batch, count, channels, *size)
     winner = _argmax_few(full)  # (N, S, H, W)
-    ids = torch.cat([keys.new_full((batch, 1), BACKGROUND), keys + 1], dim=1)
-    ids = ids[:, None, :, None, None].expand(-1, stacks, -1, *size)
+    ids = torch.cat([selected.new_full((batch, 1), BACKGROUND), selected + 1], dim=1)
+    ids = ids[:, None, :, None, None].expand(-1, count, -1, *size)
     return ids.gather(2, winner[:, :, None]).squeeze(2)
 
 
-def _argmax_few(prob: Tensor) -> Tensor:
+def _argmax_few(probs: Tensor) -> Tensor:
     """Argmax over axis 2 of (N, S, C, H, W) for few classes, by C comparisons of planes.
 
     `Tensor.argmax` walks a strided axis one pixel at a time.
     """
-    best = prob[:, :, 0]
-    winner = torch.zeros(best.shape, dtype=torch.int64, device=prob.device)
-    for channel in range(1, prob.shape[2]):
-        better = prob[:, :, channel] > best
+    best = probs[:, :, 0]
+    winner = torch.zeros(best.shape, dtype=torch.int64, device=probs.device)
+    for channel in range(1, probs.shape[2]):
+        better = probs[:, :, channel] > best
         winner.masked_fill_(better, channel)
-        best = torch.maximum(best, prob[:, :, channel])
+        best = torch.maximum(best, probs[:, :, channel])
     return winner
 
 
 def pseudo_label(
     image: Tensor,
-    picked: Tensor,
-    keys: Keys,
+    selected_cam: Tensor,
+    selected: SelectedClasses,
     valid: Tensor,
     refine: Refine,
     *,
@@ -207,8 +211,8 @@ def pseudo_label(
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
-        keys: From `present_keys`.
+        selected_cam: (N, K, H, W) evidence of the classes of `selected`, in [0, 1].
+        selected: From `select_present_classes`.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
         refine: A refiner.
         high: Background score that foreground must beat to be sure.
@@ -218,16 +222,16 @@ def pseudo_label(
         (N, H, W) int64 in 0..F and 255.
 
     Source:
-        AFA, section 3.4 with methods specification 2.5.
+        AFA, section 3.4 with Specification 2.5.
     """
-    strict, lenient = refined_labels(image, picked, keys, refine, (high, low)).unbind(1)
-    return _two_cuts(strict, lenient, valid)
+    strict, lenient = refined_labels(image, selected_cam, selected, refine, (high, low)).unbind(1)
+    return _confident_or_ignore(strict, lenient, valid)
 
 
 def propagated_label(
     image: Tensor,
-    picked: Tensor,
-    keys: Keys,
+    selected_cam: Tensor,
+    selected: SelectedClasses,
     valid: Tensor,
     refine: Refine,
     affinity: Tensor,
@@ -241,8 +245,8 @@ def propagated_label(
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
-        keys: From `present_keys`.
+        selected_cam: (N, K, H, W) evidence of the classes of `selected`, in [0, 1].
+        selected: From `select_present_classes`.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
         refine: A refiner. What it gets sums to a little less than 1 where few cells are alike.
         affinity: (N, L, L) in [0, 1].
@@ -255,27 +259,29 @@ def propagated_label(
         (N, H, W) int64 in 0..F and 255.
 
     Source:
-        AFA, section 3.3 with methods specification 2.7. Departs on crops with padding: there each
-        photo is cut out and refined alone; here padding takes the nearest real pixel's colour and
-        scores, so that the batch stays whole. On crops of photos 99.9 % of the pixels agree.
+        AFA, section 3.3 with Specification 2.7. Departs on crops with padding: there each
+        image is cut out and refined alone; here padding takes the nearest real pixel's color and
+        scores, so that the batch stays whole. On crops of images 99.9 % of the pixels agree.
     """
-    scores = background_stacks(upsample(picked, grid), keys.present, (high, low), grid)
+    scores = with_background_scores(
+        upsample(selected_cam, grid), selected.present, (high, low), grid
+    )
     moved = upsample(propagate(scores.flatten(1, 2), affinity, radius), image.shape[-2:])
     moved = fill_padding(moved, valid)
-    moved = F.interpolate(moved, size=_half(picked), mode="bilinear", align_corners=True)
-    prob = moved.view(*scores.shape[:3], *moved.shape[-2:])
+    moved = F.interpolate(moved, size=_half(selected_cam), mode="bilinear", align_corners=True)
+    probs = moved.view(*scores.shape[:3], *moved.shape[-2:])
     strict, lenient = _refined_classes(
-        fill_padding(image, valid), prob, keys.classes, refine
+        fill_padding(image, valid), probs, selected.classes, refine
     ).unbind(1)
-    return _two_cuts(strict, lenient, valid)
+    return _confident_or_ignore(strict, lenient, valid)
 
 
-def _two_cuts(strict: Tensor, lenient: Tensor, valid: Tensor) -> Tensor:
+def _confident_or_ignore(strict: Tensor, lenient: Tensor, valid: Tensor) -> Tensor:
     """Foreground where it wins even the strict cut, background where it wins the lenient one."""
-    return torch.where(valid, sure_label(strict, lenient), IGNORE)
+    return torch.where(valid, confident_label(strict, lenient), IGNORE)
 
 
-def sure_label(strict: Tensor, lenient: Tensor) -> Tensor:
+def confident_label(strict: Tensor, lenient: Tensor) -> Tensor:
     """Keep what two cuts agree on.
 
     Args:
@@ -287,7 +293,7 @@ def sure_label(strict: Tensor, lenient: Tensor) -> Tensor:
         255 elsewhere.
 
     Source:
-        Methods specification 2.5 and 4.3 (IRN). Departs for PSA, whose code calls the rare pixel
+        Specification 2.5 and 4.3 (IRN). Departs for PSA, whose code calls the rare pixel
         background that is a class by the strict cut alone.
     """
     background = (strict == BACKGROUND) & (lenient == BACKGROUND)
@@ -300,7 +306,7 @@ def fill_padding(maps: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         maps: (N, D, H, W).
-        valid: (N, H, W) bool, True on one rectangle per photo.
+        valid: (N, H, W) bool, True on one rectangle per image.
 
     Returns:
         (N, D, H, W).

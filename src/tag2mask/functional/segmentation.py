@@ -9,36 +9,36 @@ from tag2mask.functional.reduction import sum_over_ranks
 from tag2mask.types import BACKGROUND, IGNORE
 
 
-def segmentation_loss(logit: Tensor, label: Tensor) -> Tensor:
+def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy, half its mean over background pixels and half its mean over foreground.
 
     Args:
-        logit: (N, C, H, W), background first.
+        logits: (N, C, H, W), background first.
         label: (N, H, W) int64 in 0..C - 1, 255 ignore.
 
     Returns:
-        Scalar; a half without a labelled pixel in the whole batch counts 0.
+        Scalar; a half without a labeled pixel in the whole batch counts 0.
 
     Source:
-        AFA, section 3.5 with methods specification 2.8; means are over the batch of all processes.
+        AFA, section 3.5 with Specification 2.8; means are over the batch of all processes.
     """
-    loss = F.cross_entropy(logit, label, ignore_index=IGNORE, reduction="none")  # 0 where ignored
+    loss = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")  # 0 where ignored
     background = (label == BACKGROUND).to(loss.dtype)
     foreground = ((label != BACKGROUND) & (label != IGNORE)).to(loss.dtype)
     return 0.5 * (_mean_over(loss, background) + _mean_over(loss, foreground))
 
 
-def pixel_loss(logit: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy, its mean over all labelled pixels.
+def pixel_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy, its mean over all labeled pixels.
 
     Args:
-        logit: (N, C, H, W), background first.
+        logits: (N, C, H, W), background first.
         label: (N, H, W) int64 in 0..C - 1, 255 ignore.
 
     Returns:
-        Scalar; 0 without a labelled pixel in the whole batch, that of all processes.
+        Scalar; 0 without a labeled pixel in the whole batch, that of all processes.
     """
-    loss = F.cross_entropy(logit, label, ignore_index=IGNORE, reduction="none")
+    loss = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")
     return _mean_over(loss, (label != IGNORE).to(loss.dtype))
 
 

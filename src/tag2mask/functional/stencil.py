@@ -1,4 +1,4 @@
-"""Affinities between each pixel and its near neighbours, and walks along them; no (L, L) matrix.
+"""Affinities between each pixel and its near neighbors, and walks along them; no (L, L) matrix.
 
 A stencil is a list of (dy, dx) offsets. What would be a row of a sparse matrix over pixels is here
 one value per offset, so a step of a random walk is a sum of shifted, weighted maps. An affinity is
@@ -19,7 +19,7 @@ Window = tuple[slice, slice]
 
 
 def disc_offsets(radius: int) -> list[Offset]:
-    """(dy, dx) of all pixels at most `radius` away, the centre included, row by row."""
+    """(dy, dx) of all pixels at most `radius` away, the center included, row by row."""
     side = range(-radius, radius + 1)
     return [(dy, dx) for dy in side for dx in side if dy * dy + dx * dx <= radius * radius]
 
@@ -28,7 +28,7 @@ def half_disc_offsets(radius: int) -> list[Offset]:
     """(dy, dx) of the pixels less than `radius` away, one of each two opposite ones, row by row.
 
     Source:
-        Methods specification 4.3: 34 offsets for radius 5, 152 for radius 10.
+        Specification 4.3: 34 offsets for radius 5, 152 for radius 10.
     """
     return [
         offset for offset in disc_offsets(radius) if offset > (0, 0) and _square(offset) < radius**2
@@ -36,14 +36,14 @@ def half_disc_offsets(radius: int) -> list[Offset]:
 
 
 def shifted(padded: Tensor, reach: int, offset: Offset) -> Tensor:
-    """Each pixel's neighbour at `offset`, as a view of maps padded by `reach` on every side."""
+    """Each pixel's neighbor at `offset`, as a view of maps padded by `reach` on every side."""
     height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
     top, left = reach + offset[0], reach + offset[1]
     return padded[..., top : top + height, left : left + width]
 
 
 def pair_windows(offset: Offset, size: Sequence[int]) -> tuple[Window, Window]:
-    """Where a pixel and its neighbour at `offset` are both inside (h, w) maps: here, and there."""
+    """Where a pixel and its neighbor at `offset` are both inside (h, w) maps: here, and there."""
     here, there = [], []
     for step, side in zip(offset, size, strict=True):
         first, second = max(0, -step), max(0, step)
@@ -58,11 +58,11 @@ def both_directions(
     """Complete a symmetric affinity that is known one way: add the way back, and 1 with itself.
 
     Args:
-        affinity: (N, K, H, W) of each pixel with its neighbour at each offset.
+        affinity: (N, K, H, W) of each pixel with its neighbor at each offset.
         offsets: The K offsets, no two of them opposite, none of them (0, 0).
 
     Returns:
-        (N, 1 + 2 K, H, W), 0 with what lies outside, and its offsets: the centre, then `offsets`,
+        (N, 1 + 2 K, H, W), 0 with what lies outside, and its offsets: the center, then `offsets`,
         then their opposites.
     """
     batch, taps, height, width = affinity.shape
@@ -76,17 +76,17 @@ def both_directions(
     return whole, ((0, 0), *offsets, *((-dy, -dx) for dy, dx in offsets))
 
 
-def colour_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> Tensor:
-    """Compare each pixel's colour with its neighbours'.
+def color_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> Tensor:
+    """Compare each pixel's color with its neighbors'.
 
     Args:
         image: (N, D, H, W) float, any range.
-        offsets: The K neighbours.
-        sigma: Distance between colours, in units of the image, at which affinity is exp(-1/2).
+        offsets: The K neighbors.
+        sigma: Distance between colors, in units of the image, at which affinity is exp(-1/2).
 
     Returns:
-        (N, K, H, W) exp(-|I_i - I_j|^2 / (2 sigma^2)) in [0, 1], 0 for neighbours outside the
-        photo. Symmetric: the value of j at i + offset is that of i at j - offset.
+        (N, K, H, W) exp(-|I_i - I_j|^2 / (2 sigma^2)) in [0, 1], 0 for neighbors outside the
+        image. Symmetric: the value of j at i + offset is that of i at j - offset.
     """
     reach = _reach(offsets)
     padded = F.pad(image, (reach,) * 4, mode="replicate")
@@ -100,13 +100,13 @@ def colour_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> T
 
 @torch.no_grad()
 def random_walk(maps: Tensor, affinity: Tensor, offsets: Sequence[Offset], steps: int) -> Tensor:
-    """Carry maps along column-normalised affinities: maps @ T^steps, T_ij = A_ij / sum_i A_ij.
+    """Carry maps along column-normalized affinities: maps @ T^steps, T_ij = A_ij / sum_i A_ij.
 
     Args:
         maps: (N, M, H, W), any range.
-        affinity: (N, K, H, W), symmetric and non-negative, 0 for neighbours outside, with a
+        affinity: (N, K, H, W), symmetric and non-negative, 0 for neighbors outside, with a
             positive value for each pixel.
-        offsets: The K neighbours.
+        offsets: The K neighbors.
         steps: Each is one product with the sparse matrix, here K shifted sums.
 
     Returns:
@@ -114,7 +114,7 @@ def random_walk(maps: Tensor, affinity: Tensor, offsets: Sequence[Offset], steps
         to 1.
 
     Source:
-        Methods specification 4.3 (walks of PSA and IRN) and 6: steps along the stencil are the
+        Specification 4.3 (walks of PSA and IRN) and 6: steps along the stencil are the
         dense matrix's power, without the matrix.
     """
     walk = affinity / affinity.sum(dim=1, keepdim=True)
@@ -127,11 +127,11 @@ def random_walk(maps: Tensor, affinity: Tensor, offsets: Sequence[Offset], steps
 
 
 def torch_walk(maps: Tensor, walk: Tensor, offsets: Sequence[Offset], steps: int) -> Tensor:
-    """`random_walk` on any device, its weights normalised: few large operations per step."""
+    """`random_walk` on any device, its weights normalized: few large operations per step."""
     height, width = maps.shape[-2:]
     y = torch.arange(height, device=maps.device)[:, None]
     x = torch.arange(width, device=maps.device)
-    # Neighbours outside have weight 0; they only must be somewhere.
+    # Neighbors outside have weight 0; they only must be somewhere.
     near = [
         (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in offsets
     ]

@@ -1,11 +1,11 @@
 """Random walks along a stencil on the CPU, compiled by numba: one row of pixels per unit of work.
 
-A step adds to each pixel its weighted differences from the neighbours, which gives their weighted
+A step adds to each pixel its weighted differences from the neighbors, which gives their weighted
 mean. Float32 then rounds differences: on level ground the rounding of a mean is the same at every
 step, and adds up over hundreds of them. (For the same reason operations must not be reordered.)
 
-Four neighbours are taken at a time, as slices of rows: the innermost loop runs over neighbouring
-pixels and becomes vector instructions. The weights of four neighbours serve all maps before the
+Four neighbors are taken at a time, as slices of rows: the innermost loop runs over neighboring
+pixels and becomes vector instructions. The weights of four neighbors serve all maps before the
 next four are read.
 """
 
@@ -25,7 +25,7 @@ from tag2mask.functional.compilation import compiled, on_torch_threads
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 GROUP = 4
-"""Neighbours taken in one loop."""
+"""Neighbors taken in one loop."""
 
 
 def cpu_walk(maps: Tensor, walk: Tensor, offsets: Sequence[tuple[int, int]], steps: int) -> Tensor:
@@ -33,8 +33,8 @@ def cpu_walk(maps: Tensor, walk: Tensor, offsets: Sequence[tuple[int, int]], ste
 
     Args:
         maps: (N, M, H, W) float32.
-        walk: (N, K, H, W) float32, normalised weights; 0 for neighbours outside.
-        offsets: (dy, dx) of the K neighbours.
+        walk: (N, K, H, W) float32, normalized weights; 0 for neighbors outside.
+        offsets: (dy, dx) of the K neighbors.
         steps: Number of steps.
 
     Returns:
@@ -73,9 +73,9 @@ def _step(here: Floats, walk: Floats, shifts: Integers, there: Floats) -> None:
 def _add_group(
     plane: Floats, y: int, reach: int, shifts: Integers, weight: Floats, out: Floats
 ) -> None:
-    """Add to `out` (W,) how row `y` of a padded plane differs from four neighbours, by (4, W)."""
+    """Add to `out` (W,) how row `y` of a padded plane differs from four neighbors, by (4, W)."""
     width = len(out)
-    centre = plane[y, reach : reach + width]
+    center = plane[y, reach : reach + width]
     l0, l1, l2, l3 = (
         reach + shifts[0, 1],
         reach + shifts[1, 1],
@@ -88,7 +88,7 @@ def _add_group(
     r3 = plane[y + shifts[3, 0], l3 : l3 + width]
     w0, w1, w2, w3 = weight[0], weight[1], weight[2], weight[3]
     for x in range(width):
-        c = centre[x]
+        c = center[x]
         out[x] += (
             w0[x] * (r0[x] - c) + w1[x] * (r1[x] - c) + w2[x] * (r2[x] - c) + w3[x] * (r3[x] - c)
         )

@@ -1,4 +1,4 @@
-"""The second view of mutual learning: one transformation of photos, maps and pair matrices."""
+"""The second view of mutual learning: one transformation of images, maps and pair matrices."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ GRID_PX = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Downscale:
+class DownscaledView:
     """A(.): shrink by a factor. Flips or rotations would be classes with the same methods.
 
     Source:
-        RML, section 3.1 (A is down-sampling by 0.3) with methods specification R2: bilinear, pixel
-        centres aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160. SEAM (4.2) aligns
+        RML, section 3.1 (A is down-sampling by 0.3) with Specification R2: bilinear, pixel
+        centers aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160. SEAM (4.2) aligns
         corners and rounds to whole pixels.
     """
 
@@ -33,13 +33,13 @@ class Downscale:
     """Sides of the small view are multiples of this."""
 
     def size(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
-        """(H, W) of the small view of an (H, W) photo."""
+        """(H, W) of the small view of an (H, W) image."""
         step = self.multiple_px
         height, width = (max(1, round(self.factor * side / step)) * step for side in size)
         return height, width
 
     def image(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised photo -> its small view."""
+        """(N, 3, H, W) normalized image -> its small view."""
         return F.interpolate(
             image,
             size=self.size(image.shape[-2:]),
@@ -55,7 +55,7 @@ class Downscale:
         return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
     def valid(self, valid: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-        """(N, H, W) bool -> (N, h, w) float, 1 where a cell's centre is a real pixel."""
+        """(N, H, W) bool -> (N, h, w) float, 1 where a cell's center is a real pixel."""
         return F.interpolate(valid[:, None].float(), size=tuple(size), mode="nearest")[:, 0]
 
     def pairs(self, pairs: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:

@@ -1,6 +1,6 @@
 """What a method promises: a training objective and a way to score pixels.
 
-No files, no devices, no optimiser.
+No files, no devices, no optimizer.
 """
 
 from __future__ import annotations
@@ -15,49 +15,50 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask import plugins
+from tag2mask.config.recipe import Recipe
+from tag2mask.config.schema import MethodConfig
 from tag2mask.errors import RecipeError
-from tag2mask.functional.cam import normalise_cam, upsample
+from tag2mask.functional.cam import normalize_cam, upsample
 from tag2mask.functional.precision import LabelPrecision, label_autocast
-from tag2mask.functional.pseudo_label import key_probability
+from tag2mask.functional.pseudo_label import probs_with_background
 from tag2mask.models.base import Backbone
-from tag2mask.recipe import MethodConfig, Recipe
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import Batch, TaggedPhotos
+from tag2mask.types import Batch, DatasetView
 
-SCORE_OF_BACKGROUND = 0.45
-"""Score of background beside normalised evidence (methods specification 2.3)."""
+BACKGROUND_SCORE = 0.45
+"""Score of background beside normalized evidence (Specification 2.3)."""
 
 
 Propagation = Callable[[Tensor], Tensor]
-"""Spreads (1, K, h, w) evidence of chosen classes in [0, 1] over one photo: (1, K, h', w') evidence
+"""Spreads (1, K, h, w) evidence of chosen classes in [0, 1] over one image: (1, K, h', w') evidence
 in [0, 1], or (1, 1 + K, h', w') non-negative scores, background first, the largest wins."""
 
 
-class Evidence(NamedTuple):
-    """What one view of a photo says about the classes."""
+class CamOutput(NamedTuple):
+    """What one view of an image says about the classes."""
 
-    logit: Tensor
+    logits: Tensor
     """(N, F) image-level class logits."""
     cam: Tensor
     """(N, F, h, w) raw signed class evidence at the network's grid; test-time adds it over scales,
-    then normalises."""
+    then normalizes."""
 
 
-class Views(NamedTuple):
-    """One photo as test time looks at it: every scale, mirror images beside."""
+class ScaledViews(NamedTuple):
+    """One image as test time looks at it: every scale, mirror images beside."""
 
     images: Sequence[Tensor]
-    """Per scale (V, 3, h, w) normalised; V is 2 where the mirrored photo is looked at too."""
+    """Per scale (V, 3, h, w) normalized; V is 2 where the mirrored image is looked at too."""
     scales: Sequence[float]
-    """Factors of the photo's working size."""
+    """Factors of the image's working size."""
     tags: Tensor | None = None
-    """(1, F) in {0, 1}, or None where the photo has none."""
+    """(1, F) in {0, 1}, or None where the image has none."""
     name: str = ""
-    """Name of the photo, so that what is drawn for it does not depend on the order of photos."""
+    """Name of the image, so that what is drawn for it does not depend on the order of images."""
 
     @property
     def nearest_full(self) -> int:
-        """Position of the scale nearest to the photo's own size."""
+        """Position of the scale nearest to the image's own size."""
         return min(range(len(self.scales)), key=lambda at: abs(self.scales[at] - 1))
 
 
@@ -95,7 +96,7 @@ class Method(nn.Module, ABC):
     """One paper: its losses while training, its evidence afterwards.
 
     A new method is one file in `methods` with one direct subclass and a `Config`, and one recipe.
-    Implement `losses` and `evidence`; override the rest only where the paper differs from the
+    Implement `losses` and `compute_cam`; override the rest only where the paper differs from the
     default.
     """
 
@@ -120,7 +121,7 @@ class Method(nn.Module, ABC):
             backbone: Already carries its weights.
             num_foreground: F, without background.
             refiner: What pseudo-labels are refined with while training, or None.
-            steps: Optimiser steps of the whole run, for schedules stated as fractions.
+            steps: Optimizer steps of the whole run, for schedules stated as fractions.
         """
         super().__init__()
         self.backbone = backbone
@@ -143,40 +144,42 @@ class Method(nn.Module, ABC):
         """
 
     @abstractmethod
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
-        """Look at (N, 3, H, W) normalised float photos once, at one scale.
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
+        """Look at (N, 3, H, W) normalized float images once, at one scale.
 
         Args:
-            image: As `Backbone.normalise` returns it.
-            tags: (N, F) for methods that need them while labelling; most ignore them.
+            image: As `Backbone.normalize` returns it.
+            tags: (N, F) for methods that need them while labeling; most ignore them.
         """
 
-    def look(self, views: Views) -> Sequence[Evidence]:
-        """Look at one photo at all its scales; (V, ...) evidence per scale.
+    def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
+        """Look at one image at all its scales; (V, ...) evidence per scale.
 
         Override it where scales are not looked at one by one. Called without gradients, which a
         method that needs them turns on itself.
         """
         return [
-            self.evidence(image, None if views.tags is None else views.tags.expand(len(image), -1))
+            self.compute_cam(
+                image, None if views.tags is None else views.tags.expand(len(image), -1)
+            )
             for image in views.images
         ]
 
-    def accompany(self, photos: TaggedPhotos | None) -> None:
-        """Receive the photos of a labelling run, None at its end; most methods need no others."""
+    def set_dataset(self, images: DatasetView | None) -> None:
+        """Receive the images of a labeling run, None at its end; most methods need no others."""
 
-    def class_logit(self, image: Tensor) -> Tensor:
-        """(N, F) class logits of normalised photos. Override it where `evidence` is expensive."""
-        return self.evidence(image).logit
+    def class_logits(self, image: Tensor) -> Tensor:
+        """(N, F) class logits of normalized images. Override it where `compute_cam` is expensive."""
+        return self.compute_cam(image).logits
 
     def classify(self, image: Tensor) -> Tensor:
-        """(N, F) class probabilities of normalised photos: the gate `predicted`."""
-        return self.class_logit(image).sigmoid()
+        """(N, F) class probabilities of normalized images: the class source `classifier`."""
+        return self.class_logits(image).sigmoid()
 
     def score(self, image: Tensor, tags: Tensor | None = None) -> Tensor:
         """(N, F, H, W) single-scale evidence in [0, 1]; zero for classes absent from `tags`."""
-        cam = upsample(self.evidence(image, tags).cam, image.shape[-2:])
-        score = normalise_cam(cam.relu())
+        cam = upsample(self.compute_cam(image, tags).cam, image.shape[-2:])
+        score = normalize_cam(cam.relu())
         return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
 
     @property
@@ -185,24 +188,24 @@ class Method(nn.Module, ABC):
         return type(self).segmentation is not Method.segmentation
 
     def segmentation(self, image: Tensor) -> Tensor | None:
-        """(N, C, h, w) logits of a decoder at its own grid, background first, of normalised photos.
+        """(N, C, h, w) logits of a decoder at its own grid, background first, of normalized images.
 
-        None from methods without a decoder, whose masks are cut from `evidence`.
+        None from methods without a decoder, whose masks are cut from `compute_cam`.
         """
         return None
 
     def segment(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) class probabilities of normalised photos, background first, at one scale.
+        """(N, C, H, W) class probabilities of normalized images, background first, at one scale.
 
         From the decoder; without one, a softmax over the usual score of background and `score`.
         """
-        logit = self.segmentation(image)
-        if logit is None:
-            return key_probability(self.score(image).float(), SCORE_OF_BACKGROUND)
-        return upsample(logit.float(), image.shape[-2:]).softmax(dim=1)
+        logits = self.segmentation(image)
+        if logits is None:
+            return probs_with_background(self.score(image).float(), BACKGROUND_SCORE)
+        return upsample(logits.float(), image.shape[-2:]).softmax(dim=1)
 
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
-        """Affinity, attention, ... of normalised photos, for propagation and figures; may be empty.
+        """Affinity, attention, ... of normalized images, for propagation and figures; may be empty.
 
         `affinity`, where given, is (N, L, L) in [0, 1] over the grid of the last feature map;
         `attention` likewise, its rows sum to 1.
@@ -210,7 +213,7 @@ class Method(nn.Module, ABC):
         return {}
 
     def propagation(self, image: Tensor) -> Propagation | None:
-        """Look at one normalised photo for what carries evidence from pixel to pixel.
+        """Look at one normalized image for what carries evidence from pixel to pixel.
 
         None, the default: evidence spreads along the `affinity` of `maps`, where there is one.
         Override it for walks over too many cells for a matrix of all pairs.
@@ -237,11 +240,11 @@ class Method(nn.Module, ABC):
         """
 
 
-def labelled_pixels(batch: Batch, method: str) -> Tensor:
+def labeled_pixels(batch: Batch, method: str) -> Tensor:
     """Return the (N, H, W) masks that a method with `reads_masks` learns from.
 
     Raises:
-        RecipeError: If the photos come without.
+        RecipeError: If the images come without.
     """
     if batch.mask is None:
         raise RecipeError(f"method.name: {method} learns from masks; give its stage 'labels:'")
@@ -249,8 +252,8 @@ def labelled_pixels(batch: Batch, method: str) -> Tensor:
 
 
 @contextmanager
-def labelling(backbone: Backbone, precision: LabelPrecision, device_type: str) -> Iterator[None]:
-    """Look at photos for labels in the midst of training.
+def labeling(backbone: Backbone, precision: LabelPrecision, device_type: str) -> Iterator[None]:
+    """Look at images for labels in the midst of training.
 
     No gradient, no dropped paths, no batch statistics from rescaled views; in bfloat16 if
     `precision` says so. The backbone's mode is put back.
@@ -272,10 +275,10 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def freeze_loaded_norms(backbone: Backbone) -> None:
-    """Stop training of normalisation parameters that a checkpoint filled: no gradient, no state.
+    """Stop training of normalization parameters that a checkpoint filled: no gradient, no state.
 
     Source:
-        methods specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which
+        Specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which
         is the same for the Mix Transformer.
     """
     for place, layer in backbone.named_modules():

@@ -88,10 +88,10 @@ def known_architecture(name: str) -> dict[str, Any] | None:
     """
     mobilenet, resnet = _MOBILENET.fullmatch(name), _RESNET.fullmatch(name)
     if mobilenet:
-        version, multiplier, side = mobilenet.groups()
+        version, lr_multiplier, side = mobilenet.groups()
         return {
             "model_type": f"mobilenet_v{version}",
-            "depth_multiplier": float(multiplier),
+            "depth_multiplier": float(lr_multiplier),
             "image_size": int(side or 224),
         }
     if resnet is None:
@@ -154,6 +154,6 @@ def pixel_statistics(source: str | None, arch: Mapping[str, Any]) -> tuple[Tripl
 
 
 def _triple(values: Iterable[float]) -> Triple:
-    """Three values of the three colours."""
+    """Three values of the three colors."""
     red, green, blue = values
     return red, green, blue

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tag2mask.recipe import BackboneConfig
+from tag2mask.config.schema import BackboneConfig
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -40,7 +40,7 @@ class QueryKey(NamedTuple):
         return _joined(query) @ _joined(self.key).transpose(1, 2)
 
     def first(self, count: int) -> QueryKey:
-        """Those of the first photos of the batch."""
+        """Those of the first images of the batch."""
         return QueryKey(self.query[:count], self.key[:count])
 
 
@@ -63,7 +63,7 @@ class Features(NamedTuple):
 
 
 class Backbone(nn.Module, ABC):
-    """A network from normalised photos to feature maps; knows nothing of classes or objectives.
+    """A network from normalized images to feature maps; knows nothing of classes or objectives.
 
     A new backbone is one file in `models/backbones` with one direct subclass. Its constructor takes
     its Config, loads `config.weights` and records in `loaded` the names of the parameters that a
@@ -81,7 +81,7 @@ class Backbone(nn.Module, ABC):
     """Channels per head of the captured blocks; q k^T grows with its root."""
     loaded: frozenset[str] = frozenset()
     """Names (as in `named_parameters`) of parameters that a checkpoint filled."""
-    weights_licence: str = "none: trained from scratch"
+    weights_license: str = "none: trained from scratch"
     mean: Tensor
     std: Tensor
 
@@ -94,15 +94,15 @@ class Backbone(nn.Module, ABC):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def normalise(self, image: Tensor) -> Tensor:
+    def normalize(self, image: Tensor) -> Tensor:
         """Turn (N, 3, H, W) uint8 RGB into the float input that the weights expect."""
         return (image.float() - self.mean) / self.std
 
     @abstractmethod
     def forward(self, image: Tensor, *, attention: bool = False) -> Features:
-        """Compute features of an (N, 3, H, W) normalised float image, any H, W >= 32.
+        """Compute features of an (N, 3, H, W) normalized float image, any H, W >= 32.
 
         Args:
-            image: As `normalise` returns it.
+            image: As `normalize` returns it.
             attention: Also hand out the queries and keys of the last two blocks.
         """

@@ -28,7 +28,7 @@ class ClassActivationHead(nn.Module):
         width: Channels of a layer with ReLU before the classifier; 0: none.
 
     Source:
-        RML, Eq. 1; methods specification 2.1: with `gmp` the logit is w . max_x f(x), not the
+        RML, Eq. 1; Specification 2.1: with `gmp` the logit is w . max_x f(x), not the
         maximum of the map. AEFT: the layer of 256 channels before the classifier, both started by
         Xavier's rule, and maps without attention at inference (4.1). 1Stage: 4.4; AEFT supplement,
         section 1.5, compares with its maps.

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from tag2mask.errors import WeightsError
 
 PROBE_PX = 64
-"""Side of the square photo that shows at which stride each layer works; every stride divides it."""
+"""Side of the square image that shows at which stride each layer works; every stride divides it."""
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 _ADVICE = "take a larger backbone.stride"
 
-Look = Callable[[Tensor], object]
+NetworkOutput = Callable[[Tensor], object]
 """One forward pass over (N, 3, H, W)."""
 Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
@@ -29,7 +29,7 @@ class Place:
     after: int
 
 
-def limit_stride(network: nn.Module, look: Look, limit: int) -> None:
+def limit_stride(network: nn.Module, look: NetworkOutput, limit: int) -> None:
     """Let no layer work at a coarser stride than `limit`; weights stay as they are.
 
     A layer that would go beyond loses its stride; one that works beyond is dilated by as much as
@@ -39,7 +39,7 @@ def limit_stride(network: nn.Module, look: Look, limit: int) -> None:
 
     Args:
         network: Changed in place.
-        look: Runs it on a photo.
+        look: Runs it on an image.
         limit: A power of two.
 
     Raises:
@@ -51,7 +51,7 @@ def limit_stride(network: nn.Module, look: Look, limit: int) -> None:
     """
     changed: list[nn.Conv2d] = []
     for layer, place in measure(network, look).items():
-        if place.after <= limit or not _sees_neighbours(layer):
+        if place.after <= limit or not _sees_neighbors(layer):
             continue
         if not isinstance(layer, nn.Conv2d):
             raise WeightsError(
@@ -59,7 +59,7 @@ def limit_stride(network: nn.Module, look: Look, limit: int) -> None:
             )
         _thin_out(layer, place, limit)
         changed.append(layer)
-    mend = _Mend(PROBE_PX // limit)
+    mend = _PatchedConv(PROBE_PX // limit)
     hooks = [layer.register_forward_hook(mend) for layer in changed]
     try:
         probe(network, look)
@@ -68,7 +68,7 @@ def limit_stride(network: nn.Module, look: Look, limit: int) -> None:
             hook.remove()
 
 
-def measure(network: nn.Module, look: Look) -> dict[Windowed, Place]:
+def measure(network: nn.Module, look: NetworkOutput) -> dict[Windowed, Place]:
     """Find out where every layer with a window works, in the order of the forward pass."""
     places: dict[Windowed, Place] = {}
 
@@ -88,8 +88,8 @@ def measure(network: nn.Module, look: Look) -> dict[Windowed, Place]:
     return places
 
 
-def probe(network: nn.Module, look: Look) -> None:
-    """Look at a black photo, statistics untouched."""
+def probe(network: nn.Module, look: NetworkOutput) -> None:
+    """Look at a black image, statistics untouched."""
     training = network.training
     network.eval()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _sees_neighbours(layer: Windowed) -> bool:
+def _sees_neighbors(layer: Windowed) -> bool:
     """Whether a layer mixes or skips cells; where it does not, there is nothing to change."""
     return _pair(layer.kernel_size) != (1, 1) or _pair(layer.stride) != (1, 1)
 
@@ -118,7 +118,7 @@ def _thin_out(layer: nn.Conv2d, place: Place, limit: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mend:
+class _PatchedConv:
     """A forward hook that gives a layer whose output came out too small the padding it lacks.
 
     Networks pad in many places: in the layer, before it, in a function of kernel and stride. What
@@ -135,12 +135,12 @@ class _Mend:
         if min(rows, columns) >= 0:
             own = (0, 0) if isinstance(layer.padding, str) else layer.padding
             layer.padding = (own[0] + rows // 2, own[1] + columns // 2)
-            photo = given[0]
+            image = given[0]
             if rows % 2 or columns % 2:
                 front = _PadFront(rows % 2, columns % 2)
                 layer.register_forward_pre_hook(front)
-                (photo,) = front(layer, given)
-            output = layer.forward(photo)
+                (image,) = front(layer, given)
+            output = layer.forward(image)
         if output.shape[-2:] != (self.size, self.size):
             sides = " x ".join(str(side) for side in output.shape[-2:])
             raise WeightsError(

@@ -29,7 +29,7 @@ class FoldedConv(nn.Conv2d):
     """In a tuple, so that it does not become a part of the convolution."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, D, H, W) to the normalised (N, D', H', W'); not normalised in training mode."""
+        """(N, D, H, W) to the normalized (N, D', H', W'); not normalized in training mode."""
         (norm,) = self.norm
         if norm.training:
             return super().forward(maps)
@@ -41,7 +41,7 @@ class FoldedNorm(nn.BatchNorm2d):
     """A BatchNorm whose convolution does its work while it is in evaluation mode."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, D, H, W) to the same, normalised here or already."""
+        """(N, D, H, W) to the same, normalized here or already."""
         return super().forward(maps) if self.training else maps
 
 

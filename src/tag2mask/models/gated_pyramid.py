@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tag2mask.config.schema import Config
 from tag2mask.functional.pooling import LEVELS, Parts, attended_score, gated_pyramid
-from tag2mask.recipe import Config
 
 
 class GPPConfig(Config):
@@ -28,7 +28,7 @@ class GatedPyramid(nn.Module):
         config: Switches.
 
     Source:
-        AEFT, Eq. 4 and 5 with methods specification 4.1: per gate a 3 x 3 convolution without bias
+        AEFT, Eq. 4 and 5 with Specification 4.1: per gate a 3 x 3 convolution without bias
         for either sign.
     """
 

@@ -27,7 +27,7 @@ class AffinityHead(nn.Module):
         zero_init: Start with affinity 0.5 everywhere.
 
     Source:
-        AFA, Eq. 4 with methods specification 2.1 and R10: 1x1 convolution of S + S^T, weights
+        AFA, Eq. 4 with Specification 2.1 and R10: 1x1 convolution of S + S^T, weights
         N(0, 0.577^2). Computed as the convolution of S, made symmetric afterwards, and that as one
         product of weighed queries and keys: the same, and no map per head exists.
     """
@@ -70,7 +70,7 @@ class ContextNeck(nn.Module):
         fusion: False: only f4 is used, resized.
 
     Source:
-        RML, Eq. 5 with methods specification R6. A 1x1 convolution of the concatenated maps,
+        RML, Eq. 5 with Specification R6. A 1x1 convolution of the concatenated maps,
         computed per map before resizing: both are linear, so the result is the same and no wide map
         exists at the finest grid. Batch statistics without gain and offset keep the map from
         becoming constant.

@@ -27,7 +27,7 @@ class PairFeatures(nn.Module):
         channels: Widths of those maps.
 
     Source:
-        PSA, section 3.2 with methods specification 4.3.
+        PSA, section 3.2 with Specification 4.3.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -57,7 +57,7 @@ class EdgeHead(nn.Module):
         channels: Widths of the maps.
 
     Source:
-        IRN, section 3.2 with methods specification 4.3: five maps of a ResNet there, here as many
+        IRN, section 3.2 with Specification 4.3: five maps of a ResNet there, here as many
         as there are.
     """
 
@@ -68,8 +68,8 @@ class EdgeHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """(N, D_i, h_i, w_i) maps, finest first, to (N, 1, h, w) logits at the finest grid."""
-        logit: Tensor = self.mix(_fused(self.embed, maps))
-        return logit
+        logits: Tensor = self.mix(_fused(self.embed, maps))
+        return logits
 
 
 class DisplacementHead(nn.Module):
@@ -79,7 +79,7 @@ class DisplacementHead(nn.Module):
         channels: Widths of the maps, at most five.
 
     Source:
-        IRN, section 3.2 with methods specification 4.3. Departs: the maps are mixed in one layer;
+        IRN, section 3.2 with Specification 4.3. Departs: the maps are mixed in one layer;
         there the last three are mixed before the finer two join.
     """
 

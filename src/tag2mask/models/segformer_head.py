@@ -29,7 +29,7 @@ class SegFormerHead(nn.Module):
         dropout: Chance that a whole channel of the fused map is left out in training.
 
     Source:
-        SegFormer (arXiv 2105.15203), section 3.2 with methods specification 2.1: concatenated in
+        SegFormer (arXiv 2105.15203), section 3.2 with Specification 2.1: concatenated in
         the order f4 to f1, fused without bias, BatchNorm over the whole batch, ReLU, dropout.
     """
 
@@ -56,5 +56,5 @@ class SegFormerHead(nn.Module):
         grid = maps[0].shape[-2:]
         fused = reduce(torch.add, (upsample(part, grid) for part in parts.values()))
         fused = fused + bias.view(1, -1, 1, 1)
-        logit: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
-        return logit
+        logits: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
+        return logits

@@ -23,8 +23,8 @@ from tag2mask.errors import WeightsError
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 """What a folder or a hub repository may call its weights, best first."""
-UNKNOWN_LICENCE = "unknown: see the source of the weights"
-_LICENCES = (
+UNKNOWN_LICENSE = "unknown: see the source of the weights"
+_LICENSES = (
     (re.compile(r"(?:segformer\W)?mit[-_]b[0-5]\b"), "NVIDIA Source Code License, non-commercial"),
     (re.compile(r"mobilenet_v1_[\d.]+_\d+\b"), "Apache-2.0"),
     (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
@@ -34,23 +34,23 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MOST_NAMED = 3
 
 
-def licence(source: str) -> str:
-    """Say under which licence weights stand, by the release name that a path or hub id ends in."""
+def license(source: str) -> str:
+    """Say under which license weights stand, by the release name that a path or hub id ends in."""
     name = Path(source).name.lower()
-    return next((text for pattern, text in _LICENCES if pattern.match(name)), UNKNOWN_LICENCE)
+    return next((text for pattern, text in _LICENSES if pattern.match(name)), UNKNOWN_LICENSE)
 
 
-def card_licence(source: str) -> str:
-    """Say which licence the model card beside weights names, in a folder or hub repository."""
+def card_license(source: str) -> str:
+    """Say which license the model card beside weights names, in a folder or hub repository."""
     try:
         path = locate(source, _CARD)
         card = None if path is None else path.with_name(_CARD)
         text = card.read_text(encoding="utf-8") if card is not None else ""
     except (WeightsError, OSError, UnicodeDecodeError):
-        return UNKNOWN_LICENCE
+        return UNKNOWN_LICENSE
     head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
     named = re.search(r"^license:\s*(\S+)", head[1], re.MULTILINE) if head else None
-    return f"{named[1]}, says the model card" if named else UNKNOWN_LICENCE
+    return f"{named[1]}, says the model card" if named else UNKNOWN_LICENSE
 
 
 def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
@@ -212,7 +212,7 @@ def official_mit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give MiT weights of either public layout their official names; drop the head.
 
     Source:
-        methods specification 1, "Hugging Face mapping": stages counted from 1, not 0; key and value
+        Specification 1, "Hugging Face mapping": stages counted from 1, not 0; key and value
         rows stacked into `kv`, key first.
     """
     prefix = "segformer.encoder."

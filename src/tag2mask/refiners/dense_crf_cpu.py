@@ -31,7 +31,7 @@ class _Side(NamedTuple):
     corner: Indices
     """(P, D) corners of each pixel."""
     weight: Floats
-    """(P, D) their shares, normalised."""
+    """(P, D) their shares, normalized."""
     strength: Any
     """Float32: what the message of this kernel is multiplied by."""
     rows: Floats
@@ -41,7 +41,7 @@ class _Side(NamedTuple):
 
 
 def cpu_mean_field(
-    log_prob: Floats,
+    log_probs: Floats,
     gaussian: CpuLattice,
     bilateral: CpuLattice,
     weights: tuple[float, float],
@@ -50,18 +50,18 @@ def cpu_mean_field(
     """Run mean field: Q = softmax(log p + sum of w K Q), again and again.
 
     Args:
-        log_prob: (P, K) logarithms of the unary probabilities; K is best a multiple of 8.
-        gaussian: Normalised lattice of two features.
-        bilateral: Normalised lattice of five features.
+        log_probs: (P, K) logarithms of the unary probabilities; K is best a multiple of 8.
+        gaussian: Normalized lattice of two features.
+        bilateral: Normalized lattice of five features.
         weights: Of the two kernels.
         iterations: Rounds.
 
     Returns:
-        (P, K) probabilities, sum to 1 over K; the memory of `log_prob`.
+        (P, K) probabilities, sum to 1 over K; the memory of `log_probs`.
 
     Source:
         Krähenbühl, Koltun: Efficient inference in fully connected CRFs, 2011, Algorithm 1 with the
-        Potts model; methods specification 5.1.
+        Potts model; Specification 5.1.
     """
     lattices = (gaussian, bilateral)
     near, far = (
@@ -69,21 +69,21 @@ def cpu_mean_field(
             lattice.index,
             lattice.weight,
             np.float32(0),
-            lattice.rows(log_prob.shape[1]),
-            lattice.rows(log_prob.shape[1]),
+            lattice.rows(log_probs.shape[1]),
+            lattice.rows(log_probs.shape[1]),
         )
         for lattice in lattices
     )
     for done in range(iterations):
-        _exchange(log_prob, near, far)
+        _exchange(log_probs, near, far)
         near, far = (
             _blurred(side, lattice, weight)
             for side, lattice, weight in zip((near, far), lattices, weights, strict=True)
         )
         if done + 1 < iterations:
             near.spare[:], far.spare[:] = 0, 0
-    _finish(log_prob, near, far)
-    return log_prob
+    _finish(log_probs, near, far)
+    return log_probs
 
 
 def _blurred(side: _Side, lattice: CpuLattice, weight: float) -> _Side:
@@ -110,7 +110,7 @@ def _exp(value: Any) -> Any:
 
 
 @compiled(nogil=True)
-def _messages(first: int, near: _Side, far: _Side, log_prob: Floats, out: Floats) -> None:
+def _messages(first: int, near: _Side, far: _Side, log_probs: Floats, out: Floats) -> None:
     """Fill `out` (B, K) with the logits of the probabilities of pixels `first` and on.
 
     Written out, as one loop over channels is several times faster than one per corner.
@@ -125,7 +125,7 @@ def _messages(first: int, near: _Side, far: _Side, log_prob: Floats, out: Floats
         w3, w4, w5 = far.strength * w[p, 3], far.strength * w[p, 4], far.strength * w[p, 5]
         for k in range(out.shape[1]):
             out[row, k] = (
-                log_prob[p, k]
+                log_probs[p, k]
                 + v0 * near.rows[g0, k]
                 + v1 * near.rows[g1, k]
                 + v2 * near.rows[g2, k]
@@ -139,52 +139,52 @@ def _messages(first: int, near: _Side, far: _Side, log_prob: Floats, out: Floats
 
 
 @compiled(nogil=True)
-def _softmax(logit: Floats) -> None:
+def _softmax(logits: Floats) -> None:
     """Replace (B, K) logits by their softmax over K; the exponentials are one loop."""
-    for row in range(len(logit)):
-        peak = logit[row, 0]
-        for k in range(logit.shape[1]):
-            peak = max(peak, logit[row, k])
-        for k in range(logit.shape[1]):
-            logit[row, k] -= peak
-    flat = logit.reshape(-1)
+    for row in range(len(logits)):
+        peak = logits[row, 0]
+        for k in range(logits.shape[1]):
+            peak = max(peak, logits[row, k])
+        for k in range(logits.shape[1]):
+            logits[row, k] -= peak
+    flat = logits.reshape(-1)
     for entry in range(len(flat)):
         flat[entry] = _exp(flat[entry])
-    for row in range(len(logit)):
+    for row in range(len(logits)):
         total = np.float32(0)
-        for k in range(logit.shape[1]):
-            total += logit[row, k]
+        for k in range(logits.shape[1]):
+            total += logits[row, k]
         total = np.float32(1) / total
-        for k in range(logit.shape[1]):
-            logit[row, k] *= total
+        for k in range(logits.shape[1]):
+            logits[row, k] *= total
 
 
 @compiled(nogil=True)
-def _add(first: int, side: _Side, prob: Floats) -> None:
+def _add(first: int, side: _Side, probs: Floats) -> None:
     """Add (B, K) probabilities of pixels `first` and on to their corners."""
-    for row in range(len(prob)):
+    for row in range(len(probs)):
         for n in range(side.corner.shape[1]):
             to, share = side.corner[first + row, n], side.weight[first + row, n]
-            for k in range(prob.shape[1]):
-                side.spare[to, k] += share * prob[row, k]
+            for k in range(probs.shape[1]):
+                side.spare[to, k] += share * probs[row, k]
 
 
 @compiled(nogil=True)
-def _exchange(log_prob: Floats, near: _Side, far: _Side) -> None:
+def _exchange(log_probs: Floats, near: _Side, far: _Side) -> None:
     """Run one round but for the blur: from both sides' `rows` to both sides' `spare`."""
-    block = np.empty((_BLOCK, log_prob.shape[1]), dtype=np.float32)
-    for first in range(0, len(log_prob), _BLOCK):
-        prob = block[: len(log_prob) - first]
-        _messages(first, near, far, log_prob, prob)
-        _softmax(prob)
-        _add(first, near, prob)
-        _add(first, far, prob)
+    block = np.empty((_BLOCK, log_probs.shape[1]), dtype=np.float32)
+    for first in range(0, len(log_probs), _BLOCK):
+        probs = block[: len(log_probs) - first]
+        _messages(first, near, far, log_probs, probs)
+        _softmax(probs)
+        _add(first, near, probs)
+        _add(first, far, probs)
 
 
 @compiled(nogil=True)
-def _finish(log_prob: Floats, near: _Side, far: _Side) -> None:
-    """Replace `log_prob` by the probabilities after the last blur."""
-    for first in range(0, len(log_prob), _BLOCK):
-        prob = log_prob[first : first + _BLOCK]
-        _messages(first, near, far, log_prob, prob)
-        _softmax(prob)
+def _finish(log_probs: Floats, near: _Side, far: _Side) -> None:
+    """Replace `log_probs` by the probabilities after the last blur."""
+    for first in range(0, len(log_probs), _BLOCK):
+        probs = log_probs[first : first + _BLOCK]
+        _messages(first, near, far, log_probs, probs)
+        _softmax(probs)

@@ -1,6 +1,6 @@
 """The loops of PAR for the CPU, compiled by numba, one image row per unit of work.
 
-Every tap is a slice of a row, so that the innermost loops run over neighbouring pixels without
+Every tap is a slice of a row, so that the innermost loops run over neighboring pixels without
 index checks and become vector instructions: five times faster than indexing with the shift added.
 """
 
@@ -22,9 +22,9 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 SPREAD_EPS = 255 * 1e-8
-"""Added to the standard deviation, in grey levels (1e-8 for colours in [0, 1])."""
+"""Added to the standard deviation, in gray levels (1e-8 for colors in [0, 1])."""
 LEAST_VARIANCE = 1e-6
-"""In grey levels squared. Below it a channel's neighbours are one colour: its term is the same for
+"""In gray levels squared. Below it a channel's neighbors are one color: its term is the same for
 all of them, drops out of the softmax, and must not drown the other channels in float32."""
 
 
@@ -35,8 +35,8 @@ def cpu_kernel(
 
     Args:
         image: (N, 3, H, W) uint8 or float in [0, 255].
-        offsets: (dy, dx) of the K neighbours.
-        w1: Width of the colour kernel.
+        offsets: (dy, dx) of the K neighbors.
+        w1: Width of the color kernel.
         position: (K,) added to every pixel's softmax.
 
     Returns:
@@ -79,8 +79,8 @@ def _shifted_row(plane: Floats, y: int, shift: Integers, width: int) -> Floats:
 
 
 @compiled()
-def _colour_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale: Floats) -> None:
-    """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbours)^2), 0 where all are equal."""
+def _color_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale: Floats) -> None:
+    """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbors)^2), 0 where all are equal."""
     taps, width = len(shifts), len(scale)
     mean = np.zeros(width, dtype=np.float32)
     for tap in range(taps):
@@ -96,28 +96,28 @@ def _colour_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale
             scale[x] += (near[x] - mean[x]) ** 2
     for x in range(width):
         variance = scale[x] / np.float32(taps - 1)
-        spread = w1 * (np.sqrt(variance) + np.float32(SPREAD_EPS))
-        plain = np.float32(1) / (np.float32(3) * spread * spread)
+        propagate_cam = w1 * (np.sqrt(variance) + np.float32(SPREAD_EPS))
+        plain = np.float32(1) / (np.float32(3) * propagate_cam * propagate_cam)
         scale[x] = plain if variance > np.float32(LEAST_VARIANCE) else np.float32(0)
 
 
 @compiled()
-def _softmax_plus(logit: Floats, position: Floats) -> None:
+def _softmax_plus(logits: Floats, position: Floats) -> None:
     """Replace (K, W) logits by their softmax over K plus `position`."""
-    taps, width = logit.shape
-    peak = logit[0].copy()
+    taps, width = logits.shape
+    peak = logits[0].copy()
     total = np.zeros(width, dtype=np.float32)
     for tap in range(1, taps):
-        row = logit[tap]
+        row = logits[tap]
         for x in range(width):
             peak[x] = max(peak[x], row[x])
     for tap in range(taps):
-        row = logit[tap]
+        row = logits[tap]
         for x in range(width):
             row[x] = math.exp(row[x] - peak[x])
             total[x] += row[x]
     for tap in range(taps):
-        row = logit[tap]
+        row = logits[tap]
         for x in range(width):
             row[x] = row[x] / total[x] + position[tap]
 
@@ -126,24 +126,24 @@ def _softmax_plus(logit: Floats, position: Floats) -> None:
 def _fill_kernel(
     padded: Floats, shifts: Integers, w1: np.float32, position: Floats, kernel: Floats
 ) -> None:
-    """Fill `kernel` (N, H, K, W) from photos `padded` (N, 3, H, W + 2 * reach)."""
+    """Fill `kernel` (N, H, K, W) from images `padded` (N, 3, H, W + 2 * reach)."""
     num, height, taps, width = kernel.shape
     reach = (padded.shape[3] - width) // 2
     for index in numba.prange(num * height):
         n, y = index // height, index % height
-        logit = kernel[n, y]
-        logit[:] = 0
+        logits = kernel[n, y]
+        logits[:] = 0
         scale = np.empty(width, dtype=np.float32)
         for channel in range(3):
             plane = padded[n, channel]
-            _colour_scale(plane, y, shifts, w1, scale)
-            centre = plane[y, reach : reach + width]
+            _color_scale(plane, y, shifts, w1, scale)
+            center = plane[y, reach : reach + width]
             for tap in range(taps):
                 near = _shifted_row(plane, y, shifts[tap], width)
-                row = logit[tap]
+                row = logits[tap]
                 for x in range(width):
-                    row[x] -= (near[x] - centre[x]) ** 2 * scale[x]
-        _softmax_plus(logit, position)
+                    row[x] -= (near[x] - center[x]) ** 2 * scale[x]
+        _softmax_plus(logits, position)
 
 
 @compiled(parallel=True)
@@ -165,7 +165,7 @@ def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floa
 
 @compiled()
 def _add_ring(plane: Floats, y: int, d: int, kernel: Floats, out: Floats) -> None:
-    """Add the eight neighbours at distance `d`, weighted by `kernel` (8, W), to `out` (W,)."""
+    """Add the eight neighbors at distance `d`, weighted by `kernel` (8, W), to `out` (W,)."""
     width = len(out)
     middle = (plane.shape[1] - width) // 2
     left, right = middle - d, middle + d

@@ -1,4 +1,4 @@
-"""Bar charts as inline SVG, coloured by the page's style sheet."""
+"""Bar charts as inline SVG, colored by the page's style sheet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tag2mask.report.figures import (
     BOTTOM,
     HEIGHT,
     LEFT,
-    MAX_COLOURS,
+    MAX_COLORS,
     RIGHT,
     TOP,
     WIDTH,
@@ -26,7 +26,7 @@ def bar_chart(title: str, groups: Mapping[str, Sequence[float]]) -> str:
 
     Args:
         title: Heading of the figure.
-        groups: Name -> finite values; each group has a colour, its bars are numbered from 1.
+        groups: Name -> finite values; each group has a color, its bars are numbered from 1.
 
     Returns:
         A `<figure>` element; "" where there is no value.
@@ -40,8 +40,8 @@ def bar_chart(title: str, groups: Mapping[str, Sequence[float]]) -> str:
     step = (WIDTH - LEFT - RIGHT) / len(values)
     parts, legend, place = [_levels(low, high)], [], 0
     for position, (name, group) in enumerate(groups.items()):
-        colour = f"var(--line-{position % MAX_COLOURS})"
-        legend.append(f'<li><i style="background:{colour}"></i>{escape(name)}</li>')
+        color = f"var(--line-{position % MAX_COLORS})"
+        legend.append(f'<li><i style="background:{color}"></i>{escape(name)}</li>')
         for number, value in enumerate(group, 1):
             top, bottom = _height(max(value, 0), low, high), _height(min(value, 0), low, high)
             x = LEFT + place * step
@@ -50,7 +50,7 @@ def bar_chart(title: str, groups: Mapping[str, Sequence[float]]) -> str:
             parts.append(
                 f'<rect x="{x + step * GAP_SHARE / 2:.1f}" y="{top:.1f}" '
                 f'width="{step * (1 - GAP_SHARE):.1f}" height="{bottom - top:.1f}" '
-                f'style="fill:{colour}"><title>{escape(name)}, {number}: '
+                f'style="fill:{color}"><title>{escape(name)}, {number}: '
                 f"{short_number(value)}</title></rect>"
                 f'<text x="{middle:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{number}</text>'
             )

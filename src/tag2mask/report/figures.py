@@ -1,4 +1,4 @@
-"""Line charts as inline SVG, coloured by the page's style sheet; no drawing library is needed."""
+"""Line charts as inline SVG, colored by the page's style sheet; no drawing library is needed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 28
 """Margins around the plot in SVG units."""
 MAX_POINTS = 400
-"""Longer series are thinned by averaging neighbours; a screen shows no more."""
-MAX_COLOURS = 8
-"""Line colours `--line-0` .. that the page's style sheet defines."""
+"""Longer series are thinned by averaging neighbors; a screen shows no more."""
+MAX_COLORS = 8
+"""Line colors `--line-0` .. that the page's style sheet defines."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -38,11 +38,11 @@ def line_chart(title: str, series: Mapping[str, Points], *, log_y: bool = False)
     x_axis, y_axis = (min(0.0, *steps), max(steps)), _padded(min(values), max(values), log_y)
     lines, legend = [], []
     for position, (name, points) in enumerate(cleaned.items()):
-        colour = f"var(--line-{position % MAX_COLOURS})"
-        lines.append(_polyline(points, x_axis, y_axis, log_y, colour))
+        color = f"var(--line-{position % MAX_COLORS})"
+        lines.append(_polyline(points, x_axis, y_axis, log_y, color))
         last = short_number(points[-1][1])
         legend.append(
-            f'<li><i style="background:{colour}"></i>{escape(name)} <b>{escape(last)}</b></li>'
+            f'<li><i style="background:{color}"></i>{escape(name)} <b>{escape(last)}</b></li>'
         )
     body = _grid(x_axis, y_axis, log_y) + "".join(lines)
     return (
@@ -53,7 +53,7 @@ def line_chart(title: str, series: Mapping[str, Points], *, log_y: bool = False)
 
 
 def thinned(points: Points) -> list[tuple[float, float]]:
-    """Average neighbouring points until at most MAX_POINTS are left; the last step stays."""
+    """Average neighboring points until at most MAX_POINTS are left; the last step stays."""
     stride = -(-len(points) // MAX_POINTS)
     groups = [points[i : i + stride] for i in range(0, len(points), stride)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
@@ -102,14 +102,14 @@ def _polyline(
     x_axis: tuple[float, float],
     y_axis: tuple[float, float],
     log_y: bool,
-    colour: str,
+    color: str,
 ) -> str:
     placed = [_place(x, _scaled(y, log_y), x_axis, y_axis) for x, y in points]
     if len(placed) == 1:
         x, y = placed[0]
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{colour}"/>'
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{color}"/>'
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-    return f'<polyline points="{path}" style="stroke:{colour}"/>'
+    return f'<polyline points="{path}" style="stroke:{color}"/>'
 
 
 def _grid(x_axis: tuple[float, float], y_axis: tuple[float, float], log_y: bool) -> str:

@@ -1,4 +1,4 @@
-"""What a run's network shows of a few photos: strips, pair maps of a query point, head weights."""
+"""What a run's network shows of a few images: strips, pair maps of a query point, head weights."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask import plugins
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import NothingHeldOutError, Tag2MaskError
 from tag2mask.evaluation.evaluator import spread_indices
 from tag2mask.functional.cam import upsample
+from tag2mask.inference.multi_scale import NetworkOutput
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import Method, evaluating
-from tag2mask.prediction.pair_maps import PairMaps, Sight, look_over
-from tag2mask.prediction.panels import Panel, draw_strip, heat_over, stretched
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.strips import strip_panels
-from tag2mask.prediction.test_time import Look
-from tag2mask.recipe import DataConfig
 from tag2mask.report.run_parts import Run
 from tag2mask.types import Image, Sample
+from tag2mask.visualization.affinity_maps import AffinityMaps, ImageMaps, inspect_image
+from tag2mask.visualization.panels import Panel, draw_strip, heat_over, stretched
+from tag2mask.visualization.strips import strip_panels
 
-FEW_PHOTOS = 4
-"""Photos shown where the recipe asked for no samples while training."""
+FEW_IMAGES = 4
+"""Images shown where the recipe asked for no samples while training."""
 HEAD_WEIGHTS = "affinity.weight"
 """Parameter in which methods keep one weight per attention head."""
 PROBE_PX = 64
-"""Side of a black photo that tells how many heads each block has."""
+"""Side of a black image that tells how many heads each block has."""
 
 Point = tuple[float, float]
-"""(x, y) as fractions of the photo."""
+"""(x, y) as fractions of the image."""
 
 
 class Picture(NamedTuple):
@@ -49,10 +49,10 @@ class NetworkParts(NamedTuple):
 
     weights: str = ""
     """Which weights were loaded."""
-    photos: str = ""
-    """Which photos are shown."""
+    images: str = ""
+    """Which images are shown."""
     strips: tuple[Picture, ...] = ()
-    pairs: tuple[Picture, ...] = ()
+    affinity_maps: tuple[Picture, ...] = ()
     head_weights: Mapping[str, Sequence[float]] = {}
     """Block -> weight of each of its heads."""
     missing: tuple[str, ...] = ()
@@ -60,11 +60,11 @@ class NetworkParts(NamedTuple):
 
 
 def look_at_network(run: Run, query: Point | None = None) -> NetworkParts:
-    """Load a run's best weights and let them look at a few held-out photos, or training photos.
+    """Load a run's best weights and let them look at a few held-out images, or training images.
 
     Args:
-        run: Weights or photos may be gone; then the parts that need them are named as missing.
-        query: Where to look from; None takes each photo's cell of strongest evidence.
+        run: Weights or images may be gone; then the parts that need them are named as missing.
+        query: Where to look from; None takes each image's cell of strongest evidence.
     """
     try:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,54 +76,56 @@ def look_at_network(run: Run, query: Point | None = None) -> NetworkParts:
         weights=segmenter.origin["weights"], head_weights=head_weights(segmenter.method)
     )
     try:
-        source, photos = _shown(recipe.data)
-        count = recipe.run.samples or FEW_PHOTOS
+        source, images = _shown(recipe.data)
+        count = recipe.run.samples or FEW_IMAGES
         samples = [source[index] for index in spread_indices(len(source), count)]
     except Tag2MaskError as error:
         return parts._replace(missing=(f"what the network sees: {_line(error)}",))
-    strips, pairs = [], []
+    strips, affinity_maps = [], []
     for sample in samples:
-        sight = look_over(segmenter, sample)
-        strips.append(_picture(sample.name, strip_panels(segmenter, sample, sight)))
-        if panels := pair_panels(segmenter, sample, sight, query):
-            pairs.append(_picture(sample.name, panels))
+        image_maps = inspect_image(segmenter, sample)
+        strips.append(_picture(sample.name, strip_panels(segmenter, sample, image_maps)))
+        if panels := pair_panels(segmenter, sample, image_maps, query):
+            affinity_maps.append(_picture(sample.name, panels))
     missing: tuple[str, ...] = ()
-    if query is not None and not pairs:
+    if query is not None and not affinity_maps:
         missing = ("pair maps of the query point: this network compares no cells",)
-    return parts._replace(photos=photos, strips=tuple(strips), pairs=tuple(pairs), missing=missing)
+    return parts._replace(
+        images=images, strips=tuple(strips), affinity_maps=tuple(affinity_maps), missing=missing
+    )
 
 
 def pair_panels(
-    segmenter: Segmenter, sample: Sample, sight: Sight, query: Point | None = None
+    segmenter: Segmenter, sample: Sample, image_maps: ImageMaps, query: Point | None = None
 ) -> list[Panel]:
     """Show from where, and to where, the network looks; empty from one that compares no cells.
 
     Args:
         segmenter: The network.
         sample: Its tags say whose evidence is strongest.
-        sight: What `look_over` saw of the photo.
-        query: (x, y) as fractions of the photo; None takes the cell of strongest evidence.
+        image_maps: What `inspect_image` saw of the image.
+        query: (x, y) as fractions of the image; None takes the cell of strongest evidence.
     """
     image = sample.image
-    pairs = sight.pairs
-    if pairs is None:
+    affinity_maps = image_maps.affinity_maps
+    if affinity_maps is None:
         return []
     if query is None:
-        cell, why = _strongest_cell(segmenter, sample, sight.seen, pairs.grid)
+        cell, why = _strongest_cell(segmenter, sample, image_maps.output, affinity_maps.grid)
     else:
-        cell, why = pairs.cell_of(query), f"query {query[0]:g}, {query[1]:g}"
-    point = pairs.centre_of(cell)
+        cell, why = affinity_maps.cell_of(query), f"query {query[0]:g}, {query[1]:g}"
+    point = affinity_maps.center_of(cell)
     panels = [Panel(image, "query point", note=why, point=point)]
-    if pairs.attention is not None:
-        row = pairs.attention[cell]
+    if affinity_maps.attention is not None:
+        row = affinity_maps.attention[cell]
         note = f"peak {float(row.max() * len(row)):.1f} x mean"
-        heat = _row_heat(image, row, pairs)
+        heat = _row_heat(image, row, affinity_maps)
         panels.append(Panel(heat, "attention", note=note, point=point))
-    if pairs.affinity is not None:
-        row = pairs.affinity[cell]
+    if affinity_maps.affinity is not None:
+        row = affinity_maps.affinity[cell]
         note = f"from {float(row.min()):.2f} to {float(row.max()):.2f}"
-        heat = _row_heat(image, row, pairs)
-        window = pairs.window_of(cell)
+        heat = _row_heat(image, row, affinity_maps)
+        window = affinity_maps.window_of(cell)
         panels.append(Panel(heat, "affinity", note=note, point=point, window=window))
     return panels
 
@@ -146,31 +148,33 @@ def head_weights(method: Method) -> dict[str, list[float]]:
 
 
 def _strongest_cell(
-    segmenter: Segmenter, sample: Sample, seen: Look, grid: tuple[int, int]
+    segmenter: Segmenter, sample: Sample, output: NetworkOutput, grid: tuple[int, int]
 ) -> tuple[int, str]:
-    """The cell with most evidence of the photo's likeliest tag; of all classes if it has none."""
-    keys = list(segmenter.choose(seen, sample.tags, "oracle")) or list(range(seen.prob.shape[1]))
-    key = max(keys, key=lambda key: float(seen.prob[0, key]))
-    evidence = F.adaptive_avg_pool2d(seen.cam[0, key][None], grid)
-    return int(evidence.argmax()), f"strongest {segmenter.class_names[key]}"
+    """The cell with most evidence of the image's likeliest tag; of all classes if it has none."""
+    class_indices = list(segmenter.select_classes(output, sample.tags, "tags")) or list(
+        range(output.probs.shape[1])
+    )
+    key = max(class_indices, key=lambda key: float(output.probs[0, key]))
+    compute_cam = F.adaptive_avg_pool2d(output.cam[0, key][None], grid)
+    return int(compute_cam.argmax()), f"strongest {segmenter.class_names[key]}"
 
 
-def _row_heat(image: Image, row: Tensor, pairs: PairMaps) -> Image:
+def _row_heat(image: Image, row: Tensor, affinity_maps: AffinityMaps) -> Image:
     """Heat of one row of a pair map, from its smallest to its largest value."""
-    heat = upsample(row.view(1, 1, *pairs.grid), image.shape[:2])[0, 0]
+    heat = upsample(row.view(1, 1, *affinity_maps.grid), image.shape[:2])[0, 0]
     return heat_over(image, stretched(heat.cpu().numpy()))
 
 
 def _shown(config: DataConfig) -> tuple[Source, str]:
-    """Held-out photos, or those to learn from where none are held out."""
+    """Held-out images, or those to learn from where none are held out."""
     kind = plugins.load("data", config.name)
     try:
         source: Source = kind(config, "val")
         if len(source):
-            return source, "held-out photos"
+            return source, "held-out images"
     except NothingHeldOutError:
         pass
-    return kind(config, "train"), "photos of the training list"
+    return kind(config, "train"), "images of the training list"
 
 
 def _picture(name: str, panels: Sequence[Panel]) -> Picture:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from tag2mask.checkpoint import write_text
 from tag2mask.errors import RunError
+from tag2mask.io.files import write_text
 from tag2mask.report.bars import bar_chart
 from tag2mask.report.network_parts import NetworkParts, Picture, Point, look_at_network
 from tag2mask.report.run_parts import Run, read_run
@@ -27,7 +27,7 @@ PAGE = "report.html"
 STYLE = Path(__file__).with_name("style.css")
 STRIPS_TOLD = (
     "Heat is dark for the least, light for the most. Refined and propagated evidence tells objects "
-    "from background; its colours span only the values written below it."
+    "from background; its colors span only the values written below it."
 )
 PAIRS_TOLD = (
     "How much the cell under the red point attends to each cell, and how alike the affinity holds "
@@ -42,19 +42,19 @@ def write_report(run: Path, query: Point | None = None) -> Path:
     Args:
         run: Folder that training wrote, finished or not.
         query: (x, y) of the cell whose attention and affinity are shown, as fractions of each
-            photo; None takes the cell of strongest evidence.
+            image; None takes the cell of strongest evidence.
 
     Returns:
         The page's path.
 
     Raises:
         RunError: If there is no such folder, nothing of a run is in it, the query lies outside
-            the photo, or the disk refuses.
+            the image, or the disk refuses.
     """
     if query is not None and not all(0 <= part <= 1 for part in query):
         raise RunError(
             f"query {query[0]:g} {query[1]:g}: takes two fractions from 0 to 1, from the left and "
-            "from the top of the photo"
+            "from the top of the image"
         )
     if not run.is_dir():
         raise RunError(f"{run}: no such run folder")
@@ -119,7 +119,7 @@ def _missing(lines: Sequence[str]) -> str:
 def _strips(run: Run, network: NetworkParts) -> str:
     """Strips drawn anew, else those that training left."""
     if network.strips:
-        told = f"{network.photos}, weights '{network.weights}'".capitalize()
+        told = f"{network.images}, weights '{network.weights}'".capitalize()
         return picture_row(network.strips, f"{told}. {STRIPS_TOLD}")
     saved = [Picture(path.stem, path.read_bytes()) for path in run.strips]
     return picture_row(saved, f"Drawn while training. {STRIPS_TOLD}")
@@ -129,14 +129,14 @@ def _pairs(network: NetworkParts) -> str:
     """Attention and affinity of a query point, and the weights of the affinity head."""
     chart = bar_chart("Learned weight of each attention head", network.head_weights)
     charts = f'<div class="charts one">{chart}</div>' if chart else ""
-    return picture_row(network.pairs, PAIRS_TOLD) + charts
+    return picture_row(network.affinity_maps, PAIRS_TOLD) + charts
 
 
 def _headline(run: Run) -> str:
     """Large numbers: every mean IoU with its gate, then time and pace."""
     tiles = []
     for title, score in run.scores.items():
-        note = f"{title}; {gate_of(score)}; {score['images']:,} photos"
+        note = f"{title}; {gate_of(score)}; {score['images']:,} images"
         tiles.append(("mIoU in %", percent(score["miou"]), note))
     best = run.metrics.get("best") or {}
     if best.get("score") is not None and not run.scores:
@@ -147,7 +147,7 @@ def _headline(run: Run) -> str:
         tiles.append(("training", duration(run.metrics["seconds"]), "evaluation and saving apart"))
     paces = [record["images_per_s"] for record in run.log if "images_per_s" in record]
     if paces:
-        tiles.append(("pace", f"{paces[-1]:.1f}", "photos per second at the end"))
+        tiles.append(("pace", f"{paces[-1]:.1f}", "images per second at the end"))
     cells = "".join(
         f"<div class='tile'><span>{escape(name)}</span><strong>{escape(value)}</strong>"
         f"<small>{escape(note)}</small></div>"

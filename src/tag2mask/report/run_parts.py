@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.errors import Tag2MaskError
-from tag2mask.recipe import Recipe, load_recipe
 
 STRIP_NAME = re.compile(r"step(\d+)_.*\.png")
 
@@ -79,12 +79,14 @@ def _scores(folder: Path, metrics: Values) -> dict[str, Values]:
         values = _read_json(path, [])
         if _is_report(values):
             found[path.stem] = values
-    history = [seen for seen in metrics.get("history", ()) if _is_report(seen.get("detail", {}))]
+    history = [
+        output for output in metrics.get("history", ()) if _is_report(output.get("detail", {}))
+    ]
     best = (metrics.get("best") or {}).get("step")
-    for seen in history:
-        if seen["step"] == best or seen is history[-1]:
-            word = "best" if seen["step"] == best else "last"
-            found[f"{word} in training, step {seen['step']:,}"] = seen["detail"]
+    for output in history:
+        if output["step"] == best or output is history[-1]:
+            word = "best" if output["step"] == best else "last"
+            found[f"{word} in training, step {output['step']:,}"] = output["detail"]
     return found
 
 

@@ -8,10 +8,10 @@ from html import escape
 from typing import Any
 
 from tag2mask import plugins
+from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
 from tag2mask.errors import Tag2MaskError
-from tag2mask.palette import voc_palette
-from tag2mask.recipe import Recipe
+from tag2mask.io.palette import voc_palette
 from tag2mask.report.figures import line_chart
 from tag2mask.report.network_parts import Picture
 from tag2mask.report.run_parts import Values
@@ -64,8 +64,8 @@ def class_table(scores: Mapping[str, Values]) -> str:
     )
     rows = []
     for value, name in enumerate(names):
-        colour = "rgb({},{},{})".format(*voc_palette()[value].tolist())
-        swatch = f'<i class="swatch" style="background:{colour}"></i>'
+        color = "rgb({},{},{})".format(*voc_palette()[value].tolist())
+        swatch = f'<i class="swatch" style="background:{color}"></i>'
         rows.append(f"<tr><th>{swatch}{escape(name)}</th>{_row(scores, name)}</tr>")
     means = "".join(_score_cell(score["miou"]) for score in scores.values())
     told = "".join(
@@ -96,7 +96,7 @@ def _score_cell(value: float | None) -> str:
 def _settings(score: Values) -> str:
     """What must be known to compare a score, in words."""
     settings = score.get("settings", {})
-    parts = [f"{score['images']:,} photos", gate_of(score)]
+    parts = [f"{score['images']:,} images", gate_of(score)]
     for key in SETTINGS_SHOWN:
         value = settings.get(key)
         if isinstance(value, dict):
@@ -131,8 +131,8 @@ def curves(log: Sequence[Values]) -> str:
     charts.append(line_chart("Learning rates", _grouped(trained, "lr"), log_y=True))
     monitored = _grouped(trained, "monitor")
     charts += [line_chart(name, {name: points}) for name, points in monitored.items()]
-    pace = {"photos": _points(trained, lambda record: record.get("images_per_s"))}
-    charts.append(line_chart("Photos per second", pace))
+    pace = {"images": _points(trained, lambda record: record.get("images_per_s"))}
+    charts.append(line_chart("Images per second", pace))
     return f'<div class="charts">{"".join(charts)}</div>'
 
 
@@ -140,8 +140,8 @@ def _points(
     records: Iterable[Values], read: Callable[[Values], float | None]
 ) -> list[tuple[float, float]]:
     """(step, value) of the records that have a value."""
-    pairs = ((record["step"], read(record)) for record in records)
-    return [(step, value) for step, value in pairs if value is not None]
+    affinity_maps = ((record["step"], read(record)) for record in records)
+    return [(step, value) for step, value in affinity_maps if value is not None]
 
 
 def _grouped(records: Sequence[Values], key: str) -> dict[str, list[tuple[float, float]]]:
@@ -155,7 +155,7 @@ def _grouped(records: Sequence[Values], key: str) -> dict[str, list[tuple[float,
 
 
 def data_counts(recipe: Recipe | None) -> str:
-    """Photos per class of the training list, read again from the data."""
+    """Images per class of the training list, read again from the data."""
     if recipe is None:
         return ""
     try:
@@ -168,11 +168,11 @@ def data_counts(recipe: Recipe | None) -> str:
         f"<tr><th>{escape(name)}</th><td>{count:,}</td></tr>"
         for name, count in zip(source.class_names, counts, strict=True)
     )
-    skipped = f" {len(source.skipped):,} unreadable photos were left out." if source.skipped else ""
+    skipped = f" {len(source.skipped):,} unreadable images were left out." if source.skipped else ""
     return (
-        f"<p>{len(source):,} photos to learn from, {negatives:,} of them without any class."
+        f"<p>{len(source):,} images to learn from, {negatives:,} of them without any class."
         f'{skipped}</p><div class="wide"><table>'
-        "<thead><tr><th>class</th><th>photos</th></tr></thead>"
+        "<thead><tr><th>class</th><th>images</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -188,7 +188,7 @@ def provenance(log: Sequence[Values]) -> str:
             "seed": record.get("seed"),
             "versions": _joined(record.get("versions")),
             "machine": _joined(record.get("machine")),
-            "licence of the weights": record.get("weights_licence"),
+            "license of the weights": record.get("weights_license"),
         }
         items = "".join(
             f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>"
@@ -227,4 +227,4 @@ def duration(seconds: float) -> str:
 
 def gate_of(score: Values) -> str:
     """Who chose the classes, in words."""
-    return f"gate {score.get('gate') or 'unknown'}"
+    return f"classes from {score.get('class_source') or 'unknown'}"

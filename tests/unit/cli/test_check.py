@@ -3,17 +3,17 @@ from pathlib import Path
 import pytest
 
 from tag2mask.cli import check
-from tag2mask.data.check import CheckReport
+from tag2mask.data.validation import CheckReport
 from tag2mask.errors import DataError
 
 FOUND = CheckReport(
     root=Path("D"),
     source="folder",
-    photos=1200,
+    images=1200,
     unreadable=1,
     negatives=3,
     classes={"cat": 600},
-    tags_per_photo={0: 3, 1: 1197},
+    tags_per_image={0: 3, 1: 1197},
     sizes=((10, 20), (30, 40), (50, 60)),
     masks=7,
     parts={"train": 1100, "val": 100},
@@ -31,7 +31,7 @@ def looked(monkeypatch):
             asked.append((root, strict))
             return found
 
-        monkeypatch.setattr("tag2mask.data.check.check_folder", look)
+        monkeypatch.setattr("tag2mask.data.validation.check_folder", look)
         return asked
 
     return give
@@ -40,12 +40,12 @@ def looked(monkeypatch):
 def test_overview_holds_every_count():
     text = "\n".join(check.overview(FOUND))
     for words in (
-        "D: 1,200 photos, read as 'folder'",
+        "D: 1,200 images, read as 'folder'",
         "train 1,100, val 100",
         "3 with 0, 1,197 with 1",
         "3 show no class",
         "10 x 20, 30 x 40, 50 x 60",
-        "masks: 7, unreadable photos: 1",
+        "masks: 7, unreadable images: 1",
     ):
         assert words in text
 
@@ -60,8 +60,8 @@ def test_good_data_end_with_the_next_command(looked, capsys):
     assert shown.splitlines()[-1].startswith("ready: tag2mask train RECIPE --data.name folder")
 
 
-def test_faults_are_refused_each_on_its_line(looked, capsys):
-    looked(CheckReport(root=Path("D"), source="folder", faults=("one", "two")))
+def test_problems_are_rejected_each_on_its_line(looked, capsys):
+    looked(CheckReport(root=Path("D"), source="folder", problems=("one", "two")))
     with pytest.raises(DataError, match=r"^one\ntwo$"):
         check.run(["D"])
     assert capsys.readouterr().out == ""

@@ -37,7 +37,7 @@ def test_an_existing_file_stays(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert out.read_text() == "precious"
 
 
-def test_a_foreign_file_is_refused_and_nothing_is_written(
+def test_a_foreign_file_is_rejected_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_file({"some.weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")

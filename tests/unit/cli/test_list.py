@@ -2,8 +2,8 @@ import pytest
 
 from tag2mask import plugins
 from tag2mask.cli import list as list_verb
+from tag2mask.config.recipe import available_recipes
 from tag2mask.errors import Tag2MaskError
-from tag2mask.recipe import available_recipes
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,6 @@ def test_recipes_say_what_to_expect(capsys):
     assert all("Expect: " in line for line in capsys.readouterr().out.splitlines())
 
 
-def test_unknown_kind_is_refused():
+def test_unknown_kind_is_rejected():
     with pytest.raises(Tag2MaskError, match=r"'method' .*Expected one of"):
         list_verb.run(["method"])

@@ -40,7 +40,7 @@ def test_unknown_command_gets_a_hint(capsys):
     )
 
 
-def test_each_fault_of_a_user_is_a_line_and_exit_code_2(monkeypatch, capsys):
+def test_each_problem_of_a_user_is_a_line_and_exit_code_2(monkeypatch, capsys):
     verb_that_raises(monkeypatch, DataError("a: gone\nb: gone too"))
     assert main(["check", "x"]) == 2
     assert capsys.readouterr().err == "error: a: gone\nerror: b: gone too\n"

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import tyro
 
-from tag2mask.cli.parsing import parse, refuse_no_workers
+from tag2mask.cli.parsing import parse, reject_no_workers
 from tag2mask.errors import Tag2MaskError
 
 
@@ -42,7 +42,7 @@ def test_arguments_fill_the_dataclass():
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_each_fault_is_one_line_that_leads_to_the_help(arguments, words, encoding, monkeypatch):
+def test_each_problem_is_one_line_that_leads_to_the_help(arguments, words, encoding, monkeypatch):
     shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # decides what frames are made of
     monkeypatch.setattr(sys, "stdout", shown)
     with pytest.raises(Tag2MaskError) as caught:
@@ -66,8 +66,8 @@ def test_help_shows_every_argument_and_the_extra_text(capsys):
         assert text in shown
 
 
-def test_less_than_one_worker_is_refused():
+def test_less_than_one_worker_is_rejected():
     for fine in (1, None):
-        refuse_no_workers(fine)
+        reject_no_workers(fine)
     with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
-        refuse_no_workers(0)
+        reject_no_workers(0)

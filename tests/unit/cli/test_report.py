@@ -25,6 +25,6 @@ def test_query_takes_two_numbers():
         report.run(["R", "--query", "0.25"])
 
 
-def test_missing_run_is_refused(tmp_path):
+def test_missing_run_is_rejected(tmp_path):
     with pytest.raises(RunError, match="no such run folder"):
         report.run([str(tmp_path / "gone")])

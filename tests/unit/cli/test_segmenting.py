@@ -5,13 +5,14 @@ import pytest
 from tag2mask.cli.segmenting import (
     load_segmenter,
     predict_help,
-    refuse_other_sections,
-    tell_written,
+    print_summary,
+    reject_other_sections,
 )
+from tag2mask.config.recipe import parse_recipe
+from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import build_method
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import PredictConfig, parse_recipe
 
 
 def test_help_lists_every_setting_of_test_time():
@@ -19,10 +20,10 @@ def test_help_lists_every_setting_of_test_time():
     assert all(f"--predict.{key}: " in text for key in PredictConfig.model_fields)
 
 
-def test_what_training_has_settled_is_refused():
-    refuse_other_sections({"predict.flip": ["false"], "refiner.name": ["none"]}, "label")
+def test_what_training_has_settled_is_rejected():
+    reject_other_sections({"predict.flip": ["false"], "refiner.name": ["none"]}, "label")
     with pytest.raises(RecipeError, match=r"--optim\.lr: is settled when training; 'label' takes"):
-        refuse_other_sections({"predict.flip": [], "optim.lr": ["1"]}, "label")
+        reject_other_sections({"predict.flip": [], "optim.lr": ["1"]}, "label")
 
 
 @pytest.mark.parametrize(
@@ -30,12 +31,12 @@ def test_what_training_has_settled_is_refused():
     [
         ((3, 0, ()), "3 masks written to M"),
         ((3, 2, ()), "3 masks written to M, 2 were there already"),
-        ((3, 0, ("a.jpg: broken",)), "3 masks written to M, 1 unreadable photos skipped"),
+        ((3, 0, ("a.jpg: broken",)), "3 masks written to M, 1 unreadable images skipped"),
     ],
 )
 def test_end_tells_what_was_done(written, line, capsys):
     values = dict(zip(("written", "already", "unreadable"), written, strict=True))
-    tell_written(SimpleNamespace(**values), "M")
+    print_summary(SimpleNamespace(**values), "M")
     shown = capsys.readouterr()
     assert shown.out.strip() == line
     assert ("skipped: a.jpg: broken" in shown.err) == bool(written[2])
@@ -79,7 +80,7 @@ def _unrefined_run(monkeypatch):
 )
 @pytest.mark.usefixtures("_unrefined_run")
 def test_a_refiner_that_is_named_is_applied(overrides, config):
-    refiner = load_segmenter("run", "best", overrides).cutter.refiner
+    refiner = load_segmenter("run", "best", overrides).postprocessor.refiner
     assert (refiner is None) == (config is None)
     if refiner is not None:
         assert config.items() <= refiner.config.model_dump().items()

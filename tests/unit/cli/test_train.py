@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from tag2mask.cli import train
+from tag2mask.config.recipe import Recipe, recipe_path
 from tag2mask.errors import RecipeError, Tag2MaskError
-from tag2mask.recipe import Recipe, recipe_path
 
 RECIPE = "cam/animals_hybrid"
 
@@ -19,17 +19,17 @@ def handed(monkeypatch):
         calls.append((recipe, out, resume, command))
         return out
 
-    monkeypatch.setattr("tag2mask.engine.trainer.train", record)
+    monkeypatch.setattr("tag2mask.training.trainer.train", record)
     return calls
 
 
 def test_recipe_overrides_and_command_reach_the_trainer(handed, capsys):
-    train.run([RECIPE, "--out", "R", "--optim.steps", "7", "--data.root", "my photos"])
+    train.run([RECIPE, "--out", "R", "--optim.steps", "7", "--data.root", "my images"])
     recipe, out, resume, command = handed[0]
     assert recipe.optim.steps == 7
-    assert recipe.data.root == Path("my photos")
+    assert recipe.data.root == Path("my images")
     assert (out, resume) == (Path("R"), False)
-    assert command == (f"tag2mask train {RECIPE} --out R --optim.steps 7 --data.root 'my photos'")
+    assert command == (f"tag2mask train {RECIPE} --out R --optim.steps 7 --data.root 'my images'")
     assert "tag2mask label R DATA" in capsys.readouterr().out
 
 
@@ -54,7 +54,7 @@ def test_resume_needs_no_recipe_and_no_out(handed, tmp_path):
         (f"{RECIPE} --out R other", "other"),
     ],
 )
-def test_wrong_lines_are_refused_before_training(line, words, handed):
+def test_wrong_lines_are_rejected_before_training(line, words, handed):
     with pytest.raises(Tag2MaskError, match=r"^[^\n]*$") as caught:
         train.run(line.split())
     assert words in str(caught.value)
@@ -66,7 +66,7 @@ def test_help_of_a_recipe_lists_every_key_with_the_recipe_s_value(capsys):
         train.run([RECIPE, "--optim.steps", "7", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
     for text in (
-        "--optim.steps INT Optimiser steps in total. (default: 7)",
+        "--optim.steps INT Optimizer steps in total. (default: 7)",
         "--data.val_split",
         "--backbone.weights",
         "--method.pooling {gap,gmp,",
@@ -76,7 +76,7 @@ def test_help_of_a_recipe_lists_every_key_with_the_recipe_s_value(capsys):
         assert text in shown
 
 
-def test_help_of_a_faulty_override_tells_the_fault():
+def test_help_of_a_faulty_override_tells_the_problem():
     with pytest.raises(RecipeError, match=r"unknown option '--optim\.stepz'"):
         train.run([RECIPE, "--optim.stepz", "7", "--help"])
 

@@ -8,8 +8,8 @@ from tests.unit.data.coco_file import annotation, document, square, usual, write
 
 from tag2mask.data.coco import COCO, COCOConfig
 from tag2mask.data.coco_to_voc import convert_coco, part_name
+from tag2mask.data.index import read_class_list
 from tag2mask.data.instances import read_instances
-from tag2mask.data.survey import read_class_list
 from tag2mask.data.voc import VOC, VOCConfig
 from tag2mask.errors import DataError, RunError
 
@@ -90,9 +90,9 @@ def test_files_of_the_user_stay_as_they_are(data, tmp_path, place):
     path = tmp_path / "out" / place
     path.parent.mkdir(parents=True)
     path.write_text("precious")
-    with pytest.raises(RunError, match="choose another folder") as fault:
+    with pytest.raises(RunError, match="choose another folder") as problem:
         _convert(data, tmp_path / "out")
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(problem.value)
     assert [found for found in (tmp_path / "out").rglob("*") if found.is_file()] == [path]
     assert path.read_text() == "precious"
 
@@ -110,8 +110,8 @@ def test_another_file_is_another_part(data, tmp_path):
         _convert(data, out, part="new")
 
 
-def test_photos_in_place_are_kept(data, tmp_path):
-    """The layout of published code, photos already in JPEGImages/train."""
+def test_images_in_place_are_kept(data, tmp_path):
+    """The layout of published code, images already in JPEGImages/train."""
     place = tmp_path / "coco" / "JPEGImages" / "train"
     place.parent.mkdir()
     (tmp_path / "coco" / "train2014").rename(place)

@@ -7,20 +7,20 @@ import pytest
 from PIL import Image as PILImage
 
 from tag2mask.data.indexed_png import SIGNATURE, read_indexed_png
-from tag2mask.palette import save_mask
+from tag2mask.io.masks import save_mask
 
 
 def chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(rows, *, width, depth=8, colour=3, interlace=0, parts=1):
+def png(rows, *, width, depth=8, color=3, interlace=0, parts=1):
     """A PNG file from its raw rows, each with its filter byte."""
-    header = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, interlace)
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, color, 0, 0, interlace)
     data = zlib.compress(b"".join(map(bytes, rows)))
     step = -(-len(data) // parts)
     pieces = [chunk(b"IDAT", data[at : at + step]) for at in range(0, len(data), step)]
-    palette = chunk(b"PLTE", bytes(768)) if colour == 3 else b""
+    palette = chunk(b"PLTE", bytes(768)) if color == 3 else b""
     return b"".join([SIGNATURE, chunk(b"IHDR", header), palette, *pieces, chunk(b"IEND", b"")])
 
 
@@ -43,10 +43,10 @@ def test_own_masks_are_read_as_pillow_reads_them(tmp_path):
         np.testing.assert_array_equal(found, np.asarray(picture))
 
 
-@pytest.mark.parametrize(("colour", "parts"), [(0, 1), (3, 1), (3, 4)])
-def test_grey_and_palette_in_one_or_several_chunks(file, colour, parts):
+@pytest.mark.parametrize(("color", "parts"), [(0, 1), (3, 1), (3, 4)])
+def test_gray_and_palette_in_one_or_several_chunks(file, color, parts):
     rows = [[0, 1, 2, 3], [0, 255, 0, 7]]
-    found = read_indexed_png(file(png(rows, width=3, colour=colour, parts=parts)))
+    found = read_indexed_png(file(png(rows, width=3, color=color, parts=parts)))
     assert found.tolist() == [[1, 2, 3], [255, 0, 7]]
 
 
@@ -56,7 +56,7 @@ def test_grey_and_palette_in_one_or_several_chunks(file, colour, parts):
         png([[0, 1, 2], [2, 1, 2]], width=2),  # the second row is filtered
         png([[0, 1, 2]], width=2, interlace=1),
         png([[0, 0x12]], width=2, depth=4),
-        png([[0, 1, 2, 3]], width=1, colour=2),
+        png([[0, 1, 2, 3]], width=1, color=2),
         png([[0, 1]], width=2),  # too short a row
         png([[0, 1, 2, 3]], width=2),  # too long a one
         png([[0, 1, 2]], width=2)[:-30],

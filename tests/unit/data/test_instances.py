@@ -123,11 +123,11 @@ OUTSIDE = [annotation(7, 9, 1, [square(9, 0, 12, 4)]), annotation(8, 9, 1, [squa
         (json.dumps(usual())[:-400], r"is cut off or no readable JSON .*byte 908 of 1,061\)"),
     ],
 )
-def test_faults_are_one_line(tmp_path, found, told):
-    with pytest.raises(DataError, match=told) as fault:
+def test_problems_are_one_line(tmp_path, found, told):
+    with pytest.raises(DataError, match=told) as problem:
         _read(tmp_path, found)
-    assert "\n" not in str(fault.value)
-    assert str(fault.value).startswith(str(tmp_path / "instances.json"))
+    assert "\n" not in str(problem.value)
+    assert str(problem.value).startswith(str(tmp_path / "instances.json"))
 
 
 def test_corners_on_the_border_or_somewhat_beyond_are_fine(tmp_path):

@@ -51,7 +51,7 @@ def test_a_file_cut_off_anywhere_is_told(tmp_path, end):
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "nonsense", '{"a" 1}', '{"a": [1 2]}', '{"a": 1'])
-def test_other_files_are_refused(tmp_path, text):
+def test_other_files_are_rejected(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"cut off or no readable JSON"):

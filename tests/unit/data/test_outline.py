@@ -35,8 +35,8 @@ def inside_and_distance(polygon, y, x):
     return inside, nearest
 
 
-def test_pixels_are_those_whose_centre_is_inside():
-    """Against a point-by-point even-odd rule, but for centres that rounding may move across."""
+def test_pixels_are_those_whose_center_is_inside():
+    """Against a point-by-point even-odd rule, but for centers that rounding may move across."""
     looked_at = 0
     for number, polygon in enumerate(rough_polygons()):
         if number % 5:
@@ -123,6 +123,6 @@ def test_runs_leave_other_pixels_alone():
 
 
 @pytest.mark.parametrize("counts", ["1~", "h", [1, -2], [1.5], ["a"]])
-def test_bad_run_lengths_are_refused(counts):
+def test_bad_run_lengths_are_rejected(counts):
     with pytest.raises(ValueError, match="run lengths"):
         run_lengths(counts)

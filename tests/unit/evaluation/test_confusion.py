@@ -65,7 +65,7 @@ def test_another_class_count_is_not_merged():
         (mask([0, 1]).astype(np.int64), mask([0, 1]), "uint8"),
     ],
 )
-def test_a_mask_that_cannot_be_counted_is_refused_in_one_line(truth, prediction, message):
+def test_a_mask_that_cannot_be_counted_is_rejected_in_one_line(truth, prediction, message):
     matrix = ConfusionMatrix(3)
     with pytest.raises(DataError, match=message) as caught:
         matrix.update(truth, prediction)

@@ -11,25 +11,25 @@ import pytest
 from PIL import Image as PILImage
 from rich.console import Console
 
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.labelled import write_skipped
+from tag2mask.data.pseudo_labels import write_skipped
 from tag2mask.errors import DataError, RunError
 from tag2mask.evaluation.evaluator import (
     MaskPair,
     count_files,
     evaluate_folder,
-    evaluate_labels,
+    evaluate_pseudo_labels,
     evaluate_source,
     report_table,
     save_report,
     spread_indices,
     tag_map,
 )
-from tag2mask.palette import save_mask
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.writer import MaskWriter
-from tag2mask.recipe import DataConfig
-from tag2mask.types import Gate, Image, Prediction, Report, Sample
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.writer import MaskWriter
+from tag2mask.io.masks import save_mask
+from tag2mask.types import ClassSource, Image, Prediction, Report, Sample
 
 # Hand-counted: background 3 right of 4 true and 4 said -> 3/5; class 1: 2 right of 3 true and
 # 3 said -> 2/4; class 2: 1 right of 1 true, 1 said -> 1.
@@ -45,7 +45,7 @@ def put(folder: Path, name: str, rows: Sequence[Sequence[int]]) -> None:
 
 
 def described(folder: Path, classes: Sequence[str], **settings: object) -> Path:
-    MaskWriter(folder, classes, "predicted", settings)
+    MaskWriter(folder, classes, "classifier", settings)
     return folder
 
 
@@ -56,17 +56,21 @@ def test_own_masks_of_the_same_numbering(tmp_path: Path) -> None:
     report = evaluate_folder(said, tmp_path / "true")
     assert report.iou == pytest.approx(IOU)
     assert report.miou == pytest.approx(0.7)
-    assert (report.images, report.gate, report.class_names) == (1, "predicted", ("cat", "cow"))
+    assert (report.images, report.class_source, report.class_names) == (
+        1,
+        "classifier",
+        ("cat", "cow"),
+    )
     assert report.settings["background"] == 0.45
 
 
-def test_counts_are_added_over_photos_not_averaged(tmp_path: Path) -> None:
+def test_counts_are_added_over_images_not_averaged(tmp_path: Path) -> None:
     said = described(tmp_path / "said", ["cat"])
     put(said, "a", [[0, 1]])
     put(said, "b", [[1] * 8])
     put(tmp_path / "true", "a", [[1, 0]])
     put(tmp_path / "true", "b", [[1] * 8])
-    # class 1: 8 right, 9 true, 9 said -> 8/10; a mean over photos would be 1/2
+    # class 1: 8 right, 9 true, 9 said -> 8/10; a mean over images would be 1/2
     assert evaluate_folder(said, tmp_path / "true").iou[1] == pytest.approx(0.8)
 
 
@@ -96,7 +100,7 @@ def test_masks_of_others_need_class_names_only_once(tmp_path: Path) -> None:
         evaluate_folder(tmp_path / "said", tmp_path / "true")
     report = evaluate_folder(tmp_path / "said", tmp_path / "true", class_names=["cat", "cow"])
     assert report.iou == pytest.approx(IOU)
-    assert report.gate is None
+    assert report.class_source is None
 
 
 def voc_with_lists(root: Path) -> Path:
@@ -144,7 +148,7 @@ def test_missing_prediction_is_named_unless_limited(tmp_path: Path) -> None:
     assert evaluate_folder(said, tmp_path / "true", limited=True).images == 1
 
 
-def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
+def test_nothing_in_common_is_rejected(tmp_path: Path) -> None:
     said = described(tmp_path / "said", ["cat"])
     put(tmp_path / "true", "a", [[1]])
     with pytest.raises(DataError, match="no mask for any"):
@@ -174,7 +178,7 @@ def test_unknown_value_names_file_and_value(tmp_path: Path) -> None:
         evaluate_folder(said, tmp_path / "true")
 
 
-def test_class_unknown_to_the_truth_is_refused(tmp_path: Path) -> None:
+def test_class_unknown_to_the_truth_is_rejected(tmp_path: Path) -> None:
     said = described(tmp_path / "said", ["cta"])
     put(tmp_path / "VOC" / "SegmentationClass", "a", [[8]])
     with pytest.raises(DataError, match=r"class 'cta' is unknown here\. Did you mean 'cat'"):
@@ -218,27 +222,27 @@ class Known(Segmenter):
         self.class_names = ("cat", "cow")
         self.seen: list[int] = []
 
-    def among(self, source: Source) -> AbstractContextManager[None]:
+    def with_dataset(self, source: Source) -> AbstractContextManager[None]:
         return nullcontext()
 
     def segment(
-        self, image: Image, tags: Any = None, *, keep_evidence: bool = False, name: str = ""
+        self, image: Image, tags: Any = None, *, keep_cam: bool = False, name: str = ""
     ) -> Prediction:
         self.seen.append(int(image[0, 0, 0]))
-        gate: Gate = "predicted" if tags is None else "oracle"
+        class_source: ClassSource = "classifier" if tags is None else "tags"
         value = 1 if tags is None else int(tags.argmax()) + 1
         mask = np.full(image.shape[:2], value, dtype=np.uint8)
-        return Prediction(mask, self.class_names, {}, gate, image)
+        return Prediction(mask, self.class_names, {}, class_source, image)
 
     def class_scores(self, image: Image) -> dict[str, float]:
         return {"cat": image[0, 0, 0] / 255, "cow": 1 - image[0, 0, 0] / 255}
 
-    def settings(self, gate: Gate) -> dict[str, Any]:
-        return {"gate": gate, "scales": [1.0]}
+    def settings(self, class_source: ClassSource) -> dict[str, Any]:
+        return {"class_source": class_source, "scales": [1.0]}
 
 
 class Four(Source):
-    """Photo k is grey k; even ones show a cat, odd ones a cow, everywhere."""
+    """Image k is gray k; even ones show a cat, odd ones a cow, everywhere."""
 
     Config = DataConfig
 
@@ -256,14 +260,14 @@ class Four(Source):
 
 def test_source_is_scored_under_each_gate() -> None:
     source = Four(DataConfig(name="four"), "masked")
-    oracle = evaluate_source(Known(), source, "oracle")
+    oracle = evaluate_source(Known(), source, "tags")
     assert oracle.miou == 1.0
     assert math.isnan(oracle.iou[0])
-    predicted = evaluate_source(Known(), source, "predicted")
+    predicted = evaluate_source(Known(), source, "classifier")
     assert predicted.iou[1:] == (0.5, 0.0)
     assert predicted.miou == 0.25
-    assert (predicted.gate, predicted.images, predicted.settings["scales"]) == (
-        "predicted",
+    assert (predicted.class_source, predicted.images, predicted.settings["scales"]) == (
+        "classifier",
         4,
         [1.0],
     )
@@ -271,17 +275,17 @@ def test_source_is_scored_under_each_gate() -> None:
 
 def test_limit_spreads_over_the_source() -> None:
     segmenter = Known()
-    report = evaluate_source(segmenter, Four(DataConfig(name="four"), "masked"), "oracle", limit=2)
+    report = evaluate_source(segmenter, Four(DataConfig(name="four"), "masked"), "tags", limit=2)
     assert segmenter.seen == [0, 3]
     assert (report.images, report.settings["limit"]) == (2, 2)
 
 
-def test_source_without_masks_is_refused() -> None:
+def test_source_without_masks_is_rejected() -> None:
     with pytest.raises(DataError, match="without masks"):
-        evaluate_source(Known(), Four(DataConfig(name="four"), "bare"), "oracle")
+        evaluate_source(Known(), Four(DataConfig(name="four"), "bare"), "tags")
 
 
-def test_tag_map_ranks_photos_by_class_probability() -> None:
+def test_tag_map_ranks_images_by_class_probability() -> None:
     # Brightest first for cat: d, c, b, a -> cats at ranks 2 and 4: (1/2 + 2/4) / 2 = 0.5.
     # Darkest first for cow: a, b, c, d -> cows at ranks 2 and 4: 0.5.
     assert tag_map(Known(), Four(DataConfig(name="four"), "bare")) == pytest.approx(0.5)
@@ -297,7 +301,7 @@ def test_spread(length: int, limit: int | None, expected: list[int]) -> None:
 
 def test_saved_report_is_json_without_nan(tmp_path: Path) -> None:
     settings = {"scales": (1.0, 0.5), "truth": Path("here")}
-    report = Report(("cat",), (0.5, math.nan), math.nan, 3, "oracle", settings)
+    report = Report(("cat",), (0.5, math.nan), math.nan, 3, "tags", settings)
     save_report(report, tmp_path / "new" / "scores.json")
     values = json.loads((tmp_path / "new" / "scores.json").read_text())
     assert values["iou"] == [0.5, None]
@@ -310,12 +314,20 @@ def test_saved_report_is_json_without_nan(tmp_path: Path) -> None:
 
 def test_table_names_classes_gate_and_how_the_masks_were_made() -> None:
     settings = {"scales": [1.0], "refiner": {"name": "par"}, "background": 0.45}
-    report = Report(("cat",), (0.5, math.nan), 0.5, 3, "oracle", settings)
+    report = Report(("cat",), (0.5, math.nan), 0.5, 3, "tags", settings)
     console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123 -- closed below
     console.print(report_table(report))
     console.file.close()
     text = console.export_text()
-    for part in ("background", "cat", "0.500", "-", "gate oracle", "scales [1.0]", "refiner par"):
+    for part in (
+        "background",
+        "cat",
+        "0.500",
+        "-",
+        "classes from tags",
+        "scales [1.0]",
+        "refiner par",
+    ):
         assert part in text
 
 
@@ -343,15 +355,15 @@ def test_labels_are_scored_against_the_masks_of_their_source(tmp_path: Path) -> 
     said = described(tmp_path / "said", ["cat", "cow"], background=0.45)
     for name, value in zip(source.names, (1, 2, 2, 2), strict=True):
         put(said, name, [[value] * 3] * 2)
-    report = evaluate_labels(said, source)
+    report = evaluate_pseudo_labels(said, source)
     assert report.iou[1:] == pytest.approx((6 / 12, 12 / 18))
-    assert (report.images, report.gate) == (4, "predicted")
+    assert (report.images, report.class_source) == (4, "classifier")
     assert report.settings["background"] == 0.45
     (said / "c.png").unlink()
-    with pytest.raises(DataError, match="1 photo without mask: c"):
-        evaluate_labels(said, source)
+    with pytest.raises(DataError, match="1 image without mask: c"):
+        evaluate_pseudo_labels(said, source)
     write_skipped(said, ["c"])
-    report = evaluate_labels(said, source)
+    report = evaluate_pseudo_labels(said, source)
     assert (report.images, report.iou[1:]) == (3, (1.0, 1.0))
     with pytest.raises(DataError, match="without masks"):
-        evaluate_labels(said, Four(DataConfig(name="four"), "bare"))
+        evaluate_pseudo_labels(said, Four(DataConfig(name="four"), "bare"))

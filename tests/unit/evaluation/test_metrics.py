@@ -24,10 +24,10 @@ def test_no_positives_at_all_is_not_a_number():
     assert math.isnan(mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2), dtype=np.uint8)))
 
 
-def test_f1_is_counted_per_photo_then_averaged():
-    prob = np.array([[0.9, 0.9, 0.1], [0.9, 0.1, 0.1], [0.1, 0.1, 0.1]])
+def test_f1_is_counted_per_image_then_averaged():
+    probs = np.array([[0.9, 0.9, 0.1], [0.9, 0.1, 0.1], [0.1, 0.1, 0.1]])
     tags = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], dtype=np.uint8)
-    assert f1(prob, tags) == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert f1(probs, tags) == pytest.approx((1 / 2 + 1 + 1) / 3)
 
 
 def test_probability_on_the_threshold_names_nothing():
@@ -35,10 +35,10 @@ def test_probability_on_the_threshold_names_nothing():
     assert f1(np.array([[0.5]]), np.array([[1]], dtype=np.uint8), threshold=0.4) == 1.0
 
 
-def test_no_photos_is_not_a_number():
+def test_no_images_is_not_a_number():
     assert math.isnan(f1(np.zeros((0, 2)), np.zeros((0, 2), dtype=np.uint8)))
 
 
-def test_shapes_that_differ_are_refused():
+def test_shapes_that_differ_are_rejected():
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         average_precision(np.zeros((2, 3)), np.zeros((3, 2), dtype=np.uint8))

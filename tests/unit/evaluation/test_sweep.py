@@ -8,7 +8,7 @@ from tag2mask.evaluation.sweep import ThresholdSweep
 THRESHOLDS = [0.3, 0.1, 0.2, 0.45, 0.7, 0.0, 1.0]
 
 
-def photos(dtype, num_foreground=3):
+def images(dtype, num_foreground=3):
     """Random evidence of which many pixels lie exactly on a threshold, or are 0 everywhere."""
     rng = np.random.default_rng(0)
     for _ in range(3):
@@ -25,7 +25,7 @@ def photos(dtype, num_foreground=3):
 def test_every_threshold_equals_the_direct_computation(dtype):
     sweep = ThresholdSweep(THRESHOLDS, 4)
     direct = {t: ConfusionMatrix(4) for t in sorted(THRESHOLDS)}
-    for score, truth in photos(dtype):
+    for score, truth in images(dtype):
         sweep.update(score, truth)
         for t, matrix in direct.items():
             prediction = np.where(score.max(axis=0) > t, score.argmax(axis=0) + 1, 0)
@@ -43,14 +43,14 @@ def test_best_is_the_hand_counted_threshold():
     assert sweep.best() == (0.5, 1.0)
 
 
-def test_a_threshold_outside_the_sweep_is_refused():
+def test_a_threshold_outside_the_sweep_is_rejected():
     sweep = ThresholdSweep([0.1, 0.5], 2)
     with pytest.raises(ValueError, match=r"0\.4 is not in the sweep; nearest: 0\.5"):
         sweep.report_at(0.4)
 
 
 @pytest.mark.parametrize(("thresholds", "num_classes"), [([], 3), ([0.5], 1)])
-def test_an_empty_sweep_is_refused(thresholds, num_classes):
+def test_an_empty_sweep_is_rejected(thresholds, num_classes):
     with pytest.raises(ValueError, match="at least one threshold"):
         ThresholdSweep(thresholds, num_classes)
 
@@ -58,12 +58,12 @@ def test_an_empty_sweep_is_refused(thresholds, num_classes):
 @pytest.mark.parametrize(
     ("shape", "value", "message"),
     [
-        ((2, 4, 6), 1, "predict at the photo's own size"),
+        ((2, 4, 6), 1, "predict at the image's own size"),
         ((3, 4, 5), 1, "does not fit 2 classes"),
         ((2, 4, 5), 3, "true mask holds value 3"),
     ],
 )
-def test_what_cannot_be_counted_is_refused_in_one_line(shape, value, message):
+def test_what_cannot_be_counted_is_rejected_in_one_line(shape, value, message):
     sweep = ThresholdSweep([0.5], 3)
     with pytest.raises(DataError, match=message) as caught:
         sweep.update(np.zeros(shape, dtype=np.float32), np.full((4, 5), value, dtype=np.uint8))

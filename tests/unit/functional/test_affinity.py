@@ -41,29 +41,29 @@ def test_pair_labels_equal_brute_force_on_a_6_by_6_grid(radius: int) -> None:
 
 def test_radius_window_is_square_and_includes_the_cell_itself() -> None:
     near = radius_mask(5, 7, 2)
-    centre = near[2 * 7 + 3].view(5, 7)
-    assert centre.sum() == 25
-    assert centre[2, 3]
-    assert not centre[:, 0].any()
+    center = near[2 * 7 + 3].view(5, 7)
+    assert center.sum() == 25
+    assert center[2, 3]
+    assert not center[:, 0].any()
     assert near.diagonal().all()
 
 
 def test_loss_of_a_perfect_affinity_is_zero_and_of_its_inverse_nearly_one() -> None:
     label = torch.randint(0, 2, (2, 30, 30), generator=torch.Generator().manual_seed(0))
-    prob = label.float()
+    probs = label.float()
     pairs = label.to(torch.uint8)
-    assert affinity_loss(prob, pairs) == 0
-    assert affinity_loss(1 - prob, pairs) == pytest.approx(1, abs=5e-3)
+    assert affinity_loss(probs, pairs) == 0
+    assert affinity_loss(1 - probs, pairs) == pytest.approx(1, abs=5e-3)
 
 
 def test_loss_counts_pairs_plus_one_over_the_whole_batch() -> None:
-    prob = torch.tensor([[[0.9, 0.2], [0.4, 0.6]]])
+    probs = torch.tensor([[[0.9, 0.2], [0.4, 0.6]]])
     label = torch.tensor([[[1, 0], [IGNORE, 1]]], dtype=torch.uint8)
     by_hand = 0.5 * ((0.1 + 0.4) / 3 + 0.2 / 2)
-    assert affinity_loss(prob, label).item() == pytest.approx(by_hand)
+    assert affinity_loss(probs, label).item() == pytest.approx(by_hand)
 
 
-def test_loss_of_a_batch_without_labelled_pairs_is_zero() -> None:
+def test_loss_of_a_batch_without_labeled_pairs_is_zero() -> None:
     label = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
     assert affinity_loss(torch.rand(1, 4, 4), label) == 0
 

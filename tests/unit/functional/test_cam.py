@@ -3,31 +3,31 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tag2mask.functional.cam import multi_scale_cam, normalise_cam, scaled_size, upsample
+from tag2mask.functional.cam import multi_scale_cam, normalize_cam, scaled_size, upsample
 
 
-def test_normalised_map_spans_zero_to_one_per_class_and_image() -> None:
+def test_normalized_map_spans_zero_to_one_per_class_and_image() -> None:
     cam = torch.tensor([[[[2.0, 4.0], [6.0, 3.0]], [[0.0, 0.0], [0.0, 0.0]]]])
-    got = normalise_cam(cam)
+    got = normalize_cam(cam)
     np.testing.assert_allclose(got[0, 0], [[0, 0.5], [1, 0.25]], atol=1e-5)
 
 
 def test_empty_map_stays_zero() -> None:
-    assert normalise_cam(torch.zeros(1, 2, 3, 3)).abs().max() == 0
+    assert normalize_cam(torch.zeros(1, 2, 3, 3)).abs().max() == 0
 
 
 def test_scaling_the_raw_map_gives_no_gradient_so_that_losses_cannot_shrink_it() -> None:
     raw = torch.rand(1, 1, 4, 4).add(0.1).requires_grad_()
     gain = torch.tensor(1.0, requires_grad=True)
     target = torch.rand(1, 1, 4, 4)
-    (normalise_cam(raw * gain) - target).abs().sum().backward()
+    (normalize_cam(raw * gain) - target).abs().sum().backward()
     assert gain.grad is not None
     assert abs(gain.grad.item()) < 1e-3
 
 
-def test_a_map_of_wrong_rank_is_refused() -> None:
+def test_a_map_of_wrong_rank_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\)"):
-        normalise_cam(torch.zeros(3, 4))
+        normalize_cam(torch.zeros(3, 4))
 
 
 def slow_multi_scale(network: nn.Module, image: Tensor, scales: list[float]) -> Tensor:
@@ -57,7 +57,7 @@ def test_multi_scale_map_equals_one_view_at_a_time(reuse: bool) -> None:
         torch.testing.assert_close(got, slow_multi_scale(network, image, [1.0, 0.5, 1.5]))
 
 
-def test_known_evidence_saves_the_upright_view_at_scale_one() -> None:
+def test_known_cam_saves_the_upright_view_at_scale_one() -> None:
     seen = []
 
     def cam_of(view: Tensor) -> Tensor:
@@ -79,10 +79,10 @@ def test_maps_of_chosen_classes_are_the_same_as_among_all(flip: bool) -> None:
         whole = multi_scale_cam(network, image, [1.0, 0.5], flip=flip, known=known)
         got = multi_scale_cam(network, image, [1.0, 0.5], flip=flip, known=known, keys=keys)
     assert got.shape == (2, 2, 33, 47)
-    for photo in range(2):
-        assert torch.equal(got[photo], whole[photo, keys[photo]])
+    for single_image in range(2):
+        assert torch.equal(got[single_image], whole[single_image, keys[single_image]])
 
 
-def test_no_scale_is_refused() -> None:
+def test_no_scale_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one scale"):
         multi_scale_cam(lambda view: view, torch.zeros(1, 3, 8, 8), [])

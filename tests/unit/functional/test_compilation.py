@@ -24,12 +24,12 @@ def test_a_compiled_function_computes_the_same():
 def test_without_a_folder_for_the_cache_it_still_compiles(monkeypatch):
     njit = numba.njit
 
-    def refuse_cache(**options):
+    def reject_cache(**options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(numba, "njit", refuse_cache)
+    monkeypatch.setattr(numba, "njit", reject_cache)
     assert compiled()(add_one)(2) == 3
 
 

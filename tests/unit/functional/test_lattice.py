@@ -20,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
 import dense_crf_oracle as oracle
 
 
-def photo(num=1, height=9, width=11, seed=0):
+def random_image(num=1, height=9, width=11, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (num, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
-def test_features_are_place_and_colour_over_their_widths(dtype):
-    image = photo()
+def test_features_are_place_and_color_over_their_widths(dtype):
+    image = random_image()
     expected = oracle.features(image[0].permute(1, 2, 0).numpy(), 2.7, 14.0)
     found = bilateral_features(image[0].to(dtype), 2.7, 14.0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -38,7 +38,7 @@ def test_features_are_place_and_colour_over_their_widths(dtype):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_filter_of_a_batch_equals_the_lattice_by_loops(threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    image, values = photo(3), torch.rand(3, 4, 9, 11)
+    image, values = random_image(3), torch.rand(3, 4, 9, 11)
     found = bilateral_filter(values, image, 5.3, 41.0)
     for n in range(3):
         points = oracle.features(image[n].permute(1, 2, 0).numpy(), 5.3, 41.0)
@@ -47,7 +47,7 @@ def test_filter_of_a_batch_equals_the_lattice_by_loops(threads, monkeypatch):
 
 
 def test_torch_filter_equals_the_compiled_one():
-    image, values = photo(3), torch.rand(3, 4, 9, 11)
+    image, values = random_image(3), torch.rand(3, 4, 9, 11)
     torch.testing.assert_close(
         torch_bilateral_filter(values, image, 5.3, 41.0, memory_mib=10),
         bilateral_filter(values, image, 5.3, 41.0),
@@ -57,7 +57,7 @@ def test_torch_filter_equals_the_compiled_one():
 
 
 @pytest.mark.parametrize("run", [bilateral_filter, torch_bilateral_filter])
-def test_forty_million_pixels_are_refused_at_once_with_the_limit(run):
+def test_forty_million_pixels_are_rejected_at_once_with_the_limit(run):
     image = torch.zeros(1, 3, 1, 1, dtype=torch.uint8).expand(-1, -1, 8000, 5000)
     values = torch.zeros(1, 1, 1, 1).expand(-1, 21, 8000, 5000)
     with pytest.raises(DataError, match=r"40\.0 million pixels .* the limit is 4096 MiB"):

@@ -18,19 +18,19 @@ FRESH = """
 from tag2mask.functional import lattice_cpu
 import numpy as np
 lattice = lattice_cpu.build_cpu_lattice(np.random.rand(50, 5).astype(np.float32), 1000)
-lattice.normalise()
+lattice.normalize()
 print(sum(sum(getattr(lattice_cpu, name).stats.cache_misses.values())
       for name in ("_extent", "_fill", "_neighbours", "_splat", "_blur", "_slice")))
 """
 
 
-def cloud(num, d, spread=4.0, seed=0):
-    return (spread * np.random.default_rng(seed).random((num, d))).astype(np.float32)
+def cloud(num, d, propagate_cam=4.0, seed=0):
+    return (propagate_cam * np.random.default_rng(seed).random((num, d))).astype(np.float32)
 
 
-@pytest.mark.parametrize(("num", "d", "spread"), [(150, 2, 6), (120, 5, 2), (60, 5, 9), (1, 2, 1)])
-def test_filter_equals_the_lattice_by_loops(num, d, spread):
-    points = cloud(num, d, spread)
+@pytest.mark.parametrize(("num", "d", "propagate_cam"), [(150, 2, 6), (120, 5, 2), (60, 5, 9), (1, 2, 1)])
+def test_filter_equals_the_lattice_by_loops(num, d, propagate_cam):
+    points = cloud(num, d, propagate_cam)
     values = cloud(num, 3, 1, seed=1)
     expected = oracle.lattice(points.astype(np.float64)) @ values
     found = build_cpu_lattice(points, ENOUGH).filter(values)
@@ -38,11 +38,11 @@ def test_filter_equals_the_lattice_by_loops(num, d, spread):
 
 
 @pytest.mark.parametrize("d", [2, 5])
-def test_normalised_filter_equals_the_lattice_by_loops(d):
+def test_normalized_filter_equals_the_lattice_by_loops(d):
     points, values = cloud(100, d, 3), cloud(100, 4, 1, seed=1)
     kernel = oracle.symmetric(oracle.lattice(points.astype(np.float64)))
     lattice = build_cpu_lattice(points, ENOUGH)
-    lattice.normalise()
+    lattice.normalize()
     np.testing.assert_allclose(lattice.filter(values), kernel @ values, atol=2e-5)
 
 
@@ -52,12 +52,12 @@ def test_it_approximates_a_gaussian(d, most):
     values = cloud(400, 2, 1, seed=1)
     expected = oracle.symmetric(oracle.gaussian(points.astype(np.float64))) @ values
     lattice = build_cpu_lattice(points, ENOUGH)
-    lattice.normalise()
+    lattice.normalize()
     gap = np.abs(lattice.filter(values) - expected).max()
     assert gap < most * np.abs(expected).max()
 
 
-def test_shares_sum_to_one_and_neighbours_agree():
+def test_shares_sum_to_one_and_neighbors_agree():
     lattice = build_cpu_lattice(cloud(300, 5), ENOUGH)
     np.testing.assert_allclose(lattice.weight.sum(axis=1), 1, atol=1e-5)
     assert lattice.weight.min() > -1e-5
@@ -78,29 +78,29 @@ def test_points_far_apart_keep_to_themselves_and_the_table_grows():
     own = (lattice.weight**2).sum(axis=1) * kernel_gain(2)
     assert (share >= own).all()
     assert share.max() <= 1 + 1e-5
-    lattice.normalise()
+    lattice.normalize()
     np.testing.assert_allclose(lattice.filter(values), values, rtol=1e-4)
 
 
 def test_equal_points_share_everything():
     lattice = build_cpu_lattice(np.ones((7, 5), dtype=np.float32), ENOUGH)
     assert lattice.corners == 6
-    lattice.normalise()
+    lattice.normalize()
     np.testing.assert_allclose(
         lattice.filter(np.arange(7, dtype=np.float32)[:, None]), 3.0, rtol=1e-5
     )
 
 
-def test_more_corners_than_memory_is_for_are_refused():
+def test_more_corners_than_memory_is_for_are_rejected():
     points = 100 * cloud(50, 2)
     assert build_cpu_lattice(points, 150).corners == 150
     with pytest.raises(DataError, match="more than the 149 corners"):
         build_cpu_lattice(points, 149)
 
 
-def test_a_kernel_too_narrow_for_its_keys_is_refused():
+def test_a_kernel_too_narrow_for_its_keys_is_rejected():
     with pytest.raises(DataError, match="widen the kernel"):
-        build_cpu_lattice(cloud(3, 5, spread=1e6), ENOUGH)
+        build_cpu_lattice(cloud(3, 5, propagate_cam=1e6), ENOUGH)
 
 
 def test_keys_leave_room_for_steps_and_count_from_the_least():

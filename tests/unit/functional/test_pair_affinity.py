@@ -69,7 +69,7 @@ def test_losses_are_a_quarter_a_quarter_and_a_half_by_hand():
     assert parts.total().item() == pytest.approx(whole, abs=1e-3)
 
 
-def test_losses_without_a_labelled_pair_are_zero_and_extremes_finite():
+def test_losses_without_a_labeled_pair_are_zero_and_extremes_finite():
     kinds = pair_labels(torch.full((1, 3, 3), IGNORE), NEAR)
     affinity = torch.rand(1, len(NEAR), 3, 3, requires_grad=True)
     loss = pair_losses(affinity, kinds).total()

@@ -61,17 +61,19 @@ def test_score_equals_the_oracle(parts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "rows", "logit"),
+    ("value", "rows", "logits"),
     [
         (1.0, 4, 0.34375),  # half gates: 1/2 (1/2 + 1/2), then 1/2 (1/4 + 1/2), then + 1/2 again
         (-2.0, 4, -1.375),  # attention -0.6875, against the class
         (-2.0, 2, -4.0),  # beta = 1: negative evidence passes whole
     ],
 )
-def test_a_constant_map_with_half_open_gates_by_hand(value: float, rows: int, logit: float) -> None:
+def test_a_constant_map_with_half_open_gates_by_hand(
+    value: float, rows: int, logits: float
+) -> None:
     cam = torch.full((1, 1, 8, 8), value)
     blend = gated_pyramid(cam, [torch.zeros(rows, 2, 3, 3)] * 3)
-    torch.testing.assert_close(attended_score(cam, blend), torch.tensor([[logit]]))
+    torch.testing.assert_close(attended_score(cam, blend), torch.tensor([[logits]]))
 
 
 def test_signs_do_not_touch_each_others_gate() -> None:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tag2mask.functional.stencil import (
     both_directions,
-    colour_affinity,
+    color_affinity,
     disc_offsets,
     half_disc_offsets,
     pair_windows,
@@ -21,7 +21,7 @@ def test_disc_holds_the_pixels_within_its_radius():
     assert [len(disc_offsets(radius)) for radius in (2, 5)] == [13, 81]
 
 
-def test_shifted_is_the_neighbour_at_the_offset():
+def test_shifted_is_the_neighbor_at_the_offset():
     maps = torch.arange(12.0).view(1, 1, 3, 4)
     padded = F.pad(maps, (2,) * 4)
     assert shifted(padded, 2, (0, 0)).equal(maps)
@@ -32,14 +32,14 @@ def test_shifted_is_the_neighbour_at_the_offset():
     ]
 
 
-def test_affinity_is_the_gaussian_of_the_colour_distance_and_none_outside():
+def test_affinity_is_the_gaussian_of_the_color_distance_and_none_outside():
     image = torch.tensor([[0.0, 3.0], [4.0, 0.0]]).view(1, 1, 1, 4).expand(1, 2, 1, 4)
-    left, centre, right = colour_affinity(image, [(0, -1), (0, 0), (0, 1)], 2.0)[0, :, 0]
+    left, center, right = color_affinity(image, [(0, -1), (0, 0), (0, 1)], 2.0)[0, :, 0]
     # squared distances over two equal channels: 2 * 9, 2 * 1, 2 * 16; over 2 * 2^2 = 8
     steps = [math.exp(-18 / 8), math.exp(-2 / 8), math.exp(-32 / 8)]
     assert left.tolist() == pytest.approx([0, *steps])
     assert right.tolist() == pytest.approx([*steps, 0])
-    assert centre.tolist() == [1, 1, 1, 1]
+    assert center.tolist() == [1, 1, 1, 1]
 
 
 def test_a_step_is_the_mean_weighted_by_the_column():
@@ -55,7 +55,7 @@ def test_walk_keeps_a_level_map_and_the_input():
     image = torch.rand(2, 3, 7, 6, generator=generator)
     level = torch.full((2, 1, 7, 6), 0.25)
     offsets = disc_offsets(2)
-    moved = random_walk(level, colour_affinity(image, offsets, 0.3), offsets, 9)
+    moved = random_walk(level, color_affinity(image, offsets, 0.3), offsets, 9)
     torch.testing.assert_close(moved, torch.full((2, 1, 7, 6), 0.25))
 
 
@@ -70,7 +70,7 @@ def test_half_disc_holds_one_of_each_two_opposite_offsets_nearer_than_its_radius
     assert whole == inside
 
 
-def test_pair_windows_hold_the_pixels_whose_neighbour_is_inside():
+def test_pair_windows_hold_the_pixels_whose_neighbor_is_inside():
     place = torch.arange(12).view(3, 4)
     here, there = pair_windows((1, -2), (3, 4))
     assert place[here].tolist() == [[2, 3], [6, 7]]

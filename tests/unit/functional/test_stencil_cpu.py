@@ -7,7 +7,7 @@ from tag2mask.functional.stencil_cpu import cpu_walk
 
 
 def weights(num, offsets, height, width):
-    """Random normalised weights, 0 for neighbours outside."""
+    """Random normalized weights, 0 for neighbors outside."""
     generator = torch.Generator().manual_seed(0)
     walk = torch.rand(num, len(offsets), height, width, generator=generator)
     for tap, (dy, dx) in enumerate(offsets):
@@ -16,7 +16,7 @@ def weights(num, offsets, height, width):
     return walk / walk.sum(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize("radius", [1, 2, 5])  # 5, 13, 81 neighbours: groups of four and a rest
+@pytest.mark.parametrize("radius", [1, 2, 5])  # 5, 13, 81 neighbors: groups of four and a rest
 @pytest.mark.parametrize("size", [(9, 12), (1, 1), (3, 20)])
 def test_loops_and_plain_torch_agree(radius, size):
     offsets = disc_offsets(radius)

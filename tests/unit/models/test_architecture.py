@@ -33,18 +33,20 @@ def test_the_architecture_of_weights_is_written_out_in_full(tmp_path: Path) -> N
             "architectures": ["MobileNetV1ForImageClassification"],
         },
     )
-    settled = settle_architecture(None, place)
-    assert settled["model_type"] == "mobilenet_v1"
-    assert settled["depth_multiplier"] == 0.5
-    assert settled["layer_norm_eps"] == 0.001  # a default, written out
-    assert not {"id2label", "architectures", "transformers_version"} & settled.keys()
+    resolve_inference_config = settle_architecture(None, place)
+    assert resolve_inference_config["model_type"] == "mobilenet_v1"
+    assert resolve_inference_config["depth_multiplier"] == 0.5
+    assert resolve_inference_config["layer_norm_eps"] == 0.001  # a default, written out
+    assert (
+        not {"id2label", "architectures", "transformers_version"} & resolve_inference_config.keys()
+    )
 
 
 @pytest.mark.parametrize("kind", ["mobilenet_v1", "mobilenet_v2", "resnet", "regnet", "convnext"])
 def test_what_is_settled_survives_yaml_and_settling_again(kind: str) -> None:
-    settled = settle_architecture({"model_type": kind}, None)
-    again = yaml.safe_load(yaml.safe_dump(settled))
-    assert again == settled == settle_architecture(again, None)
+    resolve_inference_config = settle_architecture({"model_type": kind}, None)
+    again = yaml.safe_load(yaml.safe_dump(resolve_inference_config))
+    assert again == resolve_inference_config == settle_architecture(again, None)
     assert network_config(again).to_dict() == AutoConfig.for_model(kind).to_dict()
 
 
@@ -83,7 +85,7 @@ def test_a_local_folder_wins_over_a_known_name(
         ("no_such_name", "no such file or folder"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(arch: object, message: str) -> None:
+def test_what_cannot_be_used_is_rejected_in_one_line(arch: object, message: str) -> None:
     with pytest.raises(WeightsError, match=message) as caught:
         settle_architecture(arch, None)
     assert "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ def test_mixed_logits_are_their_weighted_sum_over_heads() -> None:
     torch.testing.assert_close(one.mixed(weight), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_first_photos_keep_their_logits() -> None:
+def test_the_first_images_keep_their_logits() -> None:
     one = block()
     assert one.heads == one.first(1).heads == 3
     torch.testing.assert_close(one.first(1).logits(), one.logits()[:1])

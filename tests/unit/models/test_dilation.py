@@ -65,8 +65,8 @@ def test_cells_of_the_plain_map_stand_in_the_finer_map(limit: int, every: int) -
 
 
 @torch.no_grad()
-def test_new_cells_are_what_the_plain_network_sees_of_a_shifted_photo() -> None:
-    """Inside the map: shifting the photo by a cell of the finer map makes its odd cells even."""
+def test_new_cells_are_what_the_plain_network_sees_of_a_shifted_image() -> None:
+    """Inside the map: shifting the image by a cell of the finer map makes its odd cells even."""
     image = torch.randn(1, 3, 256, 256)
     shifted = torch.roll(image, (-8, -8), (2, 3))
     plain, fine = plain_network()(shifted), limited(8)(image)
@@ -111,7 +111,7 @@ def test_a_pool_over_all_of_the_map_is_no_stride() -> None:
 
 
 @pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(3, stride=1, padding=1)])
-def test_a_pool_beyond_is_refused_in_one_line(pool: nn.Module) -> None:
+def test_a_pool_beyond_is_rejected_in_one_line(pool: nn.Module) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 8, 1), nn.Conv2d(4, 4, 3, 2, 1), pool)
     with pytest.raises(
         WeightsError, match=r"Pool2d at stride \d+ cannot be dilated; take a larger"
@@ -119,7 +119,7 @@ def test_a_pool_beyond_is_refused_in_one_line(pool: nn.Module) -> None:
         limit_stride(network, network, 8)
 
 
-def test_a_network_that_pads_by_no_fixed_amount_is_refused() -> None:
+def test_a_network_that_pads_by_no_fixed_amount_is_rejected() -> None:
     class Odd(nn.Conv2d):
         def forward(self, maps: Tensor) -> Tensor:
             more = 2 * self.dilation[0] * maps.shape[-1]  # whatever is added, there is more

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tests.conformance.stand_ins import worn
+from tests.conformance.stand_ins import randomized_batchnorm
 from torch import Tensor, nn
 from transformers import MobileNetV1Config, MobileNetV1Model, ResNetConfig, ResNetModel
 
@@ -79,7 +79,7 @@ def test_a_copy_folds_its_own_norm() -> None:
 )
 @torch.no_grad()
 def test_whole_networks_say_the_same(network: nn.Module, layers: int) -> None:
-    worn(network)
+    randomized_batchnorm(network)
     network, image = network.double().eval(), torch.randn(1, 3, 64, 64, dtype=torch.float64)
     expected = network(image, output_hidden_states=True).hidden_states
     assert fold_layers(network) == layers

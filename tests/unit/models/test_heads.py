@@ -23,8 +23,8 @@ def pyramid(side: int = 32) -> list[torch.Tensor]:
     ]
 
 
-def block(photos: int, heads: int, cells: int, width: int = 4) -> QueryKey:
-    return QueryKey(*torch.randn(2, photos, heads, cells, width).unbind(0))
+def block(images: int, heads: int, cells: int, width: int = 4) -> QueryKey:
+    return QueryKey(*torch.randn(2, images, heads, cells, width).unbind(0))
 
 
 def test_affinity_equals_a_1x1_convolution_of_the_symmetrised_stack() -> None:
@@ -41,8 +41,8 @@ def test_affinity_equals_a_1x1_convolution_of_the_symmetrised_stack() -> None:
 
 
 def test_affinity_is_symmetric() -> None:
-    logit = AffinityHead(6, 4)([block(3, 6, 7)])
-    assert torch.equal(logit, logit.transpose(1, 2))
+    logits = AffinityHead(6, 4)([block(3, 6, 7)])
+    assert torch.equal(logits, logits.transpose(1, 2))
 
 
 def test_scaled_logits_are_divided_by_the_root_of_the_head_width() -> None:
@@ -55,9 +55,9 @@ def test_scaled_logits_are_divided_by_the_root_of_the_head_width() -> None:
 
 def test_zero_init_starts_at_one_half_and_can_learn() -> None:
     head = AffinityHead(4, 8, zero_init=True)
-    prob = head([block(1, 4, 5)]).sigmoid()
-    assert torch.equal(prob, torch.full((1, 5, 5), 0.5))
-    prob[0, 0, 1].backward()
+    probs = head([block(1, 4, 5)]).sigmoid()
+    assert torch.equal(probs, torch.full((1, 5, 5), 0.5))
+    probs[0, 0, 1].backward()
     assert head.weight.grad is not None
     assert head.weight.grad.abs().sum() > 0
 
@@ -110,9 +110,9 @@ def test_neck_has_no_gain_or_offset_and_every_stage_gets_a_gradient() -> None:
 def test_neck_weights_change_after_a_step() -> None:
     neck, maps = ContextNeck(CHANNELS, 4), pyramid()
     before = neck.conv.weight.detach().clone()
-    optimiser = torch.optim.SGD(neck.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(neck.parameters(), lr=0.1)
     (neck(maps) * torch.randn(2, 4, 8, 8)).sum().backward()
-    optimiser.step()
+    optimizer.step()
     assert not torch.equal(before, neck.conv.weight)
 
 

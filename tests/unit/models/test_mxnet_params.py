@@ -62,7 +62,7 @@ def test_an_array_that_holds_nothing(tmp_path: Path) -> None:
     assert found["b"].tolist() == [1, 1]
 
 
-def test_wherever_a_file_is_cut_off_it_is_refused(tmp_path: Path) -> None:
+def test_wherever_a_file_is_cut_off_it_is_rejected(tmp_path: Path) -> None:
     path, whole = tmp_path / "a.params", list_bytes(ARRAYS, 2)
     for size in range(1, len(whole)):
         path.write_bytes(whole[:size])
@@ -82,7 +82,7 @@ def test_wherever_a_file_is_cut_off_it_is_refused(tmp_path: Path) -> None:
         (list_bytes(ARRAYS, 1)[:-50] + struct.pack("<Q", 0), "2 arrays have 0 names"),
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+def test_other_files_are_rejected_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.params"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=message) as caught:

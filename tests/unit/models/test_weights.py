@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tag2mask.errors import WeightsError
 from tag2mask.models.weights import (
-    UNKNOWN_LICENCE,
-    card_licence,
+    UNKNOWN_LICENSE,
+    card_license,
     fill,
-    licence,
+    license,
     official_mit_names,
     read_config,
     read_tensors,
@@ -47,7 +47,7 @@ class Harmful:
         return exec, ("raise SystemExit('code from a weights file was run')",)
 
 
-def test_archives_that_carry_code_are_refused(tmp_path: Path) -> None:
+def test_archives_that_carry_code_are_rejected(tmp_path: Path) -> None:
     torch.save({"weight": Harmful()}, tmp_path / "bad.pth")
     with pytest.raises(WeightsError, match=r"bad\.pth: is no readable weights file"):
         read_tensors(str(tmp_path / "bad.pth"))
@@ -61,7 +61,7 @@ def test_truncated_files_are_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_archive_without_names_is_refused(tmp_path: Path) -> None:
+def test_an_archive_without_names_is_rejected(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="holds no named tensors but a list"):
         read_tensors(str(tmp_path / "list.pth"))
@@ -159,12 +159,12 @@ def test_fill_names_up_to_three_differing_tensors_with_both_shapes() -> None:
         ("/data/mit_b3.pth", "NVIDIA Source Code License, non-commercial"),
         ("google/mobilenet_v1_1.0_224", "Apache-2.0"),
         ("/data/mobilenet_v1_0.75_224", "Apache-2.0"),
-        ("/data/summit-b1", UNKNOWN_LICENCE),
-        ("own/model.safetensors", UNKNOWN_LICENCE),
+        ("/data/summit-b1", UNKNOWN_LICENSE),
+        ("own/model.safetensors", UNKNOWN_LICENSE),
     ],
 )
-def test_licence_goes_by_release_name(source: str, expected: str) -> None:
-    assert licence(source) == expected
+def test_license_goes_by_release_name(source: str, expected: str) -> None:
+    assert license(source) == expected
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_licence_goes_by_release_name(source: str, expected: str) -> None:
         (None, "unknown"),
     ],
 )
-def test_licence_of_a_model_card(tmp_path: Path, card: str | None, expected: str) -> None:
+def test_license_of_a_model_card(tmp_path: Path, card: str | None, expected: str) -> None:
     (tmp_path / "model.safetensors").touch()
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert card_licence(str(tmp_path)).startswith(expected)
-    assert card_licence(str(tmp_path / "model.safetensors")).startswith(expected)
+    assert card_license(str(tmp_path)).startswith(expected)
+    assert card_license(str(tmp_path / "model.safetensors")).startswith(expected)
 
 
 def test_hugging_face_names_become_official_ones() -> None:

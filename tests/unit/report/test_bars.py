@@ -29,10 +29,10 @@ def test_bars_stand_side_by_side_inside_the_plot() -> None:
     assert ends[-1] < 640 - 12
 
 
-def test_groups_differ_in_colour_and_count_from_one() -> None:
+def test_groups_differ_in_color_and_count_from_one() -> None:
     tree = ElementTree.fromstring(bar_chart("a & b", {"<first>": [1.0, 2.0], "second": [3.0]}))
-    colours = [bar.get("style") for bar in tree.iter("rect")]
-    assert colours[0] == colours[1] != colours[2]
+    colors = [bar.get("style") for bar in tree.iter("rect")]
+    assert colors[0] == colors[1] != colors[2]
     numbers = [text.text for text in tree.iter("text") if text.get("text-anchor") == "middle"]
     assert numbers == ["1", "2", "1"]
     assert ["".join(item.itertext()) for item in tree.iter("li")] == ["<first>", "second"]

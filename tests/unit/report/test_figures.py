@@ -10,8 +10,8 @@ from tag2mask.report.figures import MAX_POINTS, line_chart, thinned, ticks
 def coordinates(chart: str) -> list[tuple[float, float]]:
     found = re.search(r'points="([^"]+)"', chart)
     assert found is not None
-    pairs = [pair.split(",") for pair in found[1].split()]
-    return [(float(x), float(y)) for x, y in pairs]
+    affinity_maps = [pair.split(",") for pair in found[1].split()]
+    return [(float(x), float(y)) for x, y in affinity_maps]
 
 
 def test_line_rises_when_values_rise_and_keeps_proportion() -> None:

@@ -9,15 +9,16 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from tag2mask.checkpoint import save_weights
-from tag2mask.methods.base import Evidence, Method, build_method
+from tag2mask.config.recipe import Recipe, parse_recipe
+from tag2mask.config.schema import MethodConfig
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.methods.base import CamOutput, Method, build_method
 from tag2mask.models.base import Backbone, Features, QueryKey
-from tag2mask.prediction.pair_maps import look_over
-from tag2mask.prediction.panels import Panel
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import MethodConfig, Recipe, parse_recipe
 from tag2mask.report.network_parts import head_weights, look_at_network, pair_panels
 from tag2mask.report.run_parts import read_run
 from tag2mask.types import Batch, Sample
+from tag2mask.visualization.affinity_maps import inspect_image
+from tag2mask.visualization.panels import Panel
 
 GRID = (4, 6)
 BRIGHT = {0: (1, 4), 1: (3, 2)}
@@ -42,11 +43,11 @@ class Comparing(Method):
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         return {}
 
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         cam = torch.zeros(len(image), 2, *GRID)
         for key, (row, column) in BRIGHT.items():
             cam[:, key, row, column] = 1
-        return Evidence(torch.tensor([[1.0, 2.0]]).expand(len(image), -1), cam)
+        return CamOutput(torch.tensor([[1.0, 2.0]]).expand(len(image), -1), cam)
 
     def maps(self, image: Tensor) -> Mapping[str, Tensor]:
         cells = GRID[0] * GRID[1]
@@ -74,7 +75,7 @@ def seeing(kind: type[Method]) -> Segmenter:
     return Segmenter(method, recipe)
 
 
-def photo(*tags: int) -> Sample:
+def random_image(*tags: int) -> Sample:
     image = np.full((64, 96, 3), 128, dtype=np.uint8)
     return Sample("a", image, np.array(tags, dtype=np.uint8))
 
@@ -82,7 +83,7 @@ def photo(*tags: int) -> Sample:
 def panels_of(
     segmenter: Segmenter, sample: Sample, query: tuple[float, float] | None = None
 ) -> list[Panel]:
-    return pair_panels(segmenter, sample, look_over(segmenter, sample), query)
+    return pair_panels(segmenter, sample, inspect_image(segmenter, sample), query)
 
 
 def brightest(panel: Panel) -> tuple[int, int]:
@@ -94,18 +95,18 @@ def brightest(panel: Panel) -> tuple[int, int]:
 
 def test_default_query_is_the_strongest_cell_of_the_likeliest_tag() -> None:
     for tags, key, name in (((1, 0), 0, "cat"), ((0, 1), 1, "cow"), ((1, 1), 1, "cow")):
-        query = panels_of(seeing(Comparing), photo(*tags))[0]
+        query = panels_of(seeing(Comparing), random_image(*tags))[0]
         row, column = BRIGHT[key]
         assert query.note == f"strongest {name}"
         assert query.point == ((column + 0.5) / 6, (row + 0.5) / 4)
 
 
-def test_photo_without_tags_is_asked_for_its_likeliest_class() -> None:
-    assert panels_of(seeing(Comparing), photo(0, 0))[0].note == "strongest cow"
+def test_image_without_tags_is_asked_for_its_likeliest_class() -> None:
+    assert panels_of(seeing(Comparing), random_image(0, 0))[0].note == "strongest cow"
 
 
 def test_maps_are_those_of_the_chosen_cell() -> None:
-    query, attention, affinity = panels_of(seeing(Comparing), photo(1, 0), (0.4, 0.6))
+    query, attention, affinity = panels_of(seeing(Comparing), random_image(1, 0), (0.4, 0.6))
     assert (query.title, attention.title, affinity.title) == (
         "query point",
         "attention",
@@ -122,7 +123,7 @@ def test_maps_are_those_of_the_chosen_cell() -> None:
 
 
 def test_network_that_compares_nothing_has_no_pair_panels() -> None:
-    assert panels_of(seeing(Blind), photo(1, 0)) == []
+    assert panels_of(seeing(Blind), random_image(1, 0)) == []
 
 
 def test_head_weights_are_split_by_block() -> None:
@@ -136,7 +137,7 @@ def test_head_weights_are_split_by_block() -> None:
 
 
 def write_run(folder: Path, method: str, **data: int) -> Recipe:
-    scenes = {"name": "scenes", "count": 3, "val_count": 2, "size_px": 64, "crop_px": 64, **data}
+    scenes = {"name": "synthetic", "count": 3, "val_count": 2, "size_px": 64, "crop_px": 64, **data}
     parts = {"afa": {"name": "afa", "decoder_width": 8}, "cam": {"name": "cam"}}
     raw = {
         "data": scenes,
@@ -164,25 +165,26 @@ def afa(tmp_path: Path) -> Path:
 
 def test_trained_network_shows_strips_pairs_and_head_weights(afa: Path) -> None:
     parts = look_at_network(read_run(afa))
-    assert (parts.weights, parts.photos, parts.missing) == ("last", "held-out photos", ())
+    assert (parts.weights, parts.images, parts.missing) == ("last", "held-out images", ())
     assert [picture.name for picture in parts.strips] == ["val_000000", "val_000001"]
-    assert [picture.name for picture in parts.pairs] == ["val_000000", "val_000001"]
+    assert [picture.name for picture in parts.affinity_maps] == ["val_000000", "val_000001"]
     widths = [
-        PILImage.open(io.BytesIO(made[0].png)).size[0] for made in (parts.strips, parts.pairs)
+        PILImage.open(io.BytesIO(made[0].png)).size[0]
+        for made in (parts.strips, parts.affinity_maps)
     ]
-    assert widths == [7 * 174 + 6, 3 * 174 + 6]  # square photos of 168 px
+    assert widths == [7 * 174 + 6, 3 * 174 + 6]  # square images of 168 px
     assert [len(weights) for weights in parts.head_weights.values()] == [4, 4]
 
 
 def test_query_chooses_another_cell(afa: Path) -> None:
-    left, right = (look_at_network(read_run(afa), (x, 0.5)).pairs for x in (0.1, 0.9))
+    left, right = (look_at_network(read_run(afa), (x, 0.5)).affinity_maps for x in (0.1, 0.9))
     assert left[0].png != right[0].png
 
 
-def test_photos_to_learn_from_are_shown_where_none_are_held_out(tmp_path: Path) -> None:
+def test_images_to_learn_from_are_shown_where_none_are_held_out(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "cam", val_count=0)
     parts = look_at_network(read_run(tmp_path / "run"))
-    assert parts.photos == "photos of the training list"
+    assert parts.images == "images of the training list"
     assert len(parts.strips) == 2
     assert parts.head_weights == {}
     assert parts.missing == ()
@@ -191,11 +193,11 @@ def test_photos_to_learn_from_are_shown_where_none_are_held_out(tmp_path: Path) 
 def test_query_of_a_network_that_compares_nothing_is_told(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "cam")
     parts = look_at_network(read_run(tmp_path / "run"), (0.5, 0.5))
-    assert parts.pairs == ()
+    assert parts.affinity_maps == ()
     assert "compares no cells" in parts.missing[0]
 
 
-def test_weights_or_photos_that_are_gone_are_told_in_one_line(run: Path, afa: Path) -> None:
+def test_weights_or_images_that_are_gone_are_told_in_one_line(run: Path, afa: Path) -> None:
     (told,) = look_at_network(read_run(run)).missing
     assert "holds no weights" in told
     parts = read_run(afa)

@@ -48,9 +48,9 @@ def test_page_is_well_formed_and_fetches_nothing(run: Path) -> None:
     assert not re.search(r"https?://|@import|url\(|<script", text)
 
 
-def test_headline_names_gate_and_number_of_photos(run: Path) -> None:
+def test_headline_names_gate_and_number_of_images(run: Path) -> None:
     text = read_page(run)
-    assert "<strong>45.6</strong><small>train; gate oracle; 12 photos</small>" in text
+    assert "<strong>45.6</strong><small>train; classes from tags; 12 images</small>" in text
     assert "1 h 02 min" in text
     assert "not finished: 100 of 200 steps" in text
     assert "pets &lt;1&gt;" in text
@@ -59,15 +59,15 @@ def test_headline_names_gate_and_number_of_photos(run: Path) -> None:
 def test_page_has_every_part(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = NetworkParts(
         weights="best",
-        photos="held-out photos",
+        images="held-out images",
         strips=(Picture("a", b"strip"),),
-        pairs=(Picture("a", b"pairs"),),
+        affinity_maps=(Picture("a", b"pairs"),),
         head_weights={"block 1 of the last 1": [0.1, -0.2]},
     )
     monkeypatch.setattr("tag2mask.report.page.look_at_network", lambda run, query: shown)
     text = read_page(run)
     assert "<h2>Attention and affinity</h2>" in text
-    assert "Held-out photos, weights &#x27;best&#x27;." in text
+    assert "Held-out images, weights &#x27;best&#x27;." in text
     assert f"base64,{b64encode(b'strip').decode()}" in text
     assert f"base64,{b64encode(b'pairs').decode()}" in text
     assert "Learned weight of each attention head" in text
@@ -103,12 +103,12 @@ def test_strips_of_training_stand_in_where_the_weights_are_gone(run: Path) -> No
 
 
 @pytest.mark.parametrize("query", [(1.2, 0.5), (0.5, -0.1), (math.nan, 0.5)])
-def test_query_outside_the_photo_is_refused(run: Path, query: tuple[float, float]) -> None:
+def test_query_outside_the_image_is_rejected(run: Path, query: tuple[float, float]) -> None:
     with pytest.raises(RunError, match="takes two fractions from 0 to 1"):
         write_report(run, query)
 
 
-def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_folder_that_is_no_run_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         write_report(tmp_path)
     with pytest.raises(RunError, match="no such run folder"):

@@ -43,8 +43,8 @@ def test_each_missing_part_is_named(run: Path) -> None:
 
 def test_reason_for_missing_scores_is_told(run: Path) -> None:
     (run / "train.json").unlink()
-    (run / "metrics.json").write_text('{"best": {"why": "best is last: no photo is held out"}}')
-    assert "no photo is held out" in read_run(run).missing[-1]
+    (run / "metrics.json").write_text('{"best": {"why": "best is last: no image is held out"}}')
+    assert "no image is held out" in read_run(run).missing[-1]
 
 
 def test_unreadable_recipe_and_metrics_do_not_stop_the_page(run: Path) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tag2mask import plugins
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.recipe import DataConfig
 from tag2mask.report.network_parts import Picture
 from tag2mask.report.run_parts import read_run
 from tag2mask.report.sections import (
@@ -22,8 +22,8 @@ from tag2mask.report.sections import (
 def test_class_table_has_a_column_per_score_and_says_how_it_was_made(run: Path) -> None:
     table = class_table(read_run(run).scores)
     assert table.count("<th>train<br>") == 1
-    assert "gate oracle" in table
-    assert "gate predicted" in table
+    assert "classes from tags" in table
+    assert "classes from classifier" in table
     assert ">45.6</td>" in table  # cat and the mean
     assert "<td>-</td>" in table  # cow was neither there nor said
     assert "refiner par" in table
@@ -37,7 +37,7 @@ def test_no_scores_no_table() -> None:
 
 def test_curves_show_losses_rates_scores_and_what_was_watched(run: Path) -> None:
     charts = curves(read_run(run).log)
-    for title in ("Losses", "Held-out score", "Learning rates", "zero_maps", "Photos per second"):
+    for title in ("Losses", "Held-out score", "Learning rates", "zero_maps", "Images per second"):
         assert f"<figcaption>{title}" in charts
     assert charts.count("<polyline") == 3 + 1 + 1 + 1  # the score has one point
     assert curves(()) == ""
@@ -52,12 +52,12 @@ def test_data_counts_come_from_the_data(run: Path, monkeypatch: pytest.MonkeyPat
             self.skipped = ("torn",)
 
         def __getitem__(self, index: int) -> None:  # type: ignore[override]
-            raise AssertionError("no photo needs decoding")
+            raise AssertionError("no image needs decoding")
 
     recipe = read_run(run).recipe
     monkeypatch.setattr(plugins, "load", lambda package, name: Three)
     text = data_counts(recipe)
-    assert "3 photos to learn from, 1 of them without any class. 1 unreadable" in text
+    assert "3 images to learn from, 1 of them without any class. 1 unreadable" in text
     assert "<th>cat</th><td>2</td>" in text
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.errors import WeightsError
 from tag2mask.models.architecture import (
     network_config,
@@ -24,8 +25,7 @@ from tag2mask.models.architecture import (
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.dilation import PROBE_PX, limit_stride
 from tag2mask.models.folding import fold_layers, pad_within
-from tag2mask.models.weights import UNKNOWN_LICENCE, card_licence, fill, licence, read_tensors
-from tag2mask.recipe import BackboneConfig
+from tag2mask.models.weights import UNKNOWN_LICENSE, card_license, fill, license, read_tensors
 
 Triple = tuple[float, float, float]
 NATIVE = (4, 8, 16)
@@ -81,9 +81,11 @@ class Hub(Backbone):
     Config = HubConfig
 
     def __init__(self, config: HubConfig) -> None:
-        settled = config.resolved()
-        super().__init__(cast(Triple, settled.mean), cast(Triple, settled.std))
-        described = network_config(cast(dict[str, Any], settled.arch))
+        resolve_inference_config = config.resolved()
+        super().__init__(
+            cast(Triple, resolve_inference_config.mean), cast(Triple, resolve_inference_config.std)
+        )
+        described = network_config(cast(dict[str, Any], resolve_inference_config.arch))
         self.cnn: nn.Module = build_network(described)
         if config.pretrained is not None:
             self._load(config.pretrained)
@@ -136,7 +138,7 @@ class Hub(Backbone):
         return [maps for maps in every if maps.dim() == 4]
 
     def _probe(self, height: int = PROBE_PX, width: int = PROBE_PX) -> list[Tensor]:
-        """All maps of a black photo, statistics untouched."""
+        """All maps of a black image, statistics untouched."""
         training = self.cnn.training
         self.cnn.eval()
         maps = self._all_maps(torch.zeros(1, 3, height, width))
@@ -144,16 +146,16 @@ class Hub(Backbone):
         return maps
 
     def _sides(self, name: str) -> list[int]:
-        """Side of every map of a photo of PROBE_PX.
+        """Side of every map of an image of PROBE_PX.
 
         Raises:
-            WeightsError: If the network does not look at photos of any size.
+            WeightsError: If the network does not look at images of any size.
         """
         try:
             return [maps.shape[-1] for maps in self._probe()]
         except _LIBRARY_ERRORS as error:
             raise WeightsError(
-                f"{name}: cannot be a backbone, since it does not run on photos of any size "
+                f"{name}: cannot be a backbone, since it does not run on images of any size "
                 f"({one_line(error)})"
             ) from error
 
@@ -195,8 +197,8 @@ class Hub(Backbone):
                 if name.startswith(prefix)
             }
         self.loaded = frozenset(f"cnn.{name}" for name in fill(self.cnn, tensors, weights))
-        known = licence(weights)
-        self.weights_licence = card_licence(weights) if known == UNKNOWN_LICENCE else known
+        known = license(weights)
+        self.weights_license = card_license(weights) if known == UNKNOWN_LICENSE else known
 
 
 def build_network(described: PreTrainedConfig) -> PreTrainedModel:
@@ -220,7 +222,7 @@ def end_maps(sides: list[int], name: str) -> tuple[int, int, int, int]:
     """Choose f1..f4: the last map at each of the strides 4, 8 and 16, and the last of all.
 
     Args:
-        sides: Side of every map of the network, for a photo of PROBE_PX.
+        sides: Side of every map of the network, for an image of PROBE_PX.
         name: Names the network in messages.
 
     Raises:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MobileNetV1Config, MobileNetV1Model
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.errors import WeightsError
 from tag2mask.models.backbones.mit import (
     BLOCK_EPS,
@@ -27,8 +28,7 @@ from tag2mask.models.backbones.mit import (
 )
 from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.models.folding import folded
-from tag2mask.models.weights import fill, licence, read_config, read_tensors
-from tag2mask.recipe import BackboneConfig
+from tag2mask.models.weights import fill, license, read_config, read_tensors
 
 PIXEL_MIDDLE = (127.5, 127.5, 127.5)
 BRANCH_WIDTH = 256
@@ -144,7 +144,7 @@ class Hybrid(Backbone):
             if not name.startswith("classifier.")
         }
         self.loaded = frozenset(f"cnn.{name}" for name in fill(self.cnn, tensors, weights))
-        self.weights_licence = licence(weights)
+        self.weights_license = license(weights)
         self.cnn.eval()
 
 

@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.models.base import Backbone, Features, QueryKey
-from tag2mask.models.weights import fill, licence, official_mit_names, read_tensors
-from tag2mask.recipe import BackboneConfig
+from tag2mask.models.weights import fill, license, official_mit_names, read_tensors
 
 BLOCK_EPS = 1e-6
 EMBED_EPS = 1e-5
@@ -129,7 +129,7 @@ class Block(nn.Module):
         width: D, channels.
         heads: Attention heads; divides `width`.
         reduction: Side of the square of tokens that become one key; 1: every token is a key.
-        drop_path: Chance, per photo, that a branch is skipped in training.
+        drop_path: Chance, per image, that a branch is skipped in training.
     """
 
     def __init__(self, width: int, heads: int, reduction: int = 1, drop_path: float = 0.0) -> None:
@@ -154,10 +154,10 @@ class Block(nn.Module):
     def _added(
         self, tokens: Tensor, branch: Callable[[Tensor], Tensor], *, whole: bool = False
     ) -> Tensor:
-        """Add a branch; in training it is skipped for some photos and enlarged for the others.
+        """Add a branch; in training it is skipped for some images and enlarged for the others.
 
         What is dropped is not computed either, unless `whole` (its attention is wanted of every
-        photo) or no photo is left (its parameters must get a gradient on every rank).
+        image) or no image is left (its parameters must get a gradient on every rank).
         """
         if self.drop_path == 0.0 or not self.training:
             return tokens + branch(tokens)
@@ -191,7 +191,7 @@ def init_weights(module: nn.Module) -> None:
     """Initialise one module as MiT does; for `Module.apply`.
 
     Source:
-        methods specification 1: linear truncated normal 0.02, norms 1 and 0, convolutions
+        Specification 1: linear truncated normal 0.02, norms 1 and 0, convolutions
         N(0, sqrt(2 / fan_out)).
     """
     if isinstance(module, nn.Linear):
@@ -222,7 +222,7 @@ class MiT(Backbone):
         if config.weights not in (None, "none"):
             tensors = official_mit_names(read_tensors(config.weights))
             self.loaded = fill(self, tensors, config.weights)
-            self.weights_licence = licence(config.weights)
+            self.weights_license = license(config.weights)
         # Kernels laid out like the maps: rearranging them takes 2 % of a training step.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

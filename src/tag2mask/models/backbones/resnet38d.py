@@ -1,7 +1,7 @@
 """Wide-ResNet-38 at stride 8: the network of PSA, SEAM, AEFT, OC-CSE, RRM and 1Stage.
 
 Paper: Wider or Deeper: Revisiting the ResNet Model for Visual Recognition (arXiv 1611.10080), Model
-A1; dilated as methods specification 4.1 says: blocks b2, b3, b4 begin with stride 2, b5 looks twice
+A1; dilated as Specification 4.1 says: blocks b2, b3, b4 begin with stride 2, b5 looks twice
 as far after its first convolution, b6 and b7 four times.
 
 Weights: the authors' MXNet file `ilsvrc-cls_rna-a1_cls1000_ep-0001.params` as it is, what `tag2mask
@@ -24,12 +24,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tag2mask.config.schema import BackboneConfig, Fraction
 from tag2mask.errors import WeightsError
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.folding import fold
 from tag2mask.models.mxnet_params import read_mxnet_params
-from tag2mask.models.weights import fill, licence, read_tensors
-from tag2mask.recipe import BackboneConfig, Fraction
+from tag2mask.models.weights import fill, license, read_tensors
 
 WIDTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 """Channels after conv1a, b2, ..., b7."""
@@ -188,7 +188,7 @@ class ResNet38d(Backbone):
     def _load(self, weights: str) -> None:
         """Fill the network and freeze what stays as loaded."""
         self.loaded = fill(self, read_resnet38d(weights), weights)
-        self.weights_licence = licence(weights)
+        self.weights_license = license(weights)
         for name, module in self.named_modules():
             if name in FROZEN or isinstance(module, nn.BatchNorm2d):
                 module.requires_grad_(False)

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.errors import WeightsError
 from tag2mask.models.backbones.mit import (
     BLOCK_EPS,
@@ -24,7 +25,6 @@ from tag2mask.models.backbones.mit import (
     to_tokens,
 )
 from tag2mask.models.base import Backbone, Features, QueryKey
-from tag2mask.recipe import BackboneConfig
 
 HEADS = 4
 BLOCKS = 2

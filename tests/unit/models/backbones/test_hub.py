@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conformance.stand_ins import worn
+from tests.conformance.stand_ins import randomized_batchnorm
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
-from tag2mask.engine.trainer import train
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.errors import WeightsError
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import freeze_loaded_norms
 from tag2mask.models.backbones.hub import Hub, HubConfig
 from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import parse_recipe
+from tag2mask.training.trainer import train
 
 SMALL: dict[str, dict[str, Any]] = {
     "mobilenet_v1": {"depth_multiplier": 0.25},
@@ -46,7 +46,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 def classifier(kind: str) -> PreTrainedModel:
     described = AutoConfig.for_model(kind, num_labels=5, **SMALL[kind])
     network = AutoModelForImageClassification.from_config(described).eval()
-    worn(network)
+    randomized_batchnorm(network)
     return network
 
 
@@ -158,15 +158,15 @@ def test_a_resolved_recipe_needs_no_file(folder: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mobilenet_v1"], indirect=True)
-def test_a_finished_run_looks_at_photos_without_the_weights_it_began_with(
+def test_a_finished_run_looks_at_images_without_the_weights_it_began_with(
     folder: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("run") / "run"
     recipe = {
-        "data": {"name": "scenes", "count": 4, "val_count": 2, "size_px": 64, "crop_px": 64},
+        "data": {"name": "synthetic", "count": 4, "val_count": 2, "size_px": 64, "crop_px": 64},
         "backbone": {"name": "hub", "weights": folder},
         "method": {"name": "cam"},
-        "optim": {"steps": 1, "batch": 2},
+        "optim": {"steps": 1, "batch_size": 2},
         "run": {"workers": 0, "samples": 0},
     }
     train(parse_recipe(recipe, "recipe"), out)
@@ -202,7 +202,7 @@ def test_mean_and_deviation_of_the_recipe_win() -> None:
         ),
     ],
 )
-def test_networks_that_cannot_serve_are_refused_in_one_line(
+def test_networks_that_cannot_serve_are_rejected_in_one_line(
     arch: dict[str, Any], stride: int, message: str
 ) -> None:
     with pytest.raises(WeightsError, match=message) as caught:
@@ -210,7 +210,7 @@ def test_networks_that_cannot_serve_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused(folder: str, kind: str) -> None:
+def test_weights_of_another_network_are_rejected(folder: str, kind: str) -> None:
     other = "mobilenet_v1_0.5" if kind != "mobilenet_v1" else "resnet18"
     with pytest.raises(WeightsError, match="weights of another architecture"):
         Hub(HubConfig(weights=folder, arch=other))
@@ -221,10 +221,10 @@ def test_weights_of_another_network_are_refused(folder: str, kind: str) -> None:
 def test_real_weights_see_what_the_plain_hybrid_sees(mobilenet: Path) -> None:
     hub = Hub(HubConfig(weights=str(mobilenet))).eval()
     hybrid = Hybrid(HybridConfig(weights=str(mobilenet), blocks=0)).eval()
-    assert hub.weights_licence == "Apache-2.0"
+    assert hub.weights_license == "Apache-2.0"
     assert hub.channels == hybrid.channels
     assert hub.strides == hybrid.strides
-    image = hub.normalise(torch.randint(0, 256, (1, 3, 120, 150), dtype=torch.uint8))
+    image = hub.normalize(torch.randint(0, 256, (1, 3, 120, 150), dtype=torch.uint8))
     assert image.abs().max() <= 1
     for first, second in zip(hub(image).maps, hybrid(image).maps, strict=True):
         assert first.std() > 0.1

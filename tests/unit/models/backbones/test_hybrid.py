@@ -125,7 +125,7 @@ def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
     ):
         assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
     tokens = -(-height // 16) * -(-width // 16)
-    assert [tuple(logit.shape) for logit in features.logits()] == [(1, 8, tokens, tokens)] * 2
+    assert [tuple(logits.shape) for logits in features.logits()] == [(1, 8, tokens, tokens)] * 2
     assert network.attention_channels == 16
     assert network.head_dim == 32
 
@@ -197,7 +197,7 @@ def test_weights_of_another_width_say_which_key_to_set(folder: Path) -> None:
         Hybrid(HybridConfig(weights=str(folder)))
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save({"patch_embed1.proj.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "mit_b1.pth")
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(WeightsError, match="weights of another architecture"):
@@ -209,10 +209,10 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_real_weights_load_and_see_a_pattern() -> None:
     assert WEIGHTS is not None
     network = Hybrid(HybridConfig(weights=WEIGHTS)).train()
-    assert network.weights_licence == "Apache-2.0"
+    assert network.weights_license == "Apache-2.0"
     image = torch.zeros(1, 3, 128, 128, dtype=torch.uint8)
     image[..., 64:] = 255
-    normal = network.normalise(image)
+    normal = network.normalize(image)
     assert normal.min() == -1
     assert normal.max() == 1
     reference = MobileNetV1ForImageClassification.from_pretrained(WEIGHTS).eval()

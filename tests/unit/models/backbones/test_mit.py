@@ -78,8 +78,8 @@ def test_features_equal_transformers_through_either_loader(
     for wanted, first, second in zip(expected, ours.maps, again.maps, strict=True):
         torch.testing.assert_close(first, wanted, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(second, wanted, atol=1e-5, rtol=1e-5)
-    assert from_hub.weights_licence == "unknown: see the source of the weights"
-    assert official.weights_licence == "NVIDIA Source Code License, non-commercial"
+    assert from_hub.weights_license == "unknown: see the source of the weights"
+    assert official.weights_license == "NVIDIA Source Code License, non-commercial"
 
 
 def test_gradients_equal_transformers(
@@ -108,10 +108,10 @@ def test_loaded_names_every_parameter_and_norms_freeze(hub_layout: Path) -> None
 def test_scratch_loads_nothing() -> None:
     network = MiT(MiTConfig(variant="b0", weights="none"))
     assert network.loaded == frozenset()
-    assert "scratch" in network.weights_licence
+    assert "scratch" in network.weights_license
 
 
-def test_weights_of_another_variant_are_refused(hub_layout: Path) -> None:
+def test_weights_of_another_variant_are_rejected(hub_layout: Path) -> None:
     with pytest.raises(WeightsError, match=r"weights of another architecture: .* in the network"):
         MiT(MiTConfig(variant="b1", weights=str(hub_layout)))
 
@@ -126,7 +126,7 @@ def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
     ):
         assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
     tokens = -(-height // 16) * -(-width // 16)
-    assert [tuple(logit.shape) for logit in features.logits()] == [(1, 8, tokens, tokens)] * 2
+    assert [tuple(logits.shape) for logits in features.logits()] == [(1, 8, tokens, tokens)] * 2
     assert sum(block.heads for block in features.attention) == network.attention_channels
 
 
@@ -170,7 +170,7 @@ def test_captured_logits_are_raw_products_of_query_and_key() -> None:
 def test_gradient_flows_through_captured_logits() -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
     seen = network(torch.randn(1, 3, 32, 32), attention=True)
-    sum(logit.square().sum() for logit in seen.logits()).backward()
+    sum(logits.square().sum() for logits in seen.logits()).backward()
     grad = network.get_parameter("patch_embed1.proj.weight").grad
     assert grad is not None
     assert grad.abs().sum() > 0
@@ -180,7 +180,7 @@ def test_gradient_flows_through_captured_logits() -> None:
 def test_dropped_branches_add_nothing_and_kept_ones_more(
     capture: list[torch.Tensor] | None,
 ) -> None:
-    """Of 4,000 photos a quarter keeps its tokens; the others get 4/3 of the branch."""
+    """Of 4,000 images a quarter keeps its tokens; the others get 4/3 of the branch."""
     torch.manual_seed(0)
     block, tokens = Block(8, heads=1, drop_path=0.25), torch.randn(4000, 4, 8)
     with torch.no_grad():
@@ -199,7 +199,7 @@ def test_dropped_branches_add_nothing_and_kept_ones_more(
     assert capture is None or len(capture[0].query) == 4000
 
 
-def test_branches_are_enlarged_also_when_no_photo_is_dropped(
+def test_branches_are_enlarged_also_when_no_image_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block, tokens = Block(8, heads=1, drop_path=0.25), torch.randn(2, 4, 8)
@@ -208,7 +208,7 @@ def test_branches_are_enlarged_also_when_no_photo_is_dropped(
     torch.testing.assert_close(out, tokens + 4 / 3)
 
 
-def test_every_parameter_has_a_gradient_when_all_photos_are_dropped(
+def test_every_parameter_has_a_gradient_when_all_images_are_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block = Block(8, heads=1, drop_path=0.25)
@@ -226,7 +226,7 @@ def test_drop_path_grows_linearly_over_all_blocks() -> None:
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
 
 
-def test_photos_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_do_not_see_each_other() -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
     image = torch.randn(2, 3, 48, 48)
     with torch.no_grad():

@@ -69,7 +69,7 @@ def loaded(weights: str) -> ResNet38d:
 
 
 def written_out(state: dict[str, Tensor], image: Tensor) -> tuple[Tensor, ...]:
-    """The network as methods specification 4.1 and the paper's Table 1 tell it, layer by layer."""
+    """The network as Specification 4.1 and the paper's Table 1 tell it, layer by layer."""
 
     def active(name: str, maps: Tensor) -> Tensor:
         part = [
@@ -135,7 +135,7 @@ def test_what_is_loaded_and_frozen(weights: str) -> None:
     network = loaded(weights).train()
     freeze_loaded_norms(network)
     assert network.loaded == {name for name, _ in network.named_parameters()}
-    assert network.weights_licence.startswith("Apache-2.0")
+    assert network.weights_license.startswith("Apache-2.0")
     for name, parameter in network.named_parameters():
         block = name.partition(".")[0]
         frozen = "bn" in name or block == "conv1a" or block.startswith("b2")
@@ -195,7 +195,7 @@ def test_torch_files_with_a_classifier_load_too(state: dict[str, Tensor], tmp_pa
         (lambda arrays: arrays.update({"b7.conv_branch1.weight": torch.zeros(1)}), "another archi"),
     ],
 )
-def test_other_weights_are_refused_in_one_line(
+def test_other_weights_are_rejected_in_one_line(
     state: dict[str, Tensor],
     tmp_path: Path,
     damage: Callable[[dict[str, Tensor]], object],
@@ -212,6 +212,6 @@ def test_other_weights_are_refused_in_one_line(
 @pytest.mark.parametrize(
     "name", ["arg:stage1_unit1_conv1_weight", "arg:res2a_branch2a_gamma", "arg:bn7_weight", "bn7_x"]
 )
-def test_arrays_of_another_network_are_refused_by_name(name: str) -> None:
+def test_arrays_of_another_network_are_rejected_by_name(name: str) -> None:
     with pytest.raises(WeightsError, match=rf"f: holds '{name}', so it is no Wide-ResNet-38"):
         published_names({name: torch.zeros(1)}, "f")

@@ -31,12 +31,12 @@ def test_parameters_are_those_counted_by_hand():
 @torch.no_grad()
 def test_the_last_map_is_local_at_first_and_sees_the_far_corner_once_the_blocks_speak():
     network = Tiny(TinyConfig(width=8)).eval()
-    photo = torch.rand(1, 3, 128, 128)
-    changed = photo.clone()
+    image = torch.rand(1, 3, 128, 128)
+    changed = image.clone()
     changed[..., 96:, 96:] += 1
     for speaks in (False, True):
         network.up.weight.fill_(0.1 * speaks)
-        near, far = (network(picture).maps for picture in (photo, changed))
+        near, far = (network(picture).maps for picture in (image, changed))
         assert torch.equal(near[2][..., :2, :2], far[2][..., :2, :2])
         assert torch.equal(near[3][..., :2, :2], far[3][..., :2, :2]) is not speaks
 
@@ -44,10 +44,10 @@ def test_the_last_map_is_local_at_first_and_sees_the_far_corner_once_the_blocks_
 @torch.no_grad()
 def test_attention_of_both_blocks_is_shown_unscaled():
     network = Tiny(TinyConfig(width=8)).eval()
-    photo = torch.rand(1, 3, 64, 32)
-    first, second = network(photo, attention=True).logits()
+    image = torch.rand(1, 3, 64, 32)
+    first, second = network(image, attention=True).logits()
     assert first.shape == second.shape == (1, 4, 32, 32)
-    tokens = network.norm_in(network(photo).maps[2].flatten(2).transpose(1, 2))
+    tokens = network.norm_in(network(image).maps[2].flatten(2).transpose(1, 2))
     block = network.blocks[0]
     normal = block.norm1(tokens)
     query, key = block.attn.q(normal)[0], block.attn.kv(normal)[0, :, :32]
@@ -56,7 +56,7 @@ def test_attention_of_both_blocks_is_shown_unscaled():
         torch.testing.assert_close(first[0, head], query[:, part] @ key[:, part].T)
 
 
-def test_weights_are_refused_in_one_line():
+def test_weights_are_rejected_in_one_line():
     with pytest.raises(WeightsError, match="'tiny' has no pretrained weights") as caught:
         Tiny(TinyConfig(weights="nvidia/mit-b0"))
     assert "\n" not in str(caught.value)

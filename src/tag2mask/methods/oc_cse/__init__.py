@@ -1,0 +1,1 @@
+"""OC-CSE: class-specific erasing judged by an ordinary classifier."""

@@ -1,0 +1,1 @@
+"""Training: the only place with optimizer, device and ranks."""

@@ -1,0 +1,249 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from tag2mask.checkpoint import save_weights
+from tag2mask.config.recipe import Recipe
+from tag2mask.config.schema import PredictConfig
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, RunError, WeightsError
+from tag2mask.inference.segmenter import Segmenter, load
+from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
+from tag2mask.methods.base import evaluating
+from tag2mask.types import DatasetView
+
+
+def write_run(segmenter: Segmenter, folder: Path, which: str = "best") -> Path:
+    state = segmenter.method.state_dict()
+    save_weights(folder / "weights" / f"{which}.safetensors", state, segmenter.recipe)
+    return folder
+
+
+def test_predict_takes_paths_pictures_and_arrays_alike(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    image = source[0].image
+    path = tmp_path / "image.png"
+    PILImage.fromarray(image).save(path)
+    masks = [
+        segmenter.predict(given).mask for given in (image, PILImage.open(path), path, str(path))
+    ]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+    assert masks[0].shape == image.shape[:2]
+    assert masks[0].dtype == np.uint8
+
+
+def test_image_taken_sideways_gets_an_upright_mask(segmenter: Segmenter, tmp_path: Path) -> None:
+    picture = PILImage.new("RGB", (60, 40))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    with PILImage.open(tmp_path / "turned.jpg") as opened:
+        assert segmenter.predict(opened).mask.shape == (60, 40)
+
+
+def test_label_holds_only_the_tags_and_predict_all_likely_classes(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    labeled = segmenter.label(image, ["cow"])
+    assert labeled.class_source == "tags"
+    assert set(np.unique(labeled.mask)) == {0, 2}
+    assert labeled.classes == ("cow",)
+    assert segmenter.label(image, []).mask.max() == 0
+    predicted = segmenter.predict(image)
+    assert predicted.class_source == "classifier"
+    likely = {name for name, probs in predicted.scores.items() if probs > 0.5}
+    assert set(predicted.classes) <= likely
+    assert predicted.scores == labeled.scores
+
+
+def test_unknown_tag_is_rejected_with_a_hint(segmenter: Segmenter, source: Source) -> None:
+    with pytest.raises(DataError, match=r"unknown tag 'cwo'\. Did you mean 'cow'\?"):
+        segmenter.label(source[0].image, ["cwo"])
+
+
+def test_array_that_is_no_image_is_rejected(segmenter: Segmenter) -> None:
+    with pytest.raises(DataError, match=r"\(H, W, 3\) uint8"):
+        segmenter.predict(np.zeros((8, 8), dtype=np.uint8))
+    with pytest.raises(DataError, match="float32"):
+        segmenter.predict(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
+
+
+def test_cam_is_kept_when_asked_and_zero_for_gated_out_classes(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    assert segmenter.label(image, ["cow"]).compute_cam is None
+    compute_cam = segmenter.label(image, ["cow"], keep_cam=True).compute_cam
+    assert compute_cam is not None
+    assert compute_cam.shape == (3, *image.shape[:2])
+    assert compute_cam[[0, 2]].max() == 0
+    assert 0.9 < compute_cam[1].max() < 1
+
+
+def test_mode_and_gradients_are_as_before(segmenter: Segmenter, source: Source) -> None:
+    segmenter.method.train()
+    segmenter.method.head.eval()
+    before = [part.training for part in segmenter.method.modules()]
+    first = segmenter.predict(source[0].image).scores
+    segmenter.class_scores(source[0].image)
+    assert [part.training for part in segmenter.method.modules()] == before
+    assert any(before)
+    assert not all(before)
+    segmenter.method.eval()
+    assert segmenter.predict(source[0].image).scores == first  # it had looked in evaluation mode
+
+
+def test_mode_is_put_back_after_a_problem() -> None:
+    network = torch.nn.Sequential(torch.nn.Dropout()).train()
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        _ = 1 / network[0].training  # False in evaluation mode
+    assert network[0].training
+
+
+def test_class_scores_equal_those_of_a_prediction(segmenter: Segmenter, source: Source) -> None:
+    image = source[1].image
+    scores = segmenter.class_scores(image)
+    assert list(scores) == ["cat", "cow", "dog"]
+    expected = segmenter.predict(image).scores
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_loaded_run_predicts_the_same(segmenter: Segmenter, source: Source, tmp_path: Path) -> None:
+    loaded = load(write_run(segmenter, tmp_path))
+    assert loaded.class_names == ("cat", "cow", "dog")
+    expected = segmenter.label(source[0].image, ["dog"])
+    found = loaded.label(source[0].image, ["dog"])
+    assert np.array_equal(found.mask, expected.mask)
+    assert found.scores == expected.scores
+
+
+def test_another_method_reads_the_weights_of_a_run(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    loaded = load(write_run(segmenter, tmp_path), method=AdvCAMConfig(iterations=3))
+    assert isinstance(loaded.method, AdvCAM)
+    for name, value in loaded.method.state_dict().items():
+        assert torch.equal(value, segmenter.method.state_dict()[name])
+    image = source[0].image
+    plain, climbed = (
+        one.label(image, ["dog"], keep_cam=True).compute_cam for one in (segmenter, loaded)
+    )
+    assert plain is not None
+    assert climbed is not None
+    assert np.abs(climbed - plain).max() > 0.05
+    assert "labeling" not in segmenter.settings("tags")
+    settings = loaded.settings("tags")
+    assert settings["method"] == "advcam"
+    assert settings["labeling"]["iterations"] == 3
+
+
+def test_a_method_that_cannot_read_a_run_says_so_in_one_line(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    run = write_run(segmenter, tmp_path)
+    with pytest.raises(WeightsError) as caught:
+        load(run, method=AdvCAMConfig(width=8))
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "(of method 'cam') read by method 'advcam': weights of another architecture" in told
+    assert "head.classifier.weight is (3, 8, 1, 1) here" in told
+
+
+def test_a_method_sees_the_other_images_of_a_labeling_run_while_it_lasts(
+    segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output: list[DatasetView | None] = []
+    monkeypatch.setattr(segmenter.method, "accompany", output.append)
+    with segmenter.with_dataset(source):
+        (images,) = output
+        assert images is not None
+        assert images.names == source.names
+        assert images.tags is source.tags
+        assert np.array_equal(images.image(2).permute(1, 2, 0), source[2].image)
+    assert output[1:] == [None]
+
+
+def test_run_trained_from_other_weights_needs_them_no_more(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    gone = segmenter.recipe.backbone.model_copy(update={"weights": "/gone/weights"})
+    segmenter.recipe = segmenter.recipe.model_copy(update={"backbone": gone})
+    loaded = Segmenter.load(str(write_run(segmenter, tmp_path)))
+    assert loaded.recipe.backbone.weights == "/gone/weights"
+
+
+def test_best_falls_back_to_last_and_settings_say_so(segmenter: Segmenter, tmp_path: Path) -> None:
+    write_run(segmenter, tmp_path, "last")
+    settings = Segmenter.load(tmp_path).settings("tags")
+    assert settings["weights"] == "last"
+    assert len(settings["sha256"]) == 64
+
+
+def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path) -> None:
+    predict = PredictConfig(refine=False, scales=(1.0,), background=0.3)
+    loaded = Segmenter.load(write_run(segmenter, tmp_path), predict=predict)
+    assert loaded.postprocessor.refiner is None
+    settings = loaded.settings("classifier")
+    assert settings["refiner"] is None
+    assert settings["scales"] == [1.0]
+    assert settings["background"] == 0.3
+
+
+def test_missing_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nowhere: no such run folder"):
+        Segmenter.load(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"holds no weights/best\.safetensors"):
+        Segmenter.load(tmp_path)
+
+
+def test_hub_model_that_cannot_be_fetched_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reject(repo: str, **_: object) -> str:
+        raise OSError(f"offline, {repo} is not cached\nand more lines")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", reject)
+    with pytest.raises(WeightsError) as caught:
+        Segmenter.load("org/name")
+    assert str(caught.value).count("\n") == 0
+    assert "offline, org/name is not cached" in str(caught.value)
+
+
+def test_hub_model_is_loaded_from_its_snapshot(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(segmenter, tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo, **_: str(tmp_path))
+    assert Segmenter.load("org/name").settings("classifier")["run"] == "org/name"
+
+
+def test_weights_of_another_architecture_are_rejected(
+    segmenter: Segmenter, recipe: Recipe, tmp_path: Path
+) -> None:
+    state = segmenter.method.state_dict()
+    wider = recipe.with_classes(("cat", "cow", "dog", "horse"))
+    save_weights(tmp_path / "weights" / "best.safetensors", state, wider)
+    with pytest.raises(WeightsError, match="head"):
+        Segmenter.load(tmp_path)
+
+
+def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
+    half = Segmenter(segmenter.method, segmenter.recipe, bf16=True)
+    image = source[0].image
+    exact = segmenter.label(image, ["cow"], keep_cam=True).compute_cam
+    rough = half.label(image, ["cow"], keep_cam=True).compute_cam
+    assert exact is not None
+    assert rough is not None
+    assert rough.dtype == np.float32
+    assert not np.array_equal(exact, rough)
+    np.testing.assert_allclose(rough, exact, atol=0.1)
+
+
+def test_settings_tell_how_sure_pixels_were_cut(recipe: Recipe, segmenter: Segmenter) -> None:
+    assert "confident" not in segmenter.settings("tags")
+    predict = recipe.predict.model_copy(update={"confident": "psa"})
+    confident = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    assert confident.settings("tags")["confident_cuts"] == [4.0, 32.0]

@@ -1,0 +1,196 @@
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tag2mask.data.loader import batches
+from tag2mask.errors import MissingExtraError
+from tag2mask.methods.base import build_method
+from tag2mask.training.optimizer import build_optimizer
+from tag2mask.training.runtime import Runtime, StopRequest
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+
+
+@pytest.fixture
+def open_runtime():
+    """Open runtimes that are shut down again."""
+    opened = []
+
+    def open_one(precision="fp32"):
+        opened.append(Runtime(precision))
+        return opened[-1]
+
+    yield open_one
+    for runtime in opened:
+        runtime.shutdown()
+
+
+def adopted(toy, runtime, **changed):
+    recipe = toy.recipe(method__calm=True, **changed)
+    torch.manual_seed(0)
+    method = build_method(recipe).train()
+    runtime.adopt(method, lambda: build_optimizer(method, recipe.optim))
+    source = toy.ToySource(recipe.data, "train")
+    opened = batches(source, recipe.data, batch_size=recipe.optim.batch_size, seed=1, workers=0)
+    return method, opened
+
+
+def gradients(method):
+    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+
+def test_without_a_launcher_there_is_one_process(open_runtime):
+    runtime = open_runtime()
+    assert (runtime.rank, runtime.world, runtime.is_main) == (0, 1, True)
+    assert runtime.gather("a") == ["a"]
+    assert (runtime.any(True), runtime.any(False)) == (True, False)
+
+
+def test_missing_accelerate_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tag2mask\[train\]'"):
+        Runtime("fp32")
+
+
+def test_batches_that_share_a_step_give_the_gradient_of_one_large_batch(toy, open_runtime):
+    runtime = open_runtime()
+    method, opened = adopted(toy, runtime)
+    first, second = next(opened), next(opened)
+    both = replace(
+        first,
+        image=torch.cat([first.image, second.image]),
+        tags=torch.cat([first.tags, second.tags]),
+        valid=torch.cat([first.valid, second.valid]),
+        name=(*first.name, *second.name),
+    )
+    runtime.backward(both, 9, share=1.0, last=True)
+    expected = gradients(method)
+    method.zero_grad()
+    runtime.backward(first, 9, share=0.5, last=False)
+    runtime.backward(second, 9, share=0.5, last=True)
+    torch.testing.assert_close(gradients(method), expected)
+
+
+def test_update_moves_the_weights_and_clears_the_gradients(toy, open_runtime):
+    runtime = open_runtime()
+    method, opened = adopted(toy, runtime)
+    before = method.classifier.weight.detach().clone()
+    losses = runtime.backward(next(opened), 0, share=1.0, last=True)
+    assert not any(loss.requires_grad for loss in losses.values())
+    assert runtime.update(None) is None
+    assert not torch.equal(before, method.classifier.weight)
+    assert gradients(method) == {}
+
+
+def test_clipping_bounds_the_gradient_and_tells_its_norm(toy, open_runtime):
+    runtime = open_runtime()
+    method, opened = adopted(toy, runtime)
+    runtime.backward(next(opened), 9, share=1.0, last=True)
+    grads = gradients(method)
+    whole = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in grads.values()]))
+    seen = {}
+    runtime.optimizer.register_step_pre_hook(lambda *_: seen.update(gradients(method)))
+    norm = runtime.update(0.01)
+    torch.testing.assert_close(norm, whole)
+    kept = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in seen.values()]))
+    assert kept.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_precision_is_that_of_the_forward_pass(toy, open_runtime, precision, dtype):
+    runtime = open_runtime(precision)
+    method, opened = adopted(toy, runtime)
+    losses = runtime.backward(next(opened), 9, share=1.0, last=True)
+    assert method.monitor["peak"].dtype is dtype
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert {p.dtype for p in method.parameters()} == {torch.float32}
+
+
+def test_shutdown_lets_go_of_the_optimizer(toy):
+    runtime = Runtime("fp32")
+    adopted(toy, runtime)
+    runtime.shutdown()
+    with pytest.raises(RuntimeError, match="no method adopted"):
+        _ = runtime.optimizer
+
+
+def test_first_signal_is_remembered_and_the_second_kills():
+    before = signal.getsignal(signal.SIGTERM)
+    stop = StopRequest()
+    with stop.listening():
+        assert not stop.asked
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_listen_to_nothing():
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+
+    def body():
+        with StopRequest().listening():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_peak_memory_is_that_of_a_process_with_torch(open_runtime):
+    assert 50 < open_runtime().peak_memory_mib() < 100_000
+
+
+def test_two_processes_train_two_stages_and_leave_cleanly(run_toy, tmp_path):
+    done = run_toy(tmp_path, "stages=2", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "stage1" / "weights" / "last.safetensors").is_file()
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_path, toy):
+    from tag2mask.checkpoint import read_weights
+
+    words = ("method__calm=1", "optim__clip_norm=0.5")
+    run_toy(tmp_path / "one", *words, "optim__batch=4")
+    done = run_toy(tmp_path / "two", *words, "optim__batch=2", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    one, _ = read_weights(tmp_path / "one" / "weights" / "last.safetensors")
+    two, _ = read_weights(tmp_path / "two" / "weights" / "last.safetensors")
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_exactly_where_they_were_stopped(run_toy, tmp_path):
+    from tag2mask.checkpoint import read_weights
+
+    assert run_toy(tmp_path / "whole", launcher=TORCHRUN).returncode == 0
+    cut = run_toy(tmp_path / "cut", launcher=TORCHRUN, TOY_SIGTERM_AT="7")
+    assert "nothing is lost; go on with --resume" in cut.stdout, cut.stderr
+    done = run_toy(tmp_path / "cut", "--resume", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    whole, _ = read_weights(tmp_path / "whole" / "weights" / "last.safetensors")
+    again, _ = read_weights(tmp_path / "cut" / "weights" / "last.safetensors")
+    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+
+
+def test_processes_stop_alike_on_a_loss_that_is_not_finite(run_toy, tmp_path):
+    done = run_toy(tmp_path / "run", launcher=TORCHRUN, TOY_POISON_AT="6")
+    assert done.stdout.splitlines().count(done.stdout.splitlines()[0]) == 2
+    assert "loss 'classification' is nan by step 9" in done.stdout
+    assert done.stderr.count("exitcode  : 2") == 2 or "exitcode: 2" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(6))
+def test_exit_is_clean_every_time(run_toy, tmp_path, attempt):
+    done = run_toy(tmp_path, "stages=2", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
