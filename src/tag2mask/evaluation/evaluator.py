@@ -83,9 +83,7 @@ def evaluate_folder(
         DataError: If a mask is missing, unreadable, of another size than its twin or holds an
             unknown value.
     """
-    described = (
-        read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
-    )
+    described = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
     if not predictions.is_dir():
         raise DataError(f"{predictions}: no such folder")
     settings = dict(described.get("settings", {}))
@@ -95,9 +93,7 @@ def evaluate_folder(
     table = _renumbering(target, names)
     chosen = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
     if not chosen:
-        raise DataError(
-            f"{predictions}: has no mask for any of the true masks of {target.folder}"
-        )
+        raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
     pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in chosen]
     _reject_missing(pairs)
     counts = count_files(pairs, len(target.known), len(names), workers or os.cpu_count() or 1)
@@ -217,7 +213,9 @@ def save_report(report: Report, path: Path) -> None:
 
 def report_table(report: Report) -> Table:
     """Per-class IoU for the terminal, with what one must know to compare it."""
-    class_source = f"classes from {report.class_source}" if report.class_source else "classes from unknown"
+    class_source = (
+        f"classes from {report.class_source}" if report.class_source else "classes from unknown"
+    )
     told = {key: report.settings.get(key) for key in ("split", "scales", "flip", "background")}
     parts = [f"{key} {value}" for key, value in told.items() if value is not None]
     refiner = report.settings.get("refiner")
