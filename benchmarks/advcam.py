@@ -26,7 +26,7 @@ from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import has_fast_bf16
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 
 CLASSES = tuple(f"class{index}" for index in range(6))
 TOLERANCE = 1e-8

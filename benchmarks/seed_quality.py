@@ -49,7 +49,8 @@ from tag2mask.inference.postprocessing import (
     select_maps,
 )
 from tag2mask.inference.segmenter import Segmenter, Which, final_crf
-from tag2mask.methods.base import Method, build_refiner
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_refiner
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, ClassSource, Mask
 
@@ -221,7 +222,7 @@ def validation_loop(
             kept.raw.update(gated(seen.cam, keys, image.shape[-2:]), sample.mask)
             for name, cuts in made[keys].items():
                 kept.add(name, cuts, sample.mask)
-        if segmenter.plan.protocol == "afa":
+        if segmenter.config.protocol == "afa":
             judge_decoder(segmenter, rows, image, tags, sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} images", file=sys.stderr, flush=True)
@@ -233,13 +234,13 @@ def judge_decoder(
 ) -> None:
     """Judge the decoder's masks of one image, without and with the CRF that ends its protocol."""
     with label_autocast("auto", "cpu"):
-        seen = predict_multi_scale(segmenter.method, image, segmenter.plan)
+        seen = predict_multi_scale(segmenter.method, image, segmenter.config)
     crfs = {"decoder": None, "decoder + final CRF": final_crf()}
     for gate, kept in rows.items():
-        keys = select_classes(seen.probs, tags, segmenter.plan, gate)
-        selected_maps = select_maps(seen, keys, segmenter.plan.background_score)
+        keys = select_classes(seen.probs, tags, segmenter.config, gate)
+        selected_maps = select_maps(seen, keys, segmenter.config.background_score)
         for name, crf in crfs.items():
-            mask = postprocess(image, selected_maps, segmenter.plan, crf=crf).mask.numpy()
+            mask = postprocess(image, selected_maps, segmenter.config, crf=crf).mask.numpy()
             kept.add(name, {NO_THRESHOLD: mask}, truth)
 
 

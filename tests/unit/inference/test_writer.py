@@ -57,14 +57,16 @@ def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_drawn_for_a_image_depends_neither_on_order_nor_on_workers(
+def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
     segmenter: Segmenter, source: Source, tmp_path: Path, workers: int
 ) -> None:
     config = RIBConfig(companions=1, companion_px=32, iterations=2, rate=1e-3, most_covered=1.0)
     save_weights(
         tmp_path / "weights" / "best.safetensors", segmenter.method.state_dict(), segmenter.recipe
     )
-    rib = Segmenter.load(tmp_path, method=config)
+    rib = Segmenter.load(
+        tmp_path, configure=lambda recipe: recipe.model_copy(update={"method": config})
+    )
     label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
     assert rib.method._images is None
     with rib.with_dataset(source):

@@ -13,7 +13,8 @@ from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import upsample
 from tag2mask.methods import afa as module
 from tag2mask.methods.afa import AFA
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.refiners.par import PAR
 
 LATE = 9

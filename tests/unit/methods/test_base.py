@@ -2,7 +2,8 @@ import pytest
 import torch
 from tests.conformance.stand_ins import small_method, small_recipe
 
-from tag2mask.methods.base import build_method, freeze_loaded_norms, labeling
+from tag2mask.methods.base import freeze_loaded_norms, labeling
+from tag2mask.methods.build import build_method
 
 
 def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import DataError
 from tag2mask.inference.multi_scale import predict_multi_scale
-from tag2mask.methods.base import CamOutput, ScaledViews
+from tag2mask.methods.base import CamOutput
 from tag2mask.methods.cam import CAM
+from tag2mask.methods.protocol import ScaledViews
 from tag2mask.methods.rib import RIB, pool_weak
 
 TAGS = torch.tensor([[1.0, 1.0, 0.0]])

@@ -14,7 +14,7 @@ from tag2mask.functional.cam import upsample
 from tag2mask.methods import aeft
 from tag2mask.methods.aeft.losses import erasing_map
 from tag2mask.methods.aeft.method import AEFT
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 LATE = 9

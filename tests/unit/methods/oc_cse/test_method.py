@@ -11,7 +11,8 @@ from torch import Tensor
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import RecipeError
 from tag2mask.methods import oc_cse as module
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.oc_cse.method import OCCSE
 
 

@@ -12,7 +12,7 @@ from tag2mask.errors import RecipeError
 from tag2mask.functional.stencil import half_disc_offsets
 from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.inference.postprocessing import select_maps
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.psa.method import PSA
 from tag2mask.types import IGNORE
 

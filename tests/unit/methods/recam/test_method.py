@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.recam.method import ReCAM
 
 

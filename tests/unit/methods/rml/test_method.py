@@ -9,7 +9,7 @@ from tests.conformance.stand_ins import small_batch, small_method, small_recipe
 from torch import Tensor
 
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.rml.method import RML
 
 LATE = 9
