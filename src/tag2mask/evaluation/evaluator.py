@@ -16,7 +16,6 @@ import numpy.typing as npt
 from rich.table import Table
 
 from tag2mask.data.base import Source
-from tag2mask.data.index import read_class_list
 from tag2mask.data.indexed_png import read_indexed_png
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
@@ -30,8 +29,8 @@ from tag2mask.evaluation.confusion import (
 )
 from tag2mask.evaluation.metrics import mean_average_precision
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import CLASSES_FILE, read_classes
 from tag2mask.io.files import write_text
+from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
 from tag2mask.io.masks import read_mask, renumber
 from tag2mask.types import IGNORE, ClassSource, Mask, Report
 
@@ -250,7 +249,7 @@ def _open_truth(
     root = truth.parent if truth.name in MASK_FOLDERS else truth
     inner = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
     lists = root / LIST_FOLDER
-    known = read_class_list(root) or VOC_CLASSES
+    known = read_class_names(root) or VOC_CLASSES
     if truth.name in MASK_FOLDERS:
         folder = truth
     elif inner:

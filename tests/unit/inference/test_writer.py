@@ -8,16 +8,10 @@ from PIL import Image as PILImage
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import skipped_names
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import (
-    MaskWriter,
-    label_dataset,
-    named_images,
-    predict_paths,
-    read_classes,
-)
+from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
+from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.methods.rib import RIBConfig
 from tag2mask.types import Prediction, Sample
 
@@ -201,6 +195,6 @@ def test_images_that_could_not_be_read_are_noted(
     with monkeypatch.context() as patch:
         patch.setattr(type(source), "__getitem__", torn)
         label_dataset(segmenter, source, open_writer(tmp_path / "out"))
-    assert skipped_names(tmp_path / "out") == {source.names[1]}
+    assert read_skipped(tmp_path / "out") == {source.names[1]}
     label_dataset(segmenter, source, open_writer(tmp_path / "out"))
-    assert skipped_names(tmp_path / "out") == frozenset()
+    assert read_skipped(tmp_path / "out") == frozenset()

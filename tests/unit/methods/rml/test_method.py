@@ -1,4 +1,4 @@
-"""Tests that the decisions R1 to R20 of the specification name, on the whole method."""
+"""Tests that Specification R1 to R20 names, on the whole method."""
 
 from collections.abc import Mapping
 from typing import Any
