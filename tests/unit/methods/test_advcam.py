@@ -175,7 +175,7 @@ def test_class_probabilities_cost_no_climb() -> None:
     method = classifier()
     passes: list[int] = []
     method.backbone.register_forward_hook(lambda *_: passes.append(1))
-    method.classify(images(method))
+    method.class_logits(images(method))
     assert len(passes) == 1
 
 

@@ -40,28 +40,6 @@ def test_a_norm_is_known_by_its_kind() -> None:
     assert [one.requires_grad for one in layers.parameters()] == [True, True, False, False]
 
 
-def test_score_is_the_normalized_positive_cam() -> None:
-    method = small_method("cam").eval()
-    image = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        cam = method.compute_cam(image).cam
-        peak = torch.nn.functional.interpolate(cam, size=(64, 64), mode="bilinear").relu()
-        low, high = peak.amin((2, 3), True), peak.amax((2, 3), True)
-        torch.testing.assert_close(
-            method.score(image), (peak - low) / (high - low + 1e-5), atol=1e-5, rtol=1e-4
-        )
-
-
-@torch.no_grad()
-def test_without_a_decoder_background_stands_beside_the_score() -> None:
-    method = small_method("cam").eval()
-    image = torch.rand(1, 3, 64, 64)
-    score, probs = method.score(image), method.segment(image)
-    assert method.segmentation(image) is None
-    weight = torch.cat([torch.full((1, 1, 64, 64), 0.45), score], dim=1).exp()
-    torch.testing.assert_close(probs, weight / weight.sum(dim=1, keepdim=True))
-
-
 def test_labeling_puts_the_mode_back_even_after_a_problem() -> None:
     backbone = small_method("cam").train().backbone
     with labeling(backbone, "bf16", "cpu"):
