@@ -134,7 +134,7 @@ def disagreement(method: AdvCAM) -> float:
 
 
 def comparisons(times: dict[str, float], what: str) -> list[Row]:
-    """Times as `tag2mask bench` shows them; the limit is for the arithmetic that `auto` chooses."""
+    """Times as `make bench` shows them; the limit is for the arithmetic that `auto` chooses."""
     ours = {name: time for name, time in times.items() if name != REFERENCE}
     chosen = "bfloat16" if "bfloat16" in ours else "float32"
     return [

@@ -7,13 +7,12 @@ tags, so that there is the class source `tags` alone. A list with a folder in it
 
 Run: python benchmarks/seed_quality.py RUN --root DIR [--lists devval train] [--json FILE]
     [--refiners par pamr '{name: dense_crf, unary: label}'] [--method NAME [KEY=VALUE ...]]
-    [--long-side 256]
+    [--long-side 256] [--entry NAME]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from row import command, run_as_command
+from row import add_entry, command, run_as_command
 from tag2mask import plugins
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.config.schema import MethodConfig, PredictConfig
@@ -305,7 +304,8 @@ def main() -> None:
     )
     parser.add_argument("--method", nargs="+", help="another method for the weights, KEY=VALUE")
     parser.add_argument("--long-side", type=int, help="resize images to it, in place of the run's")
-    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--json", type=Path, help="results file that gets an entry")
+    parser.add_argument("--entry", help="name of the entry; default: the run's name")
     args = parser.parse_args()
     segmenter = open_run(args.run, args.weights, named_method(args.method), args.long_side)
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
@@ -339,7 +339,7 @@ def main() -> None:
             },
             "tables": tables,
         }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        add_entry(args.json, args.entry or args.run.resolve().name, record)
 
 
 if __name__ == "__main__":
