@@ -32,6 +32,8 @@ class DatasetIndex:
     """Classes of mask values 1, 2, ...; empty: the classes that are learned, in their order."""
     problems: tuple[str, ...] = ()
     """One line for each contradiction found."""
+    warnings: tuple[str, ...] = ()
+    """One line for each oddity that does not prevent using the data."""
     paint: Callable[[str], Mask] | None = None
     """Makes the mask of a name, values checked, where masks are no pictures; none: they are."""
 
@@ -131,6 +133,7 @@ def merge_indexes(root: Path, parts: Mapping[str, DatasetIndex]) -> DatasetIndex
         masks={n: own.masks[inner] for n, (own, inner) in names.items() if inner in own.masks},
         mask_classes=classes,
         problems=tuple(problems),
+        warnings=tuple(line for own in parts.values() for line in own.warnings),
         paint=paint,
     )
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from rich.table import Table
 
 from tag2mask.data.base import Source
-from tag2mask.data.indexed_png import read_indexed_png
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
 from tag2mask.errors import DataError, did_you_mean
@@ -31,7 +30,7 @@ from tag2mask.evaluation.metrics import mean_average_precision
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.files import write_text
 from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
-from tag2mask.io.masks import read_mask, renumber
+from tag2mask.io.masks import read_indices, read_mask, renumber
 from tag2mask.types import IGNORE, ClassSource, Mask, Report
 
 PORTION = 16
@@ -346,9 +345,9 @@ def _runs(pair: MaskPair, known: int, found: int) -> Runs:
 
 
 def _values(path: Path, num_foreground: int) -> Mask:
-    """Read a mask; values of the usual kind of file are checked later, in the counts."""
-    values = read_indexed_png(path)
-    return read_mask(path, num_foreground) if values is None else values
+    """Read a mask; 8-bit values are checked later, in the counts of all files together."""
+    raw = read_indices(path)
+    return raw if raw.dtype == np.uint8 else read_mask(path, num_foreground)
 
 
 def _strange(pixels: Counts, num_foreground: int) -> bool:
