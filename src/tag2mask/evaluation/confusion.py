@@ -81,7 +81,7 @@ class ConfusionMatrix:
             DataError: If there are values beside the classes and 255; then nothing is added.
         """
         self._reject_unknown("true", counts.sum(axis=1))
-        self._reject_unknown("classifier", counts.sum(axis=0))
+        self._reject_unknown("predicted", counts.sum(axis=0))
         self.counts[:, :-1] += counts[: self.num_classes, : self.num_classes]
         self.counts[:, -1] += counts[: self.num_classes, IGNORE]
 
