@@ -16,17 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import skipped_names
 from tag2mask.errors import RecipeError, RunError, did_you_mean
 from tag2mask.evaluation.evaluator import evaluate_pseudo_labels, evaluate_source, save_report
-from tag2mask.inference.segmenter import Segmenter, weights_fingerprint, weights_path
-from tag2mask.inference.writer import CLASSES_FILE, MaskWriter, label_dataset, read_classes
+from tag2mask.inference.run import weights_fingerprint, weights_path
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.writer import MaskWriter, label_dataset
 from tag2mask.io.files import TEMPORARY_SUFFIX, write_text
+from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_skipped
 from tag2mask.training import trainer
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 from tag2mask.types import Report
@@ -261,7 +260,7 @@ class _Pipeline:
     def _unlabeled(self, name: str) -> bool:
         """Whether an image of a label stage lacks its mask; one that cannot be read needs none."""
         folder = self._root / name
-        skipped = skipped_names(folder)
+        skipped = read_skipped(folder)
         return any(
             image not in skipped and not (folder / f"{image}.png").is_file()
             for image in self._source(self._resolved_recipe(name), "train").names
@@ -280,14 +279,15 @@ class _Pipeline:
         return segmenter, MaskWriter(self._root / name, segmenter.class_names, "tags", settings)
 
     def _segmenter(self, recipe: Recipe, network: str) -> Segmenter:
-        """The network of a train stage, looking at images as `recipe` says."""
-        run = self._root / network
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded = Segmenter.load(run, device=device, method=recipe.method)
+        """Open the network of a train stage with the test-time settings of `recipe`."""
         values = recipe.plain()
-        looking = {section: values[section] for section in ("predict", "refiner")}
-        changed = parse_recipe({**loaded.recipe.plain(), **looking}, str(run))
-        return Segmenter(loaded.method, changed, device, origin=loaded.origin)
+        inference = {section: values[section] for section in ("method", "predict", "refiner")}
+        run = self._root / network
+
+        def configure(trained: Recipe) -> Recipe:
+            return parse_recipe({**trained.plain(), **inference}, str(run))
+
+        return Segmenter.load(run, configure=configure)
 
     def _evaluate(self, name: str) -> None:
         report = self._report(name)

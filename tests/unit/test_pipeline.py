@@ -97,7 +97,7 @@ def test_a_stage_is_a_run_of_its_own_recipe(made):
     seed = json.loads((run / "seed" / "classes.json").read_text())["settings"]
     masks = json.loads((run / "masks" / "classes.json").read_text())["settings"]
     assert (seed["method"], seed["background"]) == ("cam", 0.3)
-    assert (masks["method"], masks["protocol"]) == ("supervised", "afa")
+    assert (masks["method"], masks["protocol"]) == ("supervised", "decoder")
     assert len({seed["sha256"], masks["sha256"]}) == 2
     assert load_recipe(str(run / "recipe.yaml")).plain() == recipe().plain()
 
@@ -105,7 +105,9 @@ def test_a_stage_is_a_run_of_its_own_recipe(made):
 def test_masks_are_those_of_the_network_with_the_tags_given(made):
     run, _ = made
     plan = stage_recipe(recipe(), "seed")
-    segmenter = Segmenter.load(run / "cam", predict=plan.predict)
+    segmenter = Segmenter.load(
+        run / "cam", configure=lambda trained: trained.model_copy(update={"predict": plan.predict})
+    )
     source = pipeline.plugins.load("data", "synthetic")(plan.data, "train")
     expected = segmenter.segment(source[3].image, source[3].tags).mask
     with PILImage.open(run / "seed" / f"{source.names[3]}.png") as mask:

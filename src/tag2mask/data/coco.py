@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.index import DatasetIndex, count, find_masks, name_images, read_class_list
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
 from tag2mask.data.instances import Instances, read_instances
 from tag2mask.data.tags import (
@@ -32,6 +32,7 @@ from tag2mask.data.tags import (
     read_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
+from tag2mask.io.mask_folder import read_class_names
 from tag2mask.types import IGNORE, Mask
 
 # By rank of the ids 1 to 90; position + 1 is the pixel value in the masks of published code.
@@ -258,7 +259,7 @@ def _index_layout(root: Path, split: str, config: COCOConfig) -> DatasetIndex:
     rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
     own = {name: rows.get(f"{part}/{name}", rows.get(name)) for name in present}
     tags = {name: row or () for name, row in own.items() if row or config.keep_empty}
-    classes = read_class_list(root) or COCO_CLASSES
+    classes = read_class_names(root) or COCO_CLASSES
     for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
         problems.append(f"{path}: unknown class '{tag}'.{did_you_mean(tag, classes)}")
     if not tags:

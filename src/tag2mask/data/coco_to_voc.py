@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.data.coco import IMAGE_FOLDER, MASK_FOLDER, TAG_FILE, index_instances
-from tag2mask.data.index import CLASSES_FILE, DatasetIndex
+from tag2mask.data.index import DatasetIndex
 from tag2mask.data.instances import read_instances
 from tag2mask.data.tags import read_tags
 from tag2mask.data.voc import LIST_FOLDER
 from tag2mask.errors import DataError, RunError
 from tag2mask.io.files import write_text
+from tag2mask.io.mask_folder import CLASSES_FILE
 from tag2mask.io.masks import save_mask
 
 _AT_ONCE = 256

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from rich.table import Table
 
 from tag2mask.data.base import Source
-from tag2mask.data.index import read_class_list
 from tag2mask.data.indexed_png import read_indexed_png
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
@@ -30,8 +29,8 @@ from tag2mask.evaluation.confusion import (
 )
 from tag2mask.evaluation.metrics import mean_average_precision
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import CLASSES_FILE, read_classes
 from tag2mask.io.files import write_text
+from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
 from tag2mask.io.masks import read_mask, renumber
 from tag2mask.types import IGNORE, ClassSource, Mask, Report
 
@@ -83,9 +82,7 @@ def evaluate_folder(
         DataError: If a mask is missing, unreadable, of another size than its twin or holds an
             unknown value.
     """
-    described = (
-        read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
-    )
+    described = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
     if not predictions.is_dir():
         raise DataError(f"{predictions}: no such folder")
     settings = dict(described.get("settings", {}))
@@ -95,9 +92,7 @@ def evaluate_folder(
     table = _renumbering(target, names)
     chosen = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
     if not chosen:
-        raise DataError(
-            f"{predictions}: has no mask for any of the true masks of {target.folder}"
-        )
+        raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
     pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in chosen]
     _reject_missing(pairs)
     counts = count_files(pairs, len(target.known), len(names), workers or os.cpu_count() or 1)
@@ -217,7 +212,9 @@ def save_report(report: Report, path: Path) -> None:
 
 def report_table(report: Report) -> Table:
     """Per-class IoU for the terminal, with what one must know to compare it."""
-    class_source = f"classes from {report.class_source}" if report.class_source else "classes from unknown"
+    class_source = (
+        f"classes from {report.class_source}" if report.class_source else "classes from unknown"
+    )
     told = {key: report.settings.get(key) for key in ("split", "scales", "flip", "background")}
     parts = [f"{key} {value}" for key, value in told.items() if value is not None]
     refiner = report.settings.get("refiner")
@@ -252,7 +249,7 @@ def _open_truth(
     root = truth.parent if truth.name in MASK_FOLDERS else truth
     inner = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
     lists = root / LIST_FOLDER
-    known = read_class_list(root) or VOC_CLASSES
+    known = read_class_names(root) or VOC_CLASSES
     if truth.name in MASK_FOLDERS:
         folder = truth
     elif inner:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tag2mask.functional.cam import upsample
-from tag2mask.inference.multi_scale import SMALLEST_SIDE_PX, NetworkOutput, resize_to_working_size
 from tag2mask.inference.postprocessing import PROPAGATION_RADIUS
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.methods.base import evaluating
+from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, resize_to_working_size
 from tag2mask.types import Image, Sample
 
 MAX_GRID_SIDE = 32
@@ -88,15 +88,15 @@ def compute_affinity_maps(segmenter: Segmenter, image: Image) -> AffinityMaps | 
     Returns:
         None from a network without attention and affinity.
     """
-    method, plan = segmenter.method, segmenter.plan
+    method, config = segmenter.method, segmenter.config
     stride = method.backbone.strides[-1]
-    max_side = min(plan.max_side_px or MAX_GRID_SIDE * stride, MAX_GRID_SIDE * stride)
+    max_side = min(config.max_side_px or MAX_GRID_SIDE * stride, MAX_GRID_SIDE * stride)
     rgb = image_tensor(image).to(segmenter.device)
-    rgb = resize_to_working_size(rgb, plan.model_copy(update={"max_side_px": max_side}))
+    rgb = resize_to_working_size(rgb, config.model_copy(update={"max_side_px": max_side}))
     normalized = method.backbone.normalize(rgb)
-    size = tuple(max(side, SMALLEST_SIDE_PX) for side in normalized.shape[-2:])
+    size = tuple(max(side, MIN_SIDE_PX) for side in normalized.shape[-2:])
     with evaluating(method):
-        maps = method.maps(upsample(normalized, size))
+        maps = method.attention_maps(upsample(normalized, size))
     attention, affinity = (_unbatched(maps.get(name)) for name in ("attention", "affinity"))
     if attention is None and affinity is None:
         return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from tag2mask.inference.inspection import AffinityMaps, ImageMaps
 from tag2mask.inference.postprocessing import MaskOutput, PostProcessor, SelectedMaps, propagate_cam
 from tag2mask.inference.segmenter import Segmenter, image_tensor
-from tag2mask.methods.base import build_refiner
+from tag2mask.methods.build import build_refiner
 from tag2mask.types import Image
 
 LabelSource = Literal["settings", "refined", "propagated"]
@@ -47,10 +47,10 @@ def compute_label_stages(
     refiner = segmenter.postprocessor.refiner or build_refiner(segmenter.recipe)
     refiner = refiner.to(segmenter.device) if refiner else None
     rgb, selected_cam = image_tensor(image).to(segmenter.device), output.cam[:, list(class_indices)]
-    postprocessor = PostProcessor(segmenter.plan, refiner, None)
+    postprocessor = PostProcessor(segmenter.config, refiner, None)
     size = (selected_cam.shape[-2], selected_cam.shape[-1])
-    refined = postprocessor(rgb, SelectedMaps(tuple(class_indices), selected_cam, "evidence", size))
-    propagating = segmenter.plan.model_copy(update={"propagate": True})
+    refined = postprocessor(rgb, SelectedMaps(tuple(class_indices), selected_cam, "cam", size))
+    propagating = segmenter.config.model_copy(update={"propagate": True})
     propagated = (
         _propagate(image_maps.affinity_maps, selected_cam, propagating.background_score)
         if class_indices
@@ -61,7 +61,7 @@ def compute_label_stages(
         return LabelStages(refined.probs, propagated, label, "settings")
     if propagated is None:
         return LabelStages(refined.probs, None, refined, "refined")
-    label = postprocessor(rgb, SelectedMaps(tuple(class_indices), propagated, "probability", size))
+    label = postprocessor(rgb, SelectedMaps(tuple(class_indices), propagated, "probs", size))
     return LabelStages(refined.probs, propagated, label, "propagated")
 
 

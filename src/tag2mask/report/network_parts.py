@@ -66,8 +66,7 @@ def inspect_network(run: Run, query: Point | None = None) -> NetworkParts:
             largest CAM of each image.
     """
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        segmenter = Segmenter.load(run.folder, device=device)
+        segmenter = Segmenter.load(run.folder)
     except Tag2MaskError as error:
         return NetworkParts(missing=(_missing_line(error),))
     recipe = run.recipe or segmenter.recipe

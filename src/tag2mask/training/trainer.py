@@ -20,7 +20,8 @@ from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.errors import RecipeError, RunError
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.files import write_text
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.logging import LossWindow, MetricLogger, cut_log, host_values, merged_means
 from tag2mask.training.optimizer import (

@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.inference.inspection import AffinityMaps, ImageMaps
-from tag2mask.inference.multi_scale import NetworkOutput
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.types import Image, Sample
 from tag2mask.visualization.heat_maps import overlay_map
@@ -36,7 +35,7 @@ def affinity_panels(
     if affinity_maps is None:
         return []
     if query is None:
-        position, note = _peak_position(segmenter, sample, image_maps.output, affinity_maps.grid)
+        position, note = _peak_position(segmenter, sample, image_maps, affinity_maps.grid)
     else:
         position, note = affinity_maps.position_at(query), f"query {query[0]:g}, {query[1]:g}"
     point = affinity_maps.center_of(position)
@@ -56,9 +55,10 @@ def affinity_panels(
 
 
 def _peak_position(
-    segmenter: Segmenter, sample: Sample, output: NetworkOutput, grid: tuple[int, int]
+    segmenter: Segmenter, sample: Sample, image_maps: ImageMaps, grid: tuple[int, int]
 ) -> tuple[int, str]:
     """Return the position with the largest CAM of the most likely tag, or class without tags."""
+    output = image_maps.output
     class_indices = list(segmenter.select_classes(output, sample.tags, "tags")) or list(
         range(output.probs.shape[1])
     )

@@ -13,7 +13,6 @@ from torch import Tensor
 from tag2mask.functional.cam import upsample
 from tag2mask.inference.inspection import ImageMaps, inspect_image
 from tag2mask.inference.label_stages import compute_label_stages
-from tag2mask.inference.multi_scale import NetworkOutput
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.files import write_atomically
 from tag2mask.types import Image, Sample
@@ -108,7 +107,7 @@ def strip_panels(segmenter: Segmenter, sample: Sample, image_maps: ImageMaps) ->
     mask = stages.label.mask.cpu().numpy()
     title, legend = LABEL_TITLES[stages.label_source], mask_legend(mask, names)
     panels.append(Panel(overlay_mask(image, mask), title, legend, "all background"))
-    panels.append(_prediction_panel(segmenter, image, output))
+    panels.append(_prediction_panel(segmenter, image, image_maps))
     if sample.mask is not None:
         legend = mask_legend(sample.mask, names)
         panels.append(Panel(overlay_mask(image, sample.mask), "ground truth", legend))
@@ -130,8 +129,9 @@ def _foreground_panel(image: Image, probs: Tensor, title: str) -> Panel:
     return Panel(overlay_heat(image, stretch(foreground)), title, note=note)
 
 
-def _prediction_panel(segmenter: Segmenter, image: Image, output: NetworkOutput) -> Panel:
+def _prediction_panel(segmenter: Segmenter, image: Image, image_maps: ImageMaps) -> Panel:
     """Draw the mask with classes from the classifier, and the probabilities of its classes."""
+    output = image_maps.output
     selected = segmenter.select_classes(output, None, "classifier")
     mask = segmenter.compute_mask(image, output, selected).mask.cpu().numpy()
     title = "prediction"

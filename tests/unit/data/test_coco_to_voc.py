@@ -8,10 +8,10 @@ from tests.unit.data.coco_file import annotation, document, square, usual, write
 
 from tag2mask.data.coco import COCO, COCOConfig
 from tag2mask.data.coco_to_voc import convert_coco, part_name
-from tag2mask.data.index import read_class_list
 from tag2mask.data.instances import read_instances
 from tag2mask.data.voc import VOC, VOCConfig
 from tag2mask.errors import DataError, RunError
+from tag2mask.io.mask_folder import read_class_names
 
 NAMES = ("COCO_train2014_000000000009", "COCO_train2014_000000000025")
 
@@ -39,7 +39,7 @@ def test_what_is_written_is_what_the_source_reads(data, tmp_path):
         f"train/{NAMES[0]}.jpg,person;dog;toothbrush",
         f"train/{NAMES[1]}.jpg,person;dog",
     ]
-    assert read_class_list(out / "SegmentationClass" / "train") == ("person", "dog", "toothbrush")
+    assert read_class_names(out / "SegmentationClass" / "train") == ("person", "dog", "toothbrush")
     voc = VOC(VOCConfig(name="voc", root=out, split="train"), "train")
     coco = COCO(COCOConfig(name="coco", root=data.parents[1]), "train")
     layout = COCO(COCOConfig(name="coco", root=out), "train")

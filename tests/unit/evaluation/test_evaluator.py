@@ -13,7 +13,6 @@ from rich.console import Console
 
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import write_skipped
 from tag2mask.errors import DataError, RunError
 from tag2mask.evaluation.evaluator import (
     MaskPair,
@@ -28,6 +27,7 @@ from tag2mask.evaluation.evaluator import (
 )
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter
+from tag2mask.io.mask_folder import write_skipped
 from tag2mask.io.masks import save_mask
 from tag2mask.types import ClassSource, Image, Prediction, Report, Sample
 

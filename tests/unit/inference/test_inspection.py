@@ -8,7 +8,7 @@ from torch import Tensor
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.inference.inspection import AffinityMaps, compute_affinity_maps
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 
 MAPS = AffinityMaps((2, 4), None, None, 1)
 """Positions 0 1 2 3 above 4 5 6 7."""
@@ -76,13 +76,13 @@ def test_positions_are_in_raster_order_of_the_image(
 ) -> None:
     """Bright positions have affinity with each other: the row of one of them is the image again."""
 
-    def maps(image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(image: Tensor) -> Mapping[str, Tensor]:
         assert not affinity_segmenter.method.training
         level = torch.nn.functional.avg_pool2d(image.mean(dim=1, keepdim=True), 8).flatten(1)
         bright = (level > 0).float()
         return {"affinity": bright[:, :, None] * bright[:, None, :]}
 
-    monkeypatch.setattr(affinity_segmenter.method, "maps", maps)
+    monkeypatch.setattr(affinity_segmenter.method, "attention_maps", attention_maps)
     affinity_segmenter.method.train()
     image = np.zeros((128, 256, 3), dtype=np.uint8)
     image[:32, 192:] = 255

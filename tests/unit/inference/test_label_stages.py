@@ -5,7 +5,7 @@ from tag2mask.data.base import Source
 from tag2mask.inference.inspection import inspect_image
 from tag2mask.inference.label_stages import LabelStages, compute_label_stages
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 
 
 def stages_of(segmenter: Segmenter, source: Source, index: int) -> LabelStages:

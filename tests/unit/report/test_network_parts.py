@@ -10,7 +10,8 @@ from torch import Tensor
 from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.config.schema import MethodConfig
-from tag2mask.methods.base import CamOutput, Method, build_method
+from tag2mask.methods.base import CamOutput, Method
+from tag2mask.methods.build import build_method
 from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.report.network_parts import Picture, head_weights, inspect_network
 from tag2mask.report.run_parts import read_run

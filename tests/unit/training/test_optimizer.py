@@ -3,7 +3,8 @@ import torch
 
 from tag2mask.config.schema import OptimConfig
 from tag2mask.errors import RunError
-from tag2mask.methods.base import ParameterGroup, build_method
+from tag2mask.methods.base import ParameterGroup
+from tag2mask.methods.build import build_method
 from tag2mask.training.optimizer import (
     build_optimizer,
     load_optimizer_tensors,

@@ -9,7 +9,7 @@ import torch
 
 from tag2mask.data.loader import batches
 from tag2mask.errors import MissingExtraError
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.training.optimizer import build_optimizer
 from tag2mask.training.runtime import Runtime, StopRequest
 

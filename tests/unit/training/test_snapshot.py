@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tag2mask.errors import WeightsError
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.training.optimizer import build_optimizer
 from tag2mask.training.snapshot import restore, snapshot
 

@@ -9,7 +9,7 @@ from tag2mask.config.recipe import load_recipe
 from tag2mask.config.stages import StageConfig
 from tag2mask.errors import DataError, RecipeError, RunError
 from tag2mask.io.masks import save_mask
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.training import trainer
 from tag2mask.training.trainer import train
 from tag2mask.training.validation import Evaluation

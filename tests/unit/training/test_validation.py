@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tag2mask.errors import DataError
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.training.validation import MIOU, TAG_MAP, ValidationLoop
 
 CPU = torch.device("cpu")

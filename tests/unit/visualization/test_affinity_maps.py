@@ -44,7 +44,7 @@ class WithAffinity(Method):
             cam[:, index, row, column] = 1
         return CamOutput(torch.tensor([[1.0, 2.0]]).expand(len(image), -1), cam)
 
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
         length = GRID[0] * GRID[1]
         affinity = torch.eye(length)
         affinity[:, -1] = affinity[-1] = 0.5
@@ -52,7 +52,7 @@ class WithAffinity(Method):
 
 
 class WithoutAffinity(WithAffinity):
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
         return {}
 
 

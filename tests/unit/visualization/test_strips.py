@@ -13,7 +13,7 @@ from tag2mask.data.base import Source
 from tag2mask.inference.inspection import inspect_image
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.palette import voc_palette
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Sample
 from tag2mask.visualization.heat_maps import HEAT_COLORS, overlay_heat
 from tag2mask.visualization.panels import Panel
@@ -156,12 +156,12 @@ def decoder_segmenter() -> Segmenter:
 
 
 def with_affinity(segmenter: Segmenter, affinity: Callable[[int], torch.Tensor]) -> None:
-    original_maps = segmenter.method.maps
+    original_maps = segmenter.method.attention_maps
 
-    def maps(image: torch.Tensor) -> dict[str, torch.Tensor]:
+    def attention_maps(image: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"affinity": affinity(original_maps(image)["affinity"].shape[-1])[None]}
 
-    segmenter.method.maps = maps  # type: ignore[method-assign]
+    segmenter.method.attention_maps = attention_maps  # type: ignore[method-assign]
 
 
 def test_strip_of_a_decoder_shows_the_stages_of_its_pseudo_label(
