@@ -92,7 +92,7 @@ def test_second_start_drops_torn_and_repeated_score_rows(tmp_path: Path) -> None
 
 def test_folder_of_other_settings_is_rejected_and_says_what_differs(tmp_path: Path) -> None:
     open_writer(tmp_path, background=0.45, run="here")
-    with pytest.raises(RunError, match=r"background: 0\.45 there, 0\.3 now"):
+    with pytest.raises(RunError, match=r"background: 0\.45 before, 0\.3 now"):
         open_writer(tmp_path, background=0.3, run="here")
     open_writer(tmp_path, background=0.45, run="moved")  # the place of the run decides nothing
     with pytest.raises(RunError, match="class_source"):
