@@ -20,7 +20,7 @@ from tag2mask.config.recipe import load_recipe, parse_recipe
 from tag2mask.data.synthetic import SyntheticConfig, write_scenes
 
 TINY = """\
-# The smallest recipe that goes through every part.
+# The smallest recipe that uses every part.
 data:     {name: folder, root: DATA, crop_px: 32, val_fraction: 0.2}
 backbone: {name: mit, variant: b0}
 method:   {name: cam}
@@ -68,10 +68,10 @@ def refusal(capsys):
         capsys.readouterr()
         assert main([str(argument) for argument in arguments]) == 2
         lines = capsys.readouterr().err.splitlines()
-        found = [line for line in lines if line.startswith("error: ")]
-        assert len(found) == problems, lines
+        problem_lines = [line for line in lines if line.startswith("error: ")]
+        assert len(problem_lines) == problems, lines
         assert not any("Traceback" in line for line in lines)
-        return found[0]
+        return problem_lines[0]
 
     return reject
 
@@ -180,11 +180,11 @@ def test_overrides_are_kept_in_the_run(recipe, tmp_path):
 
 def test_images_to_label_need_not_show_every_class(run, data, tmp_path):
     rows = tag_rows(data)
-    kept = [row for row in rows[1:] if "board" in row]
+    rows_with_board = [row for row in rows[1:] if "board" in row]
     for row in rows[1:]:
-        if row not in kept:
+        if row not in rows_with_board:
             (data / "images" / row.split(",")[0]).unlink()
-    write_rows(data, [rows[0], *(f"{row.split(',')[0]},board" for row in kept)])
+    write_rows(data, [rows[0], *(f"{row.split(',')[0]},board" for row in rows_with_board)])
     shutil.rmtree(data / "masks")
     assert main(["label", str(run), str(data), "--out", str(tmp_path / "masks")]) == 0
 
@@ -307,11 +307,11 @@ def test_closed_pipe_is_no_error():
     ],
 )
 def test_wrong_command_line(line, words, run, recipe, scenes, tmp_path, refusal):
-    places = {"GONE": tmp_path / "gone", "OUT": tmp_path / "out"}
-    places |= {"RUN": run, "RECIPE": recipe, "DATA": scenes}
-    for name, place in places.items():
-        line = line.replace(name, str(place))
-        words = words.replace(name, str(place))
+    paths = {"GONE": tmp_path / "gone", "OUT": tmp_path / "out"}
+    paths |= {"RUN": run, "RECIPE": recipe, "DATA": scenes}
+    for name, path in paths.items():
+        line = line.replace(name, str(path))
+        words = words.replace(name, str(path))
     assert words in refusal(*line.split())
 
 

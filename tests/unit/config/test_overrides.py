@@ -153,9 +153,9 @@ def test_switched_plugin_keeps_shared_keys_and_drops_the_rest():
 
 def test_switched_backbone_does_not_inherit_weights():
     assert overridden("backbone.name=mit").backbone.weights is None
-    kept = overridden("backbone.name=mit backbone.weights=w backbone.variant=b0").backbone
-    assert kept.model_dump()["variant"] == "b0"
-    assert kept.weights == "w"
+    backbone = overridden("backbone.name=mit backbone.weights=w backbone.variant=b0").backbone
+    assert backbone.model_dump()["variant"] == "b0"
+    assert backbone.weights == "w"
 
 
 def test_naming_the_same_plugin_changes_nothing():
