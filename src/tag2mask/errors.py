@@ -28,7 +28,7 @@ class DataError(Tag2MaskError):
 
 
 class NothingHeldOutError(DataError):
-    """The recipe holds out no image; unlike a held-out list that cannot be read, this is allowed."""
+    """The recipe holds out no image; unlike an unreadable held-out list, this is allowed."""
 
 
 class RecipeError(Tag2MaskError):
