@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from tag2mask import plugins
-from tag2mask.cli.main import VERBS
+from tag2mask.cli.main import COMMANDS
 from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
 from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
@@ -39,7 +39,7 @@ def test_commands_of_the_page_exist(page):
     code = re.findall(r"```bash\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)
     for block in (first or second for first, second in code):
         for verb in re.findall(r"(?:^|\s)tag2mask (?!--)([a-z]+)", block):
-            assert verb in VERBS, block
+            assert verb in COMMANDS, block
         for name in re.findall(r"tag2mask train ([a-z_]+/\w+)", block):
             assert name in available_recipes() or name.startswith("mine/"), block
 

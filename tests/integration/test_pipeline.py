@@ -12,9 +12,9 @@ from tests.integration.dying_pipeline import KILLED, run
 from tag2mask.cli.main import main
 
 RECIPE = "cam/synthetic_stages"
-SMALL = """--data.size_px 64 --data.crop_px 64 --data.count 6 --data.val_count 2 --backbone.width 8
---optim.steps 6 --optim.batch_size 2 --run.workers 0 --run.save_every 2 --run.samples 0
---predict.scales 1.0 --stages.seg.method.decoder_width 8"""
+SMALL = """data.size_px=64 data.crop_px=64 data.count=6 data.val_count=2 backbone.width=8
+optim.steps=6 optim.batch_size=2 run.workers=0 run.save_every=2 run.samples=0
+predict.scales=1.0 stages.seg.method.decoder_width=8"""
 STAGES = ("cam", "seed", "seeds", "seg", "masks", "scores")
 DEATHS = (("cam", 5), ("seed", 2), ("seeds", 0), ("seg", 3), ("masks", 4), ("scores", 0))
 
@@ -87,13 +87,13 @@ def test_problems_of_stages_end_with_code_2_and_one_line(whole, tmp_path, capsys
     lines = [
         ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "seg"], "stage 'cam' is not whole"),
         ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "sag"], "unknown stage 'sag'. Did you"),
-        ([RECIPE, "--out", str(tmp_path / "r"), "--stages.sag.optim.steps", "1"], "Did you mean "),
-        ([RECIPE, "--out", str(tmp_path / "r"), "--stages.seg.optim.stepz", "1"], "Did you mean "),
+        ([RECIPE, "--out", str(tmp_path / "r"), "stages.sag.optim.steps=1"], "Did you mean "),
+        ([RECIPE, "--out", str(tmp_path / "r"), "stages.seg.optim.stepz=1"], "Did you mean "),
         (
-            [RECIPE, "--out", str(tmp_path / "r"), "--stages.seg.labels", "cam"],
-            "one that labels",
+            [RECIPE, "--out", str(tmp_path / "r"), "stages.seg.labels=cam"],
+            "a label stage is needed",
         ),
-        (["--resume", str(whole), "--stages.seg.optim.steps", "9"], "optim.steps was 6, now 9"),
+        (["--resume", str(whole), "stages.seg.optim.steps=9"], "optim.steps was 6, now 9"),
         (["cam/synthetic_tiny", "--out", str(tmp_path / "r"), "--stage", "cam"], "has no stages"),
     ]
     for words, problem in lines:

@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from tag2mask import pipeline
 from tag2mask.checkpoint import read_weights
-from tag2mask.config.overrides import apply_overrides, split_overrides
+from tag2mask.config.overrides import apply_overrides, parse_overrides
 from tag2mask.config.recipe import Recipe, load_recipe, stage_recipe
 from tag2mask.errors import RecipeError, RunError
 from tag2mask.inference.segmenter import Segmenter
@@ -41,7 +41,7 @@ SKIPPED = [f"stage {n} of 5, {name}: whole, skipped" for n, name in enumerate(ST
 
 
 def recipe(line: str = "") -> Recipe:
-    _, overrides = split_overrides(line.split())
+    overrides = parse_overrides(line.split())
     return apply_overrides(RAW, overrides, "r")
 
 
@@ -145,10 +145,10 @@ def test_a_image_that_could_not_be_read_needs_no_mask(run):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--stages.seg.optim.steps 4", r"seg: cannot .* another recipe: optim\.steps was 2, now 4"),
-        ("--optim.lr 1", r"cam: cannot be resumed with another recipe: optim\.lr was "),
+        ("stages.seg.optim.steps=4", r"seg: cannot .* another recipe: optim\.steps was 2, now 4"),
+        ("optim.lr=1", r"cam: cannot be resumed with another recipe: optim\.lr was "),
         (
-            "--stages.seed.predict.background 0.5",
+            "stages.seed.predict.background=0.5",
             r"seed: holds .* \(background: 0.3 there, 0.5",
         ),
     ],
@@ -162,12 +162,12 @@ def test_changed_settings_are_noticed_and_nothing_is_touched(run, line, words):
 
 def test_rejected_settings_of_training_do_not_become_the_run_s_own(run):
     with pytest.raises(RunError, match="another recipe"):
-        go_on(run, "--stages.seg.optim.steps 4")
+        go_on(run, "stages.seg.optim.steps=4")
     assert stage_recipe(load_recipe(str(run / "recipe.yaml")), "seg").optim.steps == 2
 
 
 def test_a_network_made_anew_is_noticed_by_those_that_were_made_from_it(run):
-    other = "--stages.cam.optim.head_lr 0.1"
+    other = "stages.cam.optim.head_lr=0.1"
     shutil.rmtree(run / "cam")
     with pytest.raises(RunError, match=r"seed: holds masks made otherwise \(sha256: "):
         go_on(run, other)
@@ -191,7 +191,7 @@ def test_a_network_goes_on_from_the_weights_of_the_stage_it_names(run, monkeypat
     given = []
     monkeypatch.setattr(CAM, "setup", lambda self, earlier: given.append(earlier.methods))
     shutil.rmtree(run / "seg")
-    line = "--stages.seg.method.name cam --stages.seg.optim.head_lr 0.0001"
+    line = "stages.seg.method.name=cam stages.seg.optim.head_lr=0.0001"
     go_on(run, line, stage="seg")
     weights, _ = read_weights(run / "cam" / "weights" / "best.safetensors")
     (network,) = (methods["cam"] for methods in given if methods)
@@ -203,12 +203,12 @@ def test_a_network_goes_on_from_the_weights_of_the_stage_it_names(run, monkeypat
 
 def test_another_method_may_label_with_the_network_s_weights(run):
     shutil.rmtree(run / "seed")
-    line = "--stages.seed.method.name advcam --stages.seed.method.pooling gap"
-    go_on(run, f"{line} --stages.seed.method.iterations 1", stage="seed")
+    line = "stages.seed.method.name=advcam stages.seed.method.pooling=gap"
+    go_on(run, f"{line} stages.seed.method.iterations=1", stage="seed")
     described = json.loads((run / "seed" / "classes.json").read_text())["settings"]
     assert (described["method"], described["labeling"]["iterations"]) == ("advcam", 1)
     with pytest.raises(RunError, match="holds masks made otherwise"):
-        go_on(run, f"{line} --stages.seed.method.iterations 2", stage="seed")
+        go_on(run, f"{line} stages.seed.method.iterations=2", stage="seed")
 
 
 def test_a_trained_network_is_scored_on_the_held_out_images(made, tmp_path):
