@@ -14,9 +14,9 @@ def test_a_file_without_a_class_of_the_contract_is_no_plugin():
 
 def test_contract_is_found_by_direct_base_only():
     source = "class A(Other): ...\nclass B(Method): ...\nclass C(Method): ...\n"
-    assert plugins._defines(source, "Method") == "B"
-    assert plugins._defines("class A(base.Method): ...", "Method") is None
-    assert plugins._defines("x = 1", "Method") is None
+    assert plugins._plugin_class(source, "Method") == "B"
+    assert plugins._plugin_class("class A(base.Method): ...", "Method") is None
+    assert plugins._plugin_class("x = 1", "Method") is None
 
 
 @pytest.mark.parametrize("package", ["methods", "models.backbones", "refiners", "data"])
