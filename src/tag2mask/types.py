@@ -96,7 +96,7 @@ class Prediction:
     """Class probability of each name from the classifier, for both class sources."""
     class_source: ClassSource
     image: Image = field(repr=False)
-    compute_cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected; None
     unless requested."""
 

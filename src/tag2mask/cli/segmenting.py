@@ -12,6 +12,7 @@ from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
 
 if TYPE_CHECKING:  # these import torch, which --help must not wait for
+    from tag2mask.config.recipe import Recipe
     from tag2mask.inference.segmenter import Segmenter
     from tag2mask.inference.writer import WriteSummary
 
@@ -63,25 +64,19 @@ def load_segmenter(
         RunError: If the run is missing or holds no weights.
         WeightsError: If the named method has other parameters than the run's.
     """
-    import torch
-
     from tag2mask.checkpoint import stage_folder
     from tag2mask.inference.segmenter import Segmenter
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     used = stage_folder(Path(run), "train")
     if used != Path(run):
         print(f"network: {used}, the last stage that trains")
-    segmenter = Segmenter.load(run, which, device=device)
-    if not overrides:
-        return segmenter
     if "refiner.name" in overrides:
         overrides = {"predict.refine": ["true"], **overrides}
-    raw = segmenter.recipe.plain()
-    recipe = apply_overrides(raw, overrides, f"{run}/recipe.yaml")
-    if recipe.method != segmenter.recipe.method:
-        segmenter = Segmenter.load(run, which, device=device, method=recipe.method)
-    return Segmenter(segmenter.method, recipe, device, origin=segmenter.origin)
+
+    def configure(trained: Recipe) -> Recipe:
+        return apply_overrides(trained.plain(), overrides, f"{run}/recipe.yaml")
+
+    return Segmenter.load(run, which, configure=configure if overrides else None)
 
 
 def print_summary(written: WriteSummary, out: object) -> None:

@@ -150,45 +150,53 @@ class OptimConfig(Config):
     """Largest gradient norm; none: no clipping."""
 
 
+class ConfidentConfig(Config):
+    """How a label stage makes confident pseudo-labels."""
+
+    name: str
+    """Method whose way of making them is used: irn or psa."""
+    foreground_threshold: PositiveFloat | None = None
+    """Strength of background that confident foreground must still beat: a background score with
+    irn, a power of (1 - CAM) with psa. None: the method's, 0.30 (irn) or 4 (psa)."""
+    background_threshold: PositiveFloat | None = None
+    """Strength of background that confident background must still beat. None: the method's, 0.05
+    (irn) or 32 (psa)."""
+
+
 class PredictConfig(Config):
     """From a trained network to masks (Specification 2.11 and R18)."""
 
-    protocol: Literal["auto", "rml", "afa", "onestage"] = "auto"
-    """rml: masks from class evidence; afa: from a decoder's scores; onestage: from classes that
-    share pixels with background. auto: the method's own, else afa if it has a decoder, else rml."""
+    protocol: str = "auto"
+    """Method whose inference protocol is used: cam makes masks from the CAM, afa from a decoder,
+    onestage from pixel shares. auto: the method's own."""
     scales: tuple[PositiveFloat, ...] | None = Field(default=None, min_length=1)
-    """Image scales, added up (rml), the largest taken (afa) or averaged (onestage); scale 1 also
-    gives the class probabilities, or the largest of all scales does (onestage). none: the
-    protocol's, 1.0 0.5 1.5, or 1.0 0.5 0.75, or 1.0 0.5 1.5 2.0."""
+    """Image scales. The CAM is added up over them; decoder scores take the largest. None: the
+    protocol's."""
     flip: bool = True
-    """Also look at the mirrored image."""
+    """Also run on the flipped image."""
     long_side_px: int | None = Field(default=None, ge=0)
-    """Resize images to this long side first; 0: original size; none: the protocol's, 0 or 512."""
+    """Resize images to this long side first; 0 keeps their size. None: the protocol's."""
     background: Fraction | None = None
-    """Score of background against the normalized evidence; larger gives smaller objects (rml).
-    none: 0.45, or 0.35 with propagate."""
+    """Background score beside the normalized CAM; larger gives smaller objects. None: 0.45, or
+    0.35 with propagate."""
     class_threshold: Fraction = 0.5
-    """Class probability from which a class is used under the class source `classifier` (all but afa)."""
+    """Class probability above which a class of an untagged image is used; decoders ignore it."""
     fallback: bool = False
-    """Keep the likeliest class when none passes, for images that surely show one (all but afa)."""
+    """Keep the most probable class if none passes the threshold, for images that surely show one."""
     max_side_px: int | None = Field(default=1024, ge=32)
-    """Shrink larger images to this long side while looking at them; masks keep the image's size."""
+    """Shrink larger images to this long side for the network; masks keep the image's size."""
     propagate: bool = False
-    """Spread evidence by the learned affinity before refining (rml)."""
+    """Propagate the CAM along the learned affinity before refining."""
     refine: bool | None = None
-    """Apply the recipe's refiner. none: with rml, and when a command names a refiner."""
+    """Apply the recipe's refiner. None: the protocol's; true if a command names a refiner."""
     crf: bool = False
     """Finish with a dense CRF at the image's size."""
-    confident: Literal["irn", "psa"] | None = None
-    """Write sure pixels alone, as labels for irn or psa; the rest becomes 255. Evidence is cut
-    against a strict and a lenient background, each through the refiner. irn: two scores; psa: two
-    powers of what the evidence leaves."""
-    confident_thresholds: tuple[PositiveFloat, PositiveFloat] | None = None
-    """Strict and lenient cut. none: scores 0.30 0.05 (irn), powers 4 32 (psa)."""
+    confident: ConfidentConfig | None = None
+    """Write confident pixels only, as labels for irn or psa; all others become 255."""
 
     @property
     def background_score(self) -> float:
-        """Score of background (Specification R18; 2.7 while evidence is propagated)."""
+        """Background score (Specification R18; 2.7 with propagation)."""
         return self.background if self.background is not None else 0.35 if self.propagate else 0.45
 
 

@@ -1,13 +1,15 @@
-"""The trained network as a user holds it: images in, masks out."""
+"""The trained network as a user holds it: images in, masks out.
+
+From image to mask in six steps: `read_image`, `predict_multi_scale`, `select_classes`,
+`select_maps`, `refine_maps`, `maps_to_mask`.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,44 +18,39 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from tag2mask import plugins
-from tag2mask.checkpoint import check_state, read_weights, stage_folder, versions
-from tag2mask.config.recipe import Recipe, parse_recipe
-from tag2mask.config.schema import MethodConfig, PredictConfig
+from tag2mask.checkpoint import versions
+from tag2mask.config.recipe import Recipe
+from tag2mask.config.schema import PredictConfig
 from tag2mask.data.base import Source
-from tag2mask.errors import DataError, RunError, WeightsError, did_you_mean
+from tag2mask.errors import DataError, did_you_mean
 from tag2mask.inference.multi_scale import (
-    NetworkOutput,
     class_probs,
+    confident_labels_of,
     predict_multi_scale,
+    protocol_of,
     resolve_inference_config,
     select_classes,
 )
-from tag2mask.inference.postprocessing import (
-    MaskOutput,
-    PostProcessor,
-    SelectedMaps,
-    confident_thresholds,
-    select_maps,
-)
+from tag2mask.inference.postprocessing import MaskOutput, PostProcessor, SelectedMaps, select_maps
+from tag2mask.inference.run import Configure, Which, open_run, resolve_device
 from tag2mask.io.images import read_image, rgb_from_pil
-from tag2mask.methods.base import Method, build_method, build_refiner, evaluating
+from tag2mask.methods.base import Method, evaluating
+from tag2mask.methods.build import build_refiner
+from tag2mask.methods.protocol import NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import ClassSource, Image, Mask, Prediction
 
-Which = Literal["best", "last"]
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-
 
 class InferenceOutput(NamedTuple):
-    """What a network has said about one image; the mask is still to be cut."""
+    """Everything the network contributes to the mask of one image; the mask is still to be made."""
 
     image: Image
-    selected_maps: SelectedMaps
+    selected: SelectedMaps
     scores: dict[str, float]
-    """Class probabilities."""
+    """Class probabilities by name."""
     class_source: ClassSource
-    compute_cam: npt.NDArray[np.float32] | None
-    """(F, h, w), if it was asked for."""
+    cam: npt.NDArray[np.float32] | None
+    """(F, h, w), if asked for."""
 
 
 class Segmenter:
@@ -69,32 +66,33 @@ class Segmenter:
         self,
         method: Method,
         recipe: Recipe,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         *,
         bf16: bool = False,
         origin: Mapping[str, str] | None = None,
     ) -> None:
-        """Hold a method; it may be in training, its mode is put back after every image.
+        """Wrap a method; it may be in training, its mode is restored after every image.
 
         Args:
             method: Carries its weights.
             recipe: Class names, test-time settings and refiner.
-            device: Where the images are looked at.
-            bf16: Run the network in bfloat16; evidence and refiner stay in float32.
-            origin: Where the weights come from, kept with the masks (`run`, `weights`, `sha256`).
+            device: Where the network runs; `auto` is the GPU if there is one.
+            bf16: Run the network in bfloat16; CAM and refiner stay in float32.
+            origin: Where the weights come from, stored with the masks (`run`, `weights`, `sha256`).
         """
-        self.device = torch.device(device)
+        self.device = resolve_device(device)
         self.method = method.to(self.device)
         self.recipe = recipe
         self.bf16 = bf16
         self.origin = dict(origin or {})
         self.class_names = recipe.data.classes
-        self.plan = resolve_inference_config(recipe.predict, method)
-        """Test-time settings with everything that the recipe leaves to the protocol."""
-        refiner = build_refiner(recipe) if self.plan.refine else None
-        crf = final_crf() if self.plan.crf else None
+        self.config = resolve_inference_config(recipe.predict, method)
+        """Test-time settings, complete with the defaults of the protocol."""
+        self.protocol = protocol_of(self.config, method)
+        refiner = build_refiner(recipe) if self.config.refine else None
+        crf = final_crf() if self.config.crf else None
         refiner, crf = (one.to(self.device) if one else None for one in (refiner, crf))
-        self.postprocessor = PostProcessor(self.plan, refiner, crf)
+        self.postprocessor = PostProcessor(self.config, refiner, crf)
 
     @classmethod
     def load(
@@ -102,46 +100,32 @@ class Segmenter:
         run: str | Path,
         which: Which = "best",
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         bf16: bool = False,
-        predict: PredictConfig | None = None,
-        method: MethodConfig | None = None,
+        configure: Configure | None = None,
     ) -> Segmenter:
         """Load a run folder or a hub model.
 
         Args:
-            run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`; of several
-                stages the last that was trained.
-            which: Weights to use; `best` falls back to `last` where no best were kept.
+            run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`. Of a run with
+                stages, the last stage that trained.
+            which: Weights to use; `best` falls back to `last` if no best were saved.
             device: See the constructor.
             bf16: See the constructor.
-            predict: Test-time settings in place of the run's own.
-            method: Another method with the same parameters, which then labels with the run's
-                weights: `advcam` and `rib` take those of `cam`.
+            configure: Changes the run's recipe: test-time settings, refiner, or a method that reads
+                the same weights (`advcam` and `rib` read those of `cam`).
 
         Raises:
-            RunError: If the folder holds no weights.
-            WeightsError: If the weights cannot be read, fetched or fitted.
+            RunError: If the folder contains no weights.
+            WeightsError: If the weights cannot be read, downloaded or loaded.
         """
-        path = weights_path(stage_folder(_run_folder(run), "train"), which)
-        state, recipe = read_weights(path)
-        reader = ""
-        if method is not None and method.name != recipe.method.name:
-            reader = f" (of method '{recipe.method.name}') read by method '{method.name}'"
-        if method is not None:
-            recipe = _with_method(recipe, method)
-        if predict is not None:
-            recipe = recipe.model_copy(update={"predict": predict})
-        network = build_method(recipe.blank())  # all weights are in the run
-        check_state(network.state_dict(), state, f"{path}{reader}")
-        network.load_state_dict(state)
-        origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
-        return cls(network, recipe, device, bf16=bf16, origin=origin)
+        opened = open_run(run, which, configure)
+        return cls(opened.method, opened.recipe, device, bf16=bf16, origin=opened.origin)
 
     def predict(
         self, image: Image | PILImage.Image | str | Path, *, keep_cam: bool = False
     ) -> Prediction:
-        """Segment an image; the classifier chooses the classes (class source `classifier`)."""
+        """Segment an untagged image; the classifier selects its classes."""
         return self.segment(_decode_image(image), keep_cam=keep_cam)
 
     def label(
@@ -151,10 +135,10 @@ class Segmenter:
         *,
         keep_cam: bool = False,
     ) -> Prediction:
-        """Segment an image whose tags are known (class source `tags`).
+        """Segment a tagged image; its tags select the classes.
 
         Raises:
-            DataError: If a tag is none of the class names.
+            DataError: If a tag is not one of the class names.
         """
         return self.segment(_decode_image(image), self._tag_row(tags), keep_cam=keep_cam)
 
@@ -170,12 +154,12 @@ class Segmenter:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            tags: (F,) in {0, 1} for the class source `tags`; None lets the classifier choose.
-            keep_cam: Keep the evidence that the mask was cut from.
-            name: Of the image, for methods that draw numbers while labeling.
+            tags: (F,) in {0, 1}; None lets the classifier select the classes.
+            keep_cam: Keep the CAM that the mask was made from.
+            name: Name of the image, for methods that draw random numbers while labeling.
         """
-        inference_output = self.infer(image, tags, keep_cam=keep_cam, name=name)
-        return self.present(inference_output, self.cut(inference_output))
+        output = self.infer(image, tags, keep_cam=keep_cam, name=name)
+        return self.build_prediction(output, self.postprocess(output))
 
     def infer(
         self,
@@ -185,98 +169,103 @@ class Segmenter:
         keep_cam: bool = False,
         name: str = "",
     ) -> InferenceOutput:
-        """Do all of `segment` that needs the network."""
+        """Do the steps of `segment` that need the network."""
         class_source: ClassSource = "classifier" if tags is None else "tags"
         output = self.run_network(image, tags, name)
         class_indices = self.select_classes(output, tags, class_source)
-        compute_cam = _selected_cam(output.cam, class_indices) if keep_cam else None
-        selected_maps = select_maps(output, class_indices, self.plan.background_score)
-        return InferenceOutput(
-            image, selected_maps, self._named(output.probs), class_source, compute_cam
-        )
+        cam = _selected_cam(output.cam, class_indices) if keep_cam else None
+        selected = select_maps(output, class_indices, self.config.background_score)
+        return InferenceOutput(image, selected, self._named(output.probs), class_source, cam)
 
-    def cut(self, inference_output: InferenceOutput) -> Mask:
-        """Do the rest of `segment`: the (H, W) mask."""
-        image = image_tensor(inference_output.image).to(self.device)
-        mask: Mask = self.postprocessor(image, inference_output.selected_maps).mask.cpu().numpy()
+    def postprocess(self, output: InferenceOutput) -> Mask:
+        """Do the other steps of `segment`: refine and threshold; the (H, W) mask."""
+        image = image_tensor(output.image).to(self.device)
+        mask: Mask = self.postprocessor(image, output.selected).mask.cpu().numpy()
         return mask
 
-    def present(self, inference_output: InferenceOutput, mask: Mask) -> Prediction:
-        """Put an examined image and its mask together."""
+    def build_prediction(self, output: InferenceOutput, mask: Mask) -> Prediction:
+        """Combine what the network computed with the mask."""
         return Prediction(
             mask=mask,
             class_names=self.class_names,
-            scores=inference_output.scores,
-            class_source=inference_output.class_source,
-            image=inference_output.image,
-            compute_cam=inference_output.compute_cam,
+            scores=output.scores,
+            class_source=output.class_source,
+            image=output.image,
+            cam=output.cam,
         )
 
     def class_scores(self, image: Image) -> dict[str, float]:
-        """Class probabilities of one (H, W, 3) image, without any mask: one pass at scale 1."""
-        with self._looking():
-            rgb = image_tensor(image).to(self.device)
-            probs = class_probs(self.method, rgb, self.plan)
+        """Class probabilities of one (H, W, 3) image, without a mask: one pass at scale 1."""
+        with self._inference_mode():
+            probs = class_probs(self.method, image_tensor(image).to(self.device), self.config)
         return self._named(probs)
 
     def run_network(
         self, image: Image, tags: npt.NDArray[np.uint8] | None = None, name: str = ""
     ) -> NetworkOutput:
-        """Collect what the network sees in one (H, W, 3) image over scales and mirror images."""
-        with self._looking():
-            rgb = image_tensor(image).to(self.device)
-            return predict_multi_scale(self.method, rgb, self.plan, self._row(tags), name)
+        """Run the network on one (H, W, 3) image over scales and flips."""
+        with self._inference_mode():
+            tensor = image_tensor(image).to(self.device)
+            return predict_multi_scale(self.method, tensor, self.config, self._row(tags), name)
+
+    def select_classes(
+        self,
+        output: NetworkOutput,
+        tags: npt.NDArray[np.uint8] | None,
+        class_source: ClassSource,
+    ) -> tuple[int, ...]:
+        """Select the classes of a mask; see `multi_scale.select_classes`."""
+        return select_classes(
+            output.probs, self._row(tags), self.config, self.protocol, class_source
+        )
+
+    def compute_mask(
+        self, image: Image, output: NetworkOutput, class_indices: Sequence[int]
+    ) -> MaskOutput:
+        """Make the mask of one (H, W, 3) image for the given classes."""
+        selected = select_maps(output, class_indices, self.config.background_score)
+        return self.postprocessor(image_tensor(image).to(self.device), selected)
 
     @contextmanager
     def with_dataset(self, source: Source) -> Iterator[None]:
-        """Let the method see the other images of `source` while it labels one of them."""
+        """Give the method access to the other images of `source` while it labels one of them."""
         self.method.set_dataset(_SourceView(source))
         try:
             yield
         finally:
             self.method.set_dataset(None)
 
-    def select_classes(
-        self, output: NetworkOutput, tags: npt.NDArray[np.uint8] | None, class_source: ClassSource
-    ) -> tuple[int, ...]:
-        """Choose the classes of a mask; see `select_classes`."""
-        return select_classes(output.probs, self._row(tags), self.plan, class_source)
-
-    def compute_mask(
-        self, image: Image, output: NetworkOutput, class_indices: Sequence[int]
-    ) -> MaskOutput:
-        """Cut the mask of one (H, W, 3) image from what was seen of it; see `postprocess`."""
-        selected_maps = select_maps(output, class_indices, self.plan.background_score)
-        return self.postprocessor(image_tensor(image).to(self.device), selected_maps)
-
     def settings(self, class_source: ClassSource) -> dict[str, Any]:
-        """Everything that decides how a mask comes out, as plain values for JSON."""
-        predict = self.plan
-        refiner, crf = (None if one is None else one.config for one in self.postprocessor[1:])
-        chosen = class_source == "classifier" and predict.protocol != "afa"
+        """All the settings that produce a mask, as plain values for JSON."""
+        config = self.config
+        refiner, crf = (
+            None if one is None else one.config
+            for one in (self.postprocessor.refiner, self.postprocessor.crf)
+        )
+        by_classifier = class_source == "classifier" and self.protocol.selects_by_classifier
         return {
             **self.origin,
             **versions(),
             "method": self.recipe.method.name,
             **self._labeling_settings(),
             "class_source": class_source,
-            "protocol": predict.protocol,
-            "scales": list(predict.scales or ()),
-            "flip": predict.flip,
-            "long_side_px": predict.long_side_px,
-            "max_side_px": predict.max_side_px,
-            "background": predict.background_score,
-            "class_threshold": predict.class_threshold if chosen else None,
-            "fallback": predict.fallback if chosen else None,
-            "propagate": predict.propagate,
-            **_confident_settings(predict),
+            "protocol": self.protocol.name,
+            "scales": list(config.scales or ()),
+            "flip": config.flip,
+            "long_side_px": config.long_side_px,
+            "max_side_px": config.max_side_px,
+            "background": config.background_score,
+            "class_threshold": config.class_threshold if by_classifier else None,
+            "fallback": config.fallback if by_classifier else None,
+            "propagate": config.propagate,
+            **_confident_settings(config),
             "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
             "crf": crf.model_dump(mode="json") if crf is not None else None,
             "precision": "bf16" if self.bf16 else "fp32",
         }
 
     def _labeling_settings(self) -> dict[str, Any]:
-        """Settings of a method that works while labeling; of others they tell how it learned."""
+        """Settings of a method that works while labeling; those of others describe its training."""
         if type(self.method).compute_multi_scale_cam is Method.compute_multi_scale_cam:
             return {}
         return {"labeling": self.recipe.method.model_dump(mode="json", exclude={"name"})}
@@ -298,8 +287,8 @@ class Segmenter:
         return dict(zip(self.class_names, probs[0].tolist(), strict=True))
 
     @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Evaluation mode and, where asked for, bfloat16."""
+    def _inference_mode(self) -> Iterator[None]:
+        """Evaluation mode, and bfloat16 if asked for."""
         half = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
         with evaluating(self.method), half:
             yield
@@ -309,7 +298,7 @@ load = Segmenter.load
 
 
 class _SourceView:
-    """The images of a data source as methods see them."""
+    """The images of a data source as a `DatasetView`."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -327,14 +316,14 @@ def image_tensor(image: Image) -> Tensor:
 
 
 def final_crf() -> Refiner:
-    """A dense CRF with the settings that end both published protocols, its defaults."""
+    """A dense CRF with its defaults, the settings that both published protocols end with."""
     kind = plugins.load("refiners", "dense_crf")
     crf: Refiner = kind(kind.Config())
     return crf
 
 
 def _decode_image(image: Image | PILImage.Image | str | Path) -> Image:
-    """Decode what a user may hand in to an (H, W, 3) uint8 RGB image."""
+    """Decode what a user may pass to an (H, W, 3) uint8 RGB image."""
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, PILImage.Image):
@@ -346,63 +335,21 @@ def _decode_image(image: Image | PILImage.Image | str | Path) -> Image:
     return image
 
 
-def _with_method(recipe: Recipe, method: MethodConfig) -> Recipe:
-    """Put another method into a recipe; it is read anew, as its type names the method's Config."""
-    raw = recipe.plain() | {"method": method.model_dump(mode="json")}
-    return parse_recipe(raw, f"method '{method.name}'")
-
-
-def _confident_settings(predict: PredictConfig) -> dict[str, Any]:
-    """How sure pixels are told apart, where only they are written."""
-    if predict.confident is None:
+def _confident_settings(config: PredictConfig) -> dict[str, Any]:
+    """How confident pseudo-labels are made, if only they are written."""
+    labels = confident_labels_of(config)
+    if config.confident is None or labels is None:
         return {}
-    return {"confident": predict.confident, "confident_cuts": list(confident_thresholds(predict))}
+    return {
+        "confident": config.confident.name,
+        "foreground_threshold": labels.foreground_threshold,
+        "background_threshold": labels.background_threshold,
+    }
 
 
 def _selected_cam(cam: Tensor, class_indices: Sequence[int]) -> npt.NDArray[np.float32]:
-    """(F, h, w) evidence with the classes that are not in `class_indices` set to 0."""
+    """(F, h, w) CAM with the classes that are not selected set to 0."""
     kept = torch.zeros_like(cam[0])
     kept[list(class_indices)] = cam[0, list(class_indices)]
-    compute_cam: npt.NDArray[np.float32] = kept.cpu().numpy()
-    return compute_cam
-
-
-def _run_folder(run: str | Path) -> Path:
-    """Find a run on this disk, or fetch it from the hub."""
-    folder = Path(run)
-    if folder.exists():
-        return folder
-    if isinstance(run, Path) or not _HUB_ID.fullmatch(run):
-        raise RunError(f"{run}: no such run folder")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        patterns = ["recipe.yaml", "weights/*.safetensors"]
-        return Path(snapshot_download(run, allow_patterns=patterns))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"{run}: no such run folder, and not to be had from the hub ({reason})"
-        ) from error
-
-
-def weights_path(folder: Path, which: Which) -> Path:
-    """Find the weights of a run folder; `last` where no best were kept.
-
-    Raises:
-        RunError: If there are none.
-    """
-    for name in (which, "last"):
-        path = folder / "weights" / f"{name}.safetensors"
-        if path.is_file():
-            return path
-    raise RunError(
-        f"{folder}: holds no weights/{which}.safetensors; give a folder that 'tag2mask train' wrote"
-    )
-
-
-def weights_fingerprint(path: Path) -> str:
-    """Tell one weights file from any other: SHA-256 as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    array: npt.NDArray[np.float32] = kept.cpu().numpy()
+    return array

@@ -1,8 +1,8 @@
-"""Masks cut in several processes at once, in order: the network stays here, refiners work there.
+"""Refine and threshold in several processes, in order; the network stays in this one.
 
-Each worker refines one image at a time in one thread, which suits refiners that do not share their
-work among threads well, as a dense CRF. What is cut there equals what is cut here: refiners do not
-depend on the number of threads, and everything that does (networks, propagation) is done before.
+Each worker refines one image at a time in one thread. This suits refiners that do not scale well
+over threads, such as a dense CRF. Results equal those of one process: refiners do not depend on the
+number of threads, and everything that does (network, propagation) runs here first.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ from tag2mask.inference.segmenter import InferenceOutput, Segmenter, image_tenso
 from tag2mask.types import Image, Mask, Prediction
 
 AHEAD = 2
-"""Images handed in per worker before the first result is waited for."""
+"""Images submitted per worker before the first result is awaited."""
+
+Submitted = Future[Mask | str]
+"""A mask, or the reason why there is none."""
 
 
 class MaskWorkers:
-    """Processes that cut masks. A context manager: none of them outlives it, whatever ends it."""
+    """Processes that make masks. A context manager: no process outlives it, however it ends."""
 
     def __init__(self, segmenter: Segmenter, workers: int) -> None:
-        """Start the workers; they get ready while the first images are looked at.
+        """Start the workers; they get ready while the network runs on the first images.
 
         Args:
-            segmenter: Its refiners are copied to the workers, and work on the processor there.
+            segmenter: Its refiners are copied to the workers and run on the CPU there.
             workers: Number of processes.
         """
         self._others = set(multiprocessing.active_children())
@@ -49,7 +52,7 @@ class MaskWorkers:
             context.set_forkserver_preload([__name__])  # imported once, for all workers
         packed = pickle.dumps(_on_cpu(segmenter.postprocessor))
         self._executor = ProcessPoolExecutor(
-            workers, context, initializer=_begin, initargs=(packed,)
+            workers, context, initializer=_start_worker, initargs=(packed,)
         )
         for _ in range(workers):
             self._executor.submit(os.getpid)
@@ -68,113 +71,113 @@ class MaskWorkers:
                 process.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, inference_output: InferenceOutput) -> Future[Mask | str]:
-        """Hand one image to a worker; the future holds its mask, or why it is refused.
+    def submit(self, output: InferenceOutput) -> Submitted:
+        """Submit one image to a worker.
 
         Raises:
             RunError: If a worker has died.
         """
-        selected_maps = inference_output.selected_maps._replace(
-            maps=inference_output.selected_maps.maps.cpu()
-        )
+        selected = output.selected._replace(maps=output.selected.maps.cpu())
         try:
-            return self._executor.submit(
-                _cut, pickle.dumps((inference_output.image, selected_maps))
-            )
+            return self._executor.submit(_make_mask, pickle.dumps((output.image, selected)))
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise _worker_died() from error
 
     def _processes(self) -> list[BaseProcess]:
         return [one for one in multiprocessing.active_children() if one not in self._others]
 
 
 def predict_in_workers(
-    segmenter: Segmenter, images: Iterable[tuple[str, InferenceOutput | DataError]], workers: int
+    segmenter: Segmenter, outputs: Iterable[tuple[str, InferenceOutput | DataError]], workers: int
 ) -> Generator[tuple[str, Prediction | DataError]]:
-    """Cut the masks of images, in order; faults pass through, and join those of cutting.
+    """Make the masks of images, in order; errors pass through, and new ones join them.
 
     Args:
-        segmenter: Has examined the images.
-        images: Name, and what was seen or why it could not be; taken a few ahead of the results.
-        workers: Processes that cut; 1: this one.
+        segmenter: Has computed the outputs.
+        outputs: Name, and what the network computed or why it could not; consumed a few images
+            ahead of the results.
+        workers: Number of processes; 1 is this one.
 
     Raises:
         RunError: If a worker died.
     """
     if workers == 1:
-        for name, image in images:
-            yield name, _present(segmenter, name, image, lambda one: segmenter.cut(one))
+        for name, output in outputs:
+            yield name, _prediction(segmenter, name, output, segmenter.postprocess)
         return
     with MaskWorkers(segmenter, workers) as pool:
-        waiting: deque[tuple[str, InferenceOutput | DataError, Future[Mask | str] | None]] = deque()
-        for name, image in images:
-            handed = None if isinstance(image, DataError) else pool.submit(image)
-            waiting.append((name, image, handed))
+        waiting: deque[tuple[str, InferenceOutput | DataError, Submitted | None]] = deque()
+        for name, output in outputs:
+            submitted = None if isinstance(output, DataError) else pool.submit(output)
+            waiting.append((name, output, submitted))
             if len(waiting) > AHEAD * workers:
-                yield _finish(segmenter, *waiting.popleft())
+                yield _await_prediction(segmenter, *waiting.popleft())
         while waiting:
-            yield _finish(segmenter, *waiting.popleft())
+            yield _await_prediction(segmenter, *waiting.popleft())
 
 
-def _finish(
+def _await_prediction(
     segmenter: Segmenter,
     name: str,
-    image: InferenceOutput | DataError,
-    handed: Future[Mask | str] | None,
+    output: InferenceOutput | DataError,
+    submitted: Submitted | None,
 ) -> tuple[str, Prediction | DataError]:
     """Wait for one image."""
 
     def result(_: InferenceOutput) -> Mask:
-        assert handed is not None
+        assert submitted is not None
         try:
-            found = handed.result()
+            mask = submitted.result()
         except BrokenProcessPool as error:
-            raise _died() from error
-        if isinstance(found, str):
-            raise DataError(found)
-        return found
+            raise _worker_died() from error
+        if isinstance(mask, str):
+            raise DataError(mask)
+        return mask
 
-    return name, _present(segmenter, name, image, result)
+    return name, _prediction(segmenter, name, output, result)
 
 
-def _present(
+def _prediction(
     segmenter: Segmenter,
     name: str,
-    image: InferenceOutput | DataError,
-    cut: Callable[[InferenceOutput], Mask],
+    output: InferenceOutput | DataError,
+    make_mask: Callable[[InferenceOutput], Mask],
 ) -> Prediction | DataError:
-    """Cut one mask; a refusal names the image."""
-    if isinstance(image, DataError):
-        return image
+    """Make one prediction; an error names the image."""
+    if isinstance(output, DataError):
+        return output
     try:
-        return segmenter.present(image, cut(image))
+        return segmenter.build_prediction(output, make_mask(output))
     except DataError as error:
         return DataError(f"{name}: {error}")
 
 
 def _start_method() -> str:
-    """How workers come to be: never by a bare fork, which threads of this process may hang."""
+    """Return how workers start: never by a bare fork, which can hang on this process's threads."""
     known = multiprocessing.get_all_start_methods()
     return "forkserver" if "forkserver" in known else "spawn"
 
 
-def _died() -> RunError:
+def _worker_died() -> RunError:
     return RunError(
         "a worker process was killed, probably because memory ran out; use fewer --workers"
     )
 
 
 def _on_cpu(postprocessor: PostProcessor) -> PostProcessor:
-    refiner, crf = (copy.deepcopy(one).cpu() if one else None for one in postprocessor[1:])
+    refiner, crf = (
+        copy.deepcopy(one).cpu() if one else None
+        for one in (postprocessor.refiner, postprocessor.crf)
+    )
     return postprocessor._replace(refiner=refiner, crf=crf)
 
 
 _postprocessors: list[PostProcessor] = []
-"""What a worker cuts with; empty in the main process."""
+"""The worker's own; empty in the main process."""
 
 
-def _begin(packed: bytes) -> None:
-    """Set a worker up: no keyboard interrupt of its own, an end when its parent's comes."""
+def _start_worker(packed: bytes) -> None:
+    """Set up a worker: it ignores keyboard interrupts and ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -182,19 +185,19 @@ def _begin(packed: bytes) -> None:
 
 
 def _follow_parent() -> None:
-    """End this process when the parent is gone, also if it was killed."""
+    """End this process when the parent is gone, even if it was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _cut(packed: bytes) -> Mask | str:
-    """Cut one mask in a worker; a refusal comes back as its text."""
+def _make_mask(packed: bytes) -> Mask | str:
+    """Make one mask in a worker; an error comes back as its text."""
     job: tuple[Image, SelectedMaps] = pickle.loads(packed)
-    image, selected_maps = job
+    image, selected = job
     try:
-        mask: Mask = _postprocessors[0](image_tensor(image), selected_maps).mask.numpy()
+        mask: Mask = _postprocessors[0](image_tensor(image), selected).mask.numpy()
     except DataError as error:
         return str(error)
     return mask

@@ -36,8 +36,9 @@ from torch import Tensor, nn
 
 from tag2mask.config.schema import Fraction
 from tag2mask.functional.precision import LabelPrecision, label_autocast
-from tag2mask.methods.base import CamOutput, Method, ScaledViews
+from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
+from tag2mask.methods.protocol import ScaledViews
 
 HALF_SCALE = 0.5
 """At this scale and below there are fewer rounds."""

@@ -18,7 +18,7 @@ Section 2 of the Specification settles what paper and supplement leave open.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveFloat, field_validator
@@ -43,6 +43,7 @@ from tag2mask.functional.pseudo_label import (
 )
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import CamOutput, Method, labeling
+from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.models.heads import AffinityHead
@@ -112,6 +113,8 @@ class AFA(Method):
     """Classifier, affinity head and decoder, each teaching the next."""
 
     Config = AFAConfig
+    config: AFAConfig
+    protocol: ClassVar[InferenceProtocol] = MultiScaleDecoder()
 
     def __init__(
         self,
@@ -122,7 +125,6 @@ class AFA(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         _check(config, backbone, refiner)
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.decoder = SegFormerHead(
@@ -281,7 +283,7 @@ class AFA(Method):
         logits: Tensor = self.decoder(self.backbone(image).maps)
         return logits
 
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
         """`attention`, and `affinity` where there is one; nothing from a network without either."""
         if not self.backbone.attention_channels:
             return {}

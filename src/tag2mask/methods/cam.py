@@ -46,6 +46,7 @@ class CAM(Method):
     """Classification alone."""
 
     Config = CAMConfig
+    config: CAMConfig
 
     def __init__(
         self,
@@ -56,7 +57,6 @@ class CAM(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.head = ClassActivationHead(
             backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
         )

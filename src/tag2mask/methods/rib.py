@@ -40,8 +40,9 @@ from torch.nn import functional as F
 
 from tag2mask.config.schema import Fraction
 from tag2mask.errors import DataError
-from tag2mask.methods.base import CamOutput, Method, ScaledViews
+from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
+from tag2mask.methods.protocol import ScaledViews
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead
 from tag2mask.refiners.base import Refiner

@@ -17,9 +17,9 @@ from tag2mask.data.base import Source
 from tag2mask.errors import NothingHeldOutError, Tag2MaskError
 from tag2mask.evaluation.evaluator import spread_indices
 from tag2mask.functional.cam import upsample
-from tag2mask.inference.multi_scale import NetworkOutput
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import Method, evaluating
+from tag2mask.methods.protocol import NetworkOutput
 from tag2mask.report.run_parts import Run
 from tag2mask.types import Image, Sample
 from tag2mask.visualization.affinity_maps import AffinityMaps, ImageMaps, inspect_image

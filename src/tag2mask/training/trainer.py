@@ -18,9 +18,10 @@ from tag2mask.data.base import Source
 from tag2mask.data.loader import Batches, batches
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.errors import RecipeError, RunError
-from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.run import open_run
 from tag2mask.io.files import write_text
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.logging import (
     LossWindow,
@@ -340,7 +341,7 @@ def _load_earlier(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, Meth
             f"the network of stage '{missing[0]}' is missing; run the stages of the recipe with "
             "tag2mask train RECIPE --stage NAME"
         )
-    return {name: Segmenter.load(folders[name]).method for name in recipe.earlier}
+    return {name: open_run(folders[name]).method for name in recipe.earlier}
 
 
 def _training_source(config: DataConfig) -> Source:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tag2mask.functional.cam import upsample
-from tag2mask.inference.multi_scale import SMALLEST_SIDE_PX, NetworkOutput, resize_to_working_size
 from tag2mask.inference.postprocessing import PROPAGATION_RADIUS
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.methods.base import evaluating
+from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, resize_to_working_size
 from tag2mask.types import Image, Sample
 
 LONGEST_SIDE_CELLS = 32
@@ -79,15 +79,15 @@ def compute_affinity_maps(segmenter: Segmenter, image: Image) -> AffinityMaps | 
     Returns:
         None from a network that compares no cells.
     """
-    method, plan = segmenter.method, segmenter.plan
+    method, plan = segmenter.method, segmenter.config
     stride = method.backbone.strides[-1]
     most = min(plan.max_side_px or LONGEST_SIDE_CELLS * stride, LONGEST_SIDE_CELLS * stride)
     rgb = image_tensor(image).to(segmenter.device)
     rgb = resize_to_working_size(rgb, plan.model_copy(update={"max_side_px": most}))
     view = method.backbone.normalize(rgb)
-    size = tuple(max(side, SMALLEST_SIDE_PX) for side in view.shape[-2:])
+    size = tuple(max(side, MIN_SIDE_PX) for side in view.shape[-2:])
     with evaluating(method):
-        maps = method.maps(upsample(view, size))
+        maps = method.attention_maps(upsample(view, size))
     attention, affinity = (_one(maps.get(name)) for name in ("attention", "affinity"))
     if attention is None and affinity is None:
         return None

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tag2mask.data.base import Source
 from tag2mask.functional.cam import upsample
-from tag2mask.inference.multi_scale import NetworkOutput
 from tag2mask.inference.postprocessing import MaskOutput, PostProcessor, SelectedMaps, propagate_cam
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.io.files import write_atomically
-from tag2mask.methods.base import build_refiner
+from tag2mask.methods.build import build_refiner
+from tag2mask.methods.protocol import NetworkOutput
 from tag2mask.types import Image, Sample
 from tag2mask.visualization.affinity_maps import AffinityMaps, ImageMaps, inspect_image
 from tag2mask.visualization.panels import (
@@ -118,10 +118,10 @@ def _stages(
     refiner = segmenter.postprocessor.refiner or build_refiner(segmenter.recipe)
     refiner = refiner.to(segmenter.device) if refiner else None
     rgb, selected_cam = image_tensor(image).to(segmenter.device), output.cam[:, list(class_indices)]
-    postprocessor = PostProcessor(segmenter.plan, refiner, None)
+    postprocessor = PostProcessor(segmenter.config, refiner, None)
     size = (selected_cam.shape[-2], selected_cam.shape[-1])
-    plain = postprocessor(rgb, SelectedMaps(tuple(class_indices), selected_cam, "evidence", size))
-    spreading = segmenter.plan.model_copy(update={"propagate": True})
+    plain = postprocessor(rgb, SelectedMaps(tuple(class_indices), selected_cam, "cam", size))
+    spreading = segmenter.config.model_copy(update={"propagate": True})
     propagated = (
         _propagated(image_maps.affinity_maps, selected_cam, spreading.background_score)
         if class_indices
@@ -131,9 +131,7 @@ def _stages(
     if output.logits is None:
         label, title = segmenter.compute_mask(image, output, class_indices), "pseudo-label"
     elif propagated is not None:
-        label = postprocessor(
-            rgb, SelectedMaps(tuple(class_indices), propagated, "probability", size)
-        )
+        label = postprocessor(rgb, SelectedMaps(tuple(class_indices), propagated, "probs", size))
         title = "pseudo-label (propagated)"
     return Stages(plain.probs, propagated, label, title)
 

@@ -81,6 +81,7 @@ class AEFT(Method):
     """A classifier, and triplets that say how far its maps are to spread."""
 
     Config = AEFTConfig
+    config: AEFTConfig
 
     def __init__(
         self,
@@ -91,7 +92,6 @@ class AEFT(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.head = ClassActivationHead(
             backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
         )

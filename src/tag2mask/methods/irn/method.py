@@ -24,7 +24,7 @@ filled learns too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -39,15 +39,17 @@ from tag2mask.functional.pair_affinity import (
     pair_labels,
     pair_losses,
 )
+from tag2mask.functional.pseudo_label import with_constant_background
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.base import (
     CamOutput,
     Method,
-    Propagation,
     StageOutputs,
     labeled_pixels,
 )
+from tag2mask.methods.confident import ConfidentLabels
 from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.protocol import Propagation
 from tag2mask.models.base import Backbone
 from tag2mask.models.pair_heads import DisplacementHead, EdgeHead
 from tag2mask.refiners.base import Refiner
@@ -77,6 +79,10 @@ class IRN(Method):
     """A boundary branch on a frozen backbone, beside the classifier whose evidence it spreads."""
 
     Config = IRNConfig
+    config: IRNConfig
+    confident_labels: ClassVar[ConfidentLabels | None] = ConfidentLabels(
+        with_constant_background, 0.30, 0.05
+    )
     reads_masks = True
 
     def __init__(
@@ -88,7 +94,6 @@ class IRN(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.offsets = half_disc_offsets(config.radius)
         self.frozen = bool(backbone.loaded)
         if self.frozen:

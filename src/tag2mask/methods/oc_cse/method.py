@@ -53,6 +53,7 @@ class OCCSE(Method):
     """A classifier whose class maps a frozen classifier judges."""
 
     Config = OCCSEConfig
+    config: OCCSEConfig
 
     def __init__(
         self,
@@ -63,7 +64,6 @@ class OCCSE(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.ordinary: FrozenMethod | None = None
 

@@ -18,7 +18,7 @@ labeled.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -32,12 +32,14 @@ from tag2mask.functional.pooling import size_penalty, softmax_masks, weighted_sc
 from tag2mask.functional.pseudo_label import fill_padding
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.onestage.gated_decoder import GatedDecoder
+from tag2mask.methods.onestage.protocol import PixelShares
 from tag2mask.methods.onestage.self_label import (
     balanced_label_loss,
     is_complete,
     pixel_counts,
     self_label,
 )
+from tag2mask.methods.protocol import InferenceProtocol
 from tag2mask.models.base import Backbone
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
@@ -84,7 +86,8 @@ class OneStage(Method):
     """Softmaxed class maps, their normalized pooling, and labels from the maps themselves."""
 
     Config = OneStageConfig
-    shares_pixels = True
+    config: OneStageConfig
+    protocol: ClassVar[InferenceProtocol] = PixelShares()
 
     def __init__(
         self,
@@ -100,7 +103,6 @@ class OneStage(Method):
                 "method.refine: onestage needs a refiner for its labels; name one (the paper's is "
                 "pamr), or set it to false"
             )
-        self.config = config
         self.decoder = GatedDecoder(
             backbone.channels[config.shallow - 1],
             backbone.channels[-1],

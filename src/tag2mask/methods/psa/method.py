@@ -20,6 +20,7 @@ backbone's own learning rates are two (loaded, new) where there are four.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -33,15 +34,17 @@ from tag2mask.functional.pair_affinity import (
     pair_labels,
     pair_losses,
 )
+from tag2mask.functional.pseudo_label import with_power_background
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.base import (
     CamOutput,
     Method,
-    Propagation,
     StageOutputs,
     labeled_pixels,
 )
+from tag2mask.methods.confident import ConfidentLabels
 from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.protocol import Propagation
 from tag2mask.models.base import Backbone
 from tag2mask.models.pair_heads import PairFeatures
 from tag2mask.refiners.base import Refiner
@@ -67,6 +70,10 @@ class PSA(Method):
     """AffinityNet beside the frozen classifier whose evidence it spreads."""
 
     Config = PSAConfig
+    config: PSAConfig
+    confident_labels: ClassVar[ConfidentLabels | None] = ConfidentLabels(
+        with_power_background, 4.0, 32.0
+    )
     reads_masks = True
 
     def __init__(
@@ -78,7 +85,6 @@ class PSA(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.offsets = half_disc_offsets(config.radius)
         self.head = PairFeatures(backbone.channels[-3:])
         self.classifier: FrozenMethod | None = None

@@ -55,6 +55,7 @@ class ReCAM(Method):
     """A classifier and, beside it, a softmax layer over class features."""
 
     Config = ReCAMConfig
+    config: ReCAMConfig
 
     def __init__(
         self,
@@ -65,7 +66,6 @@ class ReCAM(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         width = backbone.channels[-1]
         self.head = ClassActivationHead(width, num_foreground, config.pooling)
         self.reactivation = nn.Conv2d(width, num_foreground, kernel_size=1, bias=False)

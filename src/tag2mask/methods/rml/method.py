@@ -116,6 +116,7 @@ class RML(Method):
     """Mutual learning between a crop and its small view, at the levels of map, feature and pair."""
 
     Config = RMLConfig
+    config: RMLConfig
 
     def __init__(
         self,
@@ -126,7 +127,6 @@ class RML(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.view = DownscaledView(config.small_scale, config.antialias)
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.neck = None
@@ -310,7 +310,7 @@ class RML(Method):
         """One encoder pass and the head; neck and affinity head stay idle."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))
 
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
         """`attention`, and `affinity` where APML trained one; nothing from a network without."""
         if not self.backbone.attention_channels:
             return {}

@@ -18,6 +18,7 @@ Departures: maps are normalized by minimum and maximum as elsewhere here, not by
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -31,6 +32,7 @@ from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.pseudo_label import select_present_classes
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import CamOutput, Method, labeling
+from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.methods.rrm.reliable_label import reliable_label
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead, Pooling
@@ -74,6 +76,8 @@ class RRM(Method):
     """Classifier and decoder on one backbone, the first teaching the second."""
 
     Config = RRMConfig
+    config: RRMConfig
+    protocol: ClassVar[InferenceProtocol] = MultiScaleDecoder()
 
     def __init__(
         self,
@@ -86,7 +90,6 @@ class RRM(Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         if refiner is None:
             raise RecipeError("method.name: rrm needs a refiner for its pseudo-labels; name one")
-        self.config = config
         width = backbone.channels[-1]
         self.head = ClassActivationHead(width, num_foreground, config.pooling)
         reach = config.dilation

@@ -86,6 +86,7 @@ class SEAM(Method):
     """Two views of an image with one network, and a module that compares cells."""
 
     Config = SEAMConfig
+    config: SEAMConfig
 
     def __init__(
         self,
@@ -98,7 +99,6 @@ class SEAM(Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         if config.ecr and not config.pcm:
             raise RecipeError("method.ecr: compares what pcm gathers; set it to 0 or pcm to true")
-        self.config = config
         self.view = DownscaledView(config.small_scale, align_corners=True, multiple_px=1)
         self.head = ClassActivationHead(
             backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width

@@ -12,7 +12,7 @@ Paper: SegFormer (arXiv 2105.15203), section 3.2; DeepLab v2 (arXiv 1606.00915),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -21,6 +21,7 @@ from tag2mask.config.schema import MethodConfig
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.segmentation import pixel_loss
 from tag2mask.methods.base import CamOutput, Method, labeled_pixels
+from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.methods.supervised.deeplab_head import DeepLabHead
 from tag2mask.models.base import Backbone
 from tag2mask.models.segformer_head import SegFormerHead
@@ -50,6 +51,7 @@ class Supervised(Method):
     """A backbone and a decoder."""
 
     Config = SupervisedConfig
+    protocol: ClassVar[InferenceProtocol] = MultiScaleDecoder()
     reads_masks = True
 
     def __init__(
