@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.io.files import write_atomically
+from tag2mask.version import __version__
 
 MAX_NAMED_TENSORS = 3
 """Number of tensors that a message about mismatched weights names."""
@@ -28,7 +28,7 @@ MAX_NAMED_TENSORS = 3
 
 def versions() -> dict[str, str]:
     """Return the versions of this package and of torch."""
-    return {"tag2mask": version("tag2mask"), "torch": torch.__version__}
+    return {"tag2mask": __version__, "torch": torch.__version__}
 
 
 def stage_folder(run: Path, kind: Literal["train", "label"]) -> Path:
@@ -96,7 +96,8 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
     own = {name: str(tuple(tensor.shape)) for name, tensor in expected.items()}
     other = {name: str(tuple(tensor.shape)) for name, tensor in found.items()}
     problems = [
-        f"{name} is {own.get(name, 'absent')} in the network, {other.get(name, 'absent')} in the file"
+        f"{name} is {own.get(name, 'absent')} in the network, "
+        f"{other.get(name, 'absent')} in the file"
         for name in sorted(own.keys() | other.keys())
         if own.get(name) != other.get(name)
     ]

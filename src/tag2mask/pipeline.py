@@ -169,5 +169,5 @@ class _Pipeline:
         used = self._recipe.stages[name].from_[0]
         if self._recipe.stages[used].run == "label":
             return evaluate_pseudo_labels(self._root / used, self.state.source(name, "train"))
-        source = self.state.source(name, "val")
-        return evaluate_source(self.state.segmenter(name), source, "classifier")
+        segmenter = self.state.segmenter(name)
+        return evaluate_source(segmenter, self.state.source(name, "val"), "classifier")

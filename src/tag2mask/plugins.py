@@ -60,8 +60,8 @@ def available(package: str) -> list[str]:
     """List the names that a recipe can use for `package`, a key of CONTRACTS; import none of them.
 
     Example:
-        >>> available("refiners")
-        ['dense_crf', 'pamr', 'par', 'random_walk']
+        >>> "dense_crf" in available("refiners")
+        True
     """
     external = {point.name for point in entry_points(group=f"tag2mask.{package}")}
     return sorted(plugins_in(package).keys() | external)
@@ -93,7 +93,7 @@ def load(package: str, name: str) -> type[Any]:
 
 
 def load_class(package: str, class_name: str) -> type[Any]:
-    """Import the plug-in of one folder that has a class name, for `from tag2mask.methods import RML`.
+    """Import the plug-in of one folder by its class name, for `from tag2mask.methods import RML`.
 
     Raises:
         AttributeError: If no plug-in of the folder has this class name.

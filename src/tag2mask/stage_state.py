@@ -1,7 +1,7 @@
 """State of the stages in a run folder: what each is made from, and whether it is finished.
 
 Fingerprints record the inputs of a stage, so a changed setting or a changed earlier stage is
-detected. Nothing here changes a file.
+detected.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StageState:
         return RunFolder(self.root / name)
 
     def recipe(self, name: str) -> Recipe:
-        """Return the recipe of a stage, with the classes that an earlier stage found in the data."""
+        """Return the recipe of a stage, with the classes that an earlier stage read."""
         recipe = self._recipes[name]
         needs = self.stages[name].needs
         if recipe.data.classes or not needs:
@@ -68,7 +68,7 @@ class StageState:
         return recipe.model_copy(update=update).resolved()
 
     def source(self, name: str, part: str) -> Source:
-        """Open the images of a stage: `train` for the training images, `val` for the held-out ones."""
+        """Open the images of a stage: training images (`train`) or held-out images (`val`)."""
         config = self.recipe(name).data
         source: Source = plugins.load("data", config.name)(config, part)
         return source

@@ -97,8 +97,8 @@ class Prediction:
     class_source: ClassSource
     image: Image = field(repr=False)
     cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected; None
-    unless requested."""
+    """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected;
+    None unless requested."""
 
     @property
     def classes(self) -> tuple[str, ...]:

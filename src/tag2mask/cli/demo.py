@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> None:
     out = parse(Demo, plain, "demo").out
     recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), overrides, RECIPE)
 
-    from tag2mask.evaluation.evaluator import save_report
+    from tag2mask.evaluation.tables import save_report
     from tag2mask.report.page import write_report
     from tag2mask.training.trainer import train
 
@@ -69,7 +69,7 @@ def label_held_out(recipe: Recipe, out: Path) -> Report:
 
 def score_held_out(segmenter: Segmenter, source: Source, out: Path) -> Report:
     """Write into a folder what is held out, and masks of it, and score these."""
-    from tag2mask.evaluation.evaluator import evaluate_folder
+    from tag2mask.evaluation.folders import evaluate_folder
     from tag2mask.inference.writer import MaskWriter, label_dataset
 
     write_held_out(source, out)

@@ -37,7 +37,8 @@ def run(arguments: Sequence[str]) -> None:
     reject_no_workers(chosen.workers)
 
     from tag2mask.checkpoint import stage_folder
-    from tag2mask.evaluation.evaluator import evaluate_folder, save_report
+    from tag2mask.evaluation.folders import evaluate_folder
+    from tag2mask.evaluation.tables import save_report
 
     predictions = stage_folder(chosen.predictions, "label")
     if predictions != chosen.predictions:
@@ -59,7 +60,7 @@ def print_scores(report: Report) -> None:
     """Print IoU per class, and under it, unwrapped, what one must know to compare it."""
     from rich.console import Console
 
-    from tag2mask.evaluation.evaluator import report_table
+    from tag2mask.evaluation.tables import report_table
 
     table = report_table(report)
     told, table.caption = table.caption, None

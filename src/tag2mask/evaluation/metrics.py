@@ -28,7 +28,9 @@ def average_precision(score: Array, tags: Tags) -> Floats:
     Example:
         >>> import numpy as np
         >>> score = np.array([[0.9], [0.8], [0.7], [0.1]])
-        >>> average_precision(score, np.array([[1], [0], [1], [0]], dtype=np.uint8)).round(3).tolist()
+        >>> average_precision(score, np.array([[1], [0], [1], [0]], dtype=np.uint8)).round(
+        ...     3
+        ... ).tolist()
         [0.833]
     """
     if score.ndim != 2 or score.shape != tags.shape:

@@ -81,7 +81,7 @@ class ThresholdSweep:
         self._pixels += pixels.reshape(self._pixels.shape)
 
     def miou(self) -> npt.NDArray[np.float64]:
-        """Return the (T,) mean IoU per threshold of `self.thresholds`; NaN without counted pixels."""
+        """Return the (T,) mean IoU of each of `self.thresholds`; NaN without counted pixels."""
         return np.array([self._matrix(index).miou() for index in range(len(self.thresholds))])
 
     def best(self) -> tuple[float, float]:

@@ -78,7 +78,9 @@ class BestMetric:
             "best": self._describe_best(step),
             "history": [asdict(evaluation) for evaluation in self._history],
         }
-        write_text(self._path, json.dumps(replace_non_finite(values), indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            self._path, json.dumps(replace_non_finite(values), indent=1, ensure_ascii=False) + "\n"
+        )
 
     def _describe_best(self, step: int) -> dict[str, Any] | None:
         """Return the step of `weights/best` and the reason for it."""

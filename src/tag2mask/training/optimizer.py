@@ -107,7 +107,7 @@ def set_learning_rates(optimizer: Optimizer, config: OptimConfig, step: int) -> 
 
 
 def optimizer_tensors(optimizer: Optimizer, method: Method) -> dict[str, Tensor]:
-    """Return the optimizer's tensors as `<key>.<parameter name>`; its settings are in the recipe."""
+    """Return the optimizer's tensors by `<key>.<parameter name>`; the recipe has its settings."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in method.named_parameters()}
     return {
         f"{key}.{names[parameter]}": value

@@ -120,7 +120,9 @@ class _TrainingRun:
         self._logged_seconds = 0.0
         self._logged_step = 0
         self._skipped = 0
-        self._best_metric = BestMetric(folder.metrics, self._validation.metric, self._validation.reason)
+        self._best_metric = BestMetric(
+            folder.metrics, self._validation.metric, self._validation.reason
+        )
 
     @property
     def _has_state(self) -> bool:
@@ -196,7 +198,7 @@ class _TrainingRun:
             self._log(logger, record, rates, batch_source)
 
     def _read_metrics(self, norm: Tensor | None) -> dict[str, Any]:
-        """Fetch losses and monitored values; the host waits for the device only here and in `_save`."""
+        """Fetch losses and monitored values; only here and in `_save` does the host wait."""
         monitored = dict(self._method.monitor)
         if norm is not None:
             monitored["grad_norm"] = norm
@@ -254,7 +256,9 @@ class _TrainingRun:
         if evaluation is not None:
             if self._best_metric.add(evaluation):
                 save_weights(self._folder.weights("best"), self._method.state_dict(), self._recipe)
-            logger.write_record({"step": self._step, "event": "evaluation", "score": evaluation.score})
+            logger.write_record(
+                {"step": self._step, "event": "evaluation", "score": evaluation.score}
+            )
             logger.write_scalars({"held_out/score": evaluation.score}, self._step)
             metric = self._validation.metric
             logger.print_line(f"step {self._step}: {metric} {evaluation.score:.4f}")

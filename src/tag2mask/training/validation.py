@@ -74,9 +74,7 @@ class ValidationLoop:
         report = evaluate_source(segmenter, self._held_out, class_source="classifier", limit=limit)
         return Evaluation(step, report.miou, report_values(report))
 
-    def save_samples(
-        self, method: Method, device: torch.device, step: int, out: Path
-    ) -> None:
+    def save_samples(self, method: Method, device: torch.device, step: int, out: Path) -> None:
         """Write sample strips of the same few images at every call."""
         count = self._recipe.run.samples
         if count:
