@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from row import command, run_as_command
+from row import add_entry, command, run_as_command
 from seed_quality import (
     Rows,
     build_refiners,
@@ -183,7 +183,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
     parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
     parser.add_argument("--limit", type=int, help="at most this many images of each list")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="results file that gets an entry")
+    parser.add_argument("--entry", help="name of the entry; default: the table's name")
     return parser.parse_args()
 
 
@@ -221,7 +222,7 @@ def main() -> None:
             print(table(done), flush=True)
             if args.json:
                 record = {"command": command(), "class_source": "tags", "rows": done}
-                args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                add_entry(args.json, args.entry or args.table.stem, record)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import has_fast_bf16
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 
 CLASSES = tuple(f"class{index}" for index in range(6))
 TOLERANCE = 1e-8
@@ -134,7 +134,7 @@ def disagreement(method: AdvCAM) -> float:
 
 
 def comparisons(times: dict[str, float], what: str) -> list[Row]:
-    """Times as `tag2mask bench` shows them; the limit is for the arithmetic that `auto` chooses."""
+    """Times as `make bench` shows them; the limit is for the arithmetic that `auto` chooses."""
     ours = {name: time for name, time in times.items() if name != REFERENCE}
     chosen = "bfloat16" if "bfloat16" in ours else "float32"
     return [

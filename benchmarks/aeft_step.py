@@ -19,7 +19,7 @@ from row import Row, by_turns, save, show
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.aeft.method import AEFT
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 CLASSES = tuple(f"class{index}" for index in range(20))

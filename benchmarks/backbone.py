@@ -141,7 +141,7 @@ def precision_jobs() -> dict[str, Job]:
 
 
 def comparisons(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Row]:
-    """Wall-clock times as `tag2mask bench` shows them, each beside the plain arrangement."""
+    """Wall-clock times as `make bench` shows them, each beside the plain arrangement."""
     pairs = [
         ("mit", "mit", "transformers"),
         ("hybrid", "hybrid without branch", "module by module"),

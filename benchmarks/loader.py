@@ -102,7 +102,7 @@ def throughput(
 
 
 def comparisons(measured: Sequence[Mapping[str, float]]) -> list[Row]:
-    """Milliseconds per image as `tag2mask bench` shows them."""
+    """Milliseconds per image as `make bench` shows them."""
     return [
         Row(
             f"training crops, {row['workers']:.0f} workers",

@@ -104,7 +104,7 @@ def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, float]
 
 
 def comparisons(rows: Sequence[Mapping[str, float]]) -> list[Row]:
-    """Wall-clock times as `tag2mask bench` shows them."""
+    """Wall-clock times as `make bench` shows them."""
     return [
         Row(
             f"PAR, {row['batch']} x {row['side_px']} px, {row['classes']} classes",

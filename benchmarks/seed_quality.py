@@ -7,13 +7,12 @@ tags, so that there is the class source `tags` alone. A list with a folder in it
 
 Run: python benchmarks/seed_quality.py RUN --root DIR [--lists devval train] [--json FILE]
     [--refiners par pamr '{name: dense_crf, unary: label}'] [--method NAME [KEY=VALUE ...]]
-    [--long-side 256]
+    [--long-side 256] [--entry NAME]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from row import command, run_as_command
+from row import add_entry, command, run_as_command
 from tag2mask import plugins
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.config.schema import MethodConfig, PredictConfig
@@ -49,7 +48,8 @@ from tag2mask.inference.postprocessing import (
     select_maps,
 )
 from tag2mask.inference.segmenter import Segmenter, Which, final_crf
-from tag2mask.methods.base import Method, build_refiner
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_refiner
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, ClassSource, Mask
 
@@ -221,7 +221,7 @@ def validation_loop(
             kept.raw.update(gated(seen.cam, keys, image.shape[-2:]), sample.mask)
             for name, cuts in made[keys].items():
                 kept.add(name, cuts, sample.mask)
-        if segmenter.plan.protocol == "afa":
+        if segmenter.config.protocol == "afa":
             judge_decoder(segmenter, rows, image, tags, sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} images", file=sys.stderr, flush=True)
@@ -233,13 +233,13 @@ def judge_decoder(
 ) -> None:
     """Judge the decoder's masks of one image, without and with the CRF that ends its protocol."""
     with label_autocast("auto", "cpu"):
-        seen = predict_multi_scale(segmenter.method, image, segmenter.plan)
+        seen = predict_multi_scale(segmenter.method, image, segmenter.config)
     crfs = {"decoder": None, "decoder + final CRF": final_crf()}
     for gate, kept in rows.items():
-        keys = select_classes(seen.probs, tags, segmenter.plan, gate)
-        selected_maps = select_maps(seen, keys, segmenter.plan.background_score)
+        keys = select_classes(seen.probs, tags, segmenter.config, gate)
+        selected_maps = select_maps(seen, keys, segmenter.config.background_score)
         for name, crf in crfs.items():
-            mask = postprocess(image, selected_maps, segmenter.plan, crf=crf).mask.numpy()
+            mask = postprocess(image, selected_maps, segmenter.config, crf=crf).mask.numpy()
             kept.add(name, {NO_THRESHOLD: mask}, truth)
 
 
@@ -304,7 +304,8 @@ def main() -> None:
     )
     parser.add_argument("--method", nargs="+", help="another method for the weights, KEY=VALUE")
     parser.add_argument("--long-side", type=int, help="resize images to it, in place of the run's")
-    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--json", type=Path, help="results file that gets an entry")
+    parser.add_argument("--entry", help="name of the entry; default: the run's name")
     args = parser.parse_args()
     segmenter = open_run(args.run, args.weights, named_method(args.method), args.long_side)
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
@@ -338,7 +339,7 @@ def main() -> None:
             },
             "tables": tables,
         }
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        add_entry(args.json, args.entry or args.run.resolve().name, record)
 
 
 if __name__ == "__main__":

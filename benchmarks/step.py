@@ -27,7 +27,7 @@ from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import scaled_size, upsample
 from tag2mask.functional.precision import has_fast_bf16
 from tag2mask.methods.afa import AFA
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.rml.method import RML
 from tag2mask.types import Batch
 

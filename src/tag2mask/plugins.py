@@ -23,7 +23,6 @@ CONTRACTS = {
     "models.backbones": "Backbone",
     "refiners": "Refiner",
     "data": "Source",
-    "export": "Exporter",
 }
 """Plug-in folder -> name of the abstract class that its plug-ins derive from directly."""
 _ROOT = Path(__file__).parent

@@ -15,11 +15,11 @@ from typing import Any
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import skipped_names
 from tag2mask.errors import RunError
 from tag2mask.inference.run import weights_fingerprint, weights_path
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import CLASSES_FILE, MaskWriter, read_classes
+from tag2mask.inference.writer import MaskWriter
+from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_skipped
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 
 SCORES_FILE = "scores.json"
@@ -136,7 +136,7 @@ class StageState:
     def has_unlabeled(self, name: str) -> bool:
         """Return whether a label stage still lacks the mask of a readable image."""
         folder = self.root / name
-        skipped = skipped_names(folder)
+        skipped = read_skipped(folder)
         return any(
             image not in skipped and not (folder / f"{image}.png").is_file()
             for image in self.source(name, "train").names

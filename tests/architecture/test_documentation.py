@@ -12,7 +12,7 @@ import yaml
 from tag2mask import plugins
 from tag2mask.cli.main import VERBS
 from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 REPOSITORY = Path(__file__).parents[2]

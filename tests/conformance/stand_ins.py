@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.functional.cam import upsample
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.types import IGNORE, Batch
 
 NUM_FOREGROUND = 3

@@ -12,8 +12,8 @@ import yaml
 from tag2mask import plugins
 from tag2mask.config.recipe import load_recipe, read_yaml, recipe_path
 from tag2mask.errors import RecipeError
-from tag2mask.inference.multi_scale import NetworkOutput
 from tag2mask.inference.postprocessing import postprocess, select_maps
+from tag2mask.methods.protocol import NetworkOutput
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no checkout")

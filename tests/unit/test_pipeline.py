@@ -97,7 +97,7 @@ def test_a_stage_is_a_run_with_its_own_recipe(finished):
     seed = json.loads((run / "seed" / "classes.json").read_text())["settings"]
     masks = json.loads((run / "masks" / "classes.json").read_text())["settings"]
     assert (seed["method"], seed["background"]) == ("cam", 0.3)
-    assert (masks["method"], masks["protocol"]) == ("supervised", "afa")
+    assert (masks["method"], masks["protocol"]) == ("supervised", "decoder")
     assert len({seed["sha256"], masks["sha256"]}) == 2
     assert load_recipe(str(run / "recipe.yaml")).plain() == recipe().plain()
 

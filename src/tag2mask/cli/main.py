@@ -25,7 +25,6 @@ VERBS = (
     "evaluate",
     "report",
     "list",
-    "bench",
     "convert",
 )
 """Each is a file of this folder with a function `run(arguments)`."""

@@ -23,15 +23,16 @@ from PIL import Image as PILImage
 
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.index import DatasetIndex, count, find_masks, name_images, read_class_list
+from tag2mask.data.coco_annotations import COCOAnnotations, read_annotations
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
-from tag2mask.data.instances import Instances, read_instances
 from tag2mask.data.tags import (
     image_key,
     name_some,
     read_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
+from tag2mask.io.mask_folder import read_class_names
 from tag2mask.types import IGNORE, Mask
 
 # By rank of the ids 1 to 90; position + 1 is the pixel value in the masks of published code.
@@ -124,9 +125,9 @@ class COCO(IndexedDataset, Source):
 class Painter:
     """Paints masks by name, turned as the images are."""
 
-    instances: Instances
+    annotations: COCOAnnotations
     index: Mapping[str, int]
-    """Name -> position among the instances' pictures."""
+    """Name -> position among the annotated images."""
     images: Mapping[str, Path]
 
     def __call__(self, name: str) -> Mask:
@@ -138,21 +139,21 @@ class Painter:
         Raises:
             DataError: If the image cannot be opened, or has another size than the file states.
         """
-        height, width = self.instances.sizes[self.index[name]]
+        height, width = self.annotations.sizes[self.index[name]]
         path = self.images[name]
         try:
             with PILImage.open(path) as picture:
                 stored = picture.size
                 swap = _TURNED.get(picture.getexif().get(_ORIENTATION, 1))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
             raise DataError(f"{path}: cannot be read as an image ({error})") from error
         upright = stored if swap is None else stored[::-1]
         if (width, height) not in (stored, upright):
             raise DataError(
                 f"{path}: the image is {upright[0]}x{upright[1]} px, but {width}x{height} px by "
-                f"{self.instances.path}"
+                f"{self.annotations.path}"
             )
-        mask = self.instances.mask(self.index[name])
+        mask = self.annotations.mask(self.index[name])
         if swap is not None and (width, height) == stored and stored != upright:
             return np.array(PILImage.fromarray(mask).transpose(swap))
         return mask
@@ -180,46 +181,48 @@ def index_coco(config: COCOConfig, split: str) -> DatasetIndex:
     path = _instances_path(root, split)
     if path is None:
         return _index_layout(root, split, config)
-    instances = read_instances(path)
+    annotations = read_annotations(path)
     folder = _image_folder(root, path, split, config.images)
-    return index_instances(instances, folder, keep_empty=config.keep_empty)
+    return _match_images(annotations, folder, keep_empty=config.keep_empty)
 
 
-def index_instances(instances: Instances, folder: Path, *, keep_empty: bool) -> DatasetIndex:
-    """Bring the pictures of an instances file and a folder of images together.
+def _match_images(annotations: COCOAnnotations, folder: Path, *, keep_empty: bool) -> DatasetIndex:
+    """Match the images of an annotation file with the files of a folder.
 
     Raises:
         DataError: If the folder is missing.
     """
     present, problems = name_images(folder)
     find = _finder(present)
-    annotated = instances.annotated
+    annotated = annotations.annotated
     index: dict[str, int] = {}
     absent = []
-    for place, written in enumerate(instances.file_names):
+    for place, written in enumerate(annotations.file_names):
         if not annotated[place] and not keep_empty:
             continue
         name = find(written)
         if name is None:
             absent.append(written)
         elif name in index:
-            problems.append(f"{instances.path}: two images have the image {present[name]}")
+            problems.append(f"{annotations.path}: two images have the image {present[name]}")
         else:
             index[name] = place
     if absent:
         problems.append(
-            f"{instances.path}: {count(len(absent), 'image')} not in {folder}: {name_some(absent)}"
+            f"{annotations.path}: {count(len(absent), 'image')} not in {folder}: "
+            f"{name_some(absent)}"
         )
     images = {name: present[name] for name in index}
-    paintable = instances.has_shapes and len(instances.class_names) < IGNORE
+    paintable = annotations.has_shapes and len(annotations.class_names) < IGNORE
     return DatasetIndex(
-        where=str(instances.path),
+        where=str(annotations.path),
         images=images,
-        tags={name: instances.tags(place) for name, place in index.items()},
-        masks=dict.fromkeys(images, instances.path) if paintable else {},
-        mask_classes=instances.class_names,
+        tags={name: annotations.tags(place) for name, place in index.items()},
+        masks=dict.fromkeys(images, annotations.path) if paintable else {},
+        mask_classes=annotations.class_names,
         problems=tuple(problems),
-        paint=Painter(instances, index, images),
+        warnings=annotations.warnings,
+        paint=Painter(annotations, index, images),
     )
 
 
@@ -258,7 +261,7 @@ def _index_layout(root: Path, split: str, config: COCOConfig) -> DatasetIndex:
     rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
     own = {name: rows.get(f"{part}/{name}", rows.get(name)) for name in present}
     tags = {name: row or () for name, row in own.items() if row or config.keep_empty}
-    classes = read_class_list(root) or COCO_CLASSES
+    classes = read_class_names(root) or COCO_CLASSES
     for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
         problems.append(f"{path}: unknown class '{tag}'.{did_you_mean(tag, classes)}")
     if not tags:

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from tag2mask.config.schema import DataConfig, Fraction
 from tag2mask.data.base import Source
-from tag2mask.data.index import DatasetIndex, count, find_masks, name_images, read_class_list
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root
 from tag2mask.data.tags import (
     TagTable,
@@ -28,6 +28,7 @@ from tag2mask.data.tags import (
     resolve_classes,
 )
 from tag2mask.errors import DataError, NothingHeldOutError
+from tag2mask.io.mask_folder import read_class_names
 
 TAG_FILES = ("tags.csv", "tags.jsonl")
 PARTS = ("train", "val", "all")
@@ -123,7 +124,7 @@ def index_folder(config: FolderConfig) -> DatasetIndex:
         images=images,
         tags=tags,
         masks={name: path for name, path in found.items() if name in images},
-        mask_classes=read_class_list(masks) if masks else (),
+        mask_classes=read_class_names(masks) if masks else (),
         problems=tuple(problems),
     )
 

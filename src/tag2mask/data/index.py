@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,6 @@ from tag2mask.errors import DataError
 from tag2mask.io.images import find_unreadable, list_images, read_image
 from tag2mask.io.masks import read_mask, renumber
 from tag2mask.types import Mask, Sample
-
-CLASSES_FILE = "classes.json"
-"""Names the class of every mask value, beside the masks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +32,8 @@ class DatasetIndex:
     """Classes of mask values 1, 2, ...; empty: the classes that are learned, in their order."""
     problems: tuple[str, ...] = ()
     """One line for each contradiction found."""
+    warnings: tuple[str, ...] = ()
+    """One line for each oddity that does not prevent using the data."""
     paint: Callable[[str], Mask] | None = None
     """Makes the mask of a name, values checked, where masks are no pictures; none: they are."""
 
@@ -135,6 +133,7 @@ def merge_indexes(root: Path, parts: Mapping[str, DatasetIndex]) -> DatasetIndex
         masks={n: own.masks[inner] for n, (own, inner) in names.items() if inner in own.masks},
         mask_classes=classes,
         problems=tuple(problems),
+        warnings=tuple(line for own in parts.values() for line in own.warnings),
         paint=paint,
     )
 
@@ -179,25 +178,6 @@ def find_masks(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*.png"))
         if not path.name.startswith(".")
     }
-
-
-def read_class_list(folder: Path) -> tuple[str, ...]:
-    """Read the class names of mask values 1, 2, ... from `classes.json`; empty if there is no file.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
-    path = folder / CLASSES_FILE
-    if not path.is_file():
-        return ()
-    try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
-    names = found.get("classes") if isinstance(found, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f'{path}: needs {{"classes": ["cat", "dog"]}}, without background')
-    return tuple(names)
 
 
 def count(number: int, thing: str) -> str:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from tag2mask.data import base
-from tag2mask.data.index import CLASSES_FILE, count, find_masks, read_class_list
+from tag2mask.data.index import count, find_masks
 from tag2mask.data.tags import name_some
 from tag2mask.errors import DataError
-from tag2mask.io.files import write_text
+from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_skipped
 from tag2mask.io.masks import read_mask, renumber
 from tag2mask.types import Sample
-
-SKIPPED_FILE = "skipped.json"
-"""Names of the images that could not be read when a folder of masks was written."""
 
 
 class PseudoLabelDataset(
@@ -40,7 +35,7 @@ class PseudoLabelDataset(
         folder = folder.expanduser()
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder (data.labels)")
-        classes = read_class_list(folder)
+        classes = read_class_names(folder)
         if not classes:
             raise DataError(
                 f"{folder}: holds no {CLASSES_FILE}; data.labels is a folder that "
@@ -52,7 +47,7 @@ class PseudoLabelDataset(
                 f"{', '.join(source.class_names)} are to be learned"
             )
         masks = find_masks(folder)
-        skipped = skipped_names(folder) - masks.keys()
+        skipped = read_skipped(folder) - masks.keys()
         kept = [place for place, name in enumerate(source.names) if name not in skipped]
         missing = [source.names[place] for place in kept if source.names[place] not in masks]
         if missing:
@@ -78,23 +73,3 @@ class PseudoLabelDataset(
         height, width = sample.image.shape[:2]
         mask = read_mask(self._masks[sample.name], len(self.class_names), (height, width))
         return Sample(sample.name, sample.image, sample.tags, self._values[mask])
-
-
-def skipped_names(folder: Path) -> frozenset[str]:
-    """Names of images that have no mask in a folder because they could not be read."""
-    path = folder / SKIPPED_FILE
-    if not path.is_file():
-        return frozenset()
-    return frozenset(json.loads(path.read_text(encoding="utf-8")))
-
-
-def write_skipped(folder: Path, names: Sequence[str]) -> None:
-    """Note the images that could not be read.
-
-    Raises:
-        RunError: If the disk refuses.
-    """
-    if names:
-        write_text(folder / SKIPPED_FILE, json.dumps(list(names), ensure_ascii=False) + "\n")
-    else:
-        (folder / SKIPPED_FILE).unlink(missing_ok=True)

@@ -97,7 +97,11 @@ def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
     rows = list(dataset_index.tags.values())
     shown = Counter(tag for row in rows for tag in row)
     problems = [*dataset_index.problems, *_first_lines(bad_masks, "unusable mask")]
-    warnings = _tag_warnings(rows, dataset_index.shown) + _name_warnings(dataset_index)
+    warnings = [
+        *dataset_index.warnings,
+        *_tag_warnings(rows, dataset_index.shown),
+        *_name_warnings(dataset_index),
+    ]
     warnings += _twin_warnings(looks) + _mask_warnings(source, dataset_index, looks)
     (problems if strict else warnings).extend(_first_lines(broken, "unreadable image"))
     return CheckReport(

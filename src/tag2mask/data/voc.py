@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.index import DatasetIndex, count, find_masks, name_images, read_class_list
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
 from tag2mask.data.tags import (
     TagTable,
@@ -24,6 +24,7 @@ from tag2mask.data.tags import (
     read_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
+from tag2mask.io.mask_folder import read_class_names
 
 # Alphabetical; position + 1 is the pixel value in official masks.
 VOC_CLASSES = (
@@ -142,7 +143,7 @@ def index_voc(root: Path, lists: Sequence[str]) -> DatasetIndex:
             f"{where}: {count(len(absent), 'image')} not in {IMAGE_FOLDER}: {name_some(absent)}"
         )
     names = [name for name in listed if name in present]
-    classes = read_class_list(root) or VOC_CLASSES
+    classes = read_class_names(root) or VOC_CLASSES
     tags, unmatched = _read_table(root, names, classes)
     return DatasetIndex(
         where=where,

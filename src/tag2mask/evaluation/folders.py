@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tag2mask.data.index import read_class_list
-from tag2mask.data.indexed_png import read_indexed_png
 from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.evaluation.confusion import (
@@ -23,8 +21,8 @@ from tag2mask.evaluation.confusion import (
     pair_counts,
     pair_runs,
 )
-from tag2mask.inference.writer import CLASSES_FILE, read_classes
-from tag2mask.io.masks import read_mask, renumber
+from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
+from tag2mask.io.masks import read_indices, read_mask, renumber
 from tag2mask.types import IGNORE, Mask, Report
 
 CHUNK = 16
@@ -143,7 +141,7 @@ def _open_truth(
     root = truth.parent if truth.name in MASK_FOLDERS else truth
     inner = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
     lists = root / LIST_FOLDER
-    true_names = read_class_list(root) or VOC_CLASSES
+    true_names = read_class_names(root) or VOC_CLASSES
     if truth.name in MASK_FOLDERS:
         folder = truth
     elif inner:
@@ -214,9 +212,9 @@ def _read_runs(pair: MaskPair, true_classes: int, predicted_classes: int) -> Run
 
 
 def _read_values(path: Path, num_foreground: int) -> Mask:
-    """Read a mask; the values of a plain indexed PNG are checked later, in the counts."""
-    values = read_indexed_png(path)
-    return read_mask(path, num_foreground) if values is None else values
+    """Read a mask; 8-bit values are checked later, in the counts of all files together."""
+    values = read_indices(path)
+    return values if values.dtype == np.uint8 else read_mask(path, num_foreground)
 
 
 def _has_unknown(pixels: Counts, num_foreground: int) -> bool:

@@ -12,7 +12,7 @@ from tag2mask.errors import DataError
 from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.metrics import mean_average_precision
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import read_classes
+from tag2mask.io.mask_folder import read_classes
 from tag2mask.types import ClassSource, Report
 
 

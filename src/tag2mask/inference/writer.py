@@ -1,8 +1,7 @@
-"""Masks onto the disk: indexed PNG, classes file, class scores; safe to start again."""
+"""Write masks with their class scores; interrupted runs resume where they stopped."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -14,18 +13,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import write_skipped
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import InferenceOutput, Segmenter
 from tag2mask.inference.workers import predict_in_workers
-from tag2mask.io.files import write_text
 from tag2mask.io.images import list_images, read_image
+from tag2mask.io.mask_folder import (
+    CLASSES_FILE,
+    append_scores,
+    describe_classes,
+    read_classes,
+    tidy_scores,
+    write_classes,
+    write_skipped,
+)
 from tag2mask.io.masks import save_mask
-from tag2mask.io.palette import voc_palette
-from tag2mask.types import BACKGROUND, IGNORE, ClassSource, Prediction
-
-CLASSES_FILE = "classes.json"
-SCORES_FILE = "scores.jsonl"
+from tag2mask.types import ClassSource, Prediction
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +36,13 @@ class WriteSummary:
 
     written: int
     already: int
-    """Masks found finished from an earlier start."""
+    """Masks that an earlier run had finished."""
     unreadable: tuple[str, ...]
     """One line for each image that could not be read."""
 
 
 class MaskWriter:
-    """A folder of masks that all were made in the same way.
-
-    Files: `NAME.png` for each image (folders in NAME kept), `classes.json` with the class of every
-    mask value and all settings, `scores.jsonl` with the class probabilities of each image.
-    """
+    """A folder of masks that were all made with the same settings; see `io.mask_folder`."""
 
     def __init__(
         self,
@@ -53,30 +51,28 @@ class MaskWriter:
         class_source: ClassSource,
         settings: Mapping[str, Any],
     ) -> None:
-        """Open a new or an own folder.
+        """Open a new folder, or one that an earlier run with the same settings left.
 
         Args:
-            out: Made if missing.
+            out: Created if missing.
             class_names: Foreground names in the order of mask values 1..F.
-            class_source: Who chooses the classes.
-            settings: How the masks are made; a later start must agree, but for the run's path.
+            class_source: Where the classes come from.
+            settings: How the masks are made; a later run must agree, except for the run's path.
 
         Raises:
-            RunError: If it holds other files or masks of other settings, or the disk refuses.
+            RunError: If it contains other files or masks made with different settings, or the disk
+                refuses.
         """
         self.out = out
-        self._describe(class_names, class_source, settings)
-        self._scores = _whole_rows(out / SCORES_FILE, self.done)
-        write_text(
-            out / SCORES_FILE, "".join(f"{json.dumps(row)}\n" for row in self._scores.values())
-        )
+        self._describe(describe_classes(class_names, class_source, settings))
+        tidy_scores(out, self.done)
 
     def path(self, name: str) -> Path:
-        """Where the mask of an image goes."""
+        """Path of the mask of an image."""
         return self.out / f"{name}.png"
 
     def done(self, name: str) -> bool:
-        """Whether the mask of an image is finished; masks appear whole or not at all."""
+        """Whether the mask of an image is finished; masks appear completely or not at all."""
         return self.path(name).is_file()
 
     def write(self, name: str, prediction: Prediction) -> None:
@@ -85,63 +81,28 @@ class MaskWriter:
         Raises:
             RunError: If the disk refuses.
         """
-        row = {"name": name, "scores": {k: round(v, 6) for k, v in prediction.scores.items()}}
+        append_scores(self.out, name, prediction.scores)
         try:
-            with (self.out / SCORES_FILE).open("a", encoding="utf-8") as file:
-                file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
         except OSError as error:
             raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
 
-    def _describe(
-        self, class_names: Sequence[str], class_source: ClassSource, settings: Mapping[str, Any]
-    ) -> None:
+    def _describe(self, wanted: Mapping[str, Any]) -> None:
         """Write `classes.json`, or check the one that is there."""
-        wanted = {
-            "classes": list(class_names),
-            "background": BACKGROUND,
-            "ignore": IGNORE,
-            "class_source": class_source,
-            "settings": dict(settings),
-            "palette": [voc_palette()[value].tolist() for value in range(len(class_names) + 1)],
-        }
-        wanted = json.loads(json.dumps(wanted))  # tuples become lists, as they will be read back
-        described = self.out / CLASSES_FILE
-        if described.is_file():
-            found = read_classes(self.out)
-            different = ", ".join(_differences(found, wanted))
+        if (self.out / CLASSES_FILE).is_file():
+            different = ", ".join(_differences(read_classes(self.out), wanted))
             if different:
                 raise RunError(
-                    f"{self.out}: holds masks made otherwise ({different}); "
+                    f"{self.out}: contains masks made with different settings ({different}); "
                     "choose another folder or empty this one"
                 )
             return
         if self.out.is_dir() and any(self.out.iterdir()):
             raise RunError(
-                f"{self.out}: is not empty and holds no {CLASSES_FILE}; choose a new folder"
+                f"{self.out}: is not empty and has no {CLASSES_FILE}; choose a new folder"
             )
-        write_text(described, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_classes(folder: Path) -> dict[str, Any]:
-    """Read the `classes.json` of a mask folder.
-
-    Raises:
-        DataError: If it is missing or damaged.
-    """
-    path = folder / CLASSES_FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); it tells the class of each mask value"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: is no readable JSON ({error})") from error
-    if not isinstance(found, dict) or not isinstance(found.get("classes"), list):
-        raise DataError(f"{path}: needs a mapping with a list 'classes'")
-    return found
+        write_classes(self.out, wanted)
 
 
 def label_dataset(
@@ -152,16 +113,16 @@ def label_dataset(
     strict: bool = False,
     workers: int = 1,
 ) -> WriteSummary:
-    """Write masks of tagged images; their tags choose the classes (class source `tags`).
+    """Write masks of tagged images; their tags select the classes.
 
-    Images that cannot be read are noted, so that who learns from the masks does without them.
+    Images that cannot be read are recorded, so that training on the masks leaves them out.
 
     Args:
-        segmenter: Examines the images in this process.
+        segmenter: Runs the network in this process.
         source: The images with their tags.
         writer: The masks, written in the order of the source.
-        strict: Refuse an unreadable image in place of counting it.
-        workers: Processes that refine and cut masks; 1: all in this one.
+        strict: Fail at an unreadable image instead of skipping it.
+        workers: Processes that refine and threshold; 1 does everything in this one.
 
     Raises:
         DataError: If `strict` and an image cannot be read.
@@ -188,14 +149,14 @@ def predict_paths(
     strict: bool = False,
     workers: int = 1,
 ) -> WriteSummary:
-    """Write masks of untagged images, given singly or by folder (class source `classifier`).
+    """Write masks of untagged images and folders of them; the classifier selects their classes.
 
     Args:
-        segmenter: Examines the images in this process.
+        segmenter: Runs the network in this process.
         paths: Images and folders of images.
         writer: The masks, written in the order of `named_images`.
-        strict: Refuse an unreadable image in place of counting it.
-        workers: Processes that refine and cut masks; 1: all in this one.
+        strict: Fail at an unreadable image instead of skipping it.
+        workers: Processes that refine and threshold; 1 does everything in this one.
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
@@ -210,7 +171,7 @@ def predict_paths(
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
-    """Give each image its mask name: the path within the folder given, without suffix.
+    """Give each image its mask name: the path inside its folder, without suffix.
 
     Raises:
         DataError: If a path is missing, there is no image, or two images get the same name.
@@ -231,12 +192,12 @@ def named_images(paths: Sequence[Path]) -> dict[str, Path]:
     for name, count in Counter(name for name, _ in affinity_maps).items():
         if count > 1:
             same = ", ".join(str(image) for found, image in affinity_maps if found == name)
-            raise DataError(f"{same}: would all write {name}.png; rename or predict them apart")
+            raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
     return dict(affinity_maps)
 
 
 class _Job(NamedTuple):
-    """What one start of a command has to do."""
+    """The images of one command and how to process them."""
 
     segmenter: Segmenter
     names: Sequence[str]
@@ -245,7 +206,7 @@ class _Job(NamedTuple):
 
 
 def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
-    """Segment every image that has no mask yet, showing progress."""
+    """Segment every image that has no mask yet, with a progress bar."""
     missing = [name for name in job.names if not writer.done(name)]
     images = ((name, _infer_or_error(job.infer, name)) for name in missing)
     unreadable: list[str] = []
@@ -266,7 +227,7 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
 def _infer_or_error(
     infer: Callable[[str], InferenceOutput], name: str
 ) -> InferenceOutput | DataError:
-    """Look at one image; an image that cannot be read does not stop those that are on their way."""
+    """Run the network on one image; one that cannot be read does not stop the others."""
     try:
         return infer(name)
     except DataError as error:
@@ -274,7 +235,7 @@ def _infer_or_error(
 
 
 def progress() -> Progress:
-    """A progress line with count and time left, on standard error; silent if no terminal."""
+    """A progress bar with count and time left on standard error; silent without a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -287,27 +248,12 @@ def progress() -> Progress:
     )
 
 
-def _whole_rows(path: Path, done: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
-    """Rows of finished masks by name; an interrupted last line and repeats are dropped."""
-    rows: dict[str, dict[str, Any]] = {}
-    if not path.is_file():
-        return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if done(row["name"]):
-            rows[row["name"]] = row
-    return rows
-
-
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Keys (dotted one level into settings) whose values differ, with both values for settings."""
     names = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
     old, new = found.get("settings", {}), wanted["settings"]
     names += [
-        f"{key}: {old.get(key)} there, {new.get(key)} now"
+        f"{key}: {old.get(key)} before, {new.get(key)} now"
         for key in sorted((old.keys() | new.keys()) - {"run"})  # weights have a fingerprint
         if old.get(key) != new.get(key)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +31,7 @@ def read_mask(path: Path, num_foreground: int, size: tuple[int, int] | None = No
         DataError: If the file is missing or broken, holds colors in place of indices, a value
             outside the classes, or has another size than its image.
     """
-    try:
-        with PILImage.open(path) as picture:
-            mode = picture.mode
-            raw = np.asarray(picture) if mode in _INDEX_MODES else None
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except PILLOW_ERRORS as error:
-        raise DataError(f"{path}: cannot be read as a mask ({one_line(error)})") from error
-    if raw is None:
-        raise DataError(
-            f"{path}: is a {mode} color image; a mask is a palette or gray PNG of class indices"
-        )
+    raw = read_indices(path)
     values = np.unique(raw).astype(np.int64)
     strange = values[((values < BACKGROUND) | (values > num_foreground)) & (values != IGNORE)]
     if strange.size:
@@ -55,6 +45,27 @@ def read_mask(path: Path, num_foreground: int, size: tuple[int, int] | None = No
             f"its image {size[1]}x{size[0]} px"
         )
     return raw.astype(np.uint8)
+
+
+def read_indices(path: Path) -> npt.NDArray[Any]:
+    """Read the (H, W) values of a palette or gray image; values are not checked.
+
+    Raises:
+        DataError: If the file is missing or broken, or contains colors instead of indices.
+    """
+    try:
+        with PILImage.open(path) as picture:
+            mode = picture.mode
+            raw = np.asarray(picture) if mode in _INDEX_MODES else None
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except PILLOW_ERRORS as error:
+        raise DataError(f"{path}: cannot be read as a mask ({one_line(error)})") from error
+    if raw is None:
+        raise DataError(
+            f"{path}: is a {mode} color image; a mask is a palette or gray PNG of class indices"
+        )
+    return raw
 
 
 def renumber(known: Sequence[str], chosen: Sequence[str]) -> npt.NDArray[np.uint8]:

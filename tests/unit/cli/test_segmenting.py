@@ -12,7 +12,7 @@ from tag2mask.config.recipe import parse_recipe
 from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 
 
 def test_help_lists_every_setting_of_test_time():

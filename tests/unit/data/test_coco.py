@@ -4,7 +4,7 @@ from PIL import Image
 from tests.unit.data.coco_file import annotation, document, square, usual, write_data
 
 from tag2mask.data.coco import COCO, COCO_CLASSES, COCOConfig, coco_splits
-from tag2mask.data.instances import read_instances
+from tag2mask.data.coco_annotations import read_annotations
 from tag2mask.data.validation import check_folder
 from tag2mask.errors import DataError, NothingHeldOutError
 from tag2mask.io.masks import save_mask
@@ -27,7 +27,7 @@ def test_images_with_annotations_have_tags_and_masks(tmp_path):
     assert source[1].image.shape == (6, 8, 3)
     assert abs(int(source[1].image.mean()) - 125) <= 1
     for index in range(2):
-        np.testing.assert_array_equal(source[index].mask, read_instances(path).mask(index))
+        np.testing.assert_array_equal(source[index].mask, read_annotations(path).mask(index))
     source.reads_masks = False
     assert source[0].mask is None
 

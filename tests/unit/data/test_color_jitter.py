@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tag2mask.config.schema import DataConfig
+from tag2mask.data import color_jitter
 from tag2mask.data.color_jitter import jitter_colors
 
 ALONE = {"jitter_brightness": 0, "jitter_contrast": 0, "jitter_saturation": 0, "jitter_hue": 0}

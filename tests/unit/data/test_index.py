@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.data.index import DatasetIndex, count, find_masks, name_images, read_class_list
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.errors import DataError
+from tag2mask.io.mask_folder import read_class_names
 
 
 def _image(path, value=0):
@@ -44,14 +45,14 @@ def test_masks_are_found_by_the_same_names(tmp_path):
 
 
 def test_class_list_is_read_and_damage_is_rejected(tmp_path):
-    assert read_class_list(tmp_path) == ()
+    assert read_class_names(tmp_path) == ()
     path = tmp_path / "classes.json"
     path.write_text(json.dumps({"classes": ["cat", "dog"], "ignore": 255}))
-    assert read_class_list(tmp_path) == ("cat", "dog")
+    assert read_class_names(tmp_path) == ("cat", "dog")
     for text in ("{", "[]", '{"classes": [1]}'):
         path.write_text(text)
         with pytest.raises(DataError, match=r"classes\.json"):
-            read_class_list(tmp_path)
+            read_class_names(tmp_path)
 
 
 def test_unreadable_images_are_set_aside_or_rejected(tmp_path):

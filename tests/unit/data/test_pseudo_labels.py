@@ -7,8 +7,9 @@ from tag2mask.config.schema import DataConfig
 from tag2mask.data import pseudo_labels
 from tag2mask.data.base import Source
 from tag2mask.data.loader import batches
-from tag2mask.data.pseudo_labels import PseudoLabelDataset, skipped_names, write_skipped
+from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.errors import DataError
+from tag2mask.io.mask_folder import read_skipped, write_skipped
 from tag2mask.io.masks import save_mask
 from tag2mask.types import Sample
 
@@ -118,7 +119,7 @@ def test_images_that_could_not_be_read_are_left_out(tmp_path):
     assert both[0].name == "lane/b"
     assert both[0].mask is not None
     write_skipped(folder, [])
-    assert skipped_names(folder) == frozenset()
+    assert read_skipped(folder) == frozenset()
     with pytest.raises(DataError, match="1 image without mask: a"):
         PseudoLabelDataset(Two(CONFIG, "train"), folder)
 

@@ -8,7 +8,6 @@ import pytest
 
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import write_skipped
 from tag2mask.errors import DataError
 from tag2mask.evaluation.sources import (
     evaluate_pseudo_labels,
@@ -18,6 +17,7 @@ from tag2mask.evaluation.sources import (
 )
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter
+from tag2mask.io.mask_folder import write_skipped
 from tag2mask.io.masks import save_mask
 from tag2mask.types import ClassSource, Image, Prediction, Sample
 

@@ -28,7 +28,9 @@ def cloud(num, d, propagate_cam=4.0, seed=0):
     return (propagate_cam * np.random.default_rng(seed).random((num, d))).astype(np.float32)
 
 
-@pytest.mark.parametrize(("num", "d", "propagate_cam"), [(150, 2, 6), (120, 5, 2), (60, 5, 9), (1, 2, 1)])
+@pytest.mark.parametrize(
+    ("num", "d", "propagate_cam"), [(150, 2, 6), (120, 5, 2), (60, 5, 9), (1, 2, 1)]
+)
 def test_filter_equals_the_lattice_by_loops(num, d, propagate_cam):
     points = cloud(num, d, propagate_cam)
     values = cloud(num, 3, 1, seed=1)

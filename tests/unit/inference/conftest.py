@@ -11,7 +11,7 @@ from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Sample
 
 CLASSES = ("cat", "cow", "dog")

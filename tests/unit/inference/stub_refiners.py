@@ -66,5 +66,5 @@ def inference_output(brightness: int) -> InferenceOutput:
     cam = torch.zeros(1, 1, 8, 12)
     cam[..., 6:] = 1.0
     return InferenceOutput(
-        image, SelectedMaps((0,), cam, "evidence", (8, 12)), {"cat": 0.9}, "tags", None
+        image, SelectedMaps((0,), cam, "cam", (8, 12)), {"cat": 0.9}, "tags", None
     )

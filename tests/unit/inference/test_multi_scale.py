@@ -14,13 +14,20 @@ from tag2mask.errors import RecipeError
 from tag2mask.inference.multi_scale import (
     class_probs,
     predict_multi_scale,
-    resize_to_working_size,
+    protocol_of,
     resolve_inference_config,
     select_classes,
-    shared_logits,
 )
-from tag2mask.inference.postprocessing import postprocess, select_maps
-from tag2mask.methods.base import CamOutput, Method, Propagation, ScaledViews
+from tag2mask.inference.postprocessing import PostProcessor, select_maps
+from tag2mask.methods.base import CamOutput, Method
+from tag2mask.methods.onestage.protocol import PixelShares, shared_logits
+from tag2mask.methods.protocol import (
+    MultiScaleCam,
+    MultiScaleDecoder,
+    Propagation,
+    ScaledViews,
+    resize_to_working_size,
+)
 from tag2mask.models.base import Backbone, Features
 from tag2mask.types import Batch
 
@@ -49,18 +56,18 @@ class Colors(Method):
 
     def __init__(self) -> None:
         super().__init__(MethodConfig(name="colors"), Pixels(), 3, None, 1)
-        self.output: list[tuple[int, ...]] = []
+        self.shapes: list[tuple[int, ...]] = []
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         return {}
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        self.output.append(tuple(image.shape))
+        self.shapes.append(tuple(image.shape))
         assert tags is None or len(tags) == len(image)
         cam = F.adaptive_avg_pool2d(image, (-(-image.shape[2] // 16), -(-image.shape[3] // 16)))
         return CamOutput(10 * cam[..., 0].mean(2) - 5, cam)
 
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
         cells = -(-image.shape[2] // 16) * -(-image.shape[3] // 16)
         return {"affinity": torch.ones(1, cells, cells)}
 
@@ -71,10 +78,10 @@ def red_left_half(height: int = 64, width: int = 96) -> Tensor:
     return image
 
 
-def test_each_scale_is_one_pass_with_both_mirror_images() -> None:
+def test_each_scale_is_one_pass_with_both_flips() -> None:
     method = Colors()
     predict_multi_scale(method, red_left_half(), PLAIN)
-    assert method.output == [(2, 3, 64, 96), (2, 3, 32, 48), (2, 3, 96, 144)]
+    assert method.shapes == [(2, 3, 64, 96), (2, 3, 32, 48), (2, 3, 96, 144)]
 
 
 def test_without_flip_each_scale_is_one_view() -> None:
@@ -82,12 +89,12 @@ def test_without_flip_each_scale_is_one_view() -> None:
     predict_multi_scale(
         method, red_left_half(), PLAIN.model_copy(update={"flip": False, "scales": (1.0,)})
     )
-    assert method.output == [(1, 3, 64, 96)]
+    assert method.shapes == [(1, 3, 64, 96)]
 
 
-def test_class_probability_averages_logits_of_mirror_images_at_scale_1() -> None:
+def test_class_probability_averages_logits_of_flips_at_scale_1() -> None:
     output = predict_multi_scale(Colors(), red_left_half(), PLAIN)
-    # Red: first column 1 upright (logit 5), 0 mirrored (logit -5): mean 0. Others: -5 in both.
+    # Red: first column 1 upright (logit 5), 0 flipped (logit -5): mean 0. Others: -5 in both.
     expected = torch.tensor([[0.5, 0.0067, 0.0067]])
     torch.testing.assert_close(output.probs, expected, atol=1e-4, rtol=0)
 
@@ -96,7 +103,7 @@ def test_scales_without_1_still_take_probabilities_from_scale_1() -> None:
     method = Colors()
     predict = PLAIN.model_copy(update={"scales": (0.5,)})
     output = predict_multi_scale(method, red_left_half(), predict)
-    assert method.output[-1] == (2, 3, 64, 96)
+    assert method.shapes[-1] == (2, 3, 64, 96)
     torch.testing.assert_close(output.probs, class_probs(method, red_left_half(), predict))
 
 
@@ -108,7 +115,7 @@ def test_cam_is_normalized_over_scales_and_at_image_size() -> None:
     assert output.cam[0, 1:].max() == 0
 
 
-def test_cam_counts_the_stronger_of_both_mirror_images() -> None:
+def test_cam_counts_the_stronger_of_both_flips() -> None:
     class Left(Colors):
         def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
             logits, cam = super().compute_cam(image)
@@ -122,14 +129,15 @@ def test_cam_counts_the_stronger_of_both_mirror_images() -> None:
     assert blind.cam[0, 0, 32, 63] == 0
 
 
-def test_a_method_may_look_at_all_scales_of_a_named_image_together() -> None:
+def test_a_method_may_process_all_scales_of_a_named_image_together() -> None:
     given: list[ScaledViews] = []
 
     class Together(Colors):
-        def run_network(self, views: ScaledViews) -> Sequence[CamOutput]:
+        def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
             given.append(views)
             return [
-                CamOutput(output.logits, 2 * output.cam) for output in super().run_network(views)
+                CamOutput(output.logits, 2 * output.cam)
+                for output in super().compute_multi_scale_cam(views)
             ]
 
     tags = torch.tensor([[1.0, 0.0, 0.0]])
@@ -144,7 +152,7 @@ def test_a_method_may_look_at_all_scales_of_a_named_image_together() -> None:
     )
 
 
-def test_class_probabilities_ask_for_logits_alone() -> None:
+def test_class_probabilities_compute_logits_only() -> None:
     class Cheap(Colors):
         def class_logits(self, image: Tensor) -> Tensor:
             return torch.tensor([[2.0, 0.0, -2.0]]).repeat(len(image), 1)
@@ -168,7 +176,7 @@ def test_working_image_keeps_its_ratio_and_type() -> None:
     assert small.unique().tolist() == [7]
 
 
-def test_large_images_are_shrunk_and_small_ones_left_alone() -> None:
+def test_large_images_shrink_and_small_ones_stay() -> None:
     image = torch.zeros(1, 3, 100, 40, dtype=torch.uint8)
     assert resize_to_working_size(image, PLAIN.model_copy(update={"max_side_px": 50})).shape[
         2:
@@ -182,11 +190,11 @@ def test_tiny_image_is_enlarged_for_the_network_only() -> None:
     method = Colors()
     image = red_left_half(3, 5)
     output = predict_multi_scale(method, image, PLAIN.model_copy(update={"propagate": True}))
-    assert all(min(shape[2:]) >= 32 for shape in method.output)
+    assert all(min(shape[2:]) >= 32 for shape in method.shapes)
     assert output.cam.shape == (1, 3, 3, 5)
 
 
-def test_collect_builds_no_graph() -> None:
+def test_prediction_builds_no_graph() -> None:
     method = Colors()
     method.weight = torch.nn.Parameter(torch.ones(1))
     compute_cam = method.compute_cam
@@ -207,26 +215,33 @@ def test_collect_builds_no_graph() -> None:
         ([0.2, 0.9, 0.3], True, (1,)),
     ],
 )
-def test_gate_predicted(probs: list[float], fallback: bool, chosen: tuple[int, ...]) -> None:
+def test_the_classifier_selects_classes_above_the_threshold(
+    probs: list[float], fallback: bool, chosen: tuple[int, ...]
+) -> None:
     predict = PLAIN.model_copy(update={"fallback": fallback})
-    assert select_classes(torch.tensor([probs]), None, predict, "classifier") == chosen
+    assert (
+        select_classes(torch.tensor([probs]), None, predict, MultiScaleCam(), "classifier")
+        == chosen
+    )
 
 
-def test_gate_oracle_takes_the_tags_whatever_the_classifier_says() -> None:
+def test_tags_select_classes_regardless_of_the_classifier() -> None:
     probs, tags = torch.tensor([[0.9, 0.9, 0.0]]), torch.tensor([[0.0, 1.0, 1.0]])
-    assert select_classes(probs, tags, PLAIN, "tags") == (1, 2)
+    assert select_classes(probs, tags, PLAIN, MultiScaleCam(), "tags") == (1, 2)
     with pytest.raises(ValueError, match="tags"):
-        select_classes(probs, None, PLAIN, "tags")
+        select_classes(probs, None, PLAIN, MultiScaleCam(), "tags")
 
 
 class Decoding(Colors):
-    """A decoder without weights: class planes are mixtures of the colors of 4 px cells, and of the
-    place in the row, so that mirror images and scales disagree."""
+    """A decoder without weights: class planes mix the mean colors of 4 x 4 px blocks with the column
+    number, so that flips and scales disagree."""
+
+    protocol = MultiScaleDecoder()
 
     mixture = torch.tensor([[0.1, 0.3, 0.2], [2.0, -1.0, 0.5], [-1.5, 2.5, 0.4], [0.3, -0.6, 1.9]])
 
     def segmentation(self, image: Tensor) -> Tensor:
-        self.output.append(tuple(image.shape))
+        self.shapes.append(tuple(image.shape))
         cells = F.avg_pool2d(image, 4, ceil_mode=True, count_include_pad=False)
         place = torch.linspace(0, 1, cells.shape[3]).expand(len(image), 1, cells.shape[2], -1)
         planes = torch.einsum("cd,ndhw->nchw", self.mixture.to(cells), cells)
@@ -238,31 +253,23 @@ def noise(height: int, width: int) -> Tensor:
     return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def test_a_method_with_decoder_goes_by_its_protocol_and_any_other_by_its_own() -> None:
+def test_every_method_has_the_defaults_of_its_own_protocol() -> None:
     own = resolve_inference_config(PredictConfig(), Colors())
-    assert (own.protocol, own.scales, own.long_side_px, own.refine) == (
-        "rml",
-        (1.0, 0.5, 1.5),
-        0,
-        True,
-    )
+    assert protocol_of(own, Colors()).name == "cam"
+    assert (own.scales, own.long_side_px, own.refine) == ((1.0, 0.5, 1.5), 0, True)
     decoder = resolve_inference_config(PredictConfig(), Decoding())
-    assert (decoder.protocol, decoder.scales, decoder.long_side_px, decoder.refine) == (
-        "afa",
-        (1.0, 0.5, 0.75),
-        512,
-        False,
-    )
+    assert protocol_of(decoder, Decoding()).name == "decoder"
+    assert (decoder.scales, decoder.long_side_px, decoder.refine) == ((1.0, 0.5, 0.75), 512, False)
     assert resolve_inference_config(decoder, Decoding()) == decoder
 
 
-def test_what_the_recipe_says_is_kept() -> None:
-    said = PredictConfig(protocol="rml", scales=(1.0,), long_side_px=64, refine=False)
+def test_settings_of_the_recipe_win() -> None:
+    said = PredictConfig(protocol="cam", scales=(1.0,), long_side_px=64, refine=False)
     assert resolve_inference_config(said, Decoding()) == said
 
 
 def test_decoder_protocol_of_a_method_without_decoder_is_rejected() -> None:
-    with pytest.raises(RecipeError, match="this method has none; use rml"):
+    with pytest.raises(RecipeError, match="this method has none; use cam"):
         resolve_inference_config(PredictConfig(protocol="afa"), Colors())
 
 
@@ -278,8 +285,8 @@ def test_decoder_scores_equal_the_protocol_by_loops(height: int, width: int) -> 
     expected = decoder_protocol_oracle.scores(single_image, logits_of, 144, (1, 0.5, 0.75))
     assert output.logits is not None
     np.testing.assert_allclose(output.logits[0].numpy(), expected, atol=1e-5)
-    mask = postprocess(
-        noise(height, width), select_maps(output, [0, 1, 2], 0.45), predict
+    mask = PostProcessor(predict, None, None)(
+        noise(height, width), select_maps(output, [0, 1, 2], 0.45)
     ).mask.numpy()
     winner = decoder_protocol_oracle.mask(single_image, logits_of, 144, (1, 0.5, 0.75))
     np.testing.assert_array_equal(mask, winner)
@@ -289,7 +296,7 @@ def test_each_scale_asks_the_decoder_once_and_the_long_side_is_512() -> None:
     method = Decoding()
     output = predict_multi_scale(method, noise(60, 81), PredictConfig())
     # 60 * 512 / 81 = 379.3, rounded down; the first pass is the classifier's
-    assert method.output == [(2, 3, 379, 512)] * 2 + [(2, 3, 189, 256), (2, 3, 284, 384)]
+    assert method.shapes == [(2, 3, 379, 512)] * 2 + [(2, 3, 189, 256), (2, 3, 284, 384)]
     assert output.logits is not None
     assert output.logits.shape == (1, 4, 95, 128)
     assert output.cam.shape == (1, 3, 379, 512)
@@ -300,36 +307,36 @@ def test_one_view_per_scale_without_flip() -> None:
     predict_multi_scale(
         method, noise(32, 64), PredictConfig(flip=False, scales=(0.5,), long_side_px=64)
     )
-    assert method.output == [(1, 3, 32, 64), (1, 3, 32, 32)]
+    assert method.shapes == [(1, 3, 32, 64), (1, 3, 32, 32)]
 
 
 def test_cam_of_a_method_with_decoder_can_be_asked_for() -> None:
     method = Decoding()
-    output = predict_multi_scale(method, red_left_half(), PredictConfig(protocol="rml"))
+    output = predict_multi_scale(method, red_left_half(), PredictConfig(protocol="cam"))
     assert output.logits is None
     assert torch.equal(output.cam, predict_multi_scale(Colors(), red_left_half(), PLAIN).cam)
 
 
-def test_class_probability_is_the_same_from_a_look_or_alone() -> None:
+def test_class_probabilities_equal_those_of_a_full_prediction() -> None:
     method, image = Decoding(), noise(60, 81)
     alone = class_probs(method, image, PredictConfig())
     torch.testing.assert_close(predict_multi_scale(method, image, PredictConfig()).probs, alone)
 
 
-def test_the_decoder_chooses_among_all_classes_but_tags_bind_it() -> None:
+def test_the_decoder_chooses_among_all_classes_unless_tags_are_given() -> None:
     probs, tags = torch.tensor([[0.9, 0.1, 0.2]]), torch.tensor([[0.0, 1.0, 1.0]])
     predict = resolve_inference_config(PredictConfig(), Decoding())
-    assert select_classes(probs, None, predict, "classifier") == (0, 1, 2)
-    assert select_classes(probs, tags, predict, "tags") == (1, 2)
+    assert select_classes(probs, None, predict, MultiScaleDecoder(), "classifier") == (0, 1, 2)
+    assert select_classes(probs, tags, predict, MultiScaleDecoder(), "tags") == (1, 2)
 
 
-def test_a_method_with_a_walk_of_its_own_is_asked_for_no_affinity() -> None:
+def test_an_own_walk_replaces_the_affinity() -> None:
     class Walking(Colors):
         def propagation(self, image: Tensor) -> Propagation:
             height = image.shape[2]
             return lambda selected_cam: selected_cam * height
 
-        def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+        def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
             raise AssertionError("a walk takes the place of the affinity")
 
     asked = PLAIN.model_copy(update={"propagate": True})
@@ -342,16 +349,16 @@ def test_a_method_with_a_walk_of_its_own_is_asked_for_no_affinity() -> None:
 
 
 @pytest.mark.parametrize("said", [{"propagate": True}, {"protocol": "afa"}])
-def test_sure_pixels_are_cut_from_cam_alone(said: dict[str, Any]) -> None:
+def test_confident_labels_need_a_plain_cam(said: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"predict\.confident"):
-        resolve_inference_config(PredictConfig(confident="irn", **said), Decoding())
-    assert resolve_inference_config(PredictConfig(confident="irn"), Colors()).confident == "irn"
+        resolve_inference_config(PredictConfig(confident={"name": "irn"}, **said), Decoding())
+    assert resolve_inference_config(PredictConfig(confident={"name": "irn"}), Colors()).confident
 
 
 class Shares(Colors):
     """Red, green and blue as shares of a pixel: a third of the color each."""
 
-    shares_pixels = True
+    protocol = PixelShares()
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         output = super().compute_cam(image, tags)
@@ -360,8 +367,8 @@ class Shares(Colors):
 
 def test_shared_pixels_are_averaged_over_views_and_background_is_cubed() -> None:
     upright = torch.tensor([[[[0.2, 0.4]], [[0.6, 0.0]]]])
-    mirrored = torch.tensor([[[[0.0, 0.4]], [[0.2, 0.4]]]])
-    found = shared_logits([(upright, mirrored), (upright, None)], (1, 2))
+    flipped = torch.tensor([[[[0.0, 0.4]], [[0.2, 0.4]]]])
+    found = shared_logits([(upright, flipped), (upright, None)], (1, 2))
     first, second = (0.2 + 0.4 + 0.2) / 3, (0.6 + 0.4 + 0.6) / 3
     third, fourth = 0.8 / 3, 0.2 / 3
     expected = torch.tensor(
@@ -376,26 +383,26 @@ def test_shared_pixels_are_averaged_over_views_and_background_is_cubed() -> None
     torch.testing.assert_close(found.exp(), expected)
 
 
-def test_a_pixel_that_classes_share_whole_has_a_finite_score_of_background() -> None:
+def test_a_pixel_without_background_has_a_finite_background_score() -> None:
     assert torch.isfinite(shared_logits([(torch.full((1, 2, 2, 2), 0.5), None)], (2, 2))).all()
 
 
-def test_methods_that_share_pixels_are_asked_once_per_scale_and_classes_at_their_best() -> None:
+def test_pixel_shares_take_one_pass_per_scale_and_the_best_view_of_a_class() -> None:
     method, predict = Shares(), PredictConfig(class_threshold=0.9)
-    plan = resolve_inference_config(predict, method)
-    assert (plan.protocol, plan.scales, plan.refine) == ("onestage", (1.0, 0.5, 1.5, 2.0), False)
+    config = resolve_inference_config(predict, method)
+    assert (config.scales, config.refine) == ((1.0, 0.5, 1.5, 2.0), False)
     image = red_left_half()
     output = predict_multi_scale(method, image, predict)
-    assert method.output == [(2, 3, side, 3 * side // 2) for side in (64, 32, 96, 128)]
+    assert method.shapes == [(2, 3, side, 3 * side // 2) for side in (64, 32, 96, 128)]
     best = torch.tensor([[5.0 - 1, -5 - 1, -5 - 1]]).sigmoid()  # the smallest view, upright
     torch.testing.assert_close(output.probs, best)
-    assert select_classes(output.probs, None, plan, "classifier") == (0,)
-    mask = postprocess(image, select_maps(output, (0,), 0.45), plan).mask
+    assert select_classes(output.probs, None, config, PixelShares(), "classifier") == (0,)
+    mask = PostProcessor(config, None, None)(image, select_maps(output, (0,), 0.45)).mask
     assert (mask[:, :24] == 1).all()  # 1/3 beats (2/3)^3
     assert (mask[:, 56:] == 0).all()
 
 
-def test_shared_pixels_are_not_read_into_other_cam() -> None:
+def test_the_protocol_of_pixel_shares_rejects_another_cam() -> None:
     with pytest.raises(RecipeError, match=r"predict\.protocol: onestage") as caught:
         resolve_inference_config(PredictConfig(protocol="onestage"), Colors())
     assert "\n" not in str(caught.value)

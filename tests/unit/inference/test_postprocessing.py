@@ -1,20 +1,19 @@
 import pickle
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
-from tag2mask.config.schema import PredictConfig, RefinerConfig
-from tag2mask.inference.multi_scale import NetworkOutput
+from tag2mask.config.schema import ConfidentConfig, PredictConfig, RefinerConfig
 from tag2mask.inference.postprocessing import (
     MaskOutput,
     PostProcessor,
     SelectedMaps,
-    postprocess,
     propagate_cam,
     select_maps,
 )
+from tag2mask.methods.protocol import NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.refiners.par import PAR, ParConfig
 from tag2mask.types import IGNORE
@@ -48,23 +47,33 @@ def black(height: int = 64, width: int = 96) -> Tensor:
     return torch.zeros(1, 3, height, width, dtype=torch.uint8)
 
 
-def compute_cam(cam: Tensor, *class_indices: int) -> SelectedMaps:
+def make_mask(
+    image: Tensor,
+    selected: SelectedMaps,
+    config: PredictConfig = PLAIN,
+    refiner: Refiner | None = None,
+    crf: Refiner | None = None,
+) -> MaskOutput:
+    return PostProcessor(config, refiner, crf)(image, selected)
+
+
+def of_classes(cam: Tensor, *class_indices: int) -> SelectedMaps:
     return select_maps(NetworkOutput(cam, NO_PROBS), class_indices, 0.35)
 
 
-def test_hard_cut_without_refiner() -> None:
+def test_without_refiner_the_cam_is_thresholded() -> None:
     cam = torch.tensor([[[[0.45, 0.5, 0.9]], [[1.0, 1.0, 1.0]], [[0.2, 0.6, 0.1]]]])
-    decision = postprocess(black(1, 3), compute_cam(cam, 0, 2), PLAIN)
-    # Class 1 (mask value 2) is not among the keys; 0.45 does not exceed the background's 0.45.
-    assert decision.mask.tolist() == [[0, 3, 1]]
-    assert decision.mask.dtype == torch.uint8
-    assert decision.probs.shape == (1, 3, 1, 3)
+    made = make_mask(black(1, 3), of_classes(cam, 0, 2), PLAIN)
+    # Class 1 (mask value 2) is not among the selected classes; 0.45 does not exceed the background's 0.45.
+    assert made.mask.tolist() == [[0, 3, 1]]
+    assert made.mask.dtype == torch.uint8
+    assert made.probs.shape == (1, 3, 1, 3)
 
 
 def test_mask_has_the_images_size_whatever_the_network_saw() -> None:
     cam = torch.ones(1, 3, 32, 48)
     for refiner in (None, Recorder()):
-        assert postprocess(black(64, 96), compute_cam(cam, 0), PLAIN, refiner).mask.shape == (
+        assert make_mask(black(64, 96), of_classes(cam, 0), PLAIN, refiner).mask.shape == (
             64,
             96,
         )
@@ -72,17 +81,17 @@ def test_mask_has_the_images_size_whatever_the_network_saw() -> None:
 
 def test_no_class_gives_background_without_calling_a_refiner() -> None:
     refiner = Recorder()
-    decision = postprocess(black(), compute_cam(torch.ones(1, 3, 64, 96)), PLAIN, refiner, refiner)
-    assert decision.mask.shape == (64, 96)
-    assert decision.mask.max() == 0
+    made = make_mask(black(), of_classes(torch.ones(1, 3, 64, 96)), PLAIN, refiner, refiner)
+    assert made.mask.shape == (64, 96)
+    assert made.mask.max() == 0
     assert refiner.got == []
 
 
-def test_refiner_sees_half_size_and_softmax_over_background_and_keys() -> None:
+def test_refiner_sees_half_size_and_softmax_over_background_and_classes() -> None:
     refiner = Recorder()
     cam = torch.rand(1, 3, 33, 47, generator=torch.Generator().manual_seed(0))
     cam[0, 2] = 0.7
-    postprocess(black(66, 94) + 255, compute_cam(cam, 2), PLAIN, refiner)
+    make_mask(black(66, 94) + 255, of_classes(cam, 2), PLAIN, refiner)
     image, probs = refiner.got[0]
     assert image.shape == (1, 3, 16, 23)
     assert image.max() == 255
@@ -94,7 +103,7 @@ def test_refiner_sees_half_size_and_softmax_over_background_and_keys() -> None:
 def test_refined_mask_follows_the_refiner_and_has_class_values() -> None:
     cam = torch.zeros(1, 3, 64, 96)
     cam[:, 1, :, 48:] = 1.0
-    mask = postprocess(black(), compute_cam(cam, 1), PLAIN, Swap()).mask
+    mask = make_mask(black(), of_classes(cam, 1), PLAIN, Swap()).mask
     assert mask[:, :46].unique().tolist() == [2]
     assert mask[:, 50:].unique().tolist() == [0]
 
@@ -102,7 +111,7 @@ def test_refined_mask_follows_the_refiner_and_has_class_values() -> None:
 def test_a_refiner_for_the_full_size_sees_the_image_itself() -> None:
     refiner = FullSize()
     single_image = torch.randint(0, 256, (1, 3, 66, 94), dtype=torch.uint8)
-    postprocess(single_image, compute_cam(torch.full((1, 3, 33, 47), 0.7), 2), PLAIN, refiner)
+    make_mask(single_image, of_classes(torch.full((1, 3, 33, 47), 0.7), 2), PLAIN, refiner)
     image, probs = refiner.got[0]
     assert image is single_image
     assert probs.shape == (1, 1, 2, 66, 94)
@@ -112,40 +121,36 @@ def test_a_refiner_for_the_full_size_sees_the_image_itself() -> None:
 def test_the_largest_side_bounds_what_is_refined() -> None:
     refiner = FullSize()
     limited = PLAIN.model_copy(update={"max_side_px": 50})
-    decision = postprocess(
-        black(60, 100), compute_cam(torch.ones(1, 3, 30, 50), 0), limited, refiner
-    )
+    made = make_mask(black(60, 100), of_classes(torch.ones(1, 3, 30, 50), 0), limited, refiner)
     assert refiner.got[0][0].shape == (1, 3, 30, 50)
     assert refiner.got[0][0].dtype == torch.uint8
-    assert decision.mask.shape == (60, 100)
+    assert made.mask.shape == (60, 100)
 
 
 def test_crf_takes_what_the_refiner_leaves() -> None:
     refiner, crf = Swap(), FullSize()
     cam = torch.full((1, 3, 64, 96), 0.7)
-    decision = postprocess(black(), compute_cam(cam, 1), PLAIN, refiner, crf)
+    made = make_mask(black(), of_classes(cam, 1), PLAIN, refiner, crf)
     assert crf.got[0][1].shape == (1, 1, 2, 64, 96)
     torch.testing.assert_close(
         crf.got[0][1][0, 0, 0], torch.full((64, 96), 0.5622), atol=1e-4, rtol=0
     )
-    assert decision.mask.max() == 0
-    assert postprocess(black(), compute_cam(cam, 1), PLAIN, None, crf).mask.min() == 2
+    assert made.mask.max() == 0
+    assert make_mask(black(), of_classes(cam, 1), PLAIN, None, crf).mask.min() == 2
 
 
 def test_propagation_carries_cam_along_the_affinity() -> None:
     cam = torch.zeros(1, 3, 64, 64)
     cam[:, 0, :, :48] = 1.0
-    affinity = torch.ones(1, 16, 16)  # all cells belong together, none is out of reach
-    decision = postprocess(
+    affinity = torch.ones(1, 16, 16)  # all positions belong together, none is out of reach
+    made = make_mask(
         black(64, 64), select_maps(NetworkOutput(cam, NO_PROBS, affinity), [0], 0.35), PLAIN
     )
-    assert decision.mask.unique().tolist() == [1]
-    # softmax([0.35, 1]) = 0.657 on 3/4 of the cells, softmax([0.35, 0]) = 0.4134 on the rest
-    torch.testing.assert_close(
-        decision.probs[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0
-    )
+    assert made.mask.unique().tolist() == [1]
+    # softmax([0.35, 1]) = 0.657 on 3/4 of the positions, softmax([0.35, 0]) = 0.4134 on the rest
+    torch.testing.assert_close(made.probs[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0)
     alone = select_maps(NetworkOutput(cam, NO_PROBS, torch.eye(16)[None]), [0], 0.35)
-    assert postprocess(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
+    assert make_mask(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
 
 
 def test_propagated_objects_shrink_as_background_scores_more() -> None:
@@ -153,14 +158,14 @@ def test_propagated_objects_shrink_as_background_scores_more() -> None:
     cam[:, 0, :, :32] = 0.5
     output = NetworkOutput(cam, NO_PROBS, torch.eye(16)[None])
     masks = [
-        postprocess(black(64, 64), select_maps(output, [0], level), PLAIN).mask
+        make_mask(black(64, 64), select_maps(output, [0], level), PLAIN).mask
         for level in (0.4, 0.6)
     ]
     assert masks[0][:, :16].min() == 1
     assert masks[1].max() == 0
 
 
-def test_cam_spreads_no_further_than_the_radius() -> None:
+def test_cam_propagates_no_further_than_the_radius() -> None:
     selected_cam = torch.tensor([0.9, 0, 0, 0, 0]).view(1, 1, 1, 5)
     moved = propagate_cam(selected_cam, torch.ones(1, 5, 5), (1, 5), 0.35, radius=1)
     far, near = 0.4134, 0.6341  # softmax([0.35, x]) for x = 0 and 0.9
@@ -170,7 +175,7 @@ def test_cam_spreads_no_further_than_the_radius() -> None:
 
 
 def test_affinity_of_another_grid_is_rejected() -> None:
-    with pytest.raises(ValueError, match="15 cells"):
+    with pytest.raises(ValueError, match="15 positions"):
         select_maps(
             NetworkOutput(torch.ones(1, 3, 64, 96), NO_PROBS, torch.ones(1, 15, 15)), [0], 0.35
         )
@@ -186,67 +191,67 @@ def test_decoder_scores_are_resized_to_the_image_before_the_largest_wins() -> No
     output = scores()
     assert output.logits is not None
     large = torch.nn.functional.interpolate(output.logits, (41, 60), mode="bilinear")
-    decision = postprocess(black(41, 60), select_maps(output, [0, 1, 2], 0.35), PLAIN)
-    assert torch.equal(decision.mask.long(), large[0].argmax(dim=0))
-    tagged = postprocess(black(41, 60), select_maps(output, [0, 2], 0.35), PLAIN).mask
+    made = make_mask(black(41, 60), select_maps(output, [0, 1, 2], 0.35), PLAIN)
+    assert torch.equal(made.mask.long(), large[0].argmax(dim=0))
+    tagged = make_mask(black(41, 60), select_maps(output, [0, 2], 0.35), PLAIN).mask
     assert set(tagged.unique().tolist()) == {0, 1, 3}
-    torch.testing.assert_close(decision.probs, output.logits.softmax(dim=1))
+    torch.testing.assert_close(made.probs, output.logits.softmax(dim=1))
 
 
 def test_crf_starts_from_the_softmax_of_the_resized_scores() -> None:
     output, crf = scores(), FullSize()
     assert output.logits is not None
-    postprocess(black(41, 60), select_maps(output, [0, 1, 2], 0.35), PLAIN, None, crf)
+    make_mask(black(41, 60), select_maps(output, [0, 1, 2], 0.35), PLAIN, None, crf)
     large = torch.nn.functional.interpolate(output.logits, (41, 60), mode="bilinear")
     torch.testing.assert_close(crf.got[0][1][:, 0], large.softmax(dim=1))
 
 
-def test_a_cutter_survives_the_way_to_another_process() -> None:
+def test_a_postprocessor_can_be_sent_to_another_process() -> None:
     postprocessor = PostProcessor(PLAIN, PAR(ParConfig(iterations=2)), None)
-    selected_maps = compute_cam(torch.rand(1, 3, 32, 48), 0, 1)
+    selected_maps = of_classes(torch.rand(1, 3, 32, 48), 0, 1)
     image = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
     there, job = pickle.loads(pickle.dumps((postprocessor, selected_maps)))
     assert torch.equal(there(image, job).mask, postprocessor(image, selected_maps).mask)
 
 
-def cut_surely(
-    cam: Tensor, *class_indices: int, refiner: Refiner | None = None, **said: object
+def confident_mask(
+    cam: Tensor, *class_indices: int, refiner: Refiner | None = None, **how: Any
 ) -> MaskOutput:
-    predict = PLAIN.model_copy(update=said)
-    return postprocess(black(1, cam.shape[3]), compute_cam(cam, *class_indices), predict, refiner)
+    config = PLAIN.model_copy(update={"confident": ConfidentConfig(**how)})
+    return make_mask(black(1, cam.shape[3]), of_classes(cam, *class_indices), config, refiner)
 
 
-def test_sure_pixels_of_irn_by_hand() -> None:
-    # Between 0.05 and 0.30 a pixel is unsure; mask value 2 is not among the keys.
+def test_confident_pixels_of_irn_equal_a_hand_count() -> None:
+    # Between 0.05 and 0.30 a pixel is not confident; mask value 2 is not among the selected classes.
     cam = torch.tensor([[[[0.0, 0.05, 0.06, 0.30, 0.31]], [[0.9] * 5], [[0.0, 0, 0, 0.1, 0.8]]]])
-    decision = cut_surely(cam, 0, 2, confident="irn")
-    assert decision.mask.tolist() == [[0, 0, IGNORE, IGNORE, 3]]
-    assert decision.mask.dtype == torch.uint8
-    wider = cut_surely(cam, 0, confident="irn", confident_thresholds=(0.2, 0.01))
+    made = confident_mask(cam, 0, 2, name="irn")
+    assert made.mask.tolist() == [[0, 0, IGNORE, IGNORE, 3]]
+    assert made.mask.dtype == torch.uint8
+    wider = confident_mask(cam, 0, name="irn", foreground_threshold=0.2, background_threshold=0.01)
     assert wider.mask.tolist() == [[0, IGNORE, IGNORE, 1, 1]]
 
 
-def test_sure_pixels_of_psa_by_hand() -> None:
+def test_confident_pixels_of_psa_equal_a_hand_count() -> None:
     # x against (1 - x)^4 and (1 - x)^32: they are equal at x = 0.2755 and at x = 0.0776.
     cam = torch.tensor([0.27, 0.28, 0.08, 0.07]).view(1, 1, 1, 4)
-    assert cut_surely(cam, 0, confident="psa").mask.tolist() == [[IGNORE, 1, IGNORE, 0]]
+    assert confident_mask(cam, 0, name="psa").mask.tolist() == [[IGNORE, 1, IGNORE, 0]]
 
 
-def test_both_cuts_go_through_the_refiner_at_once() -> None:
+def test_both_sets_go_through_the_refiner_at_once() -> None:
     refiner = FullSize()
-    cut_surely(torch.rand(1, 3, 1, 9), 0, 2, refiner=refiner, confident="irn")
+    confident_mask(torch.rand(1, 3, 1, 9), 0, 2, refiner=refiner, name="irn")
     (image, probs), *more = refiner.got
     assert not more
     assert image.shape == (1, 3, 1, 9)
     assert probs.shape == (1, 2, 3, 1, 9)
     torch.testing.assert_close(probs.sum(dim=2), torch.ones(1, 2, 1, 9))
     cam = torch.tensor([0.9, 0.9, 0.0, 0.0]).view(1, 1, 1, 4)
-    swapped = cut_surely(cam, 0, refiner=Swap(), confident="irn")
+    swapped = confident_mask(cam, 0, refiner=Swap(), name="irn")
     assert swapped.mask.tolist() == [[0, 0, 1, 1]]
 
 
-def test_a_image_without_tags_is_surely_background() -> None:
-    assert cut_surely(torch.rand(1, 3, 1, 4), confident="psa").mask.max() == 0
+def test_an_image_without_tags_is_confident_background() -> None:
+    assert confident_mask(torch.rand(1, 3, 1, 4), name="psa").mask.max() == 0
 
 
 def test_a_propagation_gives_cam_or_scores_with_background_first() -> None:
@@ -257,16 +262,16 @@ def test_a_propagation_gives_cam_or_scores_with_background_first() -> None:
         return torch.tensor([0.2, 0.9]).view(1, 2, 1, 1)
 
     selected_maps = select_maps(NetworkOutput(cam, NO_PROBS, propagation=walk), [0, 2], 0.35)
-    assert selected_maps.kind == "evidence"
-    assert postprocess(black(8, 12), selected_maps, PLAIN).mask.unique().tolist() == [3]
+    assert selected_maps.kind == "cam"
+    assert make_mask(black(8, 12), selected_maps, PLAIN).mask.unique().tolist() == [3]
     scores = torch.tensor([0.3, 0.1, 0.2]).view(1, 3, 1, 1)
     selected_maps = select_maps(
         NetworkOutput(cam, NO_PROBS, propagation=lambda _: scores), [0, 2], 0.35
     )
-    assert selected_maps.kind == "probability"
-    decision = postprocess(black(8, 12), selected_maps, PLAIN)
-    assert decision.mask.max() == 0
-    assert decision.probs[0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])
+    assert selected_maps.kind == "probs"
+    made = make_mask(black(8, 12), selected_maps, PLAIN)
+    assert made.mask.max() == 0
+    assert made.probs[0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])
     refiner = Recorder()
-    postprocess(black(8, 12), selected_maps, PLAIN, refiner)
+    make_mask(black(8, 12), selected_maps, PLAIN, refiner)
     assert refiner.got[0][1][0, 0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])

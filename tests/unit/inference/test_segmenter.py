@@ -7,13 +7,19 @@ from PIL import Image as PILImage
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import Recipe
-from tag2mask.config.schema import PredictConfig
+from tag2mask.config.schema import ConfidentConfig, PredictConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError, WeightsError
+from tag2mask.inference.run import Configure
 from tag2mask.inference.segmenter import Segmenter, load
 from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
 from tag2mask.methods.base import evaluating
 from tag2mask.types import DatasetView
+
+
+def read_by(**settings: float) -> Configure:
+    """Let `advcam` read the weights of a run of `cam`."""
+    return lambda recipe: recipe.model_copy(update={"method": AdvCAMConfig(**settings)})
 
 
 def write_run(segmenter: Segmenter, folder: Path, which: str = "best") -> Path:
@@ -73,16 +79,16 @@ def test_array_that_is_no_image_is_rejected(segmenter: Segmenter) -> None:
         segmenter.predict(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
 
 
-def test_cam_is_kept_when_asked_and_zero_for_gated_out_classes(
+def test_cam_is_kept_when_asked_and_zero_for_classes_that_are_not_selected(
     segmenter: Segmenter, source: Source
 ) -> None:
     image = source[0].image
-    assert segmenter.label(image, ["cow"]).compute_cam is None
-    compute_cam = segmenter.label(image, ["cow"], keep_cam=True).compute_cam
-    assert compute_cam is not None
-    assert compute_cam.shape == (3, *image.shape[:2])
-    assert compute_cam[[0, 2]].max() == 0
-    assert 0.9 < compute_cam[1].max() < 1
+    assert segmenter.label(image, ["cow"]).cam is None
+    cam = segmenter.label(image, ["cow"], keep_cam=True).cam
+    assert cam is not None
+    assert cam.shape == (3, *image.shape[:2])
+    assert cam[[0, 2]].max() == 0
+    assert 0.9 < cam[1].max() < 1
 
 
 def test_mode_and_gradients_are_as_before(segmenter: Segmenter, source: Source) -> None:
@@ -125,14 +131,12 @@ def test_loaded_run_predicts_the_same(segmenter: Segmenter, source: Source, tmp_
 def test_another_method_reads_the_weights_of_a_run(
     segmenter: Segmenter, source: Source, tmp_path: Path
 ) -> None:
-    loaded = load(write_run(segmenter, tmp_path), method=AdvCAMConfig(iterations=3))
+    loaded = load(write_run(segmenter, tmp_path), configure=read_by(iterations=3))
     assert isinstance(loaded.method, AdvCAM)
     for name, value in loaded.method.state_dict().items():
         assert torch.equal(value, segmenter.method.state_dict()[name])
     image = source[0].image
-    plain, climbed = (
-        one.label(image, ["dog"], keep_cam=True).compute_cam for one in (segmenter, loaded)
-    )
+    plain, climbed = (one.label(image, ["dog"], keep_cam=True).cam for one in (segmenter, loaded))
     assert plain is not None
     assert climbed is not None
     assert np.abs(climbed - plain).max() > 0.05
@@ -147,7 +151,7 @@ def test_a_method_that_cannot_read_a_run_says_so_in_one_line(
 ) -> None:
     run = write_run(segmenter, tmp_path)
     with pytest.raises(WeightsError) as caught:
-        load(run, method=AdvCAMConfig(width=8))
+        load(run, configure=read_by(width=8))
     told = str(caught.value)
     assert "\n" not in told
     assert "(of method 'cam') read by method 'advcam': weights of another architecture" in told
@@ -158,7 +162,7 @@ def test_a_method_sees_the_other_images_of_a_labeling_run_while_it_lasts(
     segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output: list[DatasetView | None] = []
-    monkeypatch.setattr(segmenter.method, "accompany", output.append)
+    monkeypatch.setattr(segmenter.method, "set_dataset", output.append)
     with segmenter.with_dataset(source):
         (images,) = output
         assert images is not None
@@ -186,7 +190,10 @@ def test_best_falls_back_to_last_and_settings_say_so(segmenter: Segmenter, tmp_p
 
 def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path) -> None:
     predict = PredictConfig(refine=False, scales=(1.0,), background=0.3)
-    loaded = Segmenter.load(write_run(segmenter, tmp_path), predict=predict)
+    loaded = Segmenter.load(
+        write_run(segmenter, tmp_path),
+        configure=lambda recipe: recipe.model_copy(update={"predict": predict}),
+    )
     assert loaded.postprocessor.refiner is None
     settings = loaded.settings("classifier")
     assert settings["refiner"] is None
@@ -197,7 +204,7 @@ def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path
 def test_missing_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere: no such run folder"):
         Segmenter.load(tmp_path / "nowhere")
-    with pytest.raises(RunError, match=r"holds no weights/best\.safetensors"):
+    with pytest.raises(RunError, match=r"contains no weights/best\.safetensors"):
         Segmenter.load(tmp_path)
 
 
@@ -233,8 +240,8 @@ def test_weights_of_another_architecture_are_rejected(
 def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
     half = Segmenter(segmenter.method, segmenter.recipe, bf16=True)
     image = source[0].image
-    exact = segmenter.label(image, ["cow"], keep_cam=True).compute_cam
-    rough = half.label(image, ["cow"], keep_cam=True).compute_cam
+    exact = segmenter.label(image, ["cow"], keep_cam=True).cam
+    rough = half.label(image, ["cow"], keep_cam=True).cam
     assert exact is not None
     assert rough is not None
     assert rough.dtype == np.float32
@@ -242,8 +249,12 @@ def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
     np.testing.assert_allclose(rough, exact, atol=0.1)
 
 
-def test_settings_tell_how_sure_pixels_were_cut(recipe: Recipe, segmenter: Segmenter) -> None:
+def test_settings_include_the_thresholds_of_confident_labels(
+    recipe: Recipe, segmenter: Segmenter
+) -> None:
     assert "confident" not in segmenter.settings("tags")
-    predict = recipe.predict.model_copy(update={"confident": "psa"})
+    predict = recipe.predict.model_copy(update={"confident": ConfidentConfig(name="psa")})
     confident = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
-    assert confident.settings("tags")["confident_cuts"] == [4.0, 32.0]
+    settings = confident.settings("tags")
+    assert settings["confident"] == "psa"
+    assert (settings["foreground_threshold"], settings["background_threshold"]) == (4.0, 32.0)

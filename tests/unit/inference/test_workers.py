@@ -20,17 +20,17 @@ from tag2mask.types import Prediction
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
-from tag2mask.inference.workers import predictions
-from tests.unit.inference.stub_refiners import Bare, Sleeping, examined
+from tag2mask.inference.workers import predict_in_workers
+from tests.unit.inference.stub_refiners import Bare, Sleeping, inference_output
 
 def images():
     for index in range(9):
         if index == 4:
-            print("handed in", flush=True)
-        yield str(index), examined(index)
+            print("submitted", flush=True)
+        yield str(index), inference_output(index)
 
 if __name__ == "__main__":
-    list(predictions(Bare(Sleeping()), images(), 2))
+    list(predict_in_workers(Bare(Sleeping()), images(), 2))
 """
 
 
@@ -130,7 +130,7 @@ def test_no_process_stays_when_the_command_is_stopped(how: signal.Signals) -> No
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"handed in\n"
+        assert process.stdout.readline() == b"submitted\n"
         if how == signal.SIGINT:
             os.killpg(process.pid, how)  # as a terminal does: every process gets it
         else:

@@ -8,16 +8,10 @@ from PIL import Image as PILImage
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import skipped_names
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import (
-    MaskWriter,
-    label_dataset,
-    named_images,
-    predict_paths,
-    read_classes,
-)
+from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
+from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.methods.rib import RIBConfig
 from tag2mask.types import Prediction, Sample
 
@@ -57,14 +51,16 @@ def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_drawn_for_a_image_depends_neither_on_order_nor_on_workers(
+def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
     segmenter: Segmenter, source: Source, tmp_path: Path, workers: int
 ) -> None:
     config = RIBConfig(companions=1, companion_px=32, iterations=2, rate=1e-3, most_covered=1.0)
     save_weights(
         tmp_path / "weights" / "best.safetensors", segmenter.method.state_dict(), segmenter.recipe
     )
-    rib = Segmenter.load(tmp_path, method=config)
+    rib = Segmenter.load(
+        tmp_path, configure=lambda recipe: recipe.model_copy(update={"method": config})
+    )
     label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
     assert rib.method._images is None
     with rib.with_dataset(source):
@@ -199,6 +195,6 @@ def test_images_that_could_not_be_read_are_noted(
     with monkeypatch.context() as patch:
         patch.setattr(type(source), "__getitem__", torn)
         label_dataset(segmenter, source, open_writer(tmp_path / "out"))
-    assert skipped_names(tmp_path / "out") == {source.names[1]}
+    assert read_skipped(tmp_path / "out") == {source.names[1]}
     label_dataset(segmenter, source, open_writer(tmp_path / "out"))
-    assert skipped_names(tmp_path / "out") == frozenset()
+    assert read_skipped(tmp_path / "out") == frozenset()

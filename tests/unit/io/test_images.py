@@ -6,7 +6,7 @@ from PIL import Image
 
 from tag2mask.errors import DataError
 from tag2mask.io.images import find_unreadable, list_images, read_image, rgb_from_pil
-from tag2mask.io.masks import read_mask, renumber
+from tag2mask.io.masks import read_indices, read_mask, renumber, save_mask
 
 
 def _save(array, path, **options):
@@ -228,3 +228,16 @@ def test_thorough_search_finds_damage_in_the_middle(tmp_path):
     path.write_bytes(content)
     assert find_unreadable([path]) == {}
     assert list(find_unreadable([path], thorough=True)) == [path]
+
+
+def test_indices_are_read_unchecked(tmp_path):
+    values = np.array([[0, 7, 255], [200, 1, 2]], dtype=np.uint8)
+    save_mask(values, tmp_path / "palette.png")
+    Image.fromarray(values).save(tmp_path / "gray.png")
+    Image.fromarray(values.astype(np.uint16) * 2).save(tmp_path / "deep.png")
+    for name, factor in (("palette", 1), ("gray", 1), ("deep", 2)):
+        found = read_indices(tmp_path / f"{name}.png")
+        np.testing.assert_array_equal(found, values.astype(int) * factor)
+    Image.new("RGB", (3, 2)).save(tmp_path / "color.png")
+    with pytest.raises(DataError, match=r"color\.png: is a RGB"):
+        read_indices(tmp_path / "color.png")

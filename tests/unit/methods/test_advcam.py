@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from tag2mask.config.schema import PredictConfig
 from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.methods.advcam import AdvCAM
-from tag2mask.methods.base import ScaledViews
 from tag2mask.methods.cam import CAM
+from tag2mask.methods.protocol import ScaledViews
 
 TAGS = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -175,7 +175,7 @@ def test_class_probabilities_cost_no_climb() -> None:
     method = classifier()
     passes: list[int] = []
     method.backbone.register_forward_hook(lambda *_: passes.append(1))
-    method.classify(images(method))
+    method.class_logits(images(method))
     assert len(passes) == 1
 
 

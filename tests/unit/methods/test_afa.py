@@ -13,7 +13,8 @@ from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import upsample
 from tag2mask.methods import afa as module
 from tag2mask.methods.afa import AFA
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.refiners.par import PAR
 
 LATE = 9
@@ -254,31 +255,28 @@ def test_labels_teach_the_decoder_and_pairs_the_affinity_head() -> None:
 
 
 @torch.no_grad()
-def test_the_decoder_gives_probabilities_of_all_classes_and_background() -> None:
+def test_the_decoder_scores_all_classes_and_background() -> None:
     afa, image = method().eval(), torch.rand(2, 3, 40, 64)
     logits = afa.segmentation(image)
     assert afa.has_decoder
     assert logits.shape == (2, NUM_FOREGROUND + 1, 10, 16)
-    probs = afa.segment(image)
-    assert probs.shape == (2, NUM_FOREGROUND + 1, 40, 64)
-    torch.testing.assert_close(probs.sum(dim=1), torch.ones(2, 40, 64))
 
 
 @torch.no_grad()
 def test_maps_hold_attention_and_the_affinity_that_cam_spreads_along() -> None:
     image = torch.rand(1, 3, 48, 64)
-    maps = method().eval().maps(image)
+    maps = method().eval().attention_maps(image)
     torch.testing.assert_close(maps["attention"].sum(dim=2), torch.ones(1, 12))
-    coarse = method(refine="mhsa", affinity="off").eval().maps(image)
+    coarse = method(refine="mhsa", affinity="off").eval().attention_maps(image)
     assert coarse["affinity"].diagonal(dim1=1, dim2=2).max() <= 1
     assert not torch.allclose(coarse["affinity"], maps["affinity"])
-    assert set(method(affinity="off").eval().maps(image)) == {"attention"}
+    assert set(method(affinity="off").eval().attention_maps(image)) == {"attention"}
 
 
 def test_a_cnn_without_attention_trains_with_the_affinity_off() -> None:
     cnn = without_branch(affinity="off")
     assert set(cnn.losses(small_batch(), LATE)) == {"classification", "segmentation"}
-    assert cnn.maps(torch.rand(1, 3, 64, 64)) == {}
+    assert cnn.attention_maps(torch.rand(1, 3, 64, 64)) == {}
 
 
 @pytest.mark.parametrize("changes", [{}, {"affinity": "off", "refine": "mhsa"}])

@@ -2,7 +2,8 @@ import pytest
 import torch
 from tests.conformance.stand_ins import small_method, small_recipe
 
-from tag2mask.methods.base import build_method, freeze_loaded_norms, labeling
+from tag2mask.methods.base import freeze_loaded_norms, labeling
+from tag2mask.methods.build import build_method
 
 
 def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:
@@ -37,28 +38,6 @@ def test_a_norm_is_known_by_its_kind() -> None:
     layers.loaded = frozenset({"0.weight", "0.bias", "1.weight", "1.bias"})
     freeze_loaded_norms(layers)
     assert [one.requires_grad for one in layers.parameters()] == [True, True, False, False]
-
-
-def test_score_is_the_normalized_positive_cam() -> None:
-    method = small_method("cam").eval()
-    image = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        cam = method.compute_cam(image).cam
-        peak = torch.nn.functional.interpolate(cam, size=(64, 64), mode="bilinear").relu()
-        low, high = peak.amin((2, 3), True), peak.amax((2, 3), True)
-        torch.testing.assert_close(
-            method.score(image), (peak - low) / (high - low + 1e-5), atol=1e-5, rtol=1e-4
-        )
-
-
-@torch.no_grad()
-def test_without_a_decoder_background_stands_beside_the_score() -> None:
-    method = small_method("cam").eval()
-    image = torch.rand(1, 3, 64, 64)
-    score, probs = method.score(image), method.segment(image)
-    assert method.segmentation(image) is None
-    weight = torch.cat([torch.full((1, 1, 64, 64), 0.45), score], dim=1).exp()
-    torch.testing.assert_close(probs, weight / weight.sum(dim=1, keepdim=True))
 
 
 def test_labeling_puts_the_mode_back_even_after_a_problem() -> None:

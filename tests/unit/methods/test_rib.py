@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import DataError
 from tag2mask.inference.multi_scale import predict_multi_scale
-from tag2mask.methods.base import CamOutput, ScaledViews
+from tag2mask.methods.base import CamOutput
 from tag2mask.methods.cam import CAM
+from tag2mask.methods.protocol import ScaledViews
 from tag2mask.methods.rib import RIB, pool_weak
 
 TAGS = torch.tensor([[1.0, 1.0, 0.0]])
@@ -31,7 +32,7 @@ class Images:
         self.tags: npt.NDArray[np.uint8] = rows[self.order]
         self.read: list[int] = []
 
-    def random_image(self, index: int) -> Tensor:
+    def image(self, index: int) -> Tensor:
         which = self.order[index]
         if which in self.broken:
             raise DataError(f"image{which}: broken")
@@ -198,7 +199,7 @@ def test_the_same_image_gives_the_same_maps_whatever_came_before() -> None:
     assert torch.equal(first, compute_multi_scale_cam(method, views(method), Images())[0].cam)
 
 
-@pytest.mark.parametrize("limit", [{"most_logit": 1e-6}, {"most_covered": 0.0}, {"iterations": 0}])
+@pytest.mark.parametrize("limit", [{"most_logits": 1e-6}, {"most_covered": 0.0}, {"iterations": 0}])
 def test_fine_tuning_stops_at_once_where_a_limit_is_passed_already(limit) -> None:
     method = classifier(**limit)
     given = views(method)
@@ -241,7 +242,7 @@ def test_labeling_never_touches_the_network() -> None:
     compute_multi_scale_cam(method, views(method), Images())
 
     class Failing(Images):
-        def random_image(self, index: int) -> Tensor:
+        def image(self, index: int) -> Tensor:
             raise MemoryError
 
     with pytest.raises(MemoryError):

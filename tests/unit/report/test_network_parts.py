@@ -12,7 +12,8 @@ from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.config.schema import MethodConfig
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import CamOutput, Method, build_method
+from tag2mask.methods.base import CamOutput, Method
+from tag2mask.methods.build import build_method
 from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.report.network_parts import head_weights, look_at_network, pair_panels
 from tag2mask.report.run_parts import read_run

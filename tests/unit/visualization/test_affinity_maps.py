@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.visualization.affinity_maps import AffinityMaps, compute_affinity_maps
 
 PAIRS = AffinityMaps((2, 4), None, None, 1)

@@ -12,7 +12,7 @@ from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.data.base import Source
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.palette import voc_palette
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Sample
 from tag2mask.visualization.panels import HEAT, Panel
 from tag2mask.visualization.strips import save_strips, strip_panels

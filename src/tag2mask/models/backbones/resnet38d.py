@@ -5,7 +5,7 @@ A1; dilated as Specification 4.1 says: blocks b2, b3, b4 begin with stride 2, b5
 as far after its first convolution, b6 and b7 four times.
 
 Weights: the authors' MXNet file `ilsvrc-cls_rna-a1_cls1000_ep-0001.params` as it is, what `tag2mask
-convert resnet38d` makes of it, or the torch files that PSA and its followers made of it. Names:
+convert` makes of it, or the torch files that PSA and its followers made of it. Names:
 `conv1a.weight`, `bn7.*`, and for block B of b2 b2_1 b2_2 b3 b3_1 b3_2 b4 b4_1..b4_5 b5 b5_1 b5_2 b6
 b7: `B.bn_branch2a.*`, `B.conv_branch2a.weight`, `B.bn_branch2b1.*`, `B.conv_branch2b1.weight`, for
 b6 and b7 also `B.bn_branch2b2.*`, `B.conv_branch2b2.weight`, and where the width or size changes

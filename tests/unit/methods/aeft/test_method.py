@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import upsample
-from tag2mask.methods import aeft
+from tag2mask.methods.aeft import method as aeft
 from tag2mask.methods.aeft.losses import erasing_map
 from tag2mask.methods.aeft.method import AEFT
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 LATE = 9
@@ -201,7 +201,7 @@ def test_a_small_batch_of_the_sweep_has_all_three_losses() -> None:
 
 
 ROWS = yaml.safe_load(
-    (Path(__file__).parents[3] / "benchmarks" / "tables" / "gpp.yaml").read_text(encoding="utf-8")
+    (Path(__file__).parents[4] / "benchmarks" / "tables" / "gpp.yaml").read_text(encoding="utf-8")
 )["rows"]
 
 

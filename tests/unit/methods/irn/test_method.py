@@ -10,7 +10,7 @@ from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
 from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.inference.postprocessing import select_maps
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.irn.method import IRN
 from tag2mask.models.pair_heads import EdgeHead
 from tag2mask.types import IGNORE
@@ -115,6 +115,6 @@ def test_prediction_walks_where_it_is_asked_to():
     irn = method(walk_steps=2).eval()
     seen = predict_multi_scale(irn, image, PredictConfig(propagate=True, scales=(1.0,)))
     selected_maps = select_maps(seen, [0, 2], 0.35)
-    assert selected_maps.kind == "evidence"
+    assert selected_maps.kind == "cam"
     assert selected_maps.maps.shape == (1, 2, 16, 20)
     assert not selected_maps.maps.requires_grad

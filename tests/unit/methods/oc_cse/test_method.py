@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import RecipeError
-from tag2mask.methods import oc_cse as module
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
+from tag2mask.methods.oc_cse import method as module
 from tag2mask.methods.oc_cse.method import OCCSE
 
 
@@ -142,7 +143,7 @@ def test_weights_of_a_run_hold_the_judge_and_fill_a_blank_network() -> None:
 
 
 def test_a_stage_without_an_earlier_one_is_rejected_in_one_line() -> None:
-    with pytest.raises(RecipeError, match="goes on from one trained network") as caught:
+    with pytest.raises(RecipeError, match="starts from one trained network") as caught:
         build_method(tiny("oc_cse"))
     assert "\n" not in str(caught.value)
 

@@ -10,8 +10,8 @@ from tests.conformance.stand_ins import NUM_FOREGROUND, small_batch, small_metho
 from torch import Tensor
 
 from tag2mask.errors import RecipeError
-from tag2mask.methods import onestage as module
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
+from tag2mask.methods.onestage import method as module
 from tag2mask.methods.onestage.method import OneStage
 
 LATE = 9

@@ -12,7 +12,7 @@ from tag2mask.errors import RecipeError
 from tag2mask.functional.stencil import half_disc_offsets
 from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.inference.postprocessing import select_maps
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.psa.method import PSA
 from tag2mask.types import IGNORE
 
@@ -99,11 +99,11 @@ def test_prediction_walks_where_it_is_asked_to():
         method(walk_steps=4), random_image(), PredictConfig(propagate=True, scales=(1.0,))
     )
     selected_maps = select_maps(seen, [0, 2], 0.35)
-    assert selected_maps.kind == "probability"
+    assert selected_maps.kind == "probs"
     assert selected_maps.maps.shape == (1, 3, 8, 10)
     assert (
         select_maps(
             predict_multi_scale(method(), random_image(), PredictConfig()), [0, 2], 0.35
         ).kind
-        == "evidence"
+        == "cam"
     )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import Method, build_method
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.recam.method import ReCAM
 
 
@@ -50,7 +51,7 @@ def test_a_network_with_other_parts_is_rejected_in_one_line(changes: dict[str, A
 
 @pytest.mark.parametrize("stages", [(), ("cam", "other")])
 def test_one_earlier_network_is_needed(stages: tuple[str, ...]) -> None:
-    with pytest.raises(RecipeError, match="goes on from one trained network") as caught:
+    with pytest.raises(RecipeError, match="starts from one trained network") as caught:
         build_method(tiny("recam"), {name: classifier() for name in stages})
     assert "\n" not in str(caught.value)
 

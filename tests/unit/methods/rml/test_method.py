@@ -1,4 +1,4 @@
-"""Tests that the decisions R1 to R20 of the specification name, on the whole method."""
+"""Tests that Specification R1 to R20 names, on the whole method."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from tests.conformance.stand_ins import small_batch, small_method, small_recipe
 from torch import Tensor
 
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
 from tag2mask.methods.rml.method import RML
 
 LATE = 9
@@ -140,7 +140,7 @@ def test_inference_needs_neither_neck_nor_affinity_head() -> None:
     rml = method()
     alone = sum(p.numel() for p in rml.backbone.parameters()) + rml.head.classifier.weight.numel()
     rml.neck = rml.affinity = None
-    assert rml.eval().score(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+    assert rml.eval().compute_cam(torch.rand(1, 3, 64, 64)).cam.shape[:2] == (1, 3)
     assert sum(p.numel() for p in rml.parameters()) == alone
 
 
@@ -171,10 +171,10 @@ def test_200_steps_of_classification_and_ciml_do_not_empty_the_maps() -> None:
 
 def test_maps_hold_attention_and_the_affinity_where_one_is_learned() -> None:
     image = torch.rand(1, 3, 64, 64)
-    maps = method().eval().maps(image)
+    maps = method().eval().attention_maps(image)
     assert set(maps) == {"attention", "affinity"}
     assert maps["attention"].shape == maps["affinity"].shape
     torch.testing.assert_close(
         maps["attention"].sum(dim=2), torch.ones(maps["attention"].shape[:2])
     )
-    assert set(method(apml=0).eval().maps(image)) == {"attention"}
+    assert set(method(apml=0).eval().attention_maps(image)) == {"attention"}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import RecipeError
-from tag2mask.methods import rrm as module
-from tag2mask.methods.base import build_method
+from tag2mask.methods.build import build_method
+from tag2mask.methods.rrm import method as module
 from tag2mask.methods.rrm.method import RRM
 
 LATE = 5

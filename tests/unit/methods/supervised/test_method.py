@@ -77,7 +77,7 @@ def test_a_class_is_as_likely_as_its_likeliest_cell() -> None:
     logits[0, :, 0, 1] = torch.tensor([5.0, 1.0, 4.0, 1e-9]).log()  # class 2: 0.4
     logits[0, :, 1] = torch.tensor([9.0, 0.5, 0.5, 1e-9]).log().view(4, 1)
     method = scripted(small_method("supervised"), logits)
-    probs = method.classify(torch.zeros(1, 3, 64, 64))
+    probs = method.class_logits(torch.zeros(1, 3, 64, 64)).sigmoid()
     torch.testing.assert_close(probs, torch.tensor([[0.6, 0.4, 0.1]]))
 
 

@@ -1,25 +1,31 @@
-"""Time the parts against plain references, each beside its own in the same run."""
+"""Time the parts against plain references, each beside its own in the same run.
+
+Runs the scripts of this folder one after the other and prints one table. Nothing else should use
+the machine meanwhile.
+
+Run: python benchmarks/run.py [NAME ...] [--json FILE]
+"""
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
+from rich.console import Console
+from rich.table import Table
 
-from tag2mask.cli.parsing import parse
+from row import add_entry, run_as_command
 from tag2mask.cli.summary import docstring_summary
 from tag2mask.errors import Tag2MaskError, did_you_mean
 
-FOLDER = "benchmarks"
+FOLDER = Path(__file__).parent
 ENTRY = "comparisons"
 """A script of the folder is a benchmark if it defines a function of this name."""
 
@@ -27,65 +33,44 @@ FILE_WIDTH = 150
 """Characters of a line of the table where it goes to a file."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Time the parts against plain references, each beside its own in the same run.
+def run(names: Sequence[str], path: Path | None) -> None:
+    """Run benchmarks and print one table of all comparisons.
 
-    Runs the scripts of the folder `benchmarks` of a checkout; nothing else should use the machine
-    meanwhile.
+    Args:
+        names: Benchmarks to run; none: all.
+        path: Results file that gets an entry per benchmark; other entries in it stay.
+
+    Raises:
+        Tag2MaskError: If a name is unknown, before anything runs; or if benchmarks failed, after
+            the table of the others.
     """
-
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Benchmarks to run; none: all."""
-    json: Path | None = None
-    """Also write all numbers to this file."""
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Run the scripts one after the other, then print one table."""
-    chosen = parse(Bench, arguments, "bench")
-    scripts = find_scripts(find_folder())
-    for name in chosen.names:
+    scripts = find_scripts(FOLDER)
+    for name in names:
         if name not in scripts:
             raise Tag2MaskError(
                 f"unknown benchmark '{name}'.{did_you_mean(name, scripts)} "
                 f"Known: {', '.join(scripts)}"
             )
     records: dict[str, dict[str, Any]] = {}
-    problems = []
-    for name in chosen.names or scripts:
+    failures = []
+    for name in names or scripts:
         print(f"{name}: {docstring_summary(scripts[name])}", file=sys.stderr, flush=True)
         try:
             records[name] = run_script(scripts[name])
         except Tag2MaskError as error:
-            problems.append(str(error))
+            failures.append(str(error))
+            continue
+        if path is not None:
+            add_entry(path, name, records[name])
     print_table(records)
-    if chosen.json is not None:
-        from tag2mask.io.files import write_text
-
-        write_text(chosen.json, json.dumps({"cores": os.cpu_count(), **records}, indent=1) + "\n")
-        print(f"numbers: {chosen.json}")
-    if problems:
-        raise Tag2MaskError("\n".join(problems))
-
-
-def find_folder() -> Path:
-    """Find the benchmarks: of the checkout this package is installed from, or of this folder.
-
-    Raises:
-        Tag2MaskError: If there is neither.
-    """
-    for root in (Path(__file__).parents[3], Path.cwd()):
-        if find_scripts(root / FOLDER):
-            return root / FOLDER
-    raise Tag2MaskError(
-        f"no folder '{FOLDER}' here: the benchmarks come with the source, not with the package; "
-        "go to a checkout of the repository and start again"
-    )
+    if path is not None:
+        print(f"numbers: {path}")
+    if failures:
+        raise Tag2MaskError("\n".join(failures))
 
 
 def find_scripts(folder: Path) -> dict[str, Path]:
-    """Map names to scripts that compare times, found by reading them; empty without the folder."""
+    """Map names to scripts that compare times, found by reading them."""
     return {path.stem: path for path in sorted(folder.glob("*.py")) if _is_benchmark(path)}
 
 
@@ -104,17 +89,14 @@ def run_script(script: Path) -> dict[str, Any]:
             check=False,
         )
         if ended.returncode or not out.is_file():
-            told = (ended.stderr.strip() or ended.stdout.strip()).splitlines() or ["no message"]
-            raise Tag2MaskError(f"benchmark {script.stem} failed: {told[-1].strip()}")
+            output = (ended.stderr.strip() or ended.stdout.strip()).splitlines() or ["no message"]
+            raise Tag2MaskError(f"benchmark {script.stem} failed: {output[-1].strip()}")
         record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return record
+    return record | {"command": f"python benchmarks/{script.name}"}
 
 
 def print_table(records: Mapping[str, Mapping[str, Any]]) -> None:
     """Print every comparison: our value, the reference beside it, their ratio and its limit."""
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table("benchmark", "what")
     for title in ("ours", "reference", "theirs", "ours / theirs", "at most"):
         words = title == "reference"
@@ -124,8 +106,7 @@ def print_table(records: Mapping[str, Mapping[str, Any]]) -> None:
         for row in record.get("table", ()):
             most, ratio = row["most"], row["ratio"]
             style = "" if most is None else "green" if ratio <= most else "red"
-            values = (f"{row[key]:,.2f} {row['unit']}" for key in ("ours", "theirs"))
-            ours, theirs = values
+            ours, theirs = (f"{row[key]:,.2f} {row['unit']}" for key in ("ours", "theirs"))
             limit = "" if most is None else f"{most:g}"
             shown = f"[{style}]{ratio:.3f}[/]" if style else f"{ratio:.3f}"
             table.add_row(name, row["what"], ours, row["reference"], theirs, shown, limit)
@@ -138,3 +119,16 @@ def print_table(records: Mapping[str, Mapping[str, Any]]) -> None:
 def _is_benchmark(path: Path) -> bool:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return any(isinstance(node, ast.FunctionDef) and node.name == ENTRY for node in tree.body)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
+    parser.add_argument("--json", type=Path, help="results file that gets an entry per benchmark")
+    args = parser.parse_args()
+    run(args.names, args.json)
+
+
+if __name__ == "__main__":
+    run_as_command(main)

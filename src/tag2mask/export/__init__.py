@@ -1,1 +1,0 @@
-"""Masks in the formats that labeling tools import."""
