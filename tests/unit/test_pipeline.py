@@ -149,7 +149,7 @@ def test_an_unreadable_image_needs_no_mask(run):
         ("--optim.lr 1", r"cam: cannot be resumed with another recipe: optim\.lr was "),
         (
             "--stages.seed.predict.background 0.5",
-            r"seed: holds .* \(background: 0.3 there, 0.5",
+            r"seed: contains .* \(background: 0.3 there, 0.5",
         ),
     ],
 )
@@ -169,7 +169,9 @@ def test_rejected_settings_are_not_written_to_the_run(run):
 def test_stages_made_from_a_retrained_network_are_rejected(run):
     other = "--stages.cam.optim.head_lr 0.1"
     shutil.rmtree(run / "cam")
-    with pytest.raises(RunError, match=r"seed: holds masks made otherwise \(sha256: "):
+    with pytest.raises(
+        RunError, match=r"seed: contains masks made with different settings \(sha256: "
+    ):
         resume(run, other)
     shutil.rmtree(run / "seed")
     with pytest.raises(
@@ -209,7 +211,7 @@ def test_another_method_can_label_with_the_weights_of_a_network(run):
     resume(run, f"{line} --stages.seed.method.iterations 1", stage="seed")
     described = json.loads((run / "seed" / "classes.json").read_text())["settings"]
     assert (described["method"], described["labeling"]["iterations"]) == ("advcam", 1)
-    with pytest.raises(RunError, match="holds masks made otherwise"):
+    with pytest.raises(RunError, match="contains masks made with different settings"):
         resume(run, f"{line} --stages.seed.method.iterations 2", stage="seed")
 
 
