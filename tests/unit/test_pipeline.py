@@ -149,7 +149,7 @@ def test_an_unreadable_image_needs_no_mask(run):
         ("--optim.lr 1", r"cam: cannot be resumed with another recipe: optim\.lr was "),
         (
             "--stages.seed.predict.background 0.5",
-            r"seed: contains .* \(background: 0.3 there, 0.5",
+            r"seed: contains .* \(background: 0.3 before, 0.5",
         ),
     ],
 )
