@@ -79,8 +79,8 @@ class ValidationLoop:
         count = self._recipe.run.samples
         if count:
             indices = spread_indices(len(self._sample_source), count)
-            segmenter = self._segmenter(method, device)
-            save_strips(segmenter, self._sample_source, indices, out, step)
+            samples = (self._sample_source[index] for index in indices)
+            save_strips(self._segmenter(method, device), samples, out, step)
 
     def _segmenter(self, method: Method, device: torch.device) -> Segmenter:
         bf16 = self._recipe.run.precision == "bf16"

@@ -213,7 +213,7 @@ def test_unreadable_files_are_found_without_decoding_the_whole_ones(tmp_path, mo
     trailer.write_bytes(whole[0].read_bytes() + b"camera maker's data")
     decoded = []
     monkeypatch.setattr(
-        "tag2mask.io.images.read_photo", lambda path: decoded.append(path) or read_image(path)
+        "tag2mask.io.images.read_image", lambda path: decoded.append(path) or read_image(path)
     )
     found = find_unreadable([*whole, cut_jpeg, cut_png, text, trailer])
     assert list(found) == [cut_jpeg, cut_png, text]
