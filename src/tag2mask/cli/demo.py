@@ -45,7 +45,7 @@ def run(
 
     recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), ctx.obj.overrides, RECIPE)
 
-    from tag2mask.evaluation.evaluator import save_report
+    from tag2mask.evaluation.tables import save_report
     from tag2mask.report.page import write_report
     from tag2mask.training.trainer import train
 
@@ -78,7 +78,7 @@ def label_held_out(recipe: Recipe, out: Path) -> Report:
 
 def score_held_out(segmenter: Segmenter, source: Source, out: Path) -> Report:
     """Write images, true masks and predicted masks of a source, and score them."""
-    from tag2mask.evaluation.evaluator import evaluate_folder
+    from tag2mask.evaluation.folders import evaluate_folder
     from tag2mask.inference.writer import MaskWriter, label_dataset
 
     write_held_out(source, out)

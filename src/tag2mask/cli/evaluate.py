@@ -64,7 +64,8 @@ def run(
     Pixels of value 255 in the true masks do not count.
     """
     from tag2mask.checkpoint import stage_folder
-    from tag2mask.evaluation.evaluator import evaluate_folder, save_report
+    from tag2mask.evaluation.folders import evaluate_folder
+    from tag2mask.evaluation.tables import save_report
 
     folder = stage_folder(predictions, "label")
     if folder != predictions:
@@ -80,7 +81,7 @@ def print_scores(report: Report) -> None:
     """Print IoU per class and, on one unwrapped line below, the settings behind the scores."""
     from rich.console import Console
 
-    from tag2mask.evaluation.evaluator import report_table
+    from tag2mask.evaluation.tables import report_table
 
     table = report_table(report)
     settings, table.caption = table.caption, None
