@@ -67,7 +67,7 @@ def train(
         raw, where = recipe.plain(), "recipe"
     else:
         raw, where = read_yaml(recipe_path(str(recipe))), str(recipe)
-    resolved = _override(raw, overrides or {}, where)
+    resolved = apply_overrides(raw, _as_words(overrides), where)
     return pipeline.train(resolved, Path(out), resume=resume, stage=stage, tell=notify)
 
 
@@ -105,8 +105,9 @@ def label(
         DataError: If the folder or its tags cannot be used.
         RunError: If the run has no weights, or `out` contains masks made with different settings.
     """
-    segmenter = _load(run, overrides or {}, which, device)
-    source, part = _open_source(segmenter.recipe, Path(data), split, overrides or {})
+    keys = _as_words(overrides)
+    segmenter = open_run(run, keys, which, device)
+    source, part = open_source(segmenter.recipe, Path(data), split, keys)
     settings = {**segmenter.settings("tags"), "split": part}
     writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
     return label_dataset(segmenter, source, writer, strict=strict, workers=workers)
@@ -142,7 +143,7 @@ def predict(
         DataError: If there are no images, or two of them would get the same mask file.
         RunError: If the run has no weights, or `out` contains masks made with different settings.
     """
-    segmenter = _load(run, overrides or {}, which, device)
+    segmenter = open_run(run, _as_words(overrides), which, device)
     settings = segmenter.settings("classifier")
     writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings)
     paths = [Path(image) for image in images]
@@ -196,27 +197,53 @@ def evaluate(
     )
 
 
-def _load(run: str | Path, overrides: Overrides, which: Which, device: str) -> Segmenter:
-    """Open a run with overridden settings; an overridden refiner is always applied."""
+def open_run(
+    run: str | Path, overrides: Mapping[str, str], which: Which = "best", device: str = "auto"
+) -> Segmenter:
+    """Open a run with overridden inference settings.
+
+    A refiner named in the overrides is applied even where the inference protocol applies none. A
+    method named there reads the run's weights.
+
+    Args:
+        run: Run folder, or a hub id such as `org/name`.
+        overrides: Dotted recipe key -> text of its value.
+        which: Weights of the run to use.
+        device: Where the network runs.
+
+    Raises:
+        RecipeError: If an override does not fit.
+        RunError: If the run is missing or contains no weights.
+        WeightsError: If the named method has other parameters than the run's.
+    """
     if "refiner.name" in overrides:
-        overrides = {"predict.refine": True, **overrides}
+        overrides = {"predict.refine": "true", **overrides}
 
     def configure(trained: Recipe) -> Recipe:
-        return _override(trained.plain(), overrides, f"{run}/recipe.yaml")
+        return apply_overrides(trained.plain(), overrides, f"{run}/recipe.yaml")
 
     return Segmenter.load(run, which, device=device, configure=configure if overrides else None)
 
 
-def _open_source(
-    recipe: Recipe, root: Path, split: str | None, overrides: Overrides
+def open_source(
+    recipe: Recipe, root: Path, split: str | None, overrides: Mapping[str, str]
 ) -> tuple[Source, str]:
     """Open the tagged images of a folder, in whatever layout it has.
 
+    Args:
+        recipe: Of the run.
+        root: Folder of tagged images.
+        split: Name of a list or part; None: see `label`.
+        overrides: Dotted recipe key -> text of its value; they win over the layout.
+
     Returns:
         The source, and the name of the list or part.
+
+    Raises:
+        DataError: If the folder is missing or its images and tags contradict each other.
     """
-    layout = {"data.root": root, "data.name": layout_of(root)}
-    data = _override(recipe.plain(), {**layout, **overrides}, str(root)).data
+    keys = {"data.root": str(root), "data.name": layout_of(root), **overrides}
+    data = apply_overrides(recipe.plain(), keys, str(root)).data
     is_voc, has_lists = data.name == "voc", data.name in ("coco", "voc")
     part = split or ("train" if has_lists else "all")
     # A VOC list may be named `train` or `val` too; with its suffix it is always the list.
@@ -226,14 +253,13 @@ def _open_source(
     return source, str(data.model_dump()["split"]) if is_default_list else part
 
 
-def _override(raw: object, overrides: Overrides, where: str) -> Recipe:
-    """Apply overrides to a raw recipe and check it."""
-    words = [f"{key}={_as_text(value)}" for key, value in overrides.items()]
-    return apply_overrides(raw, parse_overrides(words), where)
+def _as_words(overrides: Overrides | None) -> dict[str, str]:
+    """Write override values as the command line does, and check their keys."""
+    return parse_overrides(f"{key}={_as_text(value)}" for key, value in (overrides or {}).items())
 
 
 def _as_text(value: object) -> str:
-    """Write a value as the command line does: lists with commas, `none` for None."""
+    """Write one value: lists with commas, `none` for None."""
     if isinstance(value, list | tuple):
         return ",".join(_as_text(item) for item in value)
     if value is None or isinstance(value, bool):

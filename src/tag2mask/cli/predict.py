@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tag2mask.cli.inference import KEY_SECTIONS, load_segmenter, print_summary
+from tag2mask.cli.inference import KEY_SECTIONS, print_network, print_summary
 
 __all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
 EXAMPLES = """\
@@ -59,10 +59,16 @@ def run(
     with another method: advcam and rib can read those of cam. 'tag2mask list keys RECIPE' explains
     every key.
     """
-    from tag2mask.inference.writer import MaskWriter, predict_paths
+    from tag2mask import api
 
-    segmenter = load_segmenter(folder, weights, ctx.obj.overrides)
-    settings = segmenter.settings("classifier")
-    writer = MaskWriter(out, segmenter.class_names, "classifier", settings)
-    summary = predict_paths(segmenter, images, writer, strict=strict, workers=workers)
+    print_network(folder)
+    summary = api.predict(
+        folder,
+        images,
+        out,
+        overrides=ctx.obj.overrides,
+        which=weights,
+        strict=strict,
+        workers=workers,
+    )
     print_summary(summary, out)

@@ -197,7 +197,7 @@ class PredictConfig(Config):
     propagate: bool = False
     """Propagate class activation maps along the learned affinity before refining."""
     refine: bool | None = None
-    """Apply the recipe's refiner; none: as the protocol does, and when a command names a refiner."""
+    """Apply the recipe's refiner; none: as the protocol does, or if a command names one."""
     crf: bool = False
     """Finish with a dense CRF at the size of the image; slow."""
     confident: ConfidentConfig | None = None

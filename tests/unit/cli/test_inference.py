@@ -2,7 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tag2mask.cli.inference import load_segmenter, print_summary
+from tag2mask.api import open_run
+from tag2mask.cli.inference import print_summary
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.build import build_method
@@ -34,8 +35,12 @@ def _unrefined_run(monkeypatch):
         "predict": {"refine": False},
     }
     recipe = parse_recipe(raw, "test")
-    loaded = Segmenter(build_method(recipe), recipe)
-    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: loaded)
+    method = build_method(recipe)
+
+    def load(run, which, *, device, configure):
+        return Segmenter(method, configure(recipe) if configure else recipe, device)
+
+    monkeypatch.setattr(Segmenter, "load", load)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def _unrefined_run(monkeypatch):
 )
 @pytest.mark.usefixtures("_unrefined_run")
 def test_named_refiner_is_applied(overrides, config):
-    refiner = load_segmenter("run", "best", overrides).postprocessor.refiner
+    refiner = open_run("run", overrides).postprocessor.refiner
     assert (refiner is None) == (config is None)
     if refiner is not None:
         assert config.items() <= refiner.config.model_dump().items()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from tag2mask.cli.label import open_source
+from tag2mask.api import open_source
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import DataError
 
