@@ -1,1 +1,1 @@
-"""Networks: backbones and heads; no objectives."""
+"""Networks: backbones and heads, without losses."""

@@ -32,13 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.config.schema import MethodConfig
-from tag2mask.functional.pair_affinity import (
-    boundary_affinity,
-    cell_labels,
-    displacement_losses,
-    pair_labels,
-    pair_losses,
-)
+from tag2mask.functional.pair_affinity import cell_labels, pair_labels, pair_losses
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.base import (
     CamOutput,
@@ -48,8 +42,10 @@ from tag2mask.methods.base import (
     labeled_pixels,
 )
 from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.irn.affinity import boundary_affinity
+from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
+from tag2mask.methods.irn.losses import displacement_losses
 from tag2mask.models.base import Backbone
-from tag2mask.models.pair_heads import DisplacementHead, EdgeHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 

@@ -27,12 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.config.schema import MethodConfig
-from tag2mask.functional.pair_affinity import (
-    cell_labels,
-    feature_affinity,
-    pair_labels,
-    pair_losses,
-)
+from tag2mask.functional.pair_affinity import cell_labels, pair_labels, pair_losses
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.base import (
     CamOutput,
@@ -42,8 +37,9 @@ from tag2mask.methods.base import (
     labeled_pixels,
 )
 from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.psa.affinity import feature_affinity
+from tag2mask.methods.psa.head import PairFeatures
 from tag2mask.models.base import Backbone
-from tag2mask.models.pair_heads import PairFeatures
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 

@@ -39,10 +39,11 @@ from tag2mask.methods.rml.information import (
     affinity_information_loss,
     feature_information,
 )
+from tag2mask.methods.rml.neck import ContextNeck
 from tag2mask.methods.rml.prototypes import class_prototypes, mean_similarity
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
-from tag2mask.models.heads import AffinityHead, ContextNeck
+from tag2mask.models.heads import AffinityHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tag2mask.models.pair_heads import DisplacementHead, EdgeHead, PairFeatures
+from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
 
 CHANNELS = (8, 12, 16, 20)
 
@@ -13,12 +13,6 @@ def maps(num=2):
         torch.randn(num, width, side, side + 1, generator=generator)
         for width, side in zip(CHANNELS, sides, strict=True)
     )
-
-
-def test_pair_features_are_448_at_the_grid_of_the_first_of_three_maps():
-    features = PairFeatures(CHANNELS[-3:])(maps()[-3:])
-    assert features.shape == (2, 448, 8, 9)
-    assert -1 <= features.min() < -0.5  # an ELU, which rounds to -1 far out
 
 
 @pytest.mark.parametrize(("kind", "width"), [(EdgeHead, 1), (DisplacementHead, 2)])
