@@ -80,7 +80,9 @@ def test_pooling_commutes_with_a_flip() -> None:
     flipped = torch.arange(24).view(6, 4).flip(1).flatten()
     small = torch.arange(6).view(3, 2).flip(1).flatten()
     flipped_result = pool_pairs(pairs[:, flipped][:, :, flipped], (6, 4), (3, 2))
-    torch.testing.assert_close(flipped_result, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small])
+    torch.testing.assert_close(
+        flipped_result, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small]
+    )
 
 
 @pytest.mark.parametrize("size", [(4, 5), (2 * BAND_ROWS + 1, 3)])

@@ -78,9 +78,7 @@ def test_maps_of_selected_classes_equal_those_among_all_classes(flip: bool) -> N
         known_cam = network(image)
         arguments = {"flip": flip, "known_cam": known_cam}
         all_classes = multi_scale_cam(network, image, [1.0, 0.5], **arguments)
-        got = multi_scale_cam(
-            network, image, [1.0, 0.5], class_indices=class_indices, **arguments
-        )
+        got = multi_scale_cam(network, image, [1.0, 0.5], class_indices=class_indices, **arguments)
     assert got.shape == (2, 2, 33, 47)
     for n in range(2):
         assert torch.equal(got[n], all_classes[n, class_indices[n]])

@@ -10,8 +10,8 @@ from tag2mask.errors import DataError
 from tag2mask.functional.lattice import (
     bilateral_features,
     bilateral_filter,
-    in_threads,
     corner_limit,
+    in_threads,
     position_features,
     torch_bilateral_filter,
 )

@@ -60,9 +60,7 @@ def test_rough_boundary_moves_to_the_edge_of_the_image():
     image[..., 20:] = 210
     cam = torch.full((1, 1, 24, 40), 0.4)
     cam[..., :14] = 0.6
-    refined = PAMR(PAMRConfig())(image, torch.cat([1 - cam, cam], dim=1)).argmax(
-        dim=1
-    )
+    refined = PAMR(PAMRConfig())(image, torch.cat([1 - cam, cam], dim=1)).argmax(dim=1)
     assert refined[..., :20].all()
     assert not refined[..., 20:].any()
 

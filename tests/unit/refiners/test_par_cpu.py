@@ -20,7 +20,10 @@ print(torch.get_num_threads())
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 def test_first_run_keeps_torchs_thread_count():
     done = subprocess.run(
-        [sys.executable, "-c", NEW_PROCESS.format(threads=1)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", NEW_PROCESS.format(threads=1)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split() == ["1"]
 

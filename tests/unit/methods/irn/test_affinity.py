@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from tag2mask.functional.stencil import half_disc_offsets
-from tag2mask.methods.irn.affinity import boundary_affinity, line_cells
+from tag2mask.methods.irn.affinity import boundary_affinity, line_pixels
 
 NEAR = half_disc_offsets(3)
 
 
 def pairs_inside(offsets, height, width):
-    """(tap, y, x, y', x') of every pair inside, by a loop."""
+    """Yield (tap, y, x, y', x') of every pair inside the map."""
     for tap, (dy, dx) in enumerate(offsets):
         for y in range(height):
             for x in range(width):
@@ -20,13 +20,13 @@ def pairs_inside(offsets, height, width):
 
 
 def distance_to_line(y, x, offset):
-    """From the middle of a cell to the line through (0, 0) and `offset`: |sin| times length."""
+    """Distance of a pixel's center to the line through (0, 0) and `offset`: |sin| times length."""
     angle = math.atan2(offset[0], offset[1]) - math.atan2(y, x)
     return abs(math.sin(angle)) * math.hypot(y, x)
 
 
 @pytest.mark.parametrize("radius", [5, 10])
-def test_line_cells_are_those_of_the_box_nearer_than_one_cell(radius):
+def test_line_contains_the_pixels_of_the_box_closer_than_one_pixel(radius):
     for offset in half_disc_offsets(radius):
         box = [
             (y, x)
@@ -35,29 +35,29 @@ def test_line_cells_are_those_of_the_box_nearer_than_one_cell(radius):
             if min(0, offset[0]) <= y <= max(0, offset[0])
             and min(0, offset[1]) <= x <= max(0, offset[1])
         ]
-        near = {cell for cell in box if distance_to_line(*cell, offset) < 1 - 1e-9}
-        assert set(line_cells(offset)) == near
-        assert len(line_cells(offset)) == len(near)
+        near = {pixel for pixel in box if distance_to_line(*pixel, offset) < 1 - 1e-9}
+        assert set(line_pixels(offset)) == near
+        assert len(line_pixels(offset)) == len(near)
         assert {(0, 0), offset} <= near
 
 
-def test_line_cells_by_hand():
-    assert line_cells((0, 3)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    assert line_cells((2, 0)) == [(0, 0), (1, 0), (2, 0)]
-    assert line_cells((1, 1)) == [(0, 0), (0, 1), (1, 0), (1, 1)]  # both corners: 0.71 away
+def test_line_pixels_by_hand():
+    assert line_pixels((0, 3)) == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    assert line_pixels((2, 0)) == [(0, 0), (1, 0), (2, 0)]
+    assert line_pixels((1, 1)) == [(0, 0), (0, 1), (1, 0), (1, 1)]  # both corners: 0.71 away
     # from (0, 0) to (2, 3): the corners (0, 2) and (2, 1) are 4 / 3.6 away, (0, 1) is 2 / 3.6
-    cells = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
-    assert line_cells((2, 3)) == cells
-    assert line_cells((2, -3)) == sorted((y, -x) for y, x in cells)
+    pixels = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3), (2, 2), (2, 3)]
+    assert line_pixels((2, 3)) == pixels
+    assert line_pixels((2, -3)) == sorted((y, -x) for y, x in pixels)
 
 
-def test_boundary_affinity_is_one_less_the_strongest_boundary_of_the_line():
+def test_boundary_affinity_is_one_minus_the_strongest_boundary_on_the_line():
     edge = torch.rand(2, 1, 6, 5, generator=torch.Generator().manual_seed(0))
     offsets = half_disc_offsets(5)
-    found = boundary_affinity(edge, offsets)
+    actual = boundary_affinity(edge, offsets)
     expected = np.zeros((2, len(offsets), 6, 5), dtype=np.float32)
     for tap, y, x, v, u in pairs_inside(offsets, 6, 5):
-        way = [
+        line = [
             edge[:, 0, y + dy, x + dx].numpy()
             for dy in range(-5, 6)
             for dx in range(-5, 6)
@@ -65,11 +65,11 @@ def test_boundary_affinity_is_one_less_the_strongest_boundary_of_the_line():
             and min(0, u - x) <= dx <= max(0, u - x)
             and distance_to_line(dy, dx, offsets[tap]) < 1 - 1e-9
         ]
-        expected[:, tap, y, x] = 1 - np.max(way, axis=0)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+        expected[:, tap, y, x] = 1 - np.max(line, axis=0)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
 
 
-def test_pairs_on_both_sides_of_a_boundary_do_not_belong_together():
+def test_pairs_across_a_boundary_have_no_affinity():
     edge = torch.zeros(1, 1, 5, 7)
     edge[..., 3] = 1
     offsets = half_disc_offsets(4)
@@ -78,20 +78,16 @@ def test_pairs_on_both_sides_of_a_boundary_do_not_belong_together():
         assert affinity[0, tap, y, x].item() == float(max(x, u) < 3 or min(x, u) > 3)
 
 
-def test_gradient_of_boundary_affinity_goes_to_the_strongest_cell():
+def test_gradient_goes_to_the_strongest_pixel():
     edge = torch.tensor([0.1, 0.7, 0.3, 0.2]).view(1, 1, 1, 4).requires_grad_()
     boundary_affinity(edge, [(0, 3), (0, 1)]).sum().backward()
     # the line of (0, 3) and two of the three of (0, 1) peak at 0.7, the last at 0.3
     assert edge.grad.flatten().tolist() == [0, -3, -1, 0]
-    doubled = torch.rand(2, 1, 5, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda maps: boundary_affinity(maps, NEAR), (doubled,))
+    in_float64 = torch.rand(2, 1, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda maps: boundary_affinity(maps, NEAR), (in_float64,))
 
 
 def test_maps_smaller_than_the_radius_have_fewer_pairs():
     offsets = half_disc_offsets(10)
     affinity = boundary_affinity(torch.zeros(1, 1, 3, 2), offsets)
     assert affinity.sum().item() == len(list(pairs_inside(offsets, 3, 2)))
-    features = torch.zeros(1, 1, 3, 2, requires_grad=True)
-    pairs = feature_affinity(features, offsets)
-    pairs.sum().backward()
-    assert pairs.sum().item() == affinity.sum().item()

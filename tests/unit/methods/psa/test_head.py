@@ -14,7 +14,7 @@ def maps(num=2):
     )
 
 
-def test_pair_features_are_448_at_the_grid_of_the_first_of_three_maps():
+def test_features_have_448_channels_and_the_size_of_the_first_map():
     features = PairFeatures(CHANNELS[-3:])(maps()[-3:])
     assert features.shape == (2, 448, 8, 9)
-    assert -1 <= features.min() < -0.5  # an ELU, which rounds to -1 far out
+    assert -1 <= features.min() < -0.5  # an ELU, which rounds to -1 for large inputs
