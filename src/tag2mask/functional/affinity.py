@@ -99,7 +99,7 @@ def affinity_loss(probs: Tensor, label: Tensor) -> Tensor:
 
     Source:
         RML, Eq. 13 with corrected signs (Specification R12): as printed, it rewards affinity
-        between different classes. Counts are over the whole batch, plus 1 (Specification 2.6).
+        between different classes. Counts are over the full batch, plus 1 (Specification 2.6).
 
     Example:
         >>> import torch

@@ -141,7 +141,7 @@ def _filter_cpu(values: Tensor, image: Tensor, sxy: float, srgb: float, memory_m
 def corner_limit(
     pixels: int, *, simplex: int, floats: int, channels: int, memory_mib: int, on_cpu: bool
 ) -> int:
-    """Compute how many lattice corners fit in memory beside the values of the pixels.
+    """Compute how many lattice corners fit in memory in addition to the values of the pixels.
 
     Args:
         pixels: Total number of pixels of the images whose lattices are built together.

@@ -173,8 +173,8 @@ def softmax_masks(cam: Tensor, background: float = 1.0) -> Tensor:
     Source:
         1Stage (arXiv 2005.08104), section 3.1; Specification 4.4.
     """
-    level = torch.full_like(cam[:, :1], background)
-    return torch.cat([level, cam], dim=1).softmax(dim=1)
+    score = torch.full_like(cam[:, :1], background)
+    return torch.cat([score, cam], dim=1).softmax(dim=1)
 
 
 def weighted_score(cam: Tensor, masks: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cross-entropy between a decoder's logits and masks."""
+"""Cross-entropy between logits and pseudo-labels, balanced between background and foreground."""
 
 from __future__ import annotations
 
@@ -31,23 +31,9 @@ def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
     loss = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")  # 0 where ignored
     background = (label == BACKGROUND).to(loss.dtype)
     foreground = ((label != BACKGROUND) & (label != IGNORE)).to(loss.dtype)
-    return 0.5 * (_mean_over(loss, background) + _mean_over(loss, foreground))
+    return 0.5 * (masked_mean(loss, background) + masked_mean(loss, foreground))
 
 
-def pixel_loss(logits: Tensor, label: Tensor) -> Tensor:
-    """Average the cross-entropy over all labeled pixels.
-
-    Args:
-        logits: (N, C, H, W), background first.
-        label: (N, H, W) int64 in 0..C-1, 255 ignore.
-
-    Returns:
-        Scalar; 0 without labeled pixels in the batch of all processes.
-    """
-    loss = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none")
-    return _mean_over(loss, (label != IGNORE).to(loss.dtype))
-
-
-def _mean_over(value: Tensor, weight: Tensor) -> Tensor:
+def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     """Average `value` where the 0/1 `weight` is 1, over all processes; 0 if it is 0 everywhere."""
     return sum_over_ranks((value * weight).sum()) / sum_over_ranks(weight.sum()).clamp_min(1)

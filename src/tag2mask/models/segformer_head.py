@@ -30,7 +30,7 @@ class SegFormerHead(nn.Module):
 
     Source:
         SegFormer (arXiv 2105.15203), section 3.2; Specification 2.1: concatenation in the order f4
-        to f1, fusion without bias, BatchNorm over the whole batch, ReLU, dropout.
+        to f1, fusion without bias, BatchNorm over the full batch, ReLU, dropout.
     """
 
     def __init__(

@@ -29,8 +29,8 @@ def random_image(num=1, height=9, width=11, seed=0):
 def test_features_are_position_and_color_divided_by_their_widths(dtype):
     image = random_image()
     expected = oracle.features(image[0].permute(1, 2, 0).numpy(), 2.7, 14.0)
-    found = bilateral_features(image[0].to(dtype), 2.7, 14.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    actual = bilateral_features(image[0].to(dtype), 2.7, 14.0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
     position = position_features(9, 11, 2.7, torch.device("cpu"))
     np.testing.assert_allclose(position, expected[:, :2], rtol=1e-6)
 
@@ -39,11 +39,11 @@ def test_features_are_position_and_color_divided_by_their_widths(dtype):
 def test_filter_of_a_batch_equals_loops_over_the_lattice(threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     image, values = random_image(3), torch.rand(3, 4, 9, 11)
-    found = bilateral_filter(values, image, 5.3, 41.0)
+    actual = bilateral_filter(values, image, 5.3, 41.0)
     for n in range(3):
         points = oracle.features(image[n].permute(1, 2, 0).numpy(), 5.3, 41.0)
         expected = oracle.lattice(points) @ values[n].flatten(1).T.numpy()
-        np.testing.assert_allclose(found[n].flatten(1).T, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(actual[n].flatten(1).T, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_torch_filter_equals_the_compiled_filter():

@@ -33,8 +33,8 @@ def test_filter_equals_loops_over_the_lattice(num, d, spread):
     points = cloud(num, d, spread)
     values = cloud(num, 3, 1, seed=1)
     expected = oracle.lattice(points.astype(np.float64)) @ values
-    found = build_cpu_lattice(points, ENOUGH).filter(values)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    actual = build_cpu_lattice(points, ENOUGH).filter(values)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("d", [2, 5])

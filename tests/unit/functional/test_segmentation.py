@@ -1,13 +1,10 @@
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 
-from tag2mask.functional.segmentation import pixel_loss, segmentation_loss
-
-IGNORE = 255
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+from tag2mask.functional.segmentation import segmentation_loss
+from tag2mask.types import IGNORE
 
 
 def test_background_and_foreground_have_weight_one_half_for_any_number_of_pixels() -> None:
@@ -24,18 +21,9 @@ def test_half_without_pixels_is_zero(only: int) -> None:
     assert segmentation_loss(logits, label).item() == pytest.approx(0.5 * math.log(2))
 
 
-def test_every_labeled_pixel_has_the_same_weight() -> None:
-    logits = torch.zeros(1, 2, 1, 5)
-    logits[0, 0] = math.log(3)
-    label = torch.tensor([[[0, 0, 0, 1, IGNORE]]])
-    by_hand = (3 * math.log(4 / 3) + math.log(4)) / 4
-    assert pixel_loss(logits, label).item() == pytest.approx(by_hand)
-
-
-@pytest.mark.parametrize("compute_loss", [segmentation_loss, pixel_loss])
-def test_ignored_pixels_alone_give_zero_loss_and_zero_gradient(compute_loss: Loss) -> None:
+def test_ignored_pixels_alone_give_zero_loss_and_zero_gradient() -> None:
     logits = torch.randn(2, 4, 8, 8, requires_grad=True)
-    loss = compute_loss(logits, torch.full((2, 8, 8), IGNORE))
+    loss = segmentation_loss(logits, torch.full((2, 8, 8), IGNORE))
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None

@@ -70,8 +70,8 @@ def planes(image):
 def test_result_equals_pydensecrf2(config):
     image, probs = random_image(1, 40, 56), probability(1, 4, 40, 56)
     expected = package(image[0].permute(1, 2, 0).numpy().copy(), probs[0].numpy(), config)
-    found = DenseCRF(config)(image, probs)[0]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    actual = DenseCRF(config)(image, probs)[0]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 @pytest.mark.real
@@ -84,8 +84,8 @@ def test_result_equals_pydensecrf2_on_real_images(voc_animals, config):
             image = np.array(opened.convert("RGB"))
         probs = probability(1, (2, 3, 21)[number % 3], *image.shape[:2], seed=number)
         expected = package(image, probs[0].numpy(), config)
-        found = DenseCRF(config)(planes(image), probs)
-        np.testing.assert_allclose(found[0], expected, atol=1e-4)
+        actual = DenseCRF(config)(planes(image), probs)
+        np.testing.assert_allclose(actual[0], expected, atol=1e-4)
 
 
 @pytest.mark.real
@@ -104,8 +104,8 @@ def test_torch_version_equals_the_compiled_one(config):
     probs[0, 1, 2] = 0
     probs[1, 2, 1:3] = 0
     expected = DenseCRF(config)(image, probs)
-    found = torch_mean_field(image, probs, config)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    actual = torch_mean_field(image, probs, config)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
 def test_result_equals_the_formula_by_loops():

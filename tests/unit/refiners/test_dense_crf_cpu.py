@@ -38,31 +38,31 @@ def test_iterations_equal_the_formula_by_loops(classes, lanes, rounds):
     kernels = [oracle.symmetric(oracle.lattice(p)) for p in points]
     unary = log_probs[:, :classes].astype(np.float64)
     expected = oracle.mean_field(unary, kernels, (3.0, 4.0), rounds)
-    found = cpu_mean_field(log_probs, *lattices(points), (3.0, 4.0), rounds)
-    np.testing.assert_allclose(found[:, :classes], expected, atol=1e-5)
-    assert (found[:, classes:] == 0).all()
+    actual = cpu_mean_field(log_probs, *lattices(points), (3.0, 4.0), rounds)
+    np.testing.assert_allclose(actual[:, :classes], expected, atol=1e-5)
+    assert (actual[:, classes:] == 0).all()
 
 
 def test_number_of_pixels_need_not_be_a_multiple_of_the_block():
     for num in (1, dense_crf_cpu._BLOCK, dense_crf_cpu._BLOCK + 1):
         features = np.random.default_rng(0).random((num, 7)).astype(np.float32)
         near, far = lattices([features[:, :2], features[:, 2:]])
-        found = cpu_mean_field(np.zeros((num, 4), np.float32), near, far, (3.0, 4.0), 3)
-        np.testing.assert_allclose(found, 0.25, atol=1e-6)
+        actual = cpu_mean_field(np.zeros((num, 4), np.float32), near, far, (3.0, 4.0), 3)
+        np.testing.assert_allclose(actual, 0.25, atol=1e-6)
 
 
 def test_exponential_is_accurate_and_never_denormal():
     value = np.linspace(-59.9, 0, 20_001, dtype=np.float32)
-    found = np.array([dense_crf_cpu._exp(np.float32(v)) for v in value])
-    np.testing.assert_allclose(found, np.exp(value.astype(np.float64)), rtol=4e-7)
+    actual = np.array([dense_crf_cpu._exp(np.float32(v)) for v in value])
+    np.testing.assert_allclose(actual, np.exp(value.astype(np.float64)), rtol=4e-7)
     for value in (-60.1, -200, -1e30):
         assert dense_crf_cpu._exp(np.float32(value)) == 0
 
 
 def test_results_stay_finite_for_large_weights():
     points, log_probs = scene()
-    found = cpu_mean_field(log_probs, *lattices(points), (500.0, 500.0), 4)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    actual = cpu_mean_field(log_probs, *lattices(points), (500.0, 500.0), 4)
+    np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
 
 
 def test_functions_are_compiled_once_for_all_sizes():

@@ -19,7 +19,7 @@ from tag2mask.functional.reduction import sum_over_ranks
 class NegativePairs(NamedTuple):
     """For each image, another image of the batch that shares no class with it."""
 
-    index: Tensor
+    image_index: Tensor
     """(N,) int64 index of the other image in the batch; arbitrary if there is none."""
     exists: Tensor
     """(N,) bool, whether there is one."""
@@ -128,7 +128,7 @@ def find_negatives(tags: Tensor) -> NegativePairs:
     Example:
         >>> import torch
         >>> negatives = find_negatives(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
-        >>> negatives.exists.tolist(), negatives.index[:2].tolist()
+        >>> negatives.exists.tolist(), negatives.image_index[:2].tolist()
         ([True, True, False], [1, 0])
     """
     tagged = tags.any(dim=1)

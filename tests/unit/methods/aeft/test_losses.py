@@ -30,7 +30,7 @@ def test_negatives_equal_brute_force(seed: int) -> None:
         assert negatives.exists.tolist() == [bool(others) for others in allowed]
         for image, others in enumerate(allowed):
             if others:
-                drawn[image].add(int(negatives.index[image]))
+                drawn[image].add(int(negatives.image_index[image]))
     assert drawn == [set(others) for others in allowed]
 
 
