@@ -222,13 +222,13 @@ def pseudo_label(
 
     Example:
         >>> import torch
-        >>> image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
-        >>> cam = torch.tensor([0.1, 0.1, 0.4, 0.4, 0.9, 0.9]).expand(1, 1, 4, 6)
+        >>> image = torch.zeros(1, 3, 4, 12, dtype=torch.uint8)
+        >>> cam = torch.tensor([0.1, 0.45, 0.9]).repeat_interleave(4).expand(1, 1, 4, 12)
         >>> selected = select_present_classes(torch.tensor([[0, 1]]), max_tags=1)
-        >>> valid = torch.ones(1, 4, 6, dtype=torch.bool)
+        >>> valid = torch.ones(1, 4, 12, dtype=torch.bool)
         >>> label = pseudo_label(image, cam, selected, valid, refine=lambda image, probs: probs)
-        >>> label[0, 0].tolist()
-        [0, 0, 255, 255, 2, 2]
+        >>> label[0, 0, [1, 5, 10]].tolist()
+        [0, 255, 2]
     """
     backgrounds = (foreground_threshold, background_threshold)
     strict, lenient = refined_labels(image, selected_cam, selected, refine, backgrounds).unbind(1)
