@@ -1,1 +1,1 @@
-"""Pure functions: maps, affinities, pseudo-labels, information; no state, no files."""
+"""Pure functions that several methods share: CAMs, affinities, pseudo-labels, filters."""

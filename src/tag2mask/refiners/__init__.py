@@ -1,1 +1,1 @@
-"""(image, probability) -> probability."""
+"""Refiners: (image, probs) -> probs."""

@@ -1,1 +1,1 @@
-"""One file per backbone family."""
+"""Backbones, one file per family."""
