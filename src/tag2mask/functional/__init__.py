@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from tag2mask.functional.cam import upsample as upsample
     from tag2mask.functional.energy import dense_energy_loss as dense_energy_loss
     from tag2mask.functional.lattice import bilateral_filter as bilateral_filter
-    from tag2mask.functional.pair_affinity import boundary_affinity as boundary_affinity
-    from tag2mask.functional.pair_affinity import displacement_losses as displacement_losses
-    from tag2mask.functional.pair_affinity import feature_affinity as feature_affinity
     from tag2mask.functional.pair_affinity import pair_labels as pair_labels
     from tag2mask.functional.pair_affinity import pair_losses as pair_losses
     from tag2mask.functional.pooling import attended_score as attended_score
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
     from tag2mask.functional.pooling import size_penalty as size_penalty
     from tag2mask.functional.pooling import softmax_masks as softmax_masks
     from tag2mask.functional.pooling import weighted_score as weighted_score
-    from tag2mask.functional.pseudo_label import cam_to_label as cam_to_label
     from tag2mask.functional.pseudo_label import confident_label as confident_label
     from tag2mask.functional.pseudo_label import probs_with_background as probs_with_background
     from tag2mask.functional.pseudo_label import propagated_label as propagated_label
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
         with_constant_background as with_constant_background,
     )
     from tag2mask.functional.pseudo_label import with_power_background as with_power_background
-    from tag2mask.functional.segmentation import pixel_loss as pixel_loss
     from tag2mask.functional.segmentation import segmentation_loss as segmentation_loss
     from tag2mask.functional.stencil import color_affinity as color_affinity
     from tag2mask.functional.stencil import disc_offsets as disc_offsets

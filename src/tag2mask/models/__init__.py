@@ -8,10 +8,6 @@ if TYPE_CHECKING:
     from tag2mask.models.classifier import ClassActivationHead as ClassActivationHead
     from tag2mask.models.gated_pyramid import GatedPyramid as GatedPyramid
     from tag2mask.models.heads import AffinityHead as AffinityHead
-    from tag2mask.models.heads import ContextNeck as ContextNeck
-    from tag2mask.models.pair_heads import DisplacementHead as DisplacementHead
-    from tag2mask.models.pair_heads import EdgeHead as EdgeHead
-    from tag2mask.models.pair_heads import PairFeatures as PairFeatures
     from tag2mask.models.segformer_head import SegFormerHead as SegFormerHead
 else:
     from tag2mask.lazy import attach
