@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tag2mask.data.synthetic_scene import MIN_VISIBLE, PAINTERS, draw_scene
+from tag2mask.data.synthetic_scene import MIN_VISIBLE, OBJECT_CLASSES, draw_scene
 
 
 @pytest.mark.parametrize("classes", [[1], [2, 5], [3, 4, 1]])
@@ -47,7 +47,7 @@ def test_objects_overlap_in_some_scenes() -> None:
     assert 5 <= touching <= 35
 
 
-@pytest.mark.parametrize("painter", PAINTERS, ids=[painter.name for painter in PAINTERS])
+@pytest.mark.parametrize("painter", OBJECT_CLASSES, ids=[painter.name for painter in OBJECT_CLASSES])
 def test_outline_fills_a_fair_part_of_its_circle(painter: object) -> None:
     radius = 40.0
     axis = np.arange(-60, 61, dtype=np.float32)
@@ -61,7 +61,7 @@ def test_every_texture_has_two_colors_in_fair_shares_and_its_own_repeat() -> Non
     axis = np.arange(-64, 64, dtype=np.float32)
     v, u = np.meshgrid(axis, axis, indexing="ij")
     spectra = []
-    for painter in PAINTERS:
+    for painter in OBJECT_CLASSES:
         share = painter.texture(u, v, 10.0)
         assert share.min() == 0
         assert share.max() == 1
@@ -69,4 +69,4 @@ def test_every_texture_has_two_colors_in_fair_shares_and_its_own_repeat() -> Non
         spectrum = np.abs(np.fft.rfft2(share - share.mean())).ravel()
         spectra.append(spectrum / np.linalg.norm(spectrum))
     likeness = np.array(spectra) @ np.array(spectra).T
-    assert (likeness - np.eye(len(PAINTERS))).max() < 0.7
+    assert (likeness - np.eye(len(OBJECT_CLASSES))).max() < 0.7

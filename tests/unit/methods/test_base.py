@@ -6,7 +6,7 @@ from tag2mask.methods.base import freeze_loaded_norms, labeling
 from tag2mask.methods.build import build_method
 
 
-def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:
+def test_parameters_without_loaded_weights_learn_at_the_head_rate() -> None:
     method = small_method("cam")
     names = {id(p): name for name, p in method.named_parameters()}
     method.backbone.loaded = frozenset({"cnn.conv_stem.convolution.weight"})
@@ -28,19 +28,19 @@ def test_only_loaded_norms_are_frozen() -> None:
     assert any("branch" in name and "norm" in name for name, _ in backbone.named_parameters())
 
 
-def test_a_recipe_without_refiner_builds() -> None:
+def test_a_method_without_a_refiner_is_built() -> None:
     recipe = small_recipe("cam").model_copy(update={"refiner": None})
     assert build_method(recipe).refiner is None
 
 
-def test_a_norm_is_known_by_its_kind() -> None:
+def test_norms_are_recognized_by_their_type() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     layers.loaded = frozenset({"0.weight", "0.bias", "1.weight", "1.bias"})
     freeze_loaded_norms(layers)
-    assert [one.requires_grad for one in layers.parameters()] == [True, True, False, False]
+    assert [p.requires_grad for p in layers.parameters()] == [True, True, False, False]
 
 
-def test_labeling_puts_the_mode_back_even_after_a_problem() -> None:
+def test_labeling_restores_the_mode_even_after_an_error() -> None:
     backbone = small_method("cam").train().backbone
     with labeling(backbone, "bf16", "cpu"):
         assert not backbone.training
@@ -54,19 +54,19 @@ def test_labeling_puts_the_mode_back_even_after_a_problem() -> None:
 
 
 def test_networks_of_earlier_stages_reach_the_method_once(monkeypatch) -> None:
-    given = []
+    received = []
     kind = type(small_method("cam"))
-    monkeypatch.setattr(kind, "setup", lambda self, earlier: given.append(dict(earlier.methods)))
+    monkeypatch.setattr(kind, "setup", lambda self, earlier: received.append(dict(earlier.methods)))
     recipe = small_recipe("cam")
     staged = recipe.model_copy(update={"earlier": {"first": recipe}})
-    known = {"first": small_method("cam")}
-    given.clear()
-    build_method(staged, known)
-    assert given == [known]
-    given.clear()
+    trained = {"first": small_method("cam")}
+    received.clear()
+    build_method(staged, trained)
+    assert received == [trained]
+    received.clear()
     build_method(staged)
-    assert [list(methods) for methods in given] == [[], ["first"]]
-    assert isinstance(given[1]["first"], kind)
-    given.clear()
+    assert [list(methods) for methods in received] == [[], ["first"]]
+    assert isinstance(received[1]["first"], kind)
+    received.clear()
     build_method(recipe)
-    assert given == [{}]
+    assert received == [{}]
