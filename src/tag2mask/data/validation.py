@@ -186,8 +186,8 @@ def _tag_warnings(rows: Sequence[Sequence[str]], classes: Sequence[str]) -> list
     matrix = tag_matrix(rows, classes).astype(np.int64)
     counts = matrix.sum(axis=0)
     warnings = [
-        f"class '{name}': every image shows it, so it cannot be told apart from background; add "
-        "images without it, with their other tags or none"
+        f"class '{name}': every image shows it, so it cannot be distinguished from background; "
+        "add images without it, with their other tags or none"
         for name, number in zip(classes, counts, strict=True)
         if number == len(rows)
     ]

@@ -118,20 +118,20 @@ def test_a_late_batch_size_does_not_change_the_order_of_images() -> None:
 @pytest.mark.parametrize("start", [1, 2, 3])
 def test_start_resumes_exactly_before_and_after_late_from(start: int) -> None:
     sizes = {"batch_size": 2, "late_batch_size": 5, "late_from": 2, "rank": 1, "world": 2}
-    whole = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 5)
-    rest = take(batches(source(), CONFIG, seed=3, workers=0, start=start, **sizes), 5 - start)
-    assert_same(whole[start:], rest)
+    complete = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 5)
+    resumed = take(batches(source(), CONFIG, seed=3, workers=0, start=start, **sizes), 5 - start)
+    assert_same(complete[start:], resumed)
 
 
 def test_ranks_divide_late_batches() -> None:
     sizes = {"batch_size": 1, "late_batch_size": 3, "late_from": 2, "world": 2}
-    shares = [
+    ranks = [
         take(batches(source(12), CONFIG, seed=3, workers=0, rank=rank, **sizes), 3)
         for rank in range(2)
     ]
-    alone = take(batches(source(12), CONFIG, batch_size=1, seed=3, workers=0), 10)
-    shown = [name for pair in zip(*shares, strict=True) for batch in pair for name in batch.name]
-    assert shown == names(alone)
+    single = take(batches(source(12), CONFIG, batch_size=1, seed=3, workers=0), 10)
+    loaded = [name for pair in zip(*ranks, strict=True) for batch in pair for name in batch.name]
+    assert loaded == names(single)
 
 
 def test_every_epoch_shows_every_image_once_in_a_different_order() -> None:
