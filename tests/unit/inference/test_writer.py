@@ -64,7 +64,7 @@ def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
         tmp_path, configure=lambda recipe: recipe.model_copy(update={"method": config})
     )
     label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
-    assert rib.method._images is None
+    assert rib.method._dataset is None
     with rib.with_dataset(source):
         for index in (2, 0):
             sample = source[index]
