@@ -1,4 +1,4 @@
-"""Small networks and images for sweeping plug-ins; nothing is trained or downloaded."""
+"""Small networks and images for tests of every plug-in; nothing is trained or downloaded."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ CLASSES = ("blob", "ring", "stripe")
 
 
 def small_recipe(method: str, **changes: Any) -> Recipe:
-    """A recipe with the smallest network that has attention, and 10 steps."""
+    """Return a recipe with the smallest network that has attention, and 10 steps."""
     return parse_recipe(
         {
             "data": {"name": "synthetic", "classes": CLASSES, "crop_px": 64},
@@ -31,23 +31,23 @@ def small_recipe(method: str, **changes: Any) -> Recipe:
 
 
 def small_method(name: str, **changes: Any) -> Method:
-    """An untrained method on the smallest network; after a CAM stage where it goes on from one."""
+    """Build an untrained method on the smallest network, after a CAM stage if it needs one."""
     torch.manual_seed(1)
-    goes_on = plugins.load("methods", name).setup is not Method.setup
-    earlier = {"cam": build_method(small_recipe("cam"))} if goes_on else {}
+    needs_stage = plugins.load("methods", name).setup is not Method.setup
+    earlier = {"cam": build_method(small_recipe("cam"))} if needs_stage else {}
     torch.manual_seed(0)
     return build_method(small_recipe(name, **changes), earlier)
 
 
 def small_batch(side: int = 64, seed: int = 0) -> Batch:
-    """Two images of colored squares with tags and masks; a strip of the second is padding."""
+    """Return two images of colored squares with tags and masks; part of the second is padding."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randint(0, 256, (2, 3, 4, 4), generator=generator).float()
     image: Tensor = upsample(coarse, (side, side)).to(torch.uint8)
     valid = torch.ones(2, side, side, dtype=torch.bool)
     valid[1, :, : side // 4] = False
     tags = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
-    mask = 2 * (image[:, 0] > 127).long()  # class 2 where it is red
+    mask = 2 * (image[:, 0] > 127).long()  # class 2 where the image is red
     mask[0, side // 2 :, : side // 4] = 1
     mask[:, : side // 8] = IGNORE
     mask[~valid] = IGNORE
@@ -59,7 +59,7 @@ BACKBONES = plugins.available("models.backbones")
 
 
 def randomized_batchnorm(network: nn.Module) -> None:
-    """Weights and statistics of a size that lets every layer count."""
+    """Draw weights and batch statistics so that every layer contributes to the output."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.2)

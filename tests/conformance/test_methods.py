@@ -1,4 +1,4 @@
-"""Every method of the folder keeps the contract; a new file is swept without writing a test."""
+"""Every method in the folder fulfills the contract; a new method needs no test of its own here."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ from tag2mask.methods.base import Method
 LATE = 9
 """A step after every warm-up of a 10-step run."""
 RATES = {"irn": 1e-2, "rml": 5e-4}
-"""Learning rates of methods that need another than 1e-3: IRN trains one small branch, at 0.1 in its
-paper; at 1e-3 RML's pseudo-labels flip within 30 steps and its loss rises again."""
+"""Learning rates other than 1e-3. IRN trains one small branch, at 0.1 in its paper. At 1e-3 RML's
+pseudo-labels change within 30 steps and its loss rises again."""
 
 
 @pytest.fixture(params=METHODS)
@@ -32,7 +32,7 @@ def test_losses_are_finite_named_scalars(method: Method, step: int) -> None:
 
 
 def test_bf16_autocast_keeps_losses_and_gradients_finite(method: Method) -> None:
-    with torch.no_grad():  # saturate what ends in a sigmoid
+    with torch.no_grad():  # saturate outputs that end in a sigmoid
         for name, parameter in method.named_parameters():
             if "affinity" in name or "classifier" in name:
                 parameter.mul_(100)
@@ -43,13 +43,13 @@ def test_bf16_autocast_keeps_losses_and_gradients_finite(method: Method) -> None
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
 
 
-def test_monitored_values_carry_no_gradient(method: Method) -> None:
+def test_monitored_values_have_no_gradient(method: Method) -> None:
     method.train().losses(small_batch(), LATE)
     assert not any(value.requires_grad for value in method.monitor.values())
 
 
 def test_every_trainable_parameter_gets_a_gradient(method: Method) -> None:
-    """At one step or another: zero-initialized parts pass none on at first."""
+    """Within two steps: zero-initialized layers pass no gradient at first."""
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-2)
     reached = set()
     for _ in range(2):
@@ -60,14 +60,14 @@ def test_every_trainable_parameter_gets_a_gradient(method: Method) -> None:
     assert {n for n, p in method.named_parameters() if p.requires_grad} <= reached
 
 
-def test_parameter_groups_hold_each_trainable_parameter_once(method: Method) -> None:
+def test_parameter_groups_contain_each_trainable_parameter_once(method: Method) -> None:
     grouped = [id(p) for group in method.parameter_groups() for p in group.parameters]
     assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (32, 100)])
 @torch.no_grad()
-def test_the_normalized_cam_has_the_images_size_and_lies_in_zero_to_one(
+def test_the_normalized_cam_has_the_images_size_and_is_in_0_to_1(
     method: Method, size: tuple[int, int]
 ) -> None:
     image = torch.rand(2, 3, *size)
@@ -95,12 +95,12 @@ def test_class_probabilities_have_one_entry_per_class(method: Method) -> None:
 
 
 @torch.no_grad()
-def test_a_batch_of_one_equals_its_row_of_a_batch_of_two(method: Method) -> None:
+def test_an_image_gives_the_same_cam_alone_and_in_a_batch(method: Method) -> None:
     method.eval()
     images = torch.rand(2, 3, 64, 64)
-    both, one = method.compute_cam(images), method.compute_cam(images[1:])
-    torch.testing.assert_close(both.cam[1:], one.cam, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(both.logits[1:], one.logits, rtol=1e-3, atol=1e-4)
+    batch, single = method.compute_cam(images), method.compute_cam(images[1:])
+    torch.testing.assert_close(batch.cam[1:], single.cam, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(batch.logits[1:], single.logits, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()

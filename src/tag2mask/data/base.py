@@ -1,4 +1,4 @@
-"""What a data source promises: names, tags without decoding images, and samples."""
+"""The contract of a data source: names, tags without decoding images, and samples."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tag2mask.config.schema import DataConfig
 from tag2mask.types import Sample
 
 Part = Literal["train", "val"]
-"""Images to learn from, or held out; a source may also be asked for a list by its own name."""
+"""Training images or held-out images; a source may also accept the names of its own lists."""
 
 
 class Source(ABC):
     """A set of tagged images.
 
     A new source is one file in `data` with one direct subclass. The constructor takes its Config
-    and the name of a part or list, and raises DataError with one clear line for what the user has
-    to mend.
+    and the name of a part or list. It raises DataError with one line per problem that the user must
+    fix.
     """
 
     Config: ClassVar[type[DataConfig]]
@@ -31,11 +31,11 @@ class Source(ABC):
     tags: npt.NDArray[np.uint8]
     """(len, F) in {0, 1}, read without decoding an image; a row of zeros is a negative."""
     has_masks: bool
-    """Whether every sample comes with a mask."""
+    """Whether every sample has a mask."""
     reads_masks: bool = True
-    """Whether `self[i]` decodes the mask; the loader turns it off if nobody asks for masks."""
+    """Whether `self[i]` decodes the mask; the loader turns it off if masks are not needed."""
     skipped: tuple[str, ...] = ()
-    """Names of images left out because they cannot be read."""
+    """Names of images that are left out because they cannot be read."""
 
     @abstractmethod
     def __init__(self, config: DataConfig, split: str) -> None: ...
@@ -45,4 +45,8 @@ class Source(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Decode one sample; raises DataError (naming the file) if the image cannot be read."""
+        """Decode one sample.
+
+        Raises:
+            DataError: Naming the file, if the image cannot be read.
+        """

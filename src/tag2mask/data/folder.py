@@ -4,7 +4,7 @@
 DATA/tags.csv              image,tags          DATA/cat/a.jpg        the folder is the tag
 DATA/images/a.jpg          a.jpg,cat;dog       DATA/dog/b.jpg
 DATA/images/b.jpg          b.jpg,              DATA/_negative/c.jpg  shows no class
-DATA/masks/a.png           (optional: class indices, palette or gray PNG)
+DATA/masks/a.png           (optional: class indices in a palette or gray PNG)
 ```
 """
 
@@ -35,24 +35,25 @@ PARTS = ("train", "val", "all")
 
 
 class FolderConfig(DataConfig):
-    """Settings of a folder of own images; relative paths start at `root`."""
+    """Settings of a folder of tagged images; relative paths start at `root`."""
 
     tags: Path | None = None
-    """CSV or JSON Lines file; none: tags.csv or tags.jsonl in root, or else class folders."""
+    """CSV or JSON Lines file. `none` uses tags.csv or tags.jsonl in root, or else class folders."""
     images: Path | None = None
-    """Folder of the images; none: `images` in root where there is one, or else root itself."""
+    """Folder of the images. `none` uses `images` in root if it exists, or else root itself."""
     masks: Path | None = None
-    """Folder of true masks, for scores; none: `masks` in root where there is one."""
+    """Folder of true masks, for evaluation. `none` uses `masks` in root if it exists."""
     val_fraction: Fraction = 0.1
-    """Share of images held out; which ones depends on their names only, so new images move none."""
+    """Fraction of images held out. The choice depends on an image's name alone, so adding images
+    changes no other image's part."""
 
 
 class Folder(IndexedDataset, Source):
-    """Images of a folder with tags.
+    """Tagged images of a folder.
 
     Args:
-        config: Settings; `classes` empty means every tag in use, sorted.
-        split: "train", "val" (the held-out share) or "all".
+        config: Settings; without `classes` every tag in use is a class, sorted.
+        split: "train", "val" (the held-out fraction) or "all".
     """
 
     Config: ClassVar[type[DataConfig]] = FolderConfig
@@ -61,11 +62,13 @@ class Folder(IndexedDataset, Source):
         if not isinstance(config, FolderConfig):
             raise TypeError(f"Folder needs a FolderConfig, got {type(config).__name__}")
         if split not in PARTS:
-            raise DataError(f"a folder has no part '{split}'; its parts are {', '.join(PARTS)}")
+            raise DataError(f"unknown part '{split}' of a folder; its parts are {', '.join(PARTS)}")
         dataset_index = index_folder(config)
         dataset_index.reject_problems()
-        # Images to label need not show every class that the network knows.
-        known = dataset_index.shown if split == "train" else (*config.classes, *dataset_index.shown)
+        # Images to label need not show every class of the network.
+        known = dataset_index.tag_names
+        if split != "train":
+            known = (*config.classes, *known)
         classes = resolve_classes(config.classes, tuple(dict.fromkeys(known)), dataset_index.where)
         part = [
             name
@@ -75,31 +78,35 @@ class Folder(IndexedDataset, Source):
         if not part:
             kind = NothingHeldOutError if split == "val" else DataError
             raise kind(
-                f"{dataset_index.where}: part '{split}' is empty ({count(len(dataset_index.images), 'image')}); "
-                f"change data.val_fraction (now {config.val_fraction:g})"
+                f"{dataset_index.where}: part '{split}' is empty "
+                f"({count(len(dataset_index.images), 'image')} in all); change "
+                f"data.val_fraction (now {config.val_fraction:g})"
             )
         self._hold(dataset_index, classes, part, learned=split == "train", strict=config.strict)
 
 
 def is_held_out(name: str, fraction: float) -> bool:
-    """Whether the image of this name is held out; independent of all other images."""
+    """Return whether the image of this name is held out; independent of all other images."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def index_folder(config: FolderConfig) -> DatasetIndex:
-    """Look at a folder: find images, tags and masks and bring them together.
+    """Find the images, tags and masks of a folder and match them.
 
     Raises:
-        DataError: If a folder or tag file is missing or unreadable, or there is no image. What
-            can be told beside other faults is in the survey's `problems`.
+        DataError: If a folder or tag file is missing or unreadable, or there is no image. All other
+            problems are in the `problems` of the index.
     """
     root = existing_root(config.root)
     image_folder = _chosen_folder(root, config.images, "images") or root
     masks = _chosen_folder(root, config.masks, "masks")
     images, problems = name_images(image_folder, leave_out=masks)
     if not images:
-        raise DataError(f"{image_folder}: holds no images (JPEG, PNG, TIFF, WebP, BMP, GIF)")
+        raise DataError(
+            f"{image_folder}: contains no images (JPEG, PNG, TIFF, WebP, BMP or GIF); check "
+            "data.root and data.images"
+        )
     paths = {
         name: image_key(path.relative_to(image_folder).as_posix()) for name, path in images.items()
     }
@@ -113,24 +120,24 @@ def index_folder(config: FolderConfig) -> DatasetIndex:
             if image_folder.is_relative_to(root)
             else ""
         )
-        tags, unmatched = _match(read_tags(tag_file), paths, prefix, tag_file)
-        problems += unmatched
+        tags, row_problems = _match_rows(read_tags(tag_file), paths, prefix, tag_file)
+        problems += row_problems
     where = str(tag_file or root)
     if not any(tags.values()):
         problems.append(f"{where}: no image has a tag")
-    found = find_masks(masks) if masks else {}
+    mask_files = find_masks(masks) if masks else {}
     return DatasetIndex(
         where=where,
         images=images,
         tags=tags,
-        masks={name: path for name, path in found.items() if name in images},
+        masks={name: path for name, path in mask_files.items() if name in images},
         mask_classes=read_class_names(masks) if masks else (),
         problems=tuple(problems),
     )
 
 
 def _chosen_folder(root: Path, chosen: Path | None, default: str) -> Path | None:
-    """Return the folder that the config names, or the default one if it exists."""
+    """Return the folder in the config, or the default folder if it exists."""
     folder = root / (chosen or default)
     if folder.is_dir():
         return folder
@@ -140,50 +147,56 @@ def _chosen_folder(root: Path, chosen: Path | None, default: str) -> Path | None
 
 
 def _tag_file(root: Path, chosen: Path | None) -> Path | None:
-    """Return the tag file that the config names or that stands in root; None: class folders."""
+    """Return the tag file in the config or in root; None: tags come from class folders."""
     if chosen is not None:
         return root / chosen
-    found = [root / name for name in TAG_FILES if (root / name).is_file()]
-    if len(found) > 1:
-        raise DataError(f"{root}: has {' and '.join(TAG_FILES)}; choose one with data.tags")
-    return found[0] if found else None
+    existing = [root / name for name in TAG_FILES if (root / name).is_file()]
+    if len(existing) > 1:
+        raise DataError(
+            f"{root}: contains both {' and '.join(TAG_FILES)}; select one with data.tags"
+        )
+    return existing[0] if existing else None
 
 
-def _match(
+def _match_rows(
     rows: TagTable, paths: Mapping[str, str], prefix: str, tag_file: Path
 ) -> tuple[TagTable, list[str]]:
-    """Bring rows and images together.
+    """Match the rows of a tag file with images.
 
-    A row may name an image from the image folder or from root, with or without suffix.
+    A row may name an image relative to the image folder or to root, with or without suffix.
 
     Returns:
-        Name -> tags, and a line each for rows without image, doubled rows, images without row.
+        Name -> tags, and one line each for rows without image, repeated rows and images without
+        row.
     """
     lookup = {path: name for name, path in paths.items()}
     for name, path in paths.items():
         for other in (name, prefix + path, prefix + name):
             lookup.setdefault(other, name)
     tags: dict[str, tuple[str, ...]] = {}
-    strangers, doubled = [], []
+    unknown, repeated = [], []
     for row, row_tags in rows.items():
-        name_found = lookup.get(row)
-        if name_found is None:
-            strangers.append(row)
-        elif name_found in tags:
-            doubled.append(row)
+        image_name = lookup.get(row)
+        if image_name is None:
+            unknown.append(row)
+        elif image_name in tags:
+            repeated.append(row)
         else:
-            tags[name_found] = row_tags
+            tags[image_name] = row_tags
     missing = [path for name, path in paths.items() if name not in tags]
     problems = []
-    if strangers:
+    if unknown:
         problems.append(
-            f"{tag_file}: {count(len(strangers), 'row')} without image: {name_some(strangers)}"
+            f"{tag_file}: {count(len(unknown), 'row')} without image: {name_some(unknown)}; add "
+            "the images, or remove the rows"
         )
-    if doubled:
-        problems.append(f"{tag_file}: images with two rows: {name_some(doubled)}; keep one of each")
+    if repeated:
+        problems.append(
+            f"{tag_file}: images with two rows: {name_some(repeated)}; keep only one of each"
+        )
     if missing:
         problems.append(
-            f"{tag_file}: {count(len(missing), 'image')} without row: {name_some(missing)}; a "
-            f"image that shows no class gets the row '{missing[0]},'"
+            f"{tag_file}: {count(len(missing), 'image')} without row: {name_some(missing)}; add a "
+            f"row for each, '{missing[0]},' if it shows no class"
         )
     return tags, problems

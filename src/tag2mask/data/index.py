@@ -1,4 +1,4 @@
-"""What lies on the disk: images, their tags and masks under one name, and every fault at once."""
+"""The index of a data set on disk: images, tags and masks by name, and all problems at once."""
 
 from __future__ import annotations
 
@@ -18,64 +18,71 @@ from tag2mask.types import Mask, Sample
 
 @dataclass(frozen=True, slots=True)
 class DatasetIndex:
-    """A data set as found, before classes or parts are chosen."""
+    """A data set on disk, before classes and parts are selected."""
 
     where: str
-    """What messages call the data set."""
+    """Path that names the data set in messages."""
     images: Mapping[str, Path]
     """Name (path without suffix) -> image file."""
     tags: Mapping[str, tuple[str, ...]]
     """Name -> all its tags."""
     masks: Mapping[str, Path]
-    """Name -> file that its mask stands in, for images that have one."""
+    """Name -> file that contains its mask, for images that have one."""
     mask_classes: tuple[str, ...] = ()
-    """Classes of mask values 1, 2, ...; empty: the classes that are learned, in their order."""
+    """Classes of mask values 1, 2, ...; empty: the classes to learn, in their order."""
     problems: tuple[str, ...] = ()
-    """One line for each contradiction found."""
+    """One line per problem found."""
     warnings: tuple[str, ...] = ()
     """One line for each oddity that does not prevent using the data."""
     paint: Callable[[str], Mask] | None = None
-    """Makes the mask of a name, values checked, where masks are no pictures; none: they are."""
+    """Draws the mask of a name from annotations, values checked; None: masks are image files."""
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def tag_names(self) -> tuple[str, ...]:
         """Every tag in use, sorted."""
         return tuple(sorted({tag for tags in self.tags.values() for tag in tags}))
 
     def reject_problems(self) -> None:
-        """Raise DataError with one line per fault, if there is any."""
+        """Raise an error if there are problems.
+
+        Raises:
+            DataError: With one line per problem.
+        """
         if self.problems:
             raise DataError("\n".join(self.problems))
 
     def readable(
         self, names: Iterable[str], *, strict: bool
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Part names into those with a readable image and the others.
+        """Split names into those with a readable image and the others.
 
         Args:
-            names: What to look at.
-            strict: Decode every image and refuse any that fails. Otherwise only headers and ends of
-                files are looked at; a fault in the middle shows when the image is read.
+            names: Images to check.
+            strict: Decode every image and reject unreadable ones. Otherwise only the beginning and
+                the end of each file are checked; other damage is found when the image is read.
 
         Raises:
-            DataError: If strict and an image is unreadable, or if none is readable.
+            DataError: If strict and an image is unreadable, or if no image is readable.
         """
         paths = {self.images[name]: name for name in names}
-        broken = find_unreadable(paths, thorough=strict)
-        kept = tuple(name for path, name in paths.items() if path not in broken)
-        if broken and (strict or not kept):
-            reasons = name_some([f"{path} ({why})" for path, why in broken.items()])
-            raise DataError(f"{self.where}: {count(len(broken), 'unreadable image')}: {reasons}")
-        return kept, tuple(paths[path] for path in broken)
+        unreadable = find_unreadable(paths, thorough=strict)
+        readable = tuple(name for path, name in paths.items() if path not in unreadable)
+        if unreadable and (strict or not readable):
+            reasons = name_some([f"{path} ({reason})" for path, reason in unreadable.items()])
+            raise DataError(
+                f"{self.where}: {count(len(unreadable), 'unreadable image')}: {reasons}; remove "
+                "or replace the files"
+            )
+        return readable, tuple(paths[path] for path in unreadable)
 
     def has_masks(self, names: Iterable[str]) -> bool:
-        """Whether each of the names has a mask file."""
+        """Return whether every name has a mask."""
         return all(name in self.masks for name in names)
 
     def sample(
         self, name: str, tags: npt.NDArray[np.uint8], classes: Sequence[str], *, with_mask: bool
     ) -> Sample:
-        """Decode one image, and its mask renumbered to `classes` (others become ignore).
+        """Decode one image, and its mask renumbered to `classes` (other classes become ignore).
 
         Raises:
             DataError: Naming the image or mask that cannot be read or used.
@@ -83,70 +90,77 @@ class DatasetIndex:
         image = read_image(self.images[name])
         if not with_mask:
             return Sample(name, image, tags)
-        known = self.mask_classes or classes
+        mask_classes = self.mask_classes or classes
         height, width = image.shape[:2]
-        mask = self.read_mask(name, len(known), (height, width))
-        return Sample(name, image, tags, renumber(known, classes)[mask])
+        mask = self.read_mask(name, len(mask_classes), (height, width))
+        return Sample(name, image, tags, renumber(mask_classes, classes)[mask])
 
     def read_mask(self, name: str, num_foreground: int, size: tuple[int, int] | None) -> Mask:
-        """Read or paint the mask of a name, as it is.
+        """Read or draw the mask of an image, without renumbering.
 
         Args:
-            name: Of an image that has one.
-            num_foreground: Greatest value of a class.
-            size: (H, W) of the image; None leaves the size unchecked.
+            name: Of an image that has a mask.
+            num_foreground: Largest class value.
+            size: (H, W) of the image; None skips the check of the size.
 
         Raises:
-            DataError: Naming the mask that cannot be read, or has another size.
+            DataError: Naming the mask that cannot be read or has a different size than its image.
         """
         if self.paint is None:
             return read_mask(self.masks[name], num_foreground, size)
         mask = self.paint(name)
         if size is not None and mask.shape != size:
             raise DataError(
-                f"{self.images[name]}: the image is {size[1]}x{size[0]} px, but "
-                f"{mask.shape[1]}x{mask.shape[0]} px by {self.masks[name]}"
+                f"{self.images[name]}: the image has {size[1]}x{size[0]} px, but "
+                f"{self.masks[name]} says {mask.shape[1]}x{mask.shape[0]} px"
             )
         return mask
 
 
 def merge_indexes(root: Path, parts: Mapping[str, DatasetIndex]) -> DatasetIndex:
-    """Join the surveys of parts into one whose names begin with the part's."""
-    names = {f"{part}/{name}": (own, name) for part, own in parts.items() for name in own.images}
+    """Merge the indexes of several parts; names get the prefix `PART/`."""
+    sources = {
+        f"{part}/{name}": (index, name) for part, index in parts.items() for name in index.images
+    }
     first, *others = parts.values()
     classes = first.mask_classes
-    problems = [line for own in parts.values() for line in own.problems]
+    problems = [line for index in parts.values() for line in index.problems]
     problems += [
-        f"{own.where}: has other classes than {first.where}"
-        for own in others
-        if own.mask_classes != classes
+        f"{index.where}: the classes differ from those of {first.where}; use the same classes in "
+        "the same order"
+        for index in others
+        if index.mask_classes != classes
     ]
 
     def paint(name: str) -> Mask:
-        own, inner = names[name]
-        return own.read_mask(inner, len(classes), None)
+        index, inner = sources[name]
+        return index.read_mask(inner, len(classes), None)
 
     return DatasetIndex(
         where=str(root),
-        images={name: own.images[inner] for name, (own, inner) in names.items()},
-        tags={name: own.tags[inner] for name, (own, inner) in names.items()},
-        masks={n: own.masks[inner] for n, (own, inner) in names.items() if inner in own.masks},
+        images={name: index.images[inner] for name, (index, inner) in sources.items()},
+        tags={name: index.tags[inner] for name, (index, inner) in sources.items()},
+        masks={
+            name: index.masks[inner]
+            for name, (index, inner) in sources.items()
+            if inner in index.masks
+        },
         mask_classes=classes,
         problems=tuple(problems),
-        warnings=tuple(line for own in parts.values() for line in own.warnings),
+        warnings=tuple(line for index in parts.values() for line in index.warnings),
         paint=paint,
     )
 
 
 def name_images(folder: Path, leave_out: Path | None = None) -> tuple[dict[str, Path], list[str]]:
-    """Find the images below `folder` and give each its name.
+    """Find the images below `folder` and name them.
 
     Args:
-        folder: Where images are.
-        leave_out: A folder whose images are no images (masks).
+        folder: Searched with its subfolders.
+        leave_out: Subfolder to skip, because it contains masks.
 
     Returns:
-        Name -> file in sorted order, and a fault line for images that would share a name.
+        Name -> file in sorted order, and a list with one line if several images share a name.
     """
     named: dict[str, Path] = {}
     clashes = []
@@ -161,18 +175,19 @@ def name_images(folder: Path, leave_out: Path | None = None) -> tuple[dict[str, 
     problems = []
     if clashes:
         problems.append(
-            f"images that differ in suffix only share a mask name: {name_some(clashes)}"
+            "images whose names differ only in the suffix would share one mask: "
+            f"{name_some(clashes)}; rename one of each"
         )
     return named, problems
 
 
 def file_name(path: Path, folder: Path) -> str:
-    """Return a sample's name: the path below `folder` without suffix."""
+    """Return the name of an image or mask: its path below `folder` without suffix."""
     return image_key(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def find_masks(folder: Path) -> dict[str, Path]:
-    """Return name -> mask file for every PNG below `folder`; empty if there is no such folder."""
+    """Return name -> mask file for every PNG below `folder`; empty without that folder."""
     return {
         file_name(path, folder): path
         for path in sorted(folder.rglob("*.png"))
@@ -181,5 +196,5 @@ def find_masks(folder: Path) -> dict[str, Path]:
 
 
 def count(number: int, thing: str) -> str:
-    """Return `1 image`, `2 images`."""
+    """Return a number with its noun: `1 image`, `2 images`."""
     return f"{number:,} {thing}" + ("" if number == 1 else "s")

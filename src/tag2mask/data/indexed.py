@@ -1,4 +1,4 @@
-"""What sources with files have in common: images, tags and masks out of one survey."""
+"""The common base of data sources with files: a dataset index and a selection from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from tag2mask.errors import DataError
 from tag2mask.types import Sample
 
 
-class IndexedDataset(base.Source):  # by its module's name: it is no source that a recipe could name
-    """A source that a survey of the disk is enough for; its constructor ends with `_hold`."""
+class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes cannot name it
+    """A source whose images, tags and masks come from a `DatasetIndex`.
+
+    The constructor of a subclass builds the index and ends with `_hold`.
+    """
 
     _dataset_index: DatasetIndex
 
@@ -26,17 +29,17 @@ class IndexedDataset(base.Source):  # by its module's name: it is no source that
         learned: bool,
         strict: bool,
     ) -> None:
-        """Keep some of the surveyed images.
+        """Select images of the index as the samples of this source.
 
         Args:
-            dataset_index: Without faults.
+            dataset_index: Without problems.
             class_names: Foreground classes in the order of mask values.
-            names: The images of this part; those that cannot be read are left out.
-            learned: Whether they are learned from, so that every class needs an image.
-            strict: Refuse unreadable images instead.
+            names: Images of this part; unreadable ones are left out.
+            learned: Whether the images are used for training, so that every class needs an image.
+            strict: Reject unreadable images instead of leaving them out.
 
         Raises:
-            DataError: If an image (`strict`) or a class without image (`learned`) is refused.
+            DataError: If an image is unreadable (`strict`) or a class has no image (`learned`).
         """
         self._dataset_index = dataset_index
         self.class_names = class_names
@@ -56,22 +59,22 @@ class IndexedDataset(base.Source):  # by its module's name: it is no source that
 def resolve_known_classes(
     chosen: Sequence[str], dataset_index: DatasetIndex, training: Callable[[], DatasetIndex]
 ) -> tuple[str, ...]:
-    """Choose among classes that the data names in an order of its own.
+    """Resolve the classes of a data set that defines their order itself.
 
     Args:
-        chosen: What the user wants; empty: every class that the images to learn from show.
-        dataset_index: The images at hand.
-        training: Surveys the images to learn from; called only where it decides.
+        chosen: Classes in the recipe; empty: every class that the training images show.
+        dataset_index: Images of the current part.
+        training: Builds the index of the training images; called only if `chosen` is empty.
 
     Raises:
         DataError: If a chosen class is unknown.
     """
     if chosen:
         return resolve_classes(chosen, dataset_index.mask_classes, dataset_index.where)
-    learned = training()
-    shown = set(learned.shown)
+    training_index = training()
+    tagged = set(training_index.tag_names)
     return resolve_classes(
-        (), [name for name in learned.mask_classes if name in shown], learned.where
+        (), [name for name in training_index.mask_classes if name in tagged], training_index.where
     )
 
 
@@ -82,7 +85,7 @@ def existing_root(root: Path | None) -> Path:
         DataError: If it is not set or missing.
     """
     if root is None:
-        raise DataError("data.root is not set: add --data.root DIR")
+        raise DataError("data.root is not set; add data.root=DIR")
     root = root.expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder (data.root)")

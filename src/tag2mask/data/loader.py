@@ -1,7 +1,7 @@
-"""Endless training batches whose content depends on (seed, world, batch) and nothing else.
+"""Endless training batches whose content depends only on seed, world size and batch number.
 
-Batch k is a pure function of its number, so the number of workers does not matter and a run resumes
-exactly by starting at its step.
+Each batch is a pure function of its number. The number of workers therefore does not matter, and a
+run resumes exactly by starting at its step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tag2mask.types import Batch, Sample
 
 
 class BatchSizes(NamedTuple):
-    """Images per batch and process, which may change once."""
+    """Images per batch and process; the number may change once."""
 
     early: int
     late: int
@@ -34,11 +34,11 @@ class BatchSizes(NamedTuple):
     """Number of the first batch of the late size."""
 
     def at(self, number: int) -> int:
-        """Images of one batch."""
+        """Return the number of images in one batch."""
         return self.early if number < self.late_from else self.late
 
     def before(self, number: int) -> int:
-        """Images of all batches before one."""
+        """Return the number of images in all earlier batches."""
         early = min(number, self.late_from)
         return early * self.early + (number - early) * self.late
 
@@ -48,20 +48,20 @@ class Batches(Iterator[Batch]):
 
     sizes: BatchSizes
     skipped: dict[str, str]
-    """Name of each image met so far that cannot be read -> why; another image took its place."""
+    """Unreadable images so far: name -> reason; another image replaces each."""
 
     def __init__(self, reader: _BatchReader, start: int, workers: int, seed: int) -> None:
         self.sizes = reader.sizes
         self.skipped = {}
         loader = DataLoader(
             reader,
-            batch_size=None,  # the reader delivers whole batches
+            batch_size=None,  # the reader returns complete batches
             sampler=itertools.count(start),
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
-            generator=torch.Generator().manual_seed(seed),  # else it draws from the global one
+            generator=torch.Generator().manual_seed(seed),  # leaves the global generator alone
         )
         self._iterator: Iterator[dict[str, Any]] | None = _start(loader)
 
@@ -69,7 +69,7 @@ class Batches(Iterator[Batch]):
         """Return the next batch.
 
         Raises:
-            DataError: If an image cannot be read and the data are strict, or none can be read.
+            DataError: If an image cannot be read and `data.strict` is set, or no image can be read.
             RunError: If a worker process died.
         """
         if self._iterator is None:
@@ -78,11 +78,11 @@ class Batches(Iterator[Batch]):
             fields = next(self._iterator)
         except RuntimeError as error:
             self.close()
-            if not _is_death(error):
+            if not _is_worker_death(error):
                 raise
             raise RunError(
-                f"a loader process died ({str(error).splitlines()[0].rstrip('. ')}); often memory "
-                "or shared memory ran out: use fewer --run.workers or a smaller --optim.batch_size"
+                f"a data loader process died ({str(error).splitlines()[0].rstrip('. ')}), often "
+                "because memory or shared memory is full; lower run.workers or optim.batch_size"
             ) from error
         if "error" in fields:
             self.close()
@@ -91,7 +91,7 @@ class Batches(Iterator[Batch]):
         return Batch(**fields)
 
     def close(self) -> None:
-        """End the worker processes; the iterator is then exhausted."""
+        """Stop the worker processes and exhaust the iterator."""
         self._iterator = None
 
 
@@ -109,35 +109,37 @@ def batches(
     start: int = 0,
     masks: bool = False,
 ) -> Batches:
-    """Load augmented training batches for ever, from batch number `start` on.
+    """Load augmented training batches endlessly, from batch number `start` on.
 
-    Each epoch is a permutation of the source drawn from (seed, epoch); a batch that an epoch leaves
-    incomplete runs on into the next one. Crops are drawn from (seed, epoch, sample index).
+    Each epoch is a permutation of the source drawn from (seed, epoch). A batch that an epoch leaves
+    incomplete is filled from the next one. Crops are drawn from (seed, epoch, sample index).
 
     Args:
-        source: What to learn from.
-        config: Crop, sizes, mirror, colors; `strict` refuses unreadable images, otherwise the next
-            readable one takes the place of each and `skipped` notes it.
+        source: Training images.
+        config: Crop, sizes, flips and colors. With `strict` an unreadable image is an error;
+            otherwise the next readable image replaces it and `skipped` records it.
         batch_size: Images per batch and process.
         seed: Seed of order and crops.
-        late_batch_size: Images per batch and process from batch number `late_from` on; None: `batch_size`.
-            Order and crops stay those of the same images in other batches.
+        late_batch_size: Images per batch and process from batch number `late_from` on; None keeps
+            `batch_size`. Order and crops do not change, only their division into batches.
         late_from: See `late_batch_size`.
         workers: Loader processes with one thread each; 0 loads in this process.
-        rank: This process among `world`; the ranks' batches of one number are disjoint shares.
+        rank: Number of this process among `world`; their batches of one number are disjoint.
         world: Number of training processes.
-        start: Number of the first batch; exact resume is `start` = steps done.
-        masks: Also deliver masks. Otherwise none is even decoded.
+        start: Number of the first batch; a resumed run starts at the number of finished steps.
+        masks: Also load masks; otherwise no mask is decoded.
 
     Raises:
-        DataError: If the source is empty, or masks are asked for and it has none.
+        DataError: If the source is empty, or masks are needed and it has none.
     """
     if len(source) == 0:
-        raise DataError("the data set has no image to train on: check its root and its lists")
+        raise DataError(
+            "the data set has no image to train on; check data.root, data.split and data.classes"
+        )
     if masks and not source.has_masks:
         raise DataError(
-            "this training needs a mask for every image, but the data set has none; "
-            "set data.labels to a folder that 'tag2mask label' wrote"
+            "this method learns from masks, but not every image has one; set data.labels to a "
+            "folder that 'tag2mask label' wrote"
         )
     sizes = BatchSizes(
         batch_size, batch_size if late_batch_size is None else late_batch_size, late_from
@@ -147,7 +149,7 @@ def batches(
 
 
 class _BatchReader(Dataset[dict[str, Any]]):
-    """Batch number -> fields of the batch; runs inside the workers."""
+    """Map a batch number to the fields of the batch; runs inside the workers."""
 
     def __init__(
         self,
@@ -175,30 +177,31 @@ class _BatchReader(Dataset[dict[str, Any]]):
         first = self.sizes.before(number) * self._world + self._rank * size
         try:
             loaded = [self._load(position, skipped) for position in range(first, first + size)]
-            return _fields(loaded, self._masks) | {"skipped": skipped}
-        except DataError as error:  # travels as a value: torch would wrap a traceback around it
+            return _stack_fields(loaded, self._masks) | {"skipped": skipped}
+        except DataError as error:  # returned as a value: torch would add a traceback to its text
             return {"error": error}
 
     def _load(self, position: int, skipped: dict[str, str]) -> tuple[Sample, Augmented]:
-        """Read and crop the sample at one position of the endless stream of epochs."""
-        epoch, place = divmod(position, len(self._source))
-        index = int(self._order(epoch)[place])
-        sample = self._readable(index, skipped)
+        """Read and crop the sample at one position of the endless sequence of epochs."""
+        epoch, offset = divmod(position, len(self._source))
+        index = int(self._order(epoch)[offset])
+        sample = self._read_readable(index, skipped)
         # spawn_key, not a list as entropy: lists are zero-padded, so that (1, 2) equals (1, 2, 0)
-        chance = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
-        return sample, augment(sample, self._config, np.random.default_rng(chance))
+        seed = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
+        return sample, augment(sample, self._config, np.random.default_rng(seed))
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the permutation of an epoch; only the last two are kept."""
         if epoch not in self._orders:
-            chance = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
+            seed = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
             self._orders.pop(epoch - 2, None)
-            self._orders[epoch] = np.random.default_rng(chance).permutation(len(self._source))
+            self._orders[epoch] = np.random.default_rng(seed).permutation(len(self._source))
         return self._orders[epoch]
 
-    def _readable(self, index: int, skipped: dict[str, str]) -> Sample:
-        """Read a sample, or the next one that can be read unless the data are strict."""
-        for step in range(len(self._source)):
-            candidate = (index + step) % len(self._source)
+    def _read_readable(self, index: int, skipped: dict[str, str]) -> Sample:
+        """Read a sample or, unless `strict`, the next readable one."""
+        for offset in range(len(self._source)):
+            candidate = (index + offset) % len(self._source)
             try:
                 return self._source[candidate]
             except DataError as error:
@@ -206,12 +209,10 @@ class _BatchReader(Dataset[dict[str, Any]]):
                     raise
                 skipped[self._source.names[candidate]] = str(error)
         reason = next(iter(skipped.values()))
-        raise DataError(
-            f"none of the {len(self._source)} images can be read, for instance: {reason}"
-        )
+        raise DataError(f"none of the {len(self._source)} images can be read; the first: {reason}")
 
 
-def _fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[str, Any]:
+def _stack_fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[str, Any]:
     """Stack crops into the tensors of a Batch."""
     image = torch.from_numpy(np.stack([crop.image for _, crop in loaded]))  # (N, H, W, 3)
     tags = np.stack([sample.tags for sample, _ in loaded])
@@ -223,31 +224,31 @@ def _fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[str, An
         "max_tags": int(tags.sum(axis=1).max()),
     }
     if masks:
-        truth = np.stack([_mask_of(sample, crop) for sample, crop in loaded])
-        fields["mask"] = torch.from_numpy(truth.astype(np.int64))
+        masks_of_crops = np.stack([_crop_mask(sample, crop) for sample, crop in loaded])
+        fields["mask"] = torch.from_numpy(masks_of_crops.astype(np.int64))
     return fields
 
 
-def _mask_of(sample: Sample, crop: Augmented) -> npt.NDArray[np.uint8]:
+def _crop_mask(sample: Sample, crop: Augmented) -> npt.NDArray[np.uint8]:
     if crop.mask is None:
-        raise DataError(f"'{sample.name}' has no mask, but this training needs one for every image")
+        raise DataError(f"image '{sample.name}' has no mask, but this method learns from masks")
     return crop.mask
 
 
 def _unchanged(fields: Any) -> Any:
-    """Stand-in for torch's collating, which would rebuild every field."""
+    """Replace torch's collate function, which would rebuild every field."""
     return fields
 
 
-def _is_death(error: RuntimeError) -> bool:
+def _is_worker_death(error: RuntimeError) -> bool:
     return str(error).startswith("DataLoader worker (pid")
 
 
 def _start(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Start the workers, but keep torch from raising their death at any line of the main thread.
+    """Start the workers without torch's SIGCHLD handler.
 
-    Its SIGCHLD handler does so wherever training happens to be; without it the death is found,
-    within five seconds, where the batch is asked for.
+    The handler raises a worker's death at any line of the main thread. Without it, the death is
+    raised where the next batch is requested, within five seconds.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return iter(loader)

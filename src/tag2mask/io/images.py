@@ -1,4 +1,4 @@
-"""Image and mask files: found, checked and read into arrays with Pillow, whatever their mode."""
+"""Find, check and read image files with Pillow, in any pixel mode."""
 
 from __future__ import annotations
 
@@ -26,66 +26,69 @@ PILLOW_ERRORS = (
     struct.error,
     PILImage.DecompressionBombError,
 )
-"""What Pillow raises on a damaged file, by format."""
+"""Errors that Pillow raises for a damaged file, depending on the format."""
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
 _WHITE = (255, 255, 255, 255)
 _FILE_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
-"""Last bytes of a whole file; others may follow in files that are whole all the same."""
+"""Last bytes of a complete file; complete files may contain others after them."""
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return every image below `folder`, sorted by path; hidden files and folders are left out.
+    """Return every image below `folder`, sorted by path, without hidden files and folders.
 
     Raises:
         DataError: If the folder is missing, or a file name is not UTF-8.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    found = []
-    entered = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = Path(place).resolve()
-        folders[:] = [] if real in entered else [name for name in folders if name[0] != "."]
-        files = [] if real in entered else files  # a link back to a parent would go on for ever
-        entered.add(real)
+    paths = []
+    visited = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = Path(parent).resolve()
+        folders[:] = [] if real in visited else [name for name in folders if name[0] != "."]
+        files = [] if real in visited else files  # a link to a parent folder would never end
+        visited.add(real)
         for name in files:
             if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                found.append(Path(place, name))
-    for path in found:
+                paths.append(Path(parent, name))
+    for path in paths:
         if not path.name.isprintable() and _is_undecodable(path):
             raise DataError(f"{str(path)!a}: the file name is not UTF-8; rename the file")
-    return sorted(found, key=lambda path: path.as_posix())
+    return sorted(paths, key=lambda path: path.as_posix())
 
 
 def read_image(path: Path) -> Image:
     """Decode an image to upright RGB.
 
-    EXIF orientation is applied. Transparent parts are laid on white, as a browser shows them.
-    16-bit gray is divided by 257, so that 65,535 becomes 255. Only the first frame of an animation
-    is read.
+    EXIF orientation is applied. Transparent pixels are blended with white, as in a browser. 16-bit
+    gray is divided by 257, so that 65,535 becomes 255. Only the first frame of an animation is
+    read.
+
+    Returns:
+        (H, W, 3) uint8.
 
     Raises:
-        DataError: If the file is missing, truncated, no image, or has float or 32-bit pixels.
+        DataError: If the file is missing, truncated, not an image, or has float or 32-bit pixels.
     """
     try:
-        with PILImage.open(path) as picture:
-            return np.array(_to_rgb(_upright(picture)))  # a copy: torch wants writable memory
+        with PILImage.open(path) as opened:
+            return np.array(_to_rgb(_upright(opened)))  # a copy: torch needs writable memory
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except PILLOW_ERRORS as error:
         raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
 
 
-def rgb_from_pil(picture: PILImage.Image) -> Image:
-    """Turn an opened picture into an upright RGB image, as `read_image` does with a file.
+def rgb_from_pil(image: PILImage.Image) -> Image:
+    """Convert a Pillow image to upright RGB, as `read_image` does with a file.
 
     Raises:
         DataError: If the pixels cannot be decoded, or are float or 32-bit.
     """
     try:
-        return np.array(_to_rgb(_upright(picture)))  # a copy: torch wants writable memory
+        return np.array(_to_rgb(_upright(image)))  # a copy: torch needs writable memory
     except PILLOW_ERRORS as error:
-        raise DataError(f"the picture cannot be read ({one_line(error)})") from error
+        raise DataError(f"the image cannot be read ({one_line(error)})") from error
 
 
 def find_unreadable(paths: Iterable[Path], *, thorough: bool = False) -> dict[Path, str]:
@@ -93,35 +96,37 @@ def find_unreadable(paths: Iterable[Path], *, thorough: bool = False) -> dict[Pa
 
     Args:
         paths: Image files.
-        thorough: Decode every image. Otherwise only those whose header or last bytes look wrong,
-            which finds foreign, empty and truncated files at a small part of the cost.
+        thorough: Decode every image. Otherwise only images whose header or last bytes look wrong
+            are decoded, which finds foreign, empty and truncated files much faster.
 
     Returns:
-        Path -> reason, in the order given.
+        Path -> reason, in the order of `paths`.
     """
     listed = list(paths)
-    check = _problem_of_pixels if thorough else _problem_of_file
+    check = _pixel_problem if thorough else _file_problem
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         reasons = list(pool.map(check, listed, chunksize=1))
-    return {path: why for path, why in zip(listed, reasons, strict=True) if why is not None}
+    return {
+        path: reason for path, reason in zip(listed, reasons, strict=True) if reason is not None
+    }
 
 
-def _problem_of_file(path: Path) -> str | None:
-    """Judge an image by its header and end; decode it only when these look wrong."""
+def _file_problem(path: Path) -> str | None:
+    """Check the header and the end of an image; decode it only if these look wrong."""
     try:
-        with PILImage.open(path) as picture, path.open("rb") as stream:
-            ending = _FILE_END.get(picture.format or "")
+        with PILImage.open(path) as opened, path.open("rb") as stream:
+            ending = _FILE_END.get(opened.format or "")
             if ending is not None:
                 stream.seek(-len(ending), os.SEEK_END)
                 if stream.read() == ending:
                     return None
     except PILLOW_ERRORS as error:
         return one_line(error)
-    return _problem_of_pixels(path)
+    return _pixel_problem(path)
 
 
-def _problem_of_pixels(path: Path) -> str | None:
-    """Decode an image and return what went wrong, or None."""
+def _pixel_problem(path: Path) -> str | None:
+    """Decode an image and return the error, or None."""
     try:
         read_image(path)
     except DataError as error:
@@ -129,35 +134,35 @@ def _problem_of_pixels(path: Path) -> str | None:
     return None
 
 
-def _upright(picture: PILImage.Image) -> PILImage.Image:
-    """Apply the EXIF orientation; an image with unreadable EXIF stays as it is."""
-    picture.load()
+def _upright(image: PILImage.Image) -> PILImage.Image:
+    """Apply the EXIF orientation; an image with unreadable EXIF stays unchanged."""
+    image.load()
     try:
-        return ImageOps.exif_transpose(picture)
+        return ImageOps.exif_transpose(image)
     except PILLOW_ERRORS:
-        return picture
+        return image
 
 
-def _to_rgb(picture: PILImage.Image) -> PILImage.Image:
-    """Convert any mode that an image may have to RGB."""
-    if picture.mode in SIXTEEN_BIT_MODES:
-        values = np.asarray(picture).astype(np.int64)
+def _to_rgb(image: PILImage.Image) -> PILImage.Image:
+    """Convert an image of any mode to RGB."""
+    if image.mode in SIXTEEN_BIT_MODES:
+        values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65_535:
-            raise ValueError("pixel values beyond 16 bits; save it as 8-bit or 16-bit")
+            raise ValueError("pixel values need more than 16 bits; save it as 8-bit or 16-bit")
         return PILImage.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
+    if image.mode == "F":
         raise ValueError("float pixel values; save it as 8-bit or 16-bit")
-    if picture.has_transparency_data:
-        paper = PILImage.new("RGBA", picture.size, _WHITE)
-        return PILImage.alpha_composite(paper, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("RGB")
+    if image.has_transparency_data:
+        white = PILImage.new("RGBA", image.size, _WHITE)
+        return PILImage.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
 
 
 def _is_undecodable(path: Path) -> bool:
-    """Whether the operating system's name of the file is not UTF-8."""
+    """Return whether the file name, as the operating system stores it, is not UTF-8."""
     return any("\udc80" <= letter <= "\udcff" for letter in str(path))
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks, or its kind where it has none."""
+    """Return the message of an error without line breaks, or its type if it has no message."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Mask files: indexed PNG with the VOC palette, read, checked and written with Pillow."""
+"""Read, check and write mask files with Pillow: indexed PNG with the VOC palette."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ def read_mask(path: Path, num_foreground: int, size: tuple[int, int] | None = No
     Args:
         path: The mask file.
         num_foreground: F; pixel values 0..F and 255 are allowed.
-        size: (H, W) of the image that the mask belongs to; None leaves the size unchecked.
+        size: (H, W) of the image that the mask belongs to; None skips the check of the size.
+
+    Returns:
+        (H, W) uint8.
 
     Raises:
-        DataError: If the file is missing or broken, holds colors in place of indices, a value
-            outside the classes, or has another size than its image.
+        DataError: If the file is missing or damaged, contains colors instead of indices or a value
+            that is no class, or has a different size than its image.
     """
     raw = read_indices(path)
     values = np.unique(raw).astype(np.int64)
-    strange = values[((values < BACKGROUND) | (values > num_foreground)) & (values != IGNORE)]
-    if strange.size:
+    unknown = values[((values < BACKGROUND) | (values > num_foreground)) & (values != IGNORE)]
+    if unknown.size:
         raise DataError(
-            f"{path}: pixel value {strange[0]} is no class "
+            f"{path}: pixel value {unknown[0]} is no class "
             f"(0 is background, 1..{num_foreground} are classes, 255 is ignore)"
         )
     if size is not None and raw.shape != size:
         raise DataError(
-            f"{path}: the mask is {raw.shape[1]}x{raw.shape[0]} px, "
-            f"its image {size[1]}x{size[0]} px"
+            f"{path}: the mask has {raw.shape[1]}x{raw.shape[0]} px, but its image has "
+            f"{size[1]}x{size[0]} px"
         )
     return raw.astype(np.uint8)
 
@@ -54,24 +57,25 @@ def read_indices(path: Path) -> npt.NDArray[Any]:
         DataError: If the file is missing or broken, or contains colors instead of indices.
     """
     try:
-        with PILImage.open(path) as picture:
-            mode = picture.mode
-            raw = np.asarray(picture) if mode in _INDEX_MODES else None
+        with PILImage.open(path) as opened:
+            mode = opened.mode
+            raw = np.asarray(opened) if mode in _INDEX_MODES else None
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except PILLOW_ERRORS as error:
         raise DataError(f"{path}: cannot be read as a mask ({one_line(error)})") from error
     if raw is None:
         raise DataError(
-            f"{path}: is a {mode} color image; a mask is a palette or gray PNG of class indices"
+            f"{path}: a color image ({mode}); save the mask as a palette or gray PNG of class "
+            "indices"
         )
     return raw
 
 
 def renumber(known: Sequence[str], chosen: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """Return the (256,) table from mask values of `known` classes to those of the `chosen` ones.
+    """Return the (256,) table that maps mask values of `known` classes to values of `chosen` ones.
 
-    Background and ignore stay; classes that are not chosen become ignore.
+    Background and ignore stay unchanged; classes that are not chosen become ignore.
     """
     table = np.full(256, IGNORE, dtype=np.uint8)
     table[BACKGROUND] = BACKGROUND
@@ -82,9 +86,9 @@ def renumber(known: Sequence[str], chosen: Sequence[str]) -> npt.NDArray[np.uint
 
 
 def save_mask(mask: Mask, path: Path) -> None:
-    """Write an indexed PNG with the VOC palette; the file appears complete or not at all."""
-    picture = PILImage.fromarray(mask)
-    picture.putpalette(voc_palette().tobytes())  # turns the gray image into an indexed one
+    """Write an (H, W) uint8 mask as indexed PNG with the VOC palette, completely or not at all."""
+    image = PILImage.fromarray(mask)
+    image.putpalette(voc_palette().tobytes())  # converts the gray image to an indexed one
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    picture.save(temporary, format="PNG")
+    image.save(temporary, format="PNG")
     temporary.replace(path)

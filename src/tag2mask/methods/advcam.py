@@ -1,28 +1,33 @@
-"""AdvCAM: climbs the classifier in the image itself, until it shows the whole object.
+"""AdvCAM: anti-adversarial climbing, which changes an image until its CAM covers the object.
 
 Paper: Anti-Adversarially Manipulated Attributions for Weakly and Semi-Supervised Semantic
-    Segmentation (Lee, Kim, Yoon, CVPR 2021).
+    Segmentation (Lee, Kim, Yoon, CVPR 2021, https://arxiv.org/abs/2103.08896).
 
-Works while labeling, with the weights of a trained `cam`, whose parameters have the same names; it
-has no training of its own, and its loss is that of `cam`.
+AdvCAM works at labeling time with the weights of a trained `cam`; its parameters have the same
+names. It has no training of its own: its loss is that of `cam`.
 
-1. For each present class c the image moves up the gradient of y_c - sum_{k != c} y_k, where y is
+1. For each present class c, the image ascends the gradient of y_c - sum_{k != c} y_k, where y is
    the mean of the positive part of a class map: x <- clip(x + 0.08 g / max|g|).
-2. What is most discriminative, {map / max > 0.5}, is held at its first value (weight 7), so that
+2. The discriminative region {map / max > 0.5} is held at its initial value (weight 7), so that
    other parts of the object grow.
-3. The class maps of all 27 rounds are added; at half size there are 13, which count twice.
+3. The class maps of all 27 iterations are added up. At half size there are 13 iterations, and each
+   counts twice.
 
-The map is Grad-CAM on the last features in closed form. The gradient of sum ReLU(map_c) to them is
-the classifier's weight wherever the map is positive; summed, over the number of its positive
-entries, that is w_c over the number of w_c's positive entries. So Grad-CAM is ReLU(map_c) over that
-number, exactly, and costs no backward pass. (With `width` the features are those of that layer.)
+The map is Grad-CAM on the last features in closed form. The gradient of sum ReLU(map_c) with
+respect to the features is the classifier's weight w_c wherever the map is positive. Summed and
+divided by the number of the map's positive entries, it is w_c over the number of positive entries
+of w_c. Grad-CAM is therefore exactly ReLU(map_c) over that number and needs no backward pass. (With
+`width`, the features are those of the extra layer.)
 
-Departures: all classes of all images climb together, as one batch, and no gradient of a weight is
-computed. The maps are the same, in float64 after all rounds; in float32 a climb magnifies rounding,
-whichever way it is computed. Mirror images climb each on its own, there as a pair with one max|g|
-and one region. The image is clipped to the range of the untouched one. Classes that do not climb
-show their plain map, as strong as if they had stood still. Without tags, the classifier's own
-classes climb.
+Departs:
+    - All classes of all images ascend together in one batch, and no weight gradient is computed.
+      The maps are identical in float64 after all iterations; in float32 the ascent amplifies
+      rounding, whichever way it is computed.
+    - A flipped image ascends on its own; in the released code, an image and its flipped copy share
+      one max|g| and one region.
+    - The image is clipped to the value range of the original image.
+    - Classes that do not ascend keep their plain map, as strong as without any ascent.
+    - Without tags, the classes predicted by the classifier ascend.
 """
 
 from __future__ import annotations
@@ -41,135 +46,158 @@ from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
 from tag2mask.methods.protocol import ScaledViews
 
 HALF_SCALE = 0.5
-"""At this scale and below there are fewer rounds."""
+"""At this scale and below there are `half_iterations`."""
 HALF_WEIGHT = 2.0
-"""What a round counts there."""
+"""Weight of each iteration there."""
 
 
 class AdvCAMConfig(CAMConfig):
-    """The network is that of `cam`, with the same keys; the climb is the paper's."""
+    """The keys of `cam` describe the network; the defaults of the ascent are the paper's."""
 
     name: str = "advcam"
     iterations: int = Field(default=27, ge=1)
-    """Rounds of the climb; the maps of all are added. 1: the plain map."""
+    """Iterations of the ascent; their maps are added up. 1 gives the plain map."""
     half_iterations: int = Field(default=13, ge=1)
-    """Rounds at scale 0.5 and below; each counts twice."""
+    """Iterations at scale 0.5 and below; each counts twice."""
     step_size: PositiveFloat = 0.08
-    """Largest change of a normalized pixel in one round."""
-    hold: float = Field(default=7.0, ge=0)
-    """Weight of holding the discriminative region; 0 lets it grow for ever."""
-    discriminative: Fraction = 0.5
-    """Share of a map's peak from which a pixel belongs to that region."""
-    at_once: int = Field(default=16, ge=1)
-    """Images that climb in one pass, one per class, image and mirror image; costs memory only."""
+    """Largest change of a normalized pixel value per iteration."""
+    regularization_weight: float = Field(default=7.0, ge=0)
+    """Weight of the term that holds the discriminative region; 0 lets the region grow without
+    limit."""
+    discriminative_threshold: Fraction = 0.5
+    """Pixels above this fraction of the map's maximum form the discriminative region."""
+    max_batch_size: int = Field(default=16, ge=1)
+    """Most images that ascend in one pass, one per class, image and flipped copy; affects memory
+    and speed only."""
     label_precision: LabelPrecision = "auto"
-    """Arithmetic of the climb; auto: bf16 where the processor is fast in it."""
+    """Arithmetic of the ascent; auto: bf16 where the processor computes it fast."""
 
 
 class AdvCAM(CAM, Method):
-    """A trained classifier that is asked again and again about an image it likes ever more."""
+    """A trained classifier and gradient ascent on the image at labeling time."""
 
     Config = AdvCAMConfig
     config: AdvCAMConfig
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """Climb every tagged class; without tags, those that the classifier sees in each image."""
+        """Ascend every tagged class; without tags, the classes predicted for each image."""
         if tags is None:
             tags = self.class_logits(image).sigmoid() > PRESENT
-        return self._climbed(image, tags, self.config.iterations)
+        return self._ascended_cam(image, tags, self.config.iterations)
 
     def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
-        """As `compute_cam` at every scale, with the same classes and fewer rounds at half size."""
+        """Ascend at every scale for the same classes, with fewer iterations at half size."""
         tags = views.tags
         if tags is None:
             logits = self.class_logits(views.images[views.nearest_full]).mean(dim=0, keepdim=True)
             tags = logits.sigmoid() > PRESENT
         config = self.config
-        found = []
+        outputs = []
         for image, scale in zip(views.images, views.scales, strict=True):
-            rows = tags.expand(len(image), -1)
+            view_tags = tags.expand(len(image), -1)
             if scale <= HALF_SCALE:
-                found.append(self._climbed(image, rows, config.half_iterations, HALF_WEIGHT))
+                output = self._ascended_cam(image, view_tags, config.half_iterations, HALF_WEIGHT)
             else:
-                found.append(self._climbed(image, rows, config.iterations))
-        return found
+                output = self._ascended_cam(image, view_tags, config.iterations)
+            outputs.append(output)
+        return outputs
 
-    def _climbed(self, image: Tensor, tags: Tensor, rounds: int, weight: float = 1.0) -> CamOutput:
-        """Evidence of (N, 3, h, w) images whose classes with (N, F) `tags` have climbed.
+    def _ascended_cam(
+        self, image: Tensor, tags: Tensor, iterations: int, weight: float = 1.0
+    ) -> CamOutput:
+        """Compute logits and CAM of (N, 3, h, w) images after the ascent of their tagged classes.
 
-        Their maps are means over `iterations` rounds, of which each counts `weight`.
+        Args:
+            image: Normalized.
+            tags: (N, F); the other classes keep their plain map.
+            iterations: Of the ascent.
+            weight: Of each iteration; the sum of maps is divided by the config's `iterations`.
         """
         with (
             torch.inference_mode(False),
-            _weights_at_rest(self),
+            _frozen_weights(self),
             label_autocast(self.config.label_precision, image.device.type),
         ):
-            image = image.clone()  # a tensor of inference mode could not be differentiated
+            image = image.clone()  # an inference tensor cannot be differentiated
             with torch.no_grad():
                 logits, cam = super().compute_cam(image)
                 cam = cam.to(image.dtype, copy=True)
-            row, key = tags.nonzero(as_tuple=True)
-            share = weight / self.config.iterations
-            for begin in range(0, len(row), self.config.at_once):
-                part = slice(begin, begin + self.config.at_once)
-                cam[row[part], key[part]] = share * self._climb(image[row[part]], key[part], rounds)
+            row, class_index = tags.nonzero(as_tuple=True)
+            map_weight = weight / self.config.iterations
+            for start in range(0, len(row), self.config.max_batch_size):
+                part = slice(start, start + self.config.max_batch_size)
+                total = self._ascend(image[row[part]], class_index[part], iterations)
+                cam[row[part], class_index[part]] = map_weight * total
         return CamOutput(logits, cam)
 
-    def _climb(self, image: Tensor, key: Tensor, rounds: int) -> Tensor:
-        """Sum of the (K, h, w) positive class maps of K images while image k climbs class key_k.
+    def _ascend(self, image: Tensor, class_index: Tensor, iterations: int) -> Tensor:
+        """Sum the positive maps of one class per image over the iterations of its ascent.
+
+        Args:
+            image: (K, 3, h, w) normalized.
+            class_index: (K,) class that each image ascends.
+            iterations: At least 1.
+
+        Returns:
+            (K, h', w') sum of positive class maps.
 
         Source:
             Specification 4.5.
         """
         lowest, highest = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
-        first: Tensor | None = None
+        initial: Tensor | None = None
         total: Tensor | None = None
-        for left in reversed(range(rounds)):
-            with torch.set_grad_enabled(left > 0):
-                image = image.detach().requires_grad_(left > 0)
+        for remaining in reversed(range(iterations)):
+            with torch.set_grad_enabled(remaining > 0):
+                image = image.detach().requires_grad_(remaining > 0)
                 raw = self.head.raw(self.backbone(image).maps[-1])
-                maps = raw.to(image.dtype).relu()  # (K, F, h, w)
-                own = maps[torch.arange(len(key), device=key.device), key]  # (K, h, w)
-                seen = own.detach()
-                first = seen if first is None else first
-                total = seen if total is None else total + seen
-                if left:
-                    wanted = self._height(maps, own, first, key).sum()
-                    (slope,) = torch.autograd.grad(wanted, image)
-                    largest = slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
-                    image = image.detach() + self.config.step_size * slope / largest
+                cam = raw.to(image.dtype).relu()  # (K, F, h, w)
+                row = torch.arange(len(class_index), device=class_index.device)
+                class_map = cam[row, class_index]  # (K, h, w)
+                detached = class_map.detach()
+                initial = detached if initial is None else initial
+                total = detached if total is None else total + detached
+                if remaining:
+                    objective = self._objective(cam, class_map, initial, class_index).sum()
+                    (gradient,) = torch.autograd.grad(objective, image)
+                    largest = gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(1e-12)
+                    image = image.detach() + self.config.step_size * gradient / largest
                     image = torch.minimum(torch.maximum(image, lowest), highest)
-        assert total is not None, "there is at least one round"
+        assert total is not None, "there is at least one iteration"
         return total
 
-    def _height(self, maps: Tensor, own: Tensor, first: Tensor, key: Tensor) -> Tensor:
-        """(K,) what the climb raises.
+    def _objective(
+        self, cam: Tensor, class_map: Tensor, initial: Tensor, class_index: Tensor
+    ) -> Tensor:
+        """Compute the (K,) objective that the ascent maximizes.
 
         Args:
-            maps: (K, F, h, w) positive class maps of the images as they are now.
-            own: (K, h, w) those of the climbing classes.
-            first: (K, h, w) the same of the untouched images.
-            key: (K,) climbing classes.
+            cam: (K, F, h, w) positive class maps of the current images.
+            class_map: (K, h, w) maps of the ascending classes.
+            initial: (K, h, w) the same maps of the original images.
+            class_index: (K,) ascending classes.
 
         Source:
-            Specification 4.5: y_c - sum_{k != c} y_k - 7 sum |CAM - CAM_0| over the region,
-            where CAM is Grad-CAM, `own` over the number of the class's positive weights.
+            Specification 4.5: y_c - sum_{k != c} y_k - 7 sum |CAM - CAM_0| over the region. Here
+            CAM is Grad-CAM: `class_map` over the number of the class's positive weights.
         """
-        score = maps.mean(dim=(2, 3))  # (K, F)
-        rival = score.sum(dim=1) - 2 * score.gather(1, key[:, None])[:, 0]
-        count = (self.head.classifier.weight[key] > 0).sum(dim=(1, 2, 3)).clamp_min(1)  # (K,)
-        region = own > self.config.discriminative * own.detach().amax(dim=(1, 2), keepdim=True)
-        drift = ((own - first).abs() * region).sum(dim=(1, 2)) / count
-        return -rival - self.config.hold * drift
+        score = cam.mean(dim=(2, 3))  # (K, F)
+        others = score.sum(dim=1) - 2 * score.gather(1, class_index[:, None])[:, 0]
+        positive_weights = self.head.classifier.weight[class_index] > 0
+        count = positive_weights.sum(dim=(1, 2, 3)).clamp_min(1)  # (K,)
+        peak = class_map.detach().amax(dim=(1, 2), keepdim=True)
+        region = class_map > self.config.discriminative_threshold * peak
+        change = ((class_map - initial).abs() * region).sum(dim=(1, 2)) / count
+        return -others - self.config.regularization_weight * change
 
 
 @contextmanager
-def _weights_at_rest(network: nn.Module) -> Iterator[None]:
+def _frozen_weights(network: nn.Module) -> Iterator[None]:
     """Keep weights out of the graph: nothing is stored or computed for their gradients."""
-    asked = [weight for weight in network.parameters() if weight.requires_grad]
+    trainable = [weight for weight in network.parameters() if weight.requires_grad]
     network.requires_grad_(False)
     try:
         yield
     finally:
-        for weight in asked:
+        for weight in trainable:
             weight.requires_grad_(True)

@@ -1,18 +1,18 @@
-"""AFA: affinity from attention, end to end with a decoder.
+"""AFA: affinity from attention, trained end to end with a decoder.
 
 Paper: Learning Affinity from Attention: End-to-End Weakly-Supervised Semantic Segmentation with
-    Transformers (arXiv 2203.02664), and its supplement.
+    Transformers (Ru et al., CVPR 2022, https://arxiv.org/abs/2203.02664), and its supplement.
 
-1. Class activation maps at several scales, refined by the colors of the image (PAR) against two
-   scores of background, give pseudo-labels: sure foreground, sure background, the rest ignored.
-2. A decoder learns these labels; its masks are the segmentation.
-3. An affinity head reads off the attention logits which cells belong together, and learns it from
-   the same labels.
-4. Later on the evidence first walks along those affinities, and the decoder learns labels made from
-   what has spread.
-5. L = L_cls + 0.1 L_seg + 0.1 L_aff (+ L_energy); classification alone during warm-up.
+1. Refine multi-scale CAM with pixel-adaptive refinement (PAR) against two background thresholds.
+   The result is a pseudo-label: confident foreground, confident background, the rest ignored.
+2. Train a decoder on these labels; its masks are the segmentation.
+3. An affinity head predicts from the attention logits which pairs of positions share a class. It
+   learns from the same labels.
+4. Later in training, propagate the CAM along those affinities first; the decoder then learns from
+   labels made from the propagated CAM.
+5. L = L_cls + 0.1 L_seg + 0.1 L_aff (+ L_energy); only L_cls during warm-up.
 
-Section 2 of the Specification settles what paper and supplement leave open.
+Specification 2 decides what paper and supplement leave open.
 """
 
 from __future__ import annotations
@@ -53,55 +53,61 @@ from tag2mask.types import IGNORE, Batch
 
 
 class AFAConfig(MethodConfig):
-    """Weights and switches; the defaults are the paper's, its VOC schedule as fractions."""
+    """The defaults are the paper's, with its VOC schedule as fractions of all steps."""
 
     name: str = "afa"
     pooling: Pooling = "gmp"
-    """gap: mean of the map; gmp: maximum of each channel before the classifier."""
+    """How a class map becomes a logit. gap: mean of the map; gmp: maximum of each feature channel,
+    then the classifier."""
     warmup: StepsOrFraction = 0.1
-    """Classification alone until here."""
+    """Train only the classifier until this point."""
     affinity: Literal["off", "loss", "propagate"] = "propagate"
-    """off: no affinity; loss: learned only; propagate: labels spread along it, too (Figure 5)."""
+    """off: no affinity head; loss: learn the affinity; propagate: also propagate labels along it
+    (Figure 5)."""
     propagate_from: StepsOrFraction = 0.3
-    """The decoder learns refined labels until here, then propagated ones."""
+    """The decoder learns refined labels until this point, then propagated labels."""
     affinity_target: Literal["refined", "propagated"] = "refined"
-    """Labels of the affinity from `propagate_from` on: refined (VOC) or propagated (COCO)."""
+    """Labels that train the affinity from `propagate_from` on: refined (VOC), propagated (COCO)."""
     refine: Literal["learned", "mhsa"] = "learned"
-    """Along what evidence spreads: the learned affinity, or the attention as it is (Figure 3c)."""
+    """What the CAM is propagated along. learned: the learned affinity; mhsa: raw self-attention
+    (Figure 3c)."""
     segmentation_weight: PositiveFloat = 0.1
     """lambda_1, weight of the decoder's loss (Table 4)."""
     affinity_weight: PositiveFloat = 0.1
     """lambda_2, weight of the affinity loss (Table 4)."""
     energy_weight: float = Field(default=0.0, ge=0)
-    """lambda_3, weight of the dense-energy loss: 0.01 in Table 4, off in the released code."""
+    """lambda_3, weight of the dense-energy loss: 0.01 in Table 4, 0 (off) in the released code."""
     radius: int = Field(default=8, ge=1)
-    """Window of affinity labels and of the walk, in cells (Table 1)."""
-    high: Fraction = 0.55
-    """beta_h, background score that sure foreground must beat (Table 5)."""
-    low: Fraction = 0.35
-    """beta_l, background score against which sure background must still win (Table 5)."""
+    """Radius of affinity labels and of the random walk, in grid positions (Table 1)."""
+    foreground_threshold: Fraction = 0.55
+    """beta_h, background score that confident foreground must exceed; higher ignores more pixels
+    (Table 5)."""
+    background_threshold: Fraction = 0.35
+    """beta_l, background score that still exceeds the CAM of confident background; lower ignores
+    more pixels (Table 5)."""
     decoder_width: int = Field(default=256, ge=1)
     """Channels of the decoder."""
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Chance that a channel of the decoder is left out in training."""
+    """Dropout probability of a decoder channel in training."""
     scale_logits: bool = False
     """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
     zero_init: bool = False
     """Start every affinity at 0.5 (short runs need it)."""
     label_scales: tuple[PositiveFloat, ...] = Field(default=(1.0, 0.5, 1.5), min_length=1)
-    """Scales of the maps that make pseudo-labels; evidence spreads at the largest."""
+    """Scales of the CAM that pseudo-labels are made from; propagation uses the largest."""
     label_precision: LabelPrecision = "auto"
-    """Arithmetic of those maps, which need no gradient."""
+    """Arithmetic of that CAM, which needs no gradient; auto: bf16 where the processor computes it
+    fast."""
 
     @field_validator("affinity", mode="before")
     @classmethod
-    def _off_is_no_truth_value(cls, value: object) -> object:
-        """YAML reads a bare `off` as false."""
+    def _false_is_off(cls, value: object) -> object:
+        """Undo YAML, which reads a bare `off` as false."""
         return "off" if value is False else value
 
 
-class Pairs(NamedTuple):
-    """How alike the cells of a grid are."""
+class GridAffinity(NamedTuple):
+    """Affinity of all pairs of positions of a grid."""
 
     affinity: Tensor
     """(N, L, L) in [0, 1]."""
@@ -110,7 +116,7 @@ class Pairs(NamedTuple):
 
 
 class AFA(Method):
-    """Classifier, affinity head and decoder, each teaching the next."""
+    """Classifier, affinity head and decoder; pseudo-labels from the CAM train the other two."""
 
     Config = AFAConfig
     config: AFAConfig
@@ -140,7 +146,7 @@ class AFA(Method):
             )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Specification 2.8; during warm-up only the classification is computed."""
+        """Compute the losses of Specification 2.8; during warm-up only the classification."""
         config = self.config
         image = self.backbone.normalize(batch.image)
         if step < resolve_steps(config.warmup, self.steps):
@@ -158,7 +164,7 @@ class AFA(Method):
         return losses
 
     def _decoder_losses(self, batch: Batch, features: Features, label: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy against the label and, where weighed, the dense energy of the image."""
+        """Compute the cross-entropy against the label and, if weighted, the dense-energy loss."""
         config = self.config
         logits = upsample(self.decoder(features.maps).float(), label.shape[-2:])
         loss = segmentation_loss(logits, label)
@@ -166,7 +172,7 @@ class AFA(Method):
         self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
         losses = {"segmentation": config.segmentation_weight * loss}
         if config.energy_weight:
-            # Few runs need it, and its lattice takes a while to import.
+            # Few runs need it, and importing its lattice takes long.
             from tag2mask.functional.energy import dense_energy_loss
 
             probs = logits.softmax(dim=1)
@@ -175,9 +181,14 @@ class AFA(Method):
         return losses
 
     def _affinity_loss(self, features: Features, label: Tensor) -> Tensor:
-        """Contrast of same-class and different-class pairs within the window (2.6)."""
-        pairs = self._pairs(features)
-        loss = affinity_loss(pairs.affinity, affinity_label(label, pairs.grid, self.config.radius))
+        """Compute the loss of same-class and different-class pairs within the radius.
+
+        Source:
+            Specification 2.6.
+        """
+        learned = self._learned_affinity(features)
+        target = affinity_label(label, learned.grid, self.config.radius)
+        loss = affinity_loss(learned.affinity, target)
         self.monitor["affinity"] = loss.detach()
         return self.config.affinity_weight * loss
 
@@ -185,18 +196,18 @@ class AFA(Method):
     def _labels(
         self, batch: Batch, image: Tensor, cam: Tensor, features: Features, propagates: bool
     ) -> tuple[Tensor, Tensor]:
-        """Labels (N, H, W) of the decoder and of the affinity; none is made that nobody learns."""
+        """Make the (N, H, W) labels of the decoder and of the affinity, and none that is unused."""
         selected = select_present_classes(batch.tags, batch.max_tags)
-        selected_cam, walk = self._label_maps(
+        selected_cam, affinity = self._label_cam(
             image, cam, features, selected.class_indices, propagates
         )
-        if walk is None:
+        if affinity is None:
             label = self._refined_label(batch, selected_cam, selected)
             return label, label
-        propagate_cam = self._propagated_label(batch, selected_cam, selected, walk)
+        propagated = self._propagated_label(batch, selected_cam, selected, affinity)
         if self.config.affinity_target == "propagated":
-            return propagate_cam, propagate_cam
-        return propagate_cam, self._refined_label(batch, selected_cam, selected)
+            return propagated, propagated
+        return propagated, self._refined_label(batch, selected_cam, selected)
 
     def _refined_label(
         self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses
@@ -208,12 +219,12 @@ class AFA(Method):
             selected,
             batch.valid,
             self.refiner,
-            foreground_threshold=self.config.high,
-            background_threshold=self.config.low,
+            foreground_threshold=self.config.foreground_threshold,
+            background_threshold=self.config.background_threshold,
         )
 
     def _propagated_label(
-        self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses, walk: Pairs
+        self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses, affinity: GridAffinity
     ) -> Tensor:
         assert self.refiner is not None
         return propagated_label(
@@ -222,71 +233,75 @@ class AFA(Method):
             selected,
             batch.valid,
             self.refiner,
-            walk.affinity,
-            walk.grid,
-            foreground_threshold=self.config.high,
-            background_threshold=self.config.low,
+            affinity.affinity,
+            affinity.grid,
+            foreground_threshold=self.config.foreground_threshold,
+            background_threshold=self.config.background_threshold,
             radius=self.config.radius,
         )
 
-    def _label_maps(
+    def _label_cam(
         self, image: Tensor, cam: Tensor, features: Features, selected: Tensor, propagates: bool
-    ) -> tuple[Tensor, Pairs | None]:
-        """Multi-scale evidence of (N, K) `selected`, scale 1 reused; pairs if wanted.
+    ) -> tuple[Tensor, GridAffinity | None]:
+        """Compute the multi-scale CAM of (N, K) `selected` classes, and the affinity if needed.
+
+        The `cam` and `features` of scale 1 are reused.
 
         Source:
-            Specification 2.2 and 6: pairs are those of the un-mirrored view at the largest
+            Specification 2.2 and 6: the affinity is that of the unflipped view at the largest
             scale.
         """
         config = self.config
         scale = max(config.label_scales)
         size = scaled_size(image.shape[-2:], scale)
-        found: list[Pairs] = []
+        affinities: list[GridAffinity] = []
         if propagates and scale == 1.0:
-            found.append(self._walk(features))
+            affinities.append(self._propagation_affinity(features))
 
-        def cam_of(view: Tensor) -> Tensor:
-            wanted = propagates and not found and view.shape[-2:] == size
-            seen: Features = self.backbone(view, attention=wanted)
-            if wanted:  # mirror images stand behind
-                upright = tuple(block.first(len(image)) for block in seen.attention)
-                found.append(self._walk(seen._replace(attention=upright)))
-            cam: Tensor = self.head.cam(seen.maps[-1])
-            return cam.float()
+        def compute_view_cam(view: Tensor) -> Tensor:
+            needs_affinity = propagates and not affinities and view.shape[-2:] == size
+            view_features: Features = self.backbone(view, attention=needs_affinity)
+            if needs_affinity:  # flipped copies are stacked behind the images
+                unflipped = tuple(block.first(len(image)) for block in view_features.attention)
+                affinities.append(
+                    self._propagation_affinity(view_features._replace(attention=unflipped))
+                )
+            view_cam: Tensor = self.head.cam(view_features.maps[-1])
+            return view_cam.float()
 
         with labeling(self.backbone, config.label_precision, image.device.type):
             total = multi_scale_cam(
-                cam_of, image, config.label_scales, known_cam=cam, class_indices=selected
+                compute_view_cam, image, config.label_scales, known_cam=cam, class_indices=selected
             )
-        return total, found[0] if found else None
+        return total, affinities[0] if affinities else None
 
-    def _pairs(self, features: Features) -> Pairs:
-        """Learned affinity of all pairs."""
+    def _learned_affinity(self, features: Features) -> GridAffinity:
+        """Compute the learned affinity of all pairs."""
         assert self.affinity is not None
         # In bf16 a saturated affinity would round to 1 or 0.
-        return Pairs(self.affinity(features.attention).float().sigmoid(), _grid(features))
+        return GridAffinity(self.affinity(features.attention).float().sigmoid(), _grid(features))
 
-    def _walk(self, features: Features) -> Pairs:
-        """Pairs along which evidence spreads."""
+    def _propagation_affinity(self, features: Features) -> GridAffinity:
+        """Compute the affinity along which the CAM is propagated."""
         if self.config.refine == "learned":
-            return self._pairs(features)
-        return Pairs(attention_affinity(self._attention(features)), _grid(features))
+            return self._learned_affinity(features)
+        return GridAffinity(attention_affinity(self._attention(features)), _grid(features))
 
     def _attention(self, features: Features) -> Tensor:
-        """What each cell attends to, mean over heads and blocks."""
+        """Compute the (N, L, L) attention, the mean over heads and blocks."""
         return mean_attention(features.logits(), self.backbone.head_dim)
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """One encoder pass and the classifier; decoder and affinity head stay idle."""
+        """Run the encoder and the classifier once, without decoder and affinity head."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))
 
     def segmentation(self, image: Tensor) -> Tensor:
-        """One encoder pass and the decoder."""
+        """Run the encoder and the decoder once."""
         logits: Tensor = self.decoder(self.backbone(image).maps)
         return logits
 
     def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
-        """`attention`, and `affinity` where there is one; nothing from a network without either."""
+        """Return `attention`, and `affinity` if there is one; nothing from a backbone without."""
         if not self.backbone.attention_channels:
             return {}
         features = self.backbone(image, attention=True)
@@ -295,18 +310,26 @@ class AFA(Method):
             return {"attention": attention, "affinity": attention_affinity(attention)}
         if self.affinity is None:
             return {"attention": attention}
-        return {"attention": attention, "affinity": self._pairs(features).affinity}
+        return {"attention": attention, "affinity": self._learned_affinity(features).affinity}
 
 
 def _check(config: AFAConfig, backbone: Backbone, refiner: Refiner | None) -> None:
-    """Refuse a recipe whose parts do not fit together, in one line."""
+    """Reject a recipe whose parts do not fit together.
+
+    Raises:
+        RecipeError: Naming the key to change.
+    """
     if refiner is None:
-        raise RecipeError("method.name: afa needs a refiner for its pseudo-labels; name one")
+        raise RecipeError(
+            "method.name: afa needs a refiner for its pseudo-labels; set refiner.name, for example "
+            "to par"
+        )
     if backbone.attention_channels:
         return
     if config.affinity != "off":
         raise RecipeError(
-            "method.affinity: needs a backbone with attention; set it to off or use mit or hybrid"
+            "method.affinity: needs a backbone with attention; set it to off, or use mit, hybrid "
+            "or tiny"
         )
     if config.refine == "mhsa":
         raise RecipeError(

@@ -1,12 +1,13 @@
-"""Plain class activation maps: the baseline that every paper starts from.
+"""CAM: plain class activation maps, the baseline of every paper.
 
-1. A backbone's last map is pooled and classified with a bias-free 1 x 1 layer; the loss is
-soft-margin.
-2. The same layer on the unpooled map gives the class activation map.
+Paper: Learning Deep Features for Discriminative Localization (Zhou et al., CVPR 2016,
+    https://arxiv.org/abs/1512.04150). It is the row "Our Baseline" of RML, Table 1. With pooling
+    `gpp` it is the row with 54.2 mIoU in AEFT's supplement, section 1; with `ngwp` it is the
+    comparison with softmax maps in section 1.5.
 
-Paper: Zhou et al., Learning Deep Features for Discriminative Localization; the row "Our Baseline"
-    of RML, Table 1. With the pooling `gpp`, the row of 54.2 of AEFT's supplement, section 1; with
-    `ngwp`, its comparison with softmaxed maps (section 1.5).
+1. Pool the backbone's last feature map and classify it with a bias-free 1 x 1 convolution. The loss
+   is multi-label soft margin.
+2. Apply the same layer to the unpooled feature map: the result is the class activation map.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch
 
 PRESENT = 0.5
-"""Class probability above which a class counts as present where an image has no tags."""
+"""Class probability above which a class counts as present in an untagged image."""
 
 
 class CAMConfig(MethodConfig):
-    """The baseline chooses how a map becomes one number."""
+    """Pooling and width of the classifier."""
 
     name: str = "cam"
     pooling: Pooling = "gap"
-    """gap: mean of the map; gmp: maximum of each channel before the classifier; gpp: the map
-    weighed by a gated pyramid of its own means; ngwp: mean under softmax masks."""
+    """How a class map becomes a logit. gap: mean of the map; gmp: maximum of each feature channel,
+    then the classifier; gpp: gated pyramid pooling (AEFT); ngwp: normalized global weighted pooling
+    under softmax masks (1Stage)."""
     gpp: GPPConfig = GPPConfig()
-    """Switches of the pooling gpp."""
+    """Options of the pooling gpp."""
     width: int = Field(default=0, ge=0)
-    """Channels of a layer with ReLU before the classifier; 0: none (AEFT: 256)."""
+    """Channels of an extra layer with ReLU before the classifier; 0 omits it (AEFT: 256)."""
 
 
 class CAM(Method):
-    """Classification alone."""
+    """An image classifier whose last layer yields class activation maps."""
 
     Config = CAMConfig
     config: CAMConfig
@@ -62,14 +64,14 @@ class CAM(Method):
         )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Soft-margin classification loss, mean over classes and batch."""
+        """Compute the soft-margin classification loss, the mean over classes and batch."""
         logits = self.class_logits(self.backbone.normalize(batch.image))
         return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
 
     def class_logits(self, image: Tensor) -> Tensor:
-        """Logits of this network, also where a method made of it sees more while labeling."""
+        """Compute the classifier's logits, even when a subclass overrides `compute_cam`."""
         return CAM.compute_cam(self, image).logits
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """One encoder pass and the head."""
+        """Run the encoder and the head once."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))

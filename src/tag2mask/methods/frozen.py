@@ -1,4 +1,4 @@
-"""The network of an earlier stage inside a method: asked, never trained, saved with it."""
+"""The trained network of an earlier stage as a frozen part of a method."""
 
 from __future__ import annotations
 
@@ -13,43 +13,44 @@ from tag2mask.models.base import Backbone
 
 
 class FrozenMethod(nn.Module):
-    """A trained method that gives evidence: no gradient, always in evaluation mode.
+    """A trained method without gradients that always stays in evaluation mode.
+
+    As a submodule its weights are saved with the method that uses it.
 
     Args:
-        method: The earlier stage's.
-        backbone: That of the method which asks; its images are normalized anew for the other where
-            the two expect different colors.
+        method: Trained method of the earlier stage.
+        backbone: Backbone of the method that uses it. If the two backbones expect different color
+            statistics, images are normalized again for `method`.
     """
 
     def __init__(self, method: Method, backbone: Backbone) -> None:
         super().__init__()
         self.method = method.requires_grad_(False).eval()
         self._colors = (backbone.mean, backbone.std)
-        own = (method.backbone.mean, method.backbone.std)
-        self._same = all(map(torch.equal, own, self._colors))
+        own_colors = (method.backbone.mean, method.backbone.std)
+        self._same_colors = all(map(torch.equal, own_colors, self._colors))
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """Ask for the evidence of (N, 3, H, W) images, normalized for the backbone that asks."""
-        if not self._same:
+        """Compute logits and CAM of (N, 3, H, W) images, normalized for the calling backbone."""
+        if not self._same_colors:
             mean, std = (value.to(image.device) for value in self._colors)
             image = self.method.backbone.normalize(image * std + mean)
         with torch.no_grad():
             return self.method.compute_cam(image, tags)
 
 
-def ask(classifier: FrozenMethod | None, name: str) -> FrozenMethod:
-    """Return the earlier network of method `name`.
+def require_frozen(classifier: FrozenMethod | None, name: str) -> FrozenMethod:
+    """Return `classifier`, the network that method `name` starts from.
 
     Raises:
         RecipeError: If there was no earlier stage.
     """
     if classifier is None:
         raise RecipeError(
-            f"method.name: {name} needs the evidence of a trained network; give its stage "
-            "'from: STAGE'"
+            f"method.name: {name} needs the CAM of a trained network; give its stage 'from: STAGE'"
         )
     return classifier

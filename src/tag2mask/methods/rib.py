@@ -1,27 +1,30 @@
-"""RIB: fine-tunes the classifier on each image, without the saturation of its last activation.
+"""RIB: fine-tune the classifier on each image, without a saturating last activation.
 
 Paper: Reducing Information Bottleneck for Weakly Supervised Semantic Segmentation (Lee, Choi, Mok,
-    Yoon, NeurIPS 2021).
+    Yoon, NeurIPS 2021, https://arxiv.org/abs/2110.06530).
 
-Works while labeling, with the weights of a trained `cam`, whose parameters have the same names; it
-has no training of its own, and its loss is that of `cam`.
+RIB works at labeling time with the weights of a trained `cam`; its parameters have the same names.
+It has no training of its own: its loss is that of `cam`.
 
-1. For each image the classifier is fine-tuned for 10 steps on the image at all its scales, and on
-   20 images that share no class with it, which keep it from liking everything.
-2. The loss, -sum of the logits of the tags, saturates nowhere.
-3. A logit is the mean of its class map over space with the map's peaks left out (GNDRP, map / max
-   < 0.4), so that what says little now learns to say more.
-4. Class maps are added over the steps, until the logits or the maps grow out of hand.
+1. For each image, fine-tune the classifier for 10 steps on the image at all its scales, and on 20
+   reference images that share no class with it. They keep the classifier from raising every logit.
+2. The loss, minus the sum of the logits of the tags, saturates nowhere.
+3. A logit is the mean of its class map without the map's peaks (GNDRP: pixels with map / max <
+   0.4), so that less discriminative regions contribute more.
+4. Add up the class maps over the steps, until the logits or the covered area exceed a limit.
 
-The network itself is never changed: steps are taken by copies of its parameters, so there is
-nothing to restore, whatever happens.
+The network itself never changes: the steps update copies of its parameters, so nothing has to be
+restored.
 
-Departures: which 20 images, depends on `seed` and the image's name alone, neither on the order of
-images nor on processes; they are drawn once per image, and resized to squares of `companion_px`.
-Plain gradient descent at one rate, as the published optimizer's momentum is next to none. In the
-loss each scale, the mean of both mirror images, and each companion count alike. The step that grew
-out of hand adds no map. Without tags the classifier's own classes are used, and without a labeling
-run (`predict`, one image in Python) no companions.
+Departs:
+    - The choice of reference images depends on `seed` and the image's name alone, not on the order
+      of images or the number of processes. They are drawn once per image and resized to squares of
+      `reference_px`.
+    - Plain gradient descent with one learning rate: the published optimizer has almost no momentum.
+    - In the loss, each scale (the mean over both flips) and each reference image has weight 1.
+    - The step that exceeds a limit adds no map.
+    - Without tags, the classes predicted by the classifier are used. Without a labeling run
+      (`predict`, or one image in Python) there are no reference images.
 """
 
 from __future__ import annotations
@@ -48,47 +51,49 @@ from tag2mask.models.classifier import ClassActivationHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import DatasetView
 
-AT_ONCE = 8
-"""Companions in one pass; costs memory only."""
+REFERENCE_BATCH = 8
+"""Reference images per pass; affects memory only."""
 
 Weights = dict[str, Tensor]
+"""Parameter name -> value."""
 
 
 class RIBConfig(CAMConfig):
-    """The network is that of `cam`, with the same keys; fine-tuning is the paper's for VOC."""
+    """The keys of `cam` describe the network; the other defaults are the paper's for VOC."""
 
     name: str = "rib"
     iterations: int = Field(default=10, ge=0)
-    """Fine-tuning steps per image; 0: the plain map."""
-    rate: PositiveFloat = 8.0e-6
+    """Fine-tuning steps per image; 0 gives the plain map."""
+    lr: PositiveFloat = 8.0e-6
     """Learning rate of the backbone (COCO: 5e-6)."""
-    head_factor: PositiveFloat = 10.0
-    """The head's learning rate as a multiple of it."""
-    companions: int = Field(default=20, ge=0)
-    """Images without a common class that are learned with each image (COCO: 15)."""
-    companion_px: int = Field(default=320, ge=32, multiple_of=32)
-    """Side of the square they are resized to."""
-    pooled_below: PositiveFloat = 0.4
-    """Share of a map's peak below which it is pooled (COCO: 0.5); above 1: plain mean."""
-    most_logits: PositiveFloat = 600.0
-    """Sum of the image's logits over scales and tags at which fine-tuning stops (COCO: 1000)."""
-    covered_above: Fraction = 0.3
-    """Share of a map's peak from which a pixel counts as covered."""
-    most_covered: Fraction = 0.7
-    """Share of covered pixels of any class at which fine-tuning stops (COCO: 0.8)."""
+    head_lr_factor: PositiveFloat = 10.0
+    """Learning rate of the head as a multiple of `lr`."""
+    num_reference_images: int = Field(default=20, ge=0)
+    """Images without a common class that each image is fine-tuned with (COCO: 15)."""
+    reference_px: int = Field(default=320, ge=32, multiple_of=32)
+    """Side in pixels of the square that reference images are resized to."""
+    gndrp_threshold: PositiveFloat = 0.4
+    """Pixels below this fraction of the map's maximum are pooled (COCO: 0.5); above 1: all."""
+    max_logit_sum: PositiveFloat = 600.0
+    """Fine-tuning stops when the image's logits, summed over scales and tags, exceed this (COCO:
+    1000)."""
+    coverage_threshold: Fraction = 0.3
+    """Pixels above this fraction of the map's maximum count as covered."""
+    max_coverage: Fraction = 0.7
+    """Fine-tuning stops when any class covers more than this fraction of the image (COCO: 0.8)."""
     seed: int = Field(default=1, ge=0)
-    """Seed of the choice of companions."""
+    """Seed of the choice of reference images."""
 
 
-class _Lesson(NamedTuple):
-    """Images of one size to learn from."""
+class _FineTuneBatch(NamedTuple):
+    """Images of one size to fine-tune on."""
 
     image: Tensor
     """(N, 3, h, w) normalized."""
     tags: Tensor
     """(N, F) in {0, 1}."""
     weight: float
-    """What each image counts in the loss."""
+    """Weight of each image in the loss."""
 
 
 class _Network(nn.Module):
@@ -100,12 +105,12 @@ class _Network(nn.Module):
         self.head = head
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, F, h, w) signed class maps."""
+        """Compute the (N, F, h, w) signed class maps."""
         return self.head.raw(self.backbone(image).maps[-1])
 
 
 class RIB(CAM, Method):
-    """A trained classifier that learns each image for itself, and forgets it again."""
+    """A trained classifier that is fine-tuned on each image separately."""
 
     Config = RIBConfig
     config: RIBConfig
@@ -119,50 +124,57 @@ class RIB(CAM, Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self._images: DatasetView | None = None
+        self._dataset: DatasetView | None = None
 
-    def set_dataset(self, images: DatasetView | None) -> None:
-        """Keep the images that companions are drawn from."""
-        self._images = images
+    def set_dataset(self, dataset: DatasetView | None) -> None:
+        """Keep the images that reference images are drawn from."""
+        self._dataset = dataset
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """Fine-tune on each image, at this scale alone."""
-        seen: list[CamOutput] = []
-        for at in range(len(image)):
-            own = None if tags is None else tags[at : at + 1]
-            seen += self.compute_multi_scale_cam(ScaledViews([image[at : at + 1]], [1.0], own))
-        logits, cams = zip(*seen, strict=True)
+        """Fine-tune on each image at this scale alone."""
+        outputs: list[CamOutput] = []
+        for index in range(len(image)):
+            own_tags = None if tags is None else tags[index : index + 1]
+            views = ScaledViews([image[index : index + 1]], [1.0], own_tags)
+            outputs += self.compute_multi_scale_cam(views)
+        logits, cams = zip(*outputs, strict=True)
         return CamOutput(torch.cat(logits), torch.cat(cams))
 
     def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
-        """Fine-tune on one image at all its scales; maps are means over the steps."""
+        """Fine-tune on one image at all its scales; the maps are means over the steps."""
         with torch.inference_mode(False):
-            images = [image.clone() for image in views.images]  # may come from inference mode
-            seen_by_cam = super().compute_cam
+            images = [image.clone() for image in views.images]  # may be inference tensors
+            compute_plain_cam = super().compute_cam
             with torch.no_grad():
-                plain = [seen_by_cam(image) for image in images]
+                plain_outputs = [compute_plain_cam(image) for image in images]
             full, tags = views.nearest_full, views.tags
             if tags is None:
-                tags = (plain[full].logits.mean(dim=0, keepdim=True).sigmoid() > PRESENT).float()
+                logits = plain_outputs[full].logits.mean(dim=0, keepdim=True)
+                tags = (logits.sigmoid() > PRESENT).float()
             if not tags.any():
-                return plain
-            own = [_Lesson(one, tags.expand(len(one), -1), 1 / len(one)) for one in images]
-            others = [] if self.config.iterations == 0 else self._companions(views.name, tags)
-            maps = self._added_maps(own, others, full)
+                return plain_outputs
+            own = [
+                _FineTuneBatch(image, tags.expand(len(image), -1), 1 / len(image))
+                for image in images
+            ]
+            references: Sequence[_FineTuneBatch] = []
+            if self.config.iterations:
+                references = self._reference_batches(views.name, tags)
+            cams = self._fine_tuned_cams(own, references, full)
         return [
-            CamOutput(seen.logits, torch.where(tags[:, :, None, None] > 0, found, seen.cam.float()))
-            for seen, found in zip(plain, maps, strict=True)
+            CamOutput(plain.logits, torch.where(tags[:, :, None, None] > 0, cam, plain.cam.float()))
+            for plain, cam in zip(plain_outputs, cams, strict=True)
         ]
 
-    def _added_maps(
-        self, own: Sequence[_Lesson], others: Sequence[_Lesson], full: int
+    def _fine_tuned_cams(
+        self, own: Sequence[_FineTuneBatch], references: Sequence[_FineTuneBatch], full: int
     ) -> Sequence[Tensor]:
-        """Mean over the steps of the positive (V, F, h, w) class maps, per scale.
+        """Compute the mean positive (V, F, h, w) class maps over the steps, per scale.
 
         Args:
             own: The image at every scale.
-            others: Its companions.
-            full: Which scale is looked at to tell how much a class covers.
+            references: Its reference images.
+            full: Index of the scale whose maps measure coverage.
         """
         network = _Network(self.backbone, self.head)
         weights: Weights = {
@@ -172,116 +184,132 @@ class RIB(CAM, Method):
         }
         totals: list[Tensor] = []
         count = 0
-        for left in reversed(range(self.config.iterations + 1)):
-            with torch.set_grad_enabled(left > 0):
-                maps = [functional_call(network, weights, (one.image,)) for one in own]
+        for remaining in reversed(range(self.config.iterations + 1)):
+            with torch.set_grad_enabled(remaining > 0):
+                cams = [functional_call(network, weights, (batch.image,)) for batch in own]
                 logits = torch.stack(
-                    [self._tag_logits(cam, one) for cam, one in zip(maps, own, strict=True)]
+                    [self._tag_logits(cam, batch) for cam, batch in zip(cams, own, strict=True)]
                 ).sum()
-            seen = [cam.detach().float().relu() for cam in maps]
-            ends = self._out_of_hand(logits, seen[full], own[full].tags)
-            if ends and totals:
+            positive = [cam.detach().float().relu() for cam in cams]
+            stop = self._exceeds_limits(logits, positive[full], own[full].tags)
+            if stop and totals:
                 break
-            totals = [a + b for a, b in zip(totals, seen, strict=True)] if totals else seen
+            if totals:
+                totals = [total + cam for total, cam in zip(totals, positive, strict=True)]
+            else:
+                totals = positive
             count += 1
-            if ends or not left:
+            if stop or not remaining:
                 break
-            weights = self._stepped(network, weights, logits, others)
+            weights = self._updated_weights(network, weights, logits, references)
         return [total / count for total in totals]
 
-    def _stepped(
-        self, network: nn.Module, weights: Weights, logits: Tensor, others: Sequence[_Lesson]
+    def _updated_weights(
+        self,
+        network: nn.Module,
+        weights: Weights,
+        logits: Tensor,
+        references: Sequence[_FineTuneBatch],
     ) -> Weights:
-        """Weights after one step that raises the logits of the image's tags and its companions'."""
-        slopes = _slopes(logits, weights)
-        for lesson in others:
+        """Take one gradient step that raises the tag logits of the image and its references."""
+        gradients = _gradients(logits, weights)
+        for batch in references:
             with torch.enable_grad():
-                cam = functional_call(network, weights, (lesson.image,))
-                more = _slopes(self._tag_logits(cam, lesson), weights)
-            slopes = [a + b for a, b in zip(slopes, more, strict=True)]
+                cam = functional_call(network, weights, (batch.image,))
+                added = _gradients(self._tag_logits(cam, batch), weights)
+            gradients = [total + gradient for total, gradient in zip(gradients, added, strict=True)]
         rates = (
-            self.config.rate * (self.config.head_factor if name.startswith("head.") else 1.0)
+            self.config.lr * (self.config.head_lr_factor if name.startswith("head.") else 1.0)
             for name in weights
         )
         return {
-            name: (weight.detach() + rate * slope).requires_grad_()
-            for (name, weight), rate, slope in zip(weights.items(), rates, slopes, strict=True)
+            name: (weight.detach() + rate * gradient).requires_grad_()
+            for (name, weight), rate, gradient in zip(
+                weights.items(), rates, gradients, strict=True
+            )
         }
 
-    def _tag_logits(self, cam: Tensor, lesson: _Lesson) -> Tensor:
-        """Sum of the logits of the tags of some images: minus their part of the loss."""
-        logits = pool_weak(cam.float(), self.config.pooled_below)
-        return lesson.weight * (logits * lesson.tags).sum()
+    def _tag_logits(self, cam: Tensor, batch: _FineTuneBatch) -> Tensor:
+        """Sum the weighted tag logits of a batch: minus its part of the loss."""
+        logits = gndrp(cam.float(), self.config.gndrp_threshold)
+        return batch.weight * (logits * batch.tags).sum()
 
-    def _out_of_hand(self, logits: Tensor, maps: Tensor, tags: Tensor) -> bool:
-        """Tell whether fine-tuning has to stop.
+    def _exceeds_limits(self, logits: Tensor, cam: Tensor, tags: Tensor) -> bool:
+        """Decide whether fine-tuning must stop.
 
         Args:
-            logits: Sum over scales and tags.
-            maps: (V, F, h, w) positive class maps of the image at full size.
+            logits: Scalar, sum over scales and tags.
+            cam: (V, F, h, w) positive class maps of the image at full size.
             tags: (V, F) in {0, 1}.
         """
-        peak = maps.amax(dim=(2, 3), keepdim=True)
-        covered = (maps > self.config.covered_above * peak).float().mean(dim=(2, 3))  # (V, F)
-        most = (covered * tags).mean(dim=0).amax()
-        return bool((logits.abs() > self.config.most_logits) | (most > self.config.most_covered))
+        peak = cam.amax(dim=(2, 3), keepdim=True)
+        covered = (cam > self.config.coverage_threshold * peak).float().mean(dim=(2, 3))  # (V, F)
+        coverage = (covered * tags).mean(dim=0).amax()
+        exceeds = logits.abs() > self.config.max_logit_sum
+        return bool(exceeds | (coverage > self.config.max_coverage))
 
-    def _companions(self, name: str, tags: Tensor) -> Sequence[_Lesson]:
-        """Draw images that share no class with an image of (1, F) `tags`, in portions."""
-        if self._images is None:
+    def _reference_batches(self, name: str, tags: Tensor) -> Sequence[_FineTuneBatch]:
+        """Draw reference images that share no class with an image of (1, F) `tags`."""
+        if self._dataset is None:
             return []
-        side = self.config.companion_px
+        side = self.config.reference_px
         images: list[Tensor] = []
         rows: list[Tensor] = []
-        for index in _disjoint(self._images, name, tags[0].float().cpu().numpy(), self.config.seed):
-            if len(images) == self.config.companions:
+        own_tags = tags[0].float().cpu().numpy()
+        for index in _disjoint_images(self._dataset, name, own_tags, self.config.seed):
+            if len(images) == self.config.num_reference_images:
                 break
             try:
-                image = self._images.image(index)[None].to(tags.device)
+                image = self._dataset.image(index)[None].to(tags.device)
             except DataError:
-                continue  # the labeling run will say so when it comes to that image
+                continue  # the labeling run reports it when it reaches that image
             resized = F.interpolate(image.float(), (side, side), mode="bilinear", antialias=True)
             images.append(self.backbone.normalize(resized))
-            rows.append(torch.from_numpy(self._images.tags[index]).to(tags)[None])
-        portions = range(0, len(images), AT_ONCE)
+            rows.append(torch.from_numpy(self._dataset.tags[index]).to(tags)[None])
+        parts = [
+            slice(start, start + REFERENCE_BATCH)
+            for start in range(0, len(images), REFERENCE_BATCH)
+        ]
         return [
-            _Lesson(torch.cat(images[at : at + AT_ONCE]), torch.cat(rows[at : at + AT_ONCE]), 1.0)
-            for at in portions
+            _FineTuneBatch(torch.cat(images[part]), torch.cat(rows[part]), 1.0) for part in parts
         ]
 
 
-def pool_weak(cam: Tensor, below: float) -> Tensor:
-    """Mean of (N, F, h, w) class maps over space, with what is near a map's peak left out.
+def gndrp(cam: Tensor, threshold: float) -> Tensor:
+    """Average (N, F, h, w) class maps over space without the pixels near each map's maximum.
+
+    GNDRP is RIB's global non-discriminative region pooling.
 
     Args:
         cam: Any sign. A map that is positive nowhere gives 0.
-        below: Share of the peak from which on a pixel is left out; it still counts as a zero.
+        threshold: Pixels at or above this fraction of the maximum are left out; they still count as
+            zeros in the mean.
 
     Returns:
         (N, F) logits.
 
     Source:
-        RIB's GNDRP; Specification 4.6: mean of x 1[x / max < below]. No gradient through
-        the choice of pixels.
+        Specification 4.6: mean of x 1[x / max < threshold]. No gradient through the selection of
+        pixels.
     """
     peak = cam.detach().amax(dim=(2, 3), keepdim=True)
-    return (cam * ((cam < below * peak) & (peak > 0))).mean(dim=(2, 3))
+    return (cam * ((cam < threshold * peak) & (peak > 0))).mean(dim=(2, 3))
 
 
-def _slopes(logits: Tensor, weights: Weights) -> Sequence[Tensor]:
-    """Gradient of one number to every weight; 0 for those it does not depend on."""
+def _gradients(logits: Tensor, weights: Weights) -> Sequence[Tensor]:
+    """Compute the gradient of a scalar with respect to every weight; 0 for unused weights."""
     return torch.autograd.grad(logits, list(weights.values()), materialize_grads=True)
 
 
-def _disjoint(
-    images: DatasetView, name: str, tags: npt.NDArray[np.float32], seed: int
+def _disjoint_images(
+    dataset: DatasetView, name: str, tags: npt.NDArray[np.float32], seed: int
 ) -> Iterator[int]:
-    """Yield other images that show a class but none of `tags`, shuffled by seed and image name."""
-    shared = (images.tags * (tags > 0)).any(axis=1)
-    found = np.flatnonzero(~shared & images.tags.any(axis=1))
+    """Yield tagged images without any class of `tags`, shuffled by seed and image name."""
+    shared = (dataset.tags * (tags > 0)).any(axis=1)
+    disjoint = np.flatnonzero(~shared & dataset.tags.any(axis=1))
     ordered = sorted(
-        (index for index in map(int, found) if images.names[index] != name),
-        key=lambda index: images.names[index],
+        (index for index in map(int, disjoint) if dataset.names[index] != name),
+        key=lambda index: dataset.names[index],
     )
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     shuffle = np.random.default_rng([seed, int.from_bytes(digest)])

@@ -11,7 +11,7 @@ from tag2mask.errors import DataError, NothingHeldOutError
 
 @pytest.fixture
 def data(tmp_path):
-    """Five images under `images`, one of them a negative, and `tags.csv`."""
+    """Write five images below `images`, one of them a negative, and `tags.csv`."""
     for index, name in enumerate(["a", "b", "c", "lane/d", "n"]):
         _image(tmp_path / "images" / f"{name}.png", index)
     _write_rows(tmp_path, ["a.png,cat", "b.png,cat;dog", "c.png,dog", "lane/d.png,cow", "n.png,"])
@@ -36,7 +36,7 @@ def _open(folder, split="all", **options):
     return Folder(FolderConfig(name="folder", root=folder, **options), split)
 
 
-def test_images_and_tags_come_together_and_negatives_stay(data):
+def test_images_are_matched_with_tags_and_negatives_are_kept(data):
     source = _open(data)
     assert source.class_names == ("cat", "cow", "dog")
     assert source.names == ("a", "b", "c", "lane/d", "n")
@@ -49,7 +49,7 @@ def test_images_and_tags_come_together_and_negatives_stay(data):
     assert not source.has_masks
 
 
-def test_chosen_classes_set_the_order_and_drop_other_tags(data):
+def test_chosen_classes_define_the_order_and_other_tags_are_dropped(data):
     source = _open(data, classes=("dog", "cat"))
     np.testing.assert_array_equal(source.tags, [[0, 1], [1, 1], [1, 0], [0, 0], [0, 0]])
 
@@ -59,12 +59,12 @@ def test_images_to_label_need_not_show_every_class(data):
     np.testing.assert_array_equal(source.tags, [[0, 0], [0, 1], [0, 1], [0, 0], [0, 0]])
 
 
-def test_rows_may_name_images_from_root_or_without_suffix(data):
+def test_rows_may_name_images_relative_to_root_or_without_suffix(data):
     _write_rows(data, ["images/a.png,cat", "b,dog", "images/c,dog", "lane\\d.png,cow", "./n.png,"])
     assert _open(data).tags.sum(axis=0).tolist() == [1, 1, 2]
 
 
-def test_any_file_name_is_taken(tmp_path):
+def test_any_file_name_is_allowed(tmp_path):
     names = ["Kuh im Stall (1)", "日本", "a,b", "e\u0301t\u00e9", "x.y"]
     for name in names:
         _image(tmp_path / f"{name}.png")
@@ -88,30 +88,30 @@ def test_json_lines_and_class_folders_give_the_same_tags(data, tmp_path):
     np.testing.assert_array_equal(from_folders.tags, from_lines.tags[[4, 0, 1, 3, 2]])
 
 
-def test_parts_share_no_image_and_new_images_move_none(tmp_path):
-    def fill(numbers):
+def test_parts_are_disjoint_and_new_images_move_none(tmp_path):
+    def add_images(numbers):
         for number in numbers:
             _image(tmp_path / "cat" / f"{number}.png")
         return {
             part: set(_open(tmp_path, part, val_fraction=0.3).names) for part in ("train", "val")
         }
 
-    before = fill(range(0, 60, 2))
+    before = add_images(range(0, 60, 2))
     assert not before["train"] & before["val"]
     assert len(before["train"] | before["val"]) == 30
-    after = fill(range(60))
+    after = add_images(range(60))
     assert before["train"] < after["train"]
     assert before["val"] < after["val"]
 
 
-def test_held_out_share_is_the_fraction_asked_for():
+def test_the_held_out_fraction_is_the_configured_one():
     held_out = sum(is_held_out(f"image{number}", 0.25) for number in range(4000))
     assert abs(held_out / 4000 - 0.25) < 0.03  # four standard deviations
     assert not any(is_held_out(f"image{number}", 0.0) for number in range(50))
     assert all(is_held_out(f"image{number}", 1.0) for number in range(50))
 
 
-def test_masks_follow_their_own_class_list(data):
+def test_masks_use_their_own_class_list(data):
     for name in ("a", "b", "c", "lane/d", "n"):
         _write_mask(data / "masks" / f"{name}.png", [[0, 1, 2], [3, 255, 0]])
     np.testing.assert_array_equal(_open(data)[0].mask, [[0, 1, 2], [3, 255, 0]])
@@ -123,7 +123,7 @@ def test_masks_follow_their_own_class_list(data):
     assert source[0].mask is None
 
 
-def test_masks_in_a_image_folder_are_no_images(tmp_path):
+def test_masks_inside_the_image_folder_are_not_images(tmp_path):
     _image(tmp_path / "a.png")
     _write_mask(tmp_path / "masks" / "a.png", [[0, 1, 0], [0, 0, 0]])
     _write_rows(tmp_path, ["a.png,cat"])
@@ -132,12 +132,12 @@ def test_masks_in_a_image_folder_are_no_images(tmp_path):
     assert source.has_masks
 
 
-def test_part_of_the_masks_is_not_all(data):
+def test_some_masks_are_not_enough(data):
     _write_mask(data / "masks" / "a.png", [[0, 1, 0], [0, 0, 0]])
     assert not _open(data).has_masks
 
 
-def test_faulty_mask_is_rejected_with_file_and_value(data):
+def test_an_invalid_mask_is_rejected_with_file_and_value(data):
     for name in ("a", "b", "c", "lane/d"):
         _write_mask(data / "masks" / f"{name}.png", [[0, 1, 0], [0, 0, 0]])
     _write_mask(data / "masks" / "n.png", [[0, 4, 0], [0, 0, 0]])
@@ -148,7 +148,7 @@ def test_faulty_mask_is_rejected_with_file_and_value(data):
         _open(data)[4]
 
 
-def test_rows_and_images_that_do_not_meet_are_told_together(data):
+def test_all_mismatches_of_rows_and_images_are_reported_at_once(data):
     _write_rows(data, ["a.png,cat", "images/a.png,cat", *(f"x{i}.png,cat" for i in range(5))])
     with pytest.raises(DataError) as problem:
         _open(data)
@@ -159,7 +159,7 @@ def test_rows_and_images_that_do_not_meet_are_told_together(data):
     assert "4 images without row: b.png, c.png, lane/d.png and 1 more" in lines[2]
 
 
-def test_same_name_with_two_suffixes_is_rejected(data):
+def test_two_images_with_the_same_name_are_rejected(data):
     _image(data / "images" / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg and a\.png"):
         _open(data)
@@ -176,14 +176,14 @@ def test_same_name_with_two_suffixes_is_rejected(data):
         ({"classes": ("cta",)}, r"unknown class 'cta'.*Did you mean 'cat'"),
     ],
 )
-def test_missing_pieces_are_rejected_in_one_line(data, options, message):
+def test_missing_files_and_classes_are_rejected_in_one_line(data, options, message):
     with pytest.raises(DataError, match=message) as problem:
         Folder(FolderConfig(**{"name": "folder", "root": data} | options), "train")
     assert "\n" not in str(problem.value)
 
 
-def test_folder_without_images_or_tags_is_rejected(tmp_path):
-    with pytest.raises(DataError, match="holds no images"):
+def test_a_folder_without_images_or_tags_is_rejected(tmp_path):
+    with pytest.raises(DataError, match="contains no images"):
         _open(tmp_path)
     _image(tmp_path / "a.png")
     with pytest.raises(DataError, match="outside the class folders"):
@@ -195,30 +195,30 @@ def test_folder_without_images_or_tags_is_rejected(tmp_path):
 
 def test_two_tag_files_are_rejected(data):
     (data / "tags.jsonl").write_text("")
-    with pytest.raises(DataError, match=r"choose one with data\.tags"):
+    with pytest.raises(DataError, match=r"select one with data\.tags"):
         _open(data)
 
 
-def test_class_without_training_image_is_rejected(data):
-    lost = next(f"only{i}" for i in range(99) if is_held_out(f"only{i}", 0.5))
-    kept = next(f"more{i}" for i in range(99) if not is_held_out(f"more{i}", 0.5))
-    for name in (lost, kept):
+def test_a_class_without_training_image_is_rejected(data):
+    held_out = next(f"only{i}" for i in range(99) if is_held_out(f"only{i}", 0.5))
+    training = next(f"more{i}" for i in range(99) if not is_held_out(f"more{i}", 0.5))
+    for name in (held_out, training):
         _image(data / "set" / f"{name}.png")
     rows = data / "set" / "tags.csv"
-    rows.write_text(f"image,tags\n{lost}.png,cow\n{kept}.png,cat\n")
-    with pytest.raises(DataError, match="no image shows cow"):
+    rows.write_text(f"image,tags\n{held_out}.png,cow\n{training}.png,cat\n")
+    with pytest.raises(DataError, match="no image has the tag cow"):
         _open(data / "set", "train", val_fraction=0.5)
     assert _open(data / "set", "val", val_fraction=0.5).tags.tolist() == [[0, 1]]
 
 
-def test_empty_part_or_unknown_part_is_rejected(data):
+def test_an_empty_or_unknown_part_is_rejected(data):
     with pytest.raises(NothingHeldOutError, match="part 'val' is empty"):
         _open(data, "val", val_fraction=0.0)
-    with pytest.raises(DataError, match="no part 'test'"):
+    with pytest.raises(DataError, match="unknown part 'test'"):
         _open(data, "test")
 
 
-def test_unreadable_image_is_skipped_and_counted_or_rejected(data):
+def test_unreadable_images_are_skipped_and_recorded_or_rejected(data):
     (data / "images" / "b.png").write_bytes(b"no image")
     source = _open(data)
     assert source.names == ("a", "c", "lane/d", "n")
@@ -228,6 +228,6 @@ def test_unreadable_image_is_skipped_and_counted_or_rejected(data):
         _open(data, strict=True)
 
 
-def test_source_travels_to_worker_processes(data):
+def test_a_source_can_be_pickled_for_worker_processes(data):
     copy = pickle.loads(pickle.dumps(_open(data)))
     np.testing.assert_array_equal(copy[1].image, _open(data)[1].image)

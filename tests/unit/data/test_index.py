@@ -1,12 +1,9 @@
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.errors import DataError
-from tag2mask.io.mask_folder import read_class_names
 
 
 def _image(path, value=0):
@@ -28,7 +25,7 @@ def test_names_keep_folders_and_drop_the_suffix(tmp_path):
     assert problems == []
 
 
-def test_images_that_would_share_a_mask_name_are_a_problem(tmp_path):
+def test_images_with_the_same_name_are_a_problem(tmp_path):
     for name in ("a.jpg", "a.png", "b/a.jpg"):
         _image(tmp_path / name)
     named, problems = name_images(tmp_path)
@@ -37,25 +34,14 @@ def test_images_that_would_share_a_mask_name_are_a_problem(tmp_path):
     assert "a.jpg and a.png" in problems[0]
 
 
-def test_masks_are_found_by_the_same_names(tmp_path):
+def test_masks_are_named_like_images(tmp_path):
     for name in ("a.png", "b/c.png", "b/.hidden.png", "notes.jpg"):
         _image(tmp_path / name)
     assert find_masks(tmp_path) == {"a": tmp_path / "a.png", "b/c": tmp_path / "b/c.png"}
     assert find_masks(tmp_path / "nowhere") == {}
 
 
-def test_class_list_is_read_and_damage_is_rejected(tmp_path):
-    assert read_class_names(tmp_path) == ()
-    path = tmp_path / "classes.json"
-    path.write_text(json.dumps({"classes": ["cat", "dog"], "ignore": 255}))
-    assert read_class_names(tmp_path) == ("cat", "dog")
-    for text in ("{", "[]", '{"classes": [1]}'):
-        path.write_text(text)
-        with pytest.raises(DataError, match=r"classes\.json"):
-            read_class_names(tmp_path)
-
-
-def test_unreadable_images_are_set_aside_or_rejected(tmp_path):
+def test_unreadable_images_are_separated_or_rejected(tmp_path):
     _image(tmp_path / "a.png")
     (tmp_path / "b.png").write_text("text")
     dataset_index = _dataset_index(tmp_path, ["a", "b"])
@@ -66,7 +52,7 @@ def test_unreadable_images_are_set_aside_or_rejected(tmp_path):
         dataset_index.readable(["b"], strict=False)
 
 
-def test_sample_has_its_mask_in_the_chosen_numbering(tmp_path):
+def test_the_mask_of_a_sample_is_renumbered_to_the_chosen_classes(tmp_path):
     _image(tmp_path / "a.png", 9)
     Image.fromarray(np.array([[0, 1, 2], [2, 3, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
     dataset_index = DatasetIndex(
@@ -83,11 +69,11 @@ def test_sample_has_its_mask_in_the_chosen_numbering(tmp_path):
     assert dataset_index.sample("a", tags, ("dog", "cow"), with_mask=False).mask is None
 
 
-def test_all_problems_are_told_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     with pytest.raises(DataError, match="first\nsecond"):
         _dataset_index(tmp_path, ["a"], problems=("first", "second")).reject_problems()
     _dataset_index(tmp_path, ["a"]).reject_problems()
 
 
-def test_counts_read_well():
+def test_counts_have_the_right_plural():
     assert [count(1, "image"), count(3031, "image")] == ["1 image", "3,031 images"]

@@ -1,4 +1,4 @@
-"""The loader's promise: batch k is the same whatever the workers, ranks take disjoint shares."""
+"""Batches do not depend on the number of workers, and ranks load disjoint parts of a batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STRICT = DataConfig(name="numbered", crop_px=32, strict=True)
 
 
 class Numbered(Source):
-    """Image i is flat gray of brightness i + 1, its mask is all i, its tags are the bits of i."""
+    """Image i is uniformly gray i + 1; every pixel of its mask is i; its tags are the bits of i."""
 
     Config = DataConfig
 
@@ -34,12 +34,12 @@ class Numbered(Source):
             [[(i >> bit) & 1 for bit in range(4)] for i in range(count)], np.uint8
         ).reshape(count, 4)
         self.has_masks = True
-        self.broken: frozenset[int] = frozenset()
+        self.unreadable: frozenset[int] = frozenset()
         self.fatal: int | None = None
 
     def __getitem__(self, index: int) -> Sample:
-        if index in self.broken:
-            raise DataError(f"image{index}.jpg: is no image")
+        if index in self.unreadable:
+            raise DataError(f"image{index}.jpg: not an image")
         if index == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         image = np.full((40, 50, 3), index + 1, np.uint8)
@@ -68,7 +68,7 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
             torch.testing.assert_close(getattr(one, field), getattr(two, field), rtol=0, atol=0)
 
 
-def test_fields_have_the_promised_types_and_belong_together() -> None:
+def test_the_fields_of_a_batch_have_the_right_types_and_match() -> None:
     (batch,) = take(batches(source(), CONFIG, batch_size=3, seed=1, workers=0, masks=True), 1)
     assert batch.image.shape == (3, 3, 32, 32)
     assert batch.image.dtype == torch.uint8
@@ -77,11 +77,11 @@ def test_fields_have_the_promised_types_and_belong_together() -> None:
     assert batch.valid.dtype == torch.bool
     assert batch.mask is not None
     assert batch.mask.dtype == torch.int64
-    most = 0
+    max_tags = 0
     for row, name in enumerate(batch.name):
         number = int(name.removeprefix("image"))
         bits = [(number >> bit) & 1 for bit in range(4)]
-        most = max(most, sum(bits))
+        max_tags = max(max_tags, sum(bits))
         assert batch.tags[row].tolist() == bits
         valid = batch.valid[row]
         assert valid.any()
@@ -89,23 +89,23 @@ def test_fields_have_the_promised_types_and_belong_together() -> None:
         assert (batch.image[row][:, ~valid] == 0).all()
         assert (batch.mask[row][valid] == number).all()
         assert (batch.mask[row][~valid] == 255).all()
-    assert batch.max_tags == most
+    assert batch.max_tags == max_tags
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_the_batches(workers: int) -> None:
-    alone = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 7)
-    helped = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=workers), 7)
-    assert_same(alone, helped)
+    expected = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 7)
+    loaded = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=workers), 7)
+    assert_same(expected, loaded)
 
 
 def test_start_resumes_exactly() -> None:
-    whole = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 8)
-    rest = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=2, start=5), 3)
-    assert_same(whole[5:], rest)
+    complete = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 8)
+    resumed = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=2, start=5), 3)
+    assert_same(complete[5:], resumed)
 
 
-def test_grown_batches_show_the_same_images_in_the_same_order() -> None:
+def test_a_late_batch_size_does_not_change_the_order_of_images() -> None:
     sizes = {"batch_size": 3, "late_batch_size": 7, "late_from": 2}
     grown = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 4)
     assert [len(batch.name) for batch in grown] == [3, 3, 7, 7]
@@ -116,25 +116,25 @@ def test_grown_batches_show_the_same_images_in_the_same_order() -> None:
 
 
 @pytest.mark.parametrize("start", [1, 2, 3])
-def test_start_resumes_exactly_before_and_after_batches_grow(start: int) -> None:
+def test_start_resumes_exactly_before_and_after_late_from(start: int) -> None:
     sizes = {"batch_size": 2, "late_batch_size": 5, "late_from": 2, "rank": 1, "world": 2}
-    whole = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 5)
-    rest = take(batches(source(), CONFIG, seed=3, workers=0, start=start, **sizes), 5 - start)
-    assert_same(whole[start:], rest)
+    complete = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 5)
+    resumed = take(batches(source(), CONFIG, seed=3, workers=0, start=start, **sizes), 5 - start)
+    assert_same(complete[start:], resumed)
 
 
-def test_ranks_share_grown_batches() -> None:
+def test_ranks_divide_late_batches() -> None:
     sizes = {"batch_size": 1, "late_batch_size": 3, "late_from": 2, "world": 2}
-    shares = [
+    ranks = [
         take(batches(source(12), CONFIG, seed=3, workers=0, rank=rank, **sizes), 3)
         for rank in range(2)
     ]
-    alone = take(batches(source(12), CONFIG, batch_size=1, seed=3, workers=0), 10)
-    shown = [name for pair in zip(*shares, strict=True) for batch in pair for name in batch.name]
-    assert shown == names(alone)
+    single = take(batches(source(12), CONFIG, batch_size=1, seed=3, workers=0), 10)
+    loaded = [name for pair in zip(*ranks, strict=True) for batch in pair for name in batch.name]
+    assert loaded == names(single)
 
 
-def test_every_epoch_shows_every_image_once_and_in_another_order() -> None:
+def test_every_epoch_shows_every_image_once_in_a_different_order() -> None:
     # 10 images in batches of 4: epochs end inside batches 2 and 7, two epochs are 5 batches.
     shown = names(take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 5))
     first, second = shown[:10], shown[10:]
@@ -142,7 +142,7 @@ def test_every_epoch_shows_every_image_once_and_in_another_order() -> None:
     assert first != second
 
 
-def test_another_seed_gives_another_order() -> None:
+def test_a_different_seed_gives_a_different_order() -> None:
     orders = {
         tuple(names(take(batches(source(), CONFIG, batch_size=5, seed=seed, workers=0), 2)))
         for seed in range(4)
@@ -150,24 +150,24 @@ def test_another_seed_gives_another_order() -> None:
     assert len(orders) == 4
 
 
-def test_a_image_is_cropped_differently_in_each_epoch() -> None:
+def test_an_image_is_cropped_differently_in_each_epoch() -> None:
     padded = DataConfig(name="numbered", crop_px=128)
     first, second = take(batches(source(1), padded, batch_size=1, seed=3, workers=0), 2)
     assert (first.valid != second.valid).any()
 
 
 def test_ranks_together_load_what_one_process_loads() -> None:
-    alone = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 5)
-    shares = [
+    single = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 5)
+    ranks = [
         take(batches(source(), CONFIG, batch_size=2, seed=3, workers=0, rank=rank, world=2), 5)
         for rank in range(2)
     ]
-    for whole, left, right in zip(alone, *shares, strict=True):
-        assert list(whole.name) == [*left.name, *right.name]
-        torch.testing.assert_close(whole.image, torch.cat([left.image, right.image]))
+    for batch, left, right in zip(single, *ranks, strict=True):
+        assert list(batch.name) == [*left.name, *right.name]
+        torch.testing.assert_close(batch.image, torch.cat([left.image, right.image]))
 
 
-def test_masks_are_not_decoded_unless_asked_for() -> None:
+def test_masks_are_decoded_only_if_needed() -> None:
     class NoMask(Numbered):
         def __getitem__(self, index: int) -> Sample:
             assert not self.reads_masks
@@ -176,74 +176,74 @@ def test_masks_are_not_decoded_unless_asked_for() -> None:
     original = NoMask(CONFIG, "5")
     (batch,) = take(batches(original, CONFIG, batch_size=2, seed=0, workers=0), 1)
     assert batch.mask is None
-    assert original.reads_masks  # the caller's source is as before
+    assert original.reads_masks  # the caller's source is unchanged
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_image_is_replaced_by_the_next_and_counted(workers: int) -> None:
-    broken = source(6)
-    broken.broken = frozenset({2, 3})
+def test_an_unreadable_image_is_replaced_by_the_next_and_recorded(workers: int) -> None:
+    damaged = source(6)
+    damaged.unreadable = frozenset({2, 3})
     good = take(batches(source(6), CONFIG, batch_size=3, seed=3, workers=0), 2)
-    iterator = batches(broken, CONFIG, batch_size=3, seed=3, workers=workers)
-    mended = list(itertools.islice(iterator, 2))
+    iterator = batches(damaged, CONFIG, batch_size=3, seed=3, workers=workers)
+    replaced = list(itertools.islice(iterator, 2))
     iterator.close()
-    stand_in = {"image2": "image4", "image3": "image4"}
-    assert names(mended) == [stand_in.get(name, name) for name in names(good)]
+    replacement = {"image2": "image4", "image3": "image4"}
+    assert names(replaced) == [replacement.get(name, name) for name in names(good)]
     assert iterator.skipped == {
-        "image2": "image2.jpg: is no image",
-        "image3": "image3.jpg: is no image",
+        "image2": "image2.jpg: not an image",
+        "image3": "image3.jpg: not an image",
     }
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_image_is_rejected_when_strict(workers: int) -> None:
-    broken = source(4)
-    broken.broken = frozenset({2})
-    with pytest.raises(DataError, match=r"^image2\.jpg: is no image$"):
-        take(batches(broken, STRICT, batch_size=4, seed=3, workers=workers), 1)
+def test_an_unreadable_image_is_rejected_with_strict(workers: int) -> None:
+    damaged = source(4)
+    damaged.unreadable = frozenset({2})
+    with pytest.raises(DataError, match=r"^image2\.jpg: not an image$"):
+        take(batches(damaged, STRICT, batch_size=4, seed=3, workers=workers), 1)
 
 
-def test_no_readable_image_at_all_is_one_clear_line() -> None:
-    broken = source(3)
-    broken.broken = frozenset(range(3))
-    with pytest.raises(DataError, match=r"^none of the 3 images can be read, .*no image$"):
-        take(batches(broken, CONFIG, batch_size=2, seed=3, workers=1), 1)
+def test_a_source_without_readable_images_is_rejected_in_one_line() -> None:
+    damaged = source(3)
+    damaged.unreadable = frozenset(range(3))
+    with pytest.raises(DataError, match=r"^none of the 3 images can be read; .*not an image$"):
+        take(batches(damaged, CONFIG, batch_size=2, seed=3, workers=1), 1)
 
 
-def test_death_of_a_worker_is_one_clear_line_where_the_batch_is_asked_for() -> None:
-    doomed = source(8)
-    doomed.fatal = 5
-    iterator = batches(doomed, CONFIG, batch_size=8, seed=3, workers=1)
-    time.sleep(0.5)  # dies meanwhile; this line must not raise
-    with pytest.raises(RunError, match=r"^a loader process died .*--run\.workers") as caught:
+def test_the_death_of_a_worker_is_raised_in_one_line_at_the_next_batch() -> None:
+    fatal = source(8)
+    fatal.fatal = 5
+    iterator = batches(fatal, CONFIG, batch_size=8, seed=3, workers=1)
+    time.sleep(0.5)  # the worker dies meanwhile; this line must not raise
+    with pytest.raises(RunError, match=r"^a data loader process died .*run\.workers") as caught:
         next(iterator)
     assert "\n" not in str(caught.value)
     with pytest.raises(StopIteration):
         next(iterator)
 
 
-def test_a_problem_in_the_source_code_keeps_its_name() -> None:
-    class Faulty(Numbered):
+def test_a_bug_in_a_source_keeps_its_error_type() -> None:
+    class Buggy(Numbered):
         def __getitem__(self, index: int) -> Sample:
             raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        take(batches(Faulty(CONFIG, "3"), CONFIG, batch_size=2, seed=0, workers=1), 1)
+        take(batches(Buggy(CONFIG, "3"), CONFIG, batch_size=2, seed=0, workers=1), 1)
 
 
-def test_empty_source_is_rejected() -> None:
+def test_an_empty_source_is_rejected() -> None:
     with pytest.raises(DataError, match="no image"):
         batches(source(0), CONFIG, batch_size=2, seed=0)
 
 
-def test_masks_that_do_not_exist_are_rejected() -> None:
+def test_missing_masks_are_rejected() -> None:
     tagged = source()
     tagged.has_masks = False
-    with pytest.raises(DataError, match="needs a mask"):
+    with pytest.raises(DataError, match="learns from masks"):
         batches(tagged, CONFIG, batch_size=2, seed=0, masks=True)
 
 
-def test_loading_leaves_the_global_random_state_alone() -> None:
+def test_loading_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     take(batches(source(), CONFIG, batch_size=2, seed=0, workers=1), 2)

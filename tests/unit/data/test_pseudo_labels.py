@@ -17,7 +17,7 @@ CONFIG = DataConfig(name="two", crop_px=32, scale_min=1, scale_max=1, flip=0)
 
 
 class Two(Source):
-    """A cat and, in a folder, a dog; its own masks must never be asked for."""
+    """An image of a cat and, in a folder, one of a dog; their own masks must not be decoded."""
 
     Config = DataConfig
 
@@ -34,7 +34,7 @@ class Two(Source):
         return Sample(self.names[index], image, self.tags[index])
 
 
-def write_labels(folder, classes=("cat", "dog"), names=("a", "lane/b", "stranger"), size=(4, 6)):
+def write_labels(folder, classes=("cat", "dog"), names=("a", "lane/b", "other"), size=(4, 6)):
     (folder / "lane").mkdir(parents=True)
     (folder / "classes.json").write_text(json.dumps({"classes": classes, "class_source": "tags"}))
     for number, name in enumerate(names):
@@ -45,31 +45,31 @@ def write_labels(folder, classes=("cat", "dog"), names=("a", "lane/b", "stranger
     return folder
 
 
-def test_masks_come_from_the_folder_and_all_else_from_the_source(tmp_path):
+def test_masks_come_from_the_folder_and_everything_else_from_the_source(tmp_path):
     source = Two(CONFIG, "train")
-    both = PseudoLabelDataset(source, write_labels(tmp_path / "labels"))
-    assert both.has_masks
-    assert (both.class_names, both.names, both.skipped) == (
+    labeled = PseudoLabelDataset(source, write_labels(tmp_path / "labels"))
+    assert labeled.has_masks
+    assert (labeled.class_names, labeled.names, labeled.skipped) == (
         ("cat", "dog"), ("a", "lane/b"), ("broken",),
     )  # fmt: skip
-    np.testing.assert_array_equal(both.tags, source.tags)
-    sample = both[1]
+    np.testing.assert_array_equal(labeled.tags, source.tags)
+    sample = labeled[1]
     assert sample.name == "lane/b"
     assert (sample.image == 61).all()
     np.testing.assert_array_equal(sample.mask, [[1, 2, 255, 0, 0, 0], [1] * 6, [0] * 6, [0] * 6])
-    assert source.reads_masks  # the caller's source is as before
+    assert source.reads_masks  # the caller's source is unchanged
 
 
-def test_classes_in_another_order_are_renumbered(tmp_path):
-    both = PseudoLabelDataset(
+def test_classes_in_a_different_order_are_renumbered(tmp_path):
+    labeled = PseudoLabelDataset(
         Two(CONFIG, "train"), write_labels(tmp_path / "labels", ("dog", "cat"))
     )
-    np.testing.assert_array_equal(both[0].mask[0], [2, 1, 255, 0, 0, 0])
+    np.testing.assert_array_equal(labeled[0].mask[0], [2, 1, 255, 0, 0, 0])
 
 
-def test_no_mask_is_decoded_unless_asked_for(tmp_path, monkeypatch):
-    both = PseudoLabelDataset(Two(CONFIG, "train"), write_labels(tmp_path / "labels"))
-    (batch,) = [next(batches(both, CONFIG, batch_size=2, seed=1, workers=0, masks=True))]
+def test_masks_are_decoded_only_if_needed(tmp_path, monkeypatch):
+    labeled = PseudoLabelDataset(Two(CONFIG, "train"), write_labels(tmp_path / "labels"))
+    (batch,) = [next(batches(labeled, CONFIG, batch_size=2, seed=1, workers=0, masks=True))]
     assert batch.mask is not None
     # Images of 4 x 6 px in a crop of 32: the rest is ignored.
     assert set(batch.mask[~batch.valid].tolist()) == {255}
@@ -80,51 +80,55 @@ def test_no_mask_is_decoded_unless_asked_for(tmp_path, monkeypatch):
         raise AssertionError("decoded a mask")
 
     monkeypatch.setattr(pseudo_labels, "read_mask", reject)
-    (batch,) = [next(batches(both, CONFIG, batch_size=2, seed=1, workers=0))]
+    (batch,) = [next(batches(labeled, CONFIG, batch_size=2, seed=1, workers=0))]
     assert batch.mask is None
 
 
-def test_missing_masks_are_one_line(tmp_path):
+def test_missing_masks_are_rejected_in_one_line(tmp_path):
     folder = write_labels(tmp_path / "labels", names=("a",))
     with pytest.raises(DataError, match=r"labels: 1 image without mask: lane/b; label") as caught:
         PseudoLabelDataset(Two(CONFIG, "train"), folder)
     assert "\n" not in str(caught.value)
 
 
-def test_other_classes_are_rejected_with_both_lists(tmp_path):
+def test_different_classes_are_rejected_with_both_lists(tmp_path):
     folder = write_labels(tmp_path / "labels", ("cat", "cow"))
-    with pytest.raises(DataError, match=r"classes\.json: has the classes cat, cow, but cat, dog"):
+    with pytest.raises(
+        DataError, match=r"classes\.json: the masks have the classes cat, cow, but .* cat, dog"
+    ):
         PseudoLabelDataset(Two(CONFIG, "train"), folder)
 
 
-def test_a_folder_that_is_none_of_masks_is_rejected(tmp_path):
+def test_a_folder_without_masks_is_rejected(tmp_path):
     with pytest.raises(DataError, match=r"nowhere: no such folder \(data\.labels\)"):
         PseudoLabelDataset(Two(CONFIG, "train"), tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"holds no classes\.json"):
+    with pytest.raises(DataError, match=r"there is no classes\.json"):
         PseudoLabelDataset(Two(CONFIG, "train"), tmp_path)
 
 
-def test_a_mask_of_another_size_is_rejected_with_its_file(tmp_path):
-    both = PseudoLabelDataset(Two(CONFIG, "train"), write_labels(tmp_path / "labels", size=(4, 5)))
-    with pytest.raises(DataError, match=r"a\.png: the mask is 5x4 px, its image 6x4 px"):
-        both[0]
+def test_a_mask_of_a_different_size_is_rejected_with_its_file(tmp_path):
+    labeled = PseudoLabelDataset(
+        Two(CONFIG, "train"), write_labels(tmp_path / "labels", size=(4, 5))
+    )
+    with pytest.raises(DataError, match=r"a\.png: the mask has 5x4 px, but its image has 6x4 px"):
+        labeled[0]
 
 
-def test_images_that_could_not_be_read_are_left_out(tmp_path):
+def test_skipped_images_are_left_out(tmp_path):
     folder = write_labels(tmp_path / "labels", names=("lane/b",))
     write_skipped(folder, ["a"])
-    both = PseudoLabelDataset(Two(CONFIG, "train"), folder)
-    assert (both.names, both.skipped, len(both)) == (("lane/b",), ("broken", "a"), 1)
-    np.testing.assert_array_equal(both.tags, [[0, 1]])
-    assert both[0].name == "lane/b"
-    assert both[0].mask is not None
+    labeled = PseudoLabelDataset(Two(CONFIG, "train"), folder)
+    assert (labeled.names, labeled.skipped, len(labeled)) == (("lane/b",), ("broken", "a"), 1)
+    np.testing.assert_array_equal(labeled.tags, [[0, 1]])
+    assert labeled[0].name == "lane/b"
+    assert labeled[0].mask is not None
     write_skipped(folder, [])
     assert read_skipped(folder) == frozenset()
     with pytest.raises(DataError, match="1 image without mask: a"):
         PseudoLabelDataset(Two(CONFIG, "train"), folder)
 
 
-def test_a_mask_that_came_later_counts(tmp_path):
+def test_a_skipped_image_with_a_later_mask_is_used(tmp_path):
     folder = write_labels(tmp_path / "labels")
     write_skipped(folder, ["a"])
     assert PseudoLabelDataset(Two(CONFIG, "train"), folder).names == ("a", "lane/b")

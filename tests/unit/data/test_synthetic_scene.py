@@ -1,15 +1,15 @@
-"""Painted scenes: exact masks, textures that differ, colors that do not."""
+"""Synthetic scenes: exact masks, textures that differ by class, colors that do not."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tag2mask.data.synthetic_scene import MIN_VISIBLE, PAINTERS, draw_scene
+from tag2mask.data.synthetic_scene import MIN_VISIBLE, OBJECT_CLASSES, draw_scene
 
 
 @pytest.mark.parametrize("classes", [[1], [2, 5], [3, 4, 1]])
-def test_scene_shows_all_its_classes_and_no_other(classes: list[int]) -> None:
+def test_a_scene_shows_all_its_classes_and_no_other(classes: list[int]) -> None:
     for seed in range(30):
         image, mask = draw_scene(classes, 128, np.random.default_rng(seed))
         assert image.shape == (128, 128, 3)
@@ -19,7 +19,7 @@ def test_scene_shows_all_its_classes_and_no_other(classes: list[int]) -> None:
         assert pixels.min() >= MIN_VISIBLE * 128 * 128
 
 
-def test_same_state_paints_the_same_scene_and_another_state_another() -> None:
+def test_the_state_of_the_generator_determines_the_scene() -> None:
     first, again, other = (draw_scene([1, 2], 96, np.random.default_rng(s)) for s in (4, 4, 5))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -27,7 +27,7 @@ def test_same_state_paints_the_same_scene_and_another_state_another() -> None:
     assert (first[1] != other[1]).any()
 
 
-def test_mask_edges_lie_on_image_edges() -> None:
+def test_mask_edges_coincide_with_image_edges() -> None:
     across, elsewhere = [], []
     for seed in range(40):
         image, mask = draw_scene([1 + seed % 5], 128, np.random.default_rng(seed))
@@ -47,26 +47,26 @@ def test_objects_overlap_in_some_scenes() -> None:
     assert 5 <= touching <= 35
 
 
-@pytest.mark.parametrize("painter", PAINTERS, ids=[painter.name for painter in PAINTERS])
-def test_outline_fills_a_fair_part_of_its_circle(painter: object) -> None:
+@pytest.mark.parametrize("kind", OBJECT_CLASSES, ids=[kind.name for kind in OBJECT_CLASSES])
+def test_every_outline_fills_half_of_its_circle_or_more(kind: object) -> None:
     radius = 40.0
     axis = np.arange(-60, 61, dtype=np.float32)
     v, u = np.meshgrid(axis, axis, indexing="ij")
-    inside = painter.outline(u, v, radius) > 0  # type: ignore[attr-defined]
+    inside = kind.outline(u, v, radius) > 0  # type: ignore[attr-defined]
     assert 0.5 < inside.sum() / (np.pi * radius**2) < 1.2
-    assert not inside[np.hypot(u, v) > 1.31 * radius].any()  # else it leaves its patch
+    assert not inside[np.hypot(u, v) > 1.31 * radius].any()  # inside its patch
 
 
-def test_every_texture_has_two_colors_in_fair_shares_and_its_own_repeat() -> None:
+def test_every_texture_mixes_two_colors_and_has_its_own_spectrum() -> None:
     axis = np.arange(-64, 64, dtype=np.float32)
     v, u = np.meshgrid(axis, axis, indexing="ij")
     spectra = []
-    for painter in PAINTERS:
-        share = painter.texture(u, v, 10.0)
-        assert share.min() == 0
-        assert share.max() == 1
-        assert 0.25 < share.mean() < 0.75, painter.name
-        spectrum = np.abs(np.fft.rfft2(share - share.mean())).ravel()
+    for kind in OBJECT_CLASSES:
+        weight = kind.texture(u, v, 10.0)
+        assert weight.min() == 0
+        assert weight.max() == 1
+        assert 0.25 < weight.mean() < 0.75, kind.name
+        spectrum = np.abs(np.fft.rfft2(weight - weight.mean())).ravel()
         spectra.append(spectrum / np.linalg.norm(spectrum))
-    likeness = np.array(spectra) @ np.array(spectra).T
-    assert (likeness - np.eye(len(PAINTERS))).max() < 0.7
+    similarity = np.array(spectra) @ np.array(spectra).T
+    assert (similarity - np.eye(len(OBJECT_CLASSES))).max() < 0.7

@@ -1,4 +1,4 @@
-"""Augmentation against the specification taken literally: whole image, canvas, then a window."""
+"""Augmentation against a literal implementation: complete image, canvas, then a window."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noise(height: int, width: int, *, seed: int = 0) -> Sample:
 
 
 def literal(sample: Sample, settings: DataConfig, rng: np.random.Generator) -> Augmented:
-    """Specification 2.10, step by step, without any short cut."""
+    """Implement Specification 2.10 step by step, without shortcuts."""
     assert sample.mask is not None
     scale_u, flip_u, pad_y, pad_x, window_y, window_x = rng.random(6)
     scale = settings.scale_min + (settings.scale_max - settings.scale_min) * scale_u
@@ -41,56 +41,59 @@ def literal(sample: Sample, settings: DataConfig, rng: np.random.Generator) -> A
     top, left = int(pad_y * (tall - height + 1)), int(pad_x * (wide - width + 1))
     canvas = np.zeros((tall, wide, 3), np.uint8)
     truth = np.full((tall, wide), IGNORE, np.uint8)
-    real = np.zeros((tall, wide), bool)
+    valid = np.zeros((tall, wide), bool)
     inside = (slice(top, top + height), slice(left, left + width))
-    canvas[inside], truth[inside], real[inside] = image, mask, True
+    canvas[inside], truth[inside], valid[inside] = image, mask, True
     y, x = int(window_y * (tall - side + 1)), int(window_x * (wide - side + 1))
     window = (slice(y, y + side), slice(x, x + side))
-    return Augmented(canvas[window], truth[window], real[window])
+    return Augmented(canvas[window], truth[window], valid[window])
 
 
 @pytest.mark.parametrize(
     ("height", "width"), [(90, 130), (130, 90), (40, 200), (200, 40), (64, 64), (20, 21), (1, 1)]
 )
-def test_crop_equals_the_specification_taken_literally(height: int, width: int) -> None:
+def test_the_crop_equals_the_literal_implementation(height: int, width: int) -> None:
     sample, settings = noise(height, width), config()
     for seed in range(25):
-        found = augment(sample, settings, np.random.default_rng(seed))
+        crop = augment(sample, settings, np.random.default_rng(seed))
         expected = literal(sample, settings, np.random.default_rng(seed))
-        for got, want in zip(found, expected, strict=True):
-            np.testing.assert_array_equal(got, want)
+        for actual, wanted in zip(crop, expected, strict=True):
+            np.testing.assert_array_equal(actual, wanted)
 
 
-def test_strong_shrinking_equals_the_specification_taken_literally() -> None:
+def test_strong_downscaling_equals_the_literal_implementation() -> None:
     sample, settings = noise(300, 500), config(scale_min=0.05, scale_max=0.3)
     for seed in range(25):
-        found = augment(sample, settings, np.random.default_rng(seed))
+        crop = augment(sample, settings, np.random.default_rng(seed))
         expected = literal(sample, settings, np.random.default_rng(seed))
-        np.testing.assert_array_equal(found.image, expected.image)
+        np.testing.assert_array_equal(crop.image, expected.image)
 
 
 @pytest.mark.parametrize(("height", "width"), [(90, 130), (130, 91), (20, 300), (64, 64)])
-def test_long_side_is_drawn_evenly_and_the_other_follows(height: int, width: int) -> None:
-    """Crops of 320 px hold every image whole: its size is that of the valid box."""
+def test_the_long_side_is_drawn_uniformly_and_the_other_is_proportional(
+    height: int, width: int
+) -> None:
+    """A crop of 320 px contains the complete image, so its size is that of the valid box."""
     settings = config(long_side_min_px=100, long_side_max_px=103, crop_px=320, scale_min=9, flip=0)
     sample = noise(height, width)
-    seen = []
+    long_sides = []
     for seed in range(60):
         crop = augment(sample, settings, np.random.default_rng(seed))
-        found = (int(crop.valid.any(axis=1).sum()), int(crop.valid.any(axis=0).sum()))
-        long_side = max(found)
-        seen.append(long_side)
-        assert found == (
+        size = (int(crop.valid.any(axis=1).sum()), int(crop.valid.any(axis=0).sum()))
+        long_side = max(size)
+        long_sides.append(long_side)
+        assert size == (
             round(height * long_side / max(height, width)),
             round(width * long_side / max(height, width)),
         )
-        whole = PILImage.fromarray(sample.image).resize(found[::-1], PILImage.Resampling.BILINEAR)
-        np.testing.assert_array_equal(crop.image[crop.valid].reshape(*found, 3), np.asarray(whole))
-    assert set(seen) == {100, 101, 102, 103}
-    assert min(seen.count(value) for value in set(seen)) > 5
+        resized = PILImage.fromarray(sample.image).resize(size[::-1], PILImage.Resampling.BILINEAR)
+        inside = crop.image[crop.valid].reshape(*size, 3)
+        np.testing.assert_array_equal(inside, np.asarray(resized))
+    assert set(long_sides) == {100, 101, 102, 103}
+    assert min(long_sides.count(value) for value in set(long_sides)) > 5
 
 
-def test_colors_change_image_pixels_alone_and_not_the_crop() -> None:
+def test_color_jitter_changes_only_image_pixels_and_not_the_crop() -> None:
     sample = noise(40, 50)
     for seed in range(5):
         plain = augment(sample, config(), np.random.default_rng(seed))
@@ -120,7 +123,7 @@ def test_padding_is_black_ignored_and_not_valid() -> None:
     assert (np.ptp(rows), np.ptp(columns)) == (9, 19)  # one box
 
 
-def test_same_state_gives_same_crop_and_another_state_another() -> None:
+def test_the_state_of_the_generator_determines_the_crop() -> None:
     sample = noise(100, 150)
     first, again, other = (
         augment(sample, config(), np.random.default_rng(seed)).image for seed in (7, 7, 8)
@@ -139,7 +142,7 @@ def test_every_call_draws_the_same_number_of_random_numbers() -> None:
 
 
 @pytest.mark.parametrize(("flip", "column"), [(0.0, 0), (1.0, 63)])
-def test_flip_share_is_obeyed(flip: float, column: int) -> None:
+def test_flip_is_a_probability(flip: float, column: int) -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, 0] = 255
     settings = config(scale_min=1, scale_max=1, flip=flip)
@@ -148,12 +151,12 @@ def test_flip_share_is_obeyed(flip: float, column: int) -> None:
         assert (crop.image[:, column] == 255).all()
 
 
-def test_without_mask_none_is_made() -> None:
+def test_a_sample_without_mask_gives_a_crop_without_mask() -> None:
     sample = Sample("plain", np.zeros((64, 64, 3), np.uint8), TAGS)
     assert augment(sample, config(), np.random.default_rng(0)).mask is None
 
 
-def test_sample_is_not_changed() -> None:
+def test_the_sample_is_not_changed() -> None:
     sample = noise(70, 90)
     image, mask = sample.image.copy(), sample.mask
     assert mask is not None

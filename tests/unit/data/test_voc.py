@@ -13,12 +13,12 @@ ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
 
 @pytest.fixture
 def data(tmp_path):
-    """Three images in VOC layout: a cat, a dog with a person, nothing; masks for the first two."""
+    """Write three images in VOC layout: a cat, a dog with a person, no class; two with masks."""
     for folder in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
         (tmp_path / folder).mkdir(parents=True)
     for index, name in enumerate(("2007_01", "2007_02", "2007_03")):
-        picture = Image.fromarray(np.full((4, 6, 3), 60 * index, dtype=np.uint8))
-        picture.save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        image = Image.fromarray(np.full((4, 6, 3), 60 * index, dtype=np.uint8))
+        image.save(tmp_path / "JPEGImages" / f"{name}.jpg")
     for name, objects in {"2007_01": ["cat"], "2007_02": ["dog", "person"], "2007_03": []}.items():
         body = "".join(f"<object><name>{name}</name></object>" for name in objects)
         (tmp_path / "Annotations" / f"{name}.xml").write_text(f"<annotation>{body}</annotation>")
@@ -39,14 +39,14 @@ def _open(root, part="train", **options):
     return VOC(VOCConfig(name="voc", root=root, **options), part)
 
 
-def test_class_values_are_those_of_the_official_masks():
+def test_class_values_equal_those_of_the_official_masks():
     assert len(VOC_CLASSES) == 20
     assert [VOC_CLASSES[value - 1] for value in (1, 8, 12, 15, 20)] == [
         "aeroplane", "cat", "dog", "person", "tvmonitor",
     ]  # fmt: skip
 
 
-def test_annotations_give_tags_and_training_needs_no_masks(data):
+def test_tags_come_from_annotations_and_masks_are_optional(data):
     source = _open(data)
     assert source.class_names == ("cat", "dog", "person")
     np.testing.assert_array_equal(source.tags, [[1, 0, 0], [0, 1, 1], [0, 0, 0]])
@@ -55,7 +55,7 @@ def test_annotations_give_tags_and_training_needs_no_masks(data):
     assert abs(int(source[1].image.mean()) - 60) <= 1
 
 
-def test_tag_file_comes_before_annotations(data):
+def test_a_tag_file_takes_precedence_over_annotations(data):
     (data / "tags.csv").write_text("image,tags\n2007_01.jpg,cow\n2007_02,dog\n2007_03.jpg,\n")
     assert _open(data).class_names == ("cow", "dog")
 
@@ -79,14 +79,14 @@ def test_parts_are_the_lists_of_the_recipe(data):
         _open(data, "val")
 
 
-def test_held_out_list_has_the_classes_of_the_training_list(data):
+def test_a_held_out_list_has_the_classes_of_the_training_list(data):
     _write_list(data, "small", ["2007_01"])
     source = _open(data, "val", val_split="small")
     assert source.class_names == ("cat", "dog", "person")
     np.testing.assert_array_equal(source.tags, [[1, 0, 0]])
 
 
-def test_gray_masks_of_the_larger_folder_serve_lists_that_the_official_ones_do_not_cover(data):
+def test_augmented_masks_are_used_if_official_ones_do_not_cover_the_list(data):
     (data / "SegmentationClassAug").mkdir()
     for name in ("2007_01", "2007_02", "2007_03"):
         gray = Image.fromarray(np.full((4, 6), 12, dtype=np.uint8))
@@ -96,7 +96,7 @@ def test_gray_masks_of_the_larger_folder_serve_lists_that_the_official_ones_do_n
     assert _open(data, "train.txt")[0].mask.min() == 0  # the official one
 
 
-def test_own_classes_are_named_beside_the_data(data):
+def test_classes_json_defines_other_classes(data):
     (data / "classes.json").write_text('{"classes": ["apple", "cat", "dog", "person"]}')
     with pytest.raises(DataError, match=r"2007_01\.png: pixel value 8 is no class .*1\.\.4"):
         _open(data, "train.txt")[0]
@@ -104,14 +104,14 @@ def test_own_classes_are_named_beside_the_data(data):
     np.testing.assert_array_equal(np.unique(_open(data, "train.txt")[0].mask), [1])
 
 
-def test_root_may_be_the_folder_above(data):
+def test_root_may_be_a_parent_folder(data):
     (data / "up" / "VOCdevkit").mkdir(parents=True)
     (data / "up" / "VOCdevkit" / "VOC2012").symlink_to(data)
     assert voc_root(data / "up") == data / "up" / "VOCdevkit" / "VOC2012"
     assert voc_lists(voc_root(data / "up")) == ["train", "train_aug"]
 
 
-def test_a_list_may_lie_elsewhere(data, tmp_path):
+def test_a_list_may_be_a_file_elsewhere(data, tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "few.txt").write_text("2007_02\n", encoding="utf-8")
     for name in (f"{tmp_path}/lists/few.txt", f"{tmp_path}/lists/few"):
@@ -132,7 +132,7 @@ def _drop_annotation(root):
     (root / "Annotations" / "2007_02.xml").unlink()
 
 
-def _add_twin(root):
+def _add_same_name(root):
     Image.new("RGB", (6, 4)).save(root / "JPEGImages" / "2007_02.png")
 
 
@@ -153,30 +153,30 @@ def _mistype_tag(root):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (_drop_image, "train_aug: 1 image not in JPEGImages: 2007_02"),
         (_drop_annotation, r"2007_02\.xml: cannot be read"),
-        (_add_twin, r"2007_02\.jpg and 2007_02\.png"),
-        (_repeat_line, "names images twice: 2007_01"),
+        (_add_same_name, r"2007_02\.jpg and 2007_02\.png"),
+        (_repeat_line, "images listed twice: 2007_01"),
         (_empty_list, "the list is empty"),
         (_lack_row, r"2 images without row: 2007_02, 2007_03.*'2007_02\.jpg,'"),
         (_mistype_tag, "unknown class 'hrose' of 2007_02. Did you mean 'horse'"),
     ],
 )
-def test_problems_of_the_files_are_rejected_in_one_line(data, spoil, message):
-    spoil(data)
+def test_invalid_files_are_rejected_in_one_line(data, damage, message):
+    damage(data)
     with pytest.raises(DataError, match=message) as problem:
         _open(data)
     assert "\n" not in str(problem.value)
 
 
-def test_problems_of_the_settings_are_rejected(data):
+def test_invalid_settings_are_rejected(data):
     with pytest.raises(DataError, match=r"Did you mean 'train_aug'.* Known: train, train_aug"):
         _open(data, split="trainaug")
     with pytest.raises(DataError, match=r"unknown class 'cta'.*Did you mean 'cat'"):
         _open(data, classes=("cta",))
-    with pytest.raises(DataError, match="no image shows cow"):
+    with pytest.raises(DataError, match="no image has the tag cow"):
         _open(data, classes=("cat", "cow"))
     with pytest.raises(DataError, match=r"data\.root is not set"):
         _open(None)
@@ -186,7 +186,7 @@ def test_problems_of_the_settings_are_rejected(data):
         _open(data / "Annotations")
 
 
-def test_unreadable_image_is_skipped_and_counted_or_rejected(data):
+def test_unreadable_images_are_skipped_and_recorded_or_rejected(data):
     path = data / "JPEGImages" / "2007_03.jpg"
     path.write_bytes(path.read_bytes()[:-300])
     source = _open(data)
@@ -209,17 +209,17 @@ def test_voc_animals_has_its_lists_and_masks(voc_animals):
 
 
 @pytest.mark.real
-def test_voc_animals_masks_show_what_the_tags_say(voc_animals):
+def test_voc_animals_masks_agree_with_the_tags(voc_animals):
     source = _open(voc_animals, "devval", classes=ANIMALS)
     for index in range(len(source)):
         sample = source[index]
-        shown = set(np.unique(sample.mask).tolist()) - {0, 255}
+        values = set(np.unique(sample.mask).tolist()) - {0, 255}
         assert sample.mask.shape == sample.image.shape[:2]
-        assert shown <= set((np.flatnonzero(sample.tags) + 1).tolist())
+        assert values <= set((np.flatnonzero(sample.tags) + 1).tolist())
 
 
 @pytest.mark.real
-def test_the_committed_list_is_spread_evenly_over_the_list_of_masks(voc_animals):
+def test_the_list_of_100_animals_is_evenly_spaced(voc_animals):
     table = Path(__file__).parents[3] / "benchmarks" / "tables" / "animals_100.txt"
     names = read_list(voc_animals, "train")
     assert read_list(voc_animals, str(table)) == tuple(

@@ -54,7 +54,9 @@ def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
 def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
     segmenter: Segmenter, source: Source, tmp_path: Path, workers: int
 ) -> None:
-    config = RIBConfig(companions=1, companion_px=32, iterations=2, rate=1e-3, most_covered=1.0)
+    config = RIBConfig(
+        num_reference_images=1, reference_px=32, iterations=2, lr=1e-3, max_coverage=1.0
+    )
     save_weights(
         tmp_path / "weights" / "best.safetensors", segmenter.method.state_dict(), segmenter.recipe
     )
@@ -62,7 +64,7 @@ def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
         tmp_path, configure=lambda recipe: recipe.model_copy(update={"method": config})
     )
     label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
-    assert rib.method._images is None
+    assert rib.method._dataset is None
     with rib.with_dataset(source):
         for index in (2, 0):
             sample = source[index]
@@ -171,15 +173,6 @@ def test_missing_path_and_empty_folder_are_rejected(tmp_path: Path) -> None:
         named_images([tmp_path / "gone"])
     with pytest.raises(DataError, match="no images in"):
         named_images([tmp_path])
-
-
-def test_damaged_classes_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "classes.json").write_text("{")
-    with pytest.raises(DataError, match=r"classes\.json: is not valid JSON"):
-        read_classes(tmp_path)
-    (tmp_path / "classes.json").write_text("[]")
-    with pytest.raises(DataError, match=r'needs \{"classes"'):
-        read_classes(tmp_path)
 
 
 def test_images_that_could_not_be_read_are_noted(

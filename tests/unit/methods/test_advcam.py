@@ -13,11 +13,11 @@ TAGS = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 def classifier(**changes: object) -> AdvCAM:
-    """A network of `cam` with maps that do not vanish, read by AdvCAM."""
+    """Return an AdvCAM with the weights of a `cam` network whose maps are not zero."""
     cam = small_method("cam")
-    for part in cam.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+    for layer in cam.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     method = small_method("advcam", label_precision="fp32", **changes)
     method.load_state_dict(cam.state_dict())
     assert isinstance(method, AdvCAM)
@@ -28,46 +28,51 @@ def images(method: AdvCAM) -> Tensor:
     return method.backbone.normalize(small_batch().image)
 
 
-def one_climb(method: AdvCAM, image: Tensor, key: int, rounds: int, hold: float = 7.0) -> Tensor:
-    """Slow oracle: one class of one (1, 3, h, w) image, with Grad-CAM by autograd; (h, w) sum."""
+def slow_ascent(
+    method: AdvCAM, image: Tensor, class_index: int, iterations: int, weight: float = 7.0
+) -> Tensor:
+    """Ascend one class of one (1, 3, h, w) image with Grad-CAM by autograd: a slow oracle."""
     low, high = image.min(), image.max()
-    first, total = None, 0
-    for _ in range(rounds):
+    initial, total = None, 0
+    for _ in range(iterations):
         image = image.detach().requires_grad_()
         features = method.backbone(image).maps[-1]
         maps = method.head(features)[1].clamp_min(0)[0]
-        (slope,) = torch.autograd.grad(maps[key].sum(), features, retain_graph=True)
-        weight = slope.sum((0, 2, 3)) / max(int((slope > 0).sum()), 1)
-        region = torch.einsum("d,dhw->hw", weight, features[0]).clamp_min(0)
-        total = total + region.detach()
-        first = region.detach() if first is None else first
+        (gradient,) = torch.autograd.grad(maps[class_index].sum(), features, retain_graph=True)
+        channel_weight = gradient.sum((0, 2, 3)) / max(int((gradient > 0).sum()), 1)
+        grad_cam = torch.einsum("d,dhw->hw", channel_weight, features[0]).clamp_min(0)
+        total = total + grad_cam.detach()
+        initial = grad_cam.detach() if initial is None else initial
         score = maps.mean((1, 2))
-        others = sum(score[k] for k in range(len(score)) if k != key)
-        drift = 0.0
-        for y in range(region.shape[0]):
-            for x in range(region.shape[1]):
-                if region[y, x] / region.max() > 0.5:
-                    drift = drift + (region[y, x] - first[y, x]).abs()
-        (slope,) = torch.autograd.grad(score[key] - others - hold * drift, image)
-        image = (image + 0.08 * slope / slope.abs().max()).clamp(low, high)
+        others = sum(score[k] for k in range(len(score)) if k != class_index)
+        change = 0.0
+        for y in range(grad_cam.shape[0]):
+            for x in range(grad_cam.shape[1]):
+                if grad_cam[y, x] / grad_cam.max() > 0.5:
+                    change = change + (grad_cam[y, x] - initial[y, x]).abs()
+        objective = score[class_index] - others - weight * change
+        (gradient,) = torch.autograd.grad(objective, image)
+        image = (image + 0.08 * gradient / gradient.abs().max()).clamp(low, high)
     return total
 
 
-def peak_one(maps: Tensor) -> Tensor:
+def scaled_to_peak(maps: Tensor) -> Tensor:
     assert maps.max() > 0
     return maps / maps.max()
 
 
-def test_all_climbs_at_once_equal_one_class_of_one_image_after_another_with_grad_cam() -> None:
-    method = classifier(iterations=6).double()  # a climb magnifies rounding
+def test_batched_ascent_equals_grad_cam_ascent_of_one_class_at_a_time() -> None:
+    method = classifier(iterations=6).double()  # the ascent amplifies rounding
     image = images(method).double()
     cam = method.compute_cam(image, TAGS).cam
-    for row, key in TAGS.nonzero().tolist():
-        slow = one_climb(method, image[row : row + 1], key, rounds=6)
-        torch.testing.assert_close(peak_one(cam[row, key]), peak_one(slow), atol=1e-9, rtol=0)
+    for row, class_index in TAGS.nonzero().tolist():
+        expected = slow_ascent(method, image[row : row + 1], class_index, iterations=6)
+        torch.testing.assert_close(
+            scaled_to_peak(cam[row, class_index]), scaled_to_peak(expected), atol=1e-9, rtol=0
+        )
 
 
-def test_one_round_shows_the_positive_part_of_the_plain_map() -> None:
+def test_one_iteration_gives_the_positive_part_of_the_plain_map() -> None:
     method = classifier(iterations=1)
     image = images(method)
     plain = small_method("cam").eval()
@@ -86,92 +91,93 @@ def test_absent_classes_keep_their_plain_signed_map() -> None:
     assert not torch.allclose(cam[TAGS > 0], plain[TAGS > 0].relu(), rtol=1e-3)
 
 
-def test_portions_only_save_memory() -> None:
-    whole, portions = classifier(iterations=3), classifier(iterations=3, at_once=2)
-    image = images(whole)
+def test_batch_size_does_not_change_the_maps() -> None:
+    single, several = classifier(iterations=3), classifier(iterations=3, max_batch_size=2)
+    image = images(single)
     torch.testing.assert_close(
-        whole.compute_cam(image, TAGS).cam,
-        portions.compute_cam(image, TAGS).cam,
+        single.compute_cam(image, TAGS).cam,
+        several.compute_cam(image, TAGS).cam,
         rtol=1e-4,
         atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_climb_runs_in_the_precision_asked_for_and_maps_come_out_in_float(precision) -> None:
+def test_the_ascent_runs_in_the_configured_precision_and_returns_float32(precision) -> None:
     method = classifier(iterations=2)
     method.config = method.config.model_copy(update={"label_precision": precision})
-    seen: list[torch.dtype] = []
-    method.head.classifier.register_forward_hook(lambda *given: seen.append(given[2].dtype))
+    dtypes: list[torch.dtype] = []
+    method.head.classifier.register_forward_hook(lambda *args: dtypes.append(args[2].dtype))
     cam = method.compute_cam(images(method), TAGS).cam
     assert cam.dtype == torch.float32
-    assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert set(dtypes) == {torch.bfloat16 if precision == "bf16" else torch.float32}
 
 
-def test_the_climb_raises_its_class_above_the_others() -> None:
-    method = classifier(hold=0.0)
-    seen: list[Tensor] = []
-    door = method.head.raw
+def test_the_ascent_raises_its_class_above_the_others() -> None:
+    method = classifier(regularization_weight=0.0)
+    scores: list[Tensor] = []
+    raw = method.head.raw
 
-    def watched(features: Tensor) -> Tensor:
-        maps = door(features)
-        seen.append(maps.detach().relu().mean((2, 3))[0])
+    def recording_raw(features: Tensor) -> Tensor:
+        maps = raw(features)
+        scores.append(maps.detach().relu().mean((2, 3))[0])
         return maps
 
-    method.head.raw = watched  # type: ignore[method-assign]
+    method.head.raw = recording_raw  # type: ignore[method-assign]
     method.compute_cam(images(method)[:1], TAGS[1:])
-    lead = [float(2 * score[1] - score.sum()) for score in seen]
+    lead = [float(2 * score[1] - score.sum()) for score in scores]
     assert len(lead) == 27
     assert lead[-1] > lead[13] > lead[0]
 
 
-def test_the_discriminative_region_is_held() -> None:
-    drifts = []
-    for hold in (0.0, 7.0):
-        method = classifier(hold=hold)
+def test_regularization_holds_the_discriminative_region() -> None:
+    changes = []
+    for weight in (0.0, 7.0):
+        method = classifier(regularization_weight=weight)
         image = images(method)[:1]
-        first = CAM.compute_cam(method, image).cam[0, 1].relu().detach()
-        strong = first > 0.5 * first.max()
-        moved = 27 * method.compute_cam(image, TAGS[1:]).cam[0, 1] - 27 * first
-        drifts.append(float(moved[strong].abs().mean()))
-    assert drifts[1] < 0.8 * drifts[0]
+        initial = CAM.compute_cam(method, image).cam[0, 1].relu().detach()
+        region = initial > 0.5 * initial.max()
+        change = 27 * method.compute_cam(image, TAGS[1:]).cam[0, 1] - 27 * initial
+        changes.append(float(change[region].abs().mean()))
+    assert changes[1] < 0.8 * changes[0]
 
 
-def test_images_never_leave_their_own_range() -> None:
+def test_images_stay_in_their_own_value_range() -> None:
     method = classifier(step_size=5.0, iterations=4)
     image = images(method)[:1]
-    seen: list[Tensor] = []
-    method.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    inputs: list[Tensor] = []
+    method.backbone.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
     method.compute_cam(image, TAGS[1:])
-    assert len(seen) == 5  # the untouched image, and the rounds
-    assert not torch.allclose(seen[-1], image)
-    assert min(one.min() for one in seen) >= image.min()
-    assert max(one.max() for one in seen) <= image.max()
+    assert len(inputs) == 5  # the original image and four iterations
+    assert not torch.allclose(inputs[-1], image)
+    assert min(view.min() for view in inputs) >= image.min()
+    assert max(view.max() for view in inputs) <= image.max()
 
 
-def test_half_size_has_fewer_rounds_that_count_twice() -> None:
+def test_half_size_has_fewer_iterations_that_count_twice() -> None:
     method, short = classifier(iterations=4, half_iterations=2), classifier(iterations=2)
     image = images(method)[:1]
     full, half = method.compute_multi_scale_cam(ScaledViews([image, image], [1.0, 0.5], TAGS[:1]))
     torch.testing.assert_close(full.cam, method.compute_cam(image, TAGS[:1]).cam)
-    # The short one divides by its own 2 rounds; here 2 rounds count twice and are divided by 4.
+    # `short` divides by its 2 iterations; here 2 iterations count twice and are divided by 4.
     torch.testing.assert_close(half.cam, short.compute_cam(image, TAGS[:1]).cam)
 
 
-def test_without_tags_the_classes_that_the_classifier_sees_climb() -> None:
+def test_without_tags_the_predicted_classes_ascend() -> None:
     method = classifier(iterations=2)
     image = images(method)
-    own = (method.class_logits(image) > 0).float()
-    assert own.any()
-    assert not own.all()
-    torch.testing.assert_close(method.compute_cam(image).cam, method.compute_cam(image, own).cam)
+    predicted = (method.class_logits(image) > 0).float()
+    assert predicted.any()
+    assert not predicted.all()
+    expected = method.compute_cam(image, predicted).cam
+    torch.testing.assert_close(method.compute_cam(image).cam, expected)
     pair = torch.cat([image[:1], image[:1].flip(-1)])
     both = (method.class_logits(pair).mean(0, keepdim=True) > 0).float()
-    seen = method.compute_multi_scale_cam(ScaledViews([pair], [1.0]))[0]
-    torch.testing.assert_close(seen.cam, method.compute_cam(pair, both.expand(2, -1)).cam)
+    output = method.compute_multi_scale_cam(ScaledViews([pair], [1.0]))[0]
+    torch.testing.assert_close(output.cam, method.compute_cam(pair, both.expand(2, -1)).cam)
 
 
-def test_class_probabilities_cost_no_climb() -> None:
+def test_class_probabilities_need_no_ascent() -> None:
     method = classifier()
     passes: list[int] = []
     method.backbone.register_forward_hook(lambda *_: passes.append(1))
@@ -179,7 +185,7 @@ def test_class_probabilities_cost_no_climb() -> None:
     assert len(passes) == 1
 
 
-def test_labeling_leaves_weights_flags_and_gradients_alone() -> None:
+def test_labeling_does_not_change_weights_flags_or_gradients() -> None:
     method = classifier(iterations=2)
     frozen = next(method.parameters()).requires_grad_(False)
     flags = [p.requires_grad for p in method.parameters()]
@@ -196,7 +202,7 @@ def test_labeling_leaves_weights_flags_and_gradients_alone() -> None:
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_test_time_climbs_every_scale_and_mirror_image_whatever_the_mode(mode) -> None:
+def test_inference_ascends_every_scale_and_flip_in_any_gradient_mode(mode) -> None:
     method = classifier(iterations=2, half_iterations=1)
     image = small_batch().image[:1]
     with mode():

@@ -1,4 +1,4 @@
-"""The schedule and the switches of AFA on a whole small network."""
+"""Schedule and options of AFA on a small network."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +34,7 @@ def losses(step: int = LATE, **changes: Any) -> Mapping[str, Tensor]:
 
 
 def without_branch(**changes: Any) -> Method:
-    """On the convolutional network alone: class activation maps of a CNN."""
+    """Return AFA on the convolutional part of the backbone, which has no attention."""
     recipe = small_recipe("afa", **changes)
     plain = recipe.backbone.model_copy(update={"blocks": 0})
     return build_method(recipe.model_copy(update={"backbone": plain})).train()
@@ -42,27 +42,27 @@ def without_branch(**changes: Any) -> Method:
 
 @pytest.fixture
 def views(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool, bool]]:
-    """(images, side, attention, gradient) of every look of the backbone while the test runs."""
-    seen: list[tuple[int, int, bool, bool]] = []
+    """Record (images, side, attention, gradient) of every pass of the backbone."""
+    passes: list[tuple[int, int, bool, bool]] = []
     kind = type(method().backbone)
     forward = kind.forward
 
     def spy(self: Any, image: Tensor, *, attention: bool = False) -> Any:
-        seen.append((len(image), image.shape[-1], attention, torch.is_grad_enabled()))
+        passes.append((len(image), image.shape[-1], attention, torch.is_grad_enabled()))
         return forward(self, image, attention=attention)
 
     monkeypatch.setattr(kind, "forward", spy)
-    return seen
+    return passes
 
 
-def test_warmup_looks_once_and_computes_classification_alone(
+def test_warmup_runs_one_pass_and_computes_only_the_classification(
     views: list[tuple[int, int, bool, bool]],
 ) -> None:
     assert set(losses(0)) == {"classification"}
     assert views == [(2, 64, False, True)]
 
 
-def test_refined_labels_take_the_mirror_and_both_views_of_other_scales(
+def test_refined_labels_use_flips_and_other_scales(
     views: list[tuple[int, int, bool, bool]],
 ) -> None:
     assert set(losses(MIDDLE)) == {"classification", "segmentation", "affinity"}
@@ -70,7 +70,7 @@ def test_refined_labels_take_the_mirror_and_both_views_of_other_scales(
     assert views == [(2, 64, True, True), *label_views]
 
 
-def test_propagated_labels_capture_pairs_of_the_upright_view_at_the_largest_scale_alone(
+def test_propagated_labels_take_attention_only_from_the_largest_scale(
     views: list[tuple[int, int, bool, bool]],
 ) -> None:
     losses(LATE)
@@ -80,19 +80,20 @@ def test_propagated_labels_capture_pairs_of_the_upright_view_at_the_largest_scal
 
 @torch.no_grad()
 @pytest.mark.parametrize("refine", ["learned", "mhsa"])
-def test_cam_walks_along_the_pairs_of_the_upright_view(refine: str) -> None:
+def test_the_propagation_affinity_is_that_of_the_unflipped_view(refine: str) -> None:
     afa, batch = method(refine=refine).eval(), small_batch()
     image = afa.backbone.normalize(batch.image)
     features = afa.backbone(image, attention=True)
     cam = afa.head(features.maps[-1])[1]
     selected = torch.zeros(2, 1, dtype=torch.int64)
-    _, walk = afa._label_maps(image, cam, features, selected, propagates=True)
-    alone = afa._walk(afa.backbone(upsample(image, (96, 96)), attention=True))
-    assert walk.grid == alone.grid
-    torch.testing.assert_close(walk.affinity, alone.affinity, atol=1e-4, rtol=1e-4)
+    _, affinity = afa._label_cam(image, cam, features, selected, propagates=True)
+    unflipped = afa.backbone(upsample(image, (96, 96)), attention=True)
+    expected = afa._propagation_affinity(unflipped)
+    assert affinity.grid == expected.grid
+    torch.testing.assert_close(affinity.affinity, expected.affinity, atol=1e-4, rtol=1e-4)
 
 
-def test_no_pairs_are_captured_where_affinity_is_off(
+def test_no_attention_is_computed_when_affinity_is_off(
     views: list[tuple[int, int, bool, bool]],
 ) -> None:
     assert set(losses(LATE, affinity="off")) == {"classification", "segmentation"}
@@ -111,68 +112,70 @@ def test_no_pairs_are_captured_where_affinity_is_off(
         (LATE, {"propagate_from": 10}, ["refined"]),
     ],
 )
-def test_only_labels_that_are_learned_are_made(
+def test_only_labels_that_train_something_are_made(
     monkeypatch: pytest.MonkeyPatch, step: int, changes: dict[str, Any], made: list[str]
 ) -> None:
-    seen: list[str] = []
+    called: list[str] = []
     targets: dict[str, Tensor] = {}
 
-    def watched(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def noted(*args: Any, **kwargs: Any) -> Tensor:
-            seen.append(name)
+    def recording(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def recorded(*args: Any, **kwargs: Any) -> Tensor:
+            called.append(name)
             targets[name] = function(*args, **kwargs)
             return targets[name]
 
-        return noted
+        return recorded
 
-    monkeypatch.setattr(module, "pseudo_label", watched("refined", module.pseudo_label))
-    propagate_cam = watched("propagated", module.propagated_label)
-    monkeypatch.setattr(module, "propagated_label", propagate_cam)
+    monkeypatch.setattr(module, "pseudo_label", recording("refined", module.pseudo_label))
+    propagated_label = recording("propagated", module.propagated_label)
+    monkeypatch.setattr(module, "propagated_label", propagated_label)
     afa = method(**changes)
     learned: list[Tensor] = []
     monkeypatch.setattr(
         module, "segmentation_loss", lambda logits, label: (learned.append(label), logits.sum())[1]
     )
     afa.losses(small_batch(), step)
-    assert seen == made
+    assert called == made
     assert learned[0] is targets[made[0]]
 
 
-def test_the_walk_keeps_to_the_window_and_the_backgrounds_of_the_recipe(
+def test_propagated_labels_use_the_radius_and_thresholds_of_the_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
 
-    def noted(image: Tensor, *_: Any, **kwargs: Any) -> Tensor:
-        seen.update(kwargs)
+    def recorded(image: Tensor, *_: Any, **kwargs: Any) -> Tensor:
+        settings.update(kwargs)
         return torch.zeros(len(image), *image.shape[-2:], dtype=torch.int64)
 
-    monkeypatch.setattr(module, "propagated_label", noted)
-    losses(LATE, radius=3, high=0.6, low=0.3)
-    assert seen == {"radius": 3, "foreground_threshold": 0.6, "background_threshold": 0.3}
+    monkeypatch.setattr(module, "propagated_label", recorded)
+    losses(LATE, radius=3, foreground_threshold=0.6, background_threshold=0.3)
+    assert settings == {"radius": 3, "foreground_threshold": 0.6, "background_threshold": 0.3}
 
 
-def test_energy_is_computed_only_where_it_is_weighed_and_reaches_the_decoder() -> None:
+def test_a_weighted_dense_energy_reaches_the_decoder() -> None:
     assert "energy" not in losses()
     afa = method(energy_weight=0.01)
-    found = afa.losses(small_batch(), LATE)
-    assert found["energy"] < 0
-    found["energy"].backward()
+    values = afa.losses(small_batch(), LATE)
+    assert values["energy"] < 0
+    values["energy"].backward()
     assert afa.decoder.classifier.weight.grad is not None
     assert afa.decoder.classifier.weight.grad.any()
 
 
-def test_crops_without_labels_lose_nothing_and_stay_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_without_labels_have_zero_loss_and_finite_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def all_ignored(image: Tensor, *_: Any, **__: Any) -> Tensor:
         return torch.full((len(image), *image.shape[-2:]), 255)
 
     monkeypatch.setattr(module, "pseudo_label", all_ignored)
     monkeypatch.setattr(module, "propagated_label", all_ignored)
     afa = method()
-    found = afa.losses(small_batch(), LATE)
-    assert found["segmentation"] == 0
-    assert found["affinity"] == 0
-    sum(found.values()).backward()
+    values = afa.losses(small_batch(), LATE)
+    assert values["segmentation"] == 0
+    assert values["affinity"] == 0
+    sum(values.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in afa.parameters() if p.grad is not None)
 
 
@@ -183,7 +186,7 @@ def test_crops_without_labels_lose_nothing_and_stay_finite(monkeypatch: pytest.M
         {"segmentation_weight": 0.2},  # Table 4
         {"affinity_weight": 0.2},
         {"energy_weight": 0.01},
-        {"high": 0.65, "low": 0.25},  # Table 5
+        {"foreground_threshold": 0.65, "background_threshold": 0.25},  # Table 5
         {"refine": "mhsa"},  # Figure 3c
         {"affinity": "off"},  # Figure 5
         {"affinity": "loss"},
@@ -195,7 +198,7 @@ def test_crops_without_labels_lose_nothing_and_stay_finite(monkeypatch: pytest.M
     ],
     ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()),
 )
-def test_every_switch_of_the_tables_changes_the_losses(changes: dict[str, Any]) -> None:
+def test_every_option_of_the_papers_tables_changes_the_losses(changes: dict[str, Any]) -> None:
     default, changed = losses(), losses(**changes)
     assert all(torch.isfinite(loss) for loss in changed.values())
     total = sum(loss.item() for loss in default.values())
@@ -213,7 +216,7 @@ def test_every_switch_of_the_tables_changes_the_losses(changes: dict[str, Any]) 
     ],
     ids=str,
 )
-def test_every_row_of_the_refinement_tables_is_a_recipe(changes: dict[str, Any]) -> None:
+def test_every_row_of_the_refinement_tables_can_be_configured(changes: dict[str, Any]) -> None:
     raw = small_recipe("afa").model_dump(mode="json")
     raw["refiner"] = {"name": "par"} | changes
     refiner = build_method(parse_recipe(raw, "row")).refiner
@@ -222,13 +225,13 @@ def test_every_row_of_the_refinement_tables_is_a_recipe(changes: dict[str, Any])
         assert getattr(refiner.config, key) == value
 
 
-def test_a_bare_off_in_yaml_is_off() -> None:
+def test_a_bare_off_in_yaml_means_off() -> None:
     assert small_recipe("afa", affinity=False).method.affinity == "off"
     with pytest.raises(RecipeError, match=r"method\.affinity"):
         small_recipe("afa", affinity=True)
 
 
-def test_pseudo_labels_leave_the_network_in_training_mode_and_without_gradient() -> None:
+def test_making_pseudo_labels_keeps_training_mode_and_needs_no_gradient() -> None:
     afa, batch = method(), small_batch()
     image = afa.backbone.normalize(batch.image)
     features = afa.backbone(image, attention=True)
@@ -240,16 +243,16 @@ def test_pseudo_labels_leave_the_network_in_training_mode_and_without_gradient()
     assert afa.backbone.training
 
 
-def test_labels_teach_the_decoder_and_pairs_the_affinity_head() -> None:
+def test_the_segmentation_loss_trains_the_decoder_and_the_affinity_loss_its_head() -> None:
     afa = method()
-    found = afa.losses(small_batch(), MIDDLE)
-    found["segmentation"].backward(retain_graph=True)
+    values = afa.losses(small_batch(), MIDDLE)
+    values["segmentation"].backward(retain_graph=True)
     assert afa.affinity is not None
     assert afa.affinity.weight.grad is None
     assert afa.decoder.classifier.weight.grad is not None
     assert afa.decoder.classifier.weight.grad.any()
     afa.zero_grad()
-    found["affinity"].backward()
+    values["affinity"].backward()
     assert afa.affinity.weight.grad.any()
     assert afa.decoder.classifier.weight.grad is None
 
@@ -263,7 +266,7 @@ def test_the_decoder_scores_all_classes_and_background() -> None:
 
 
 @torch.no_grad()
-def test_maps_hold_attention_and_the_affinity_that_cam_spreads_along() -> None:
+def test_attention_maps_contain_attention_and_the_propagation_affinity() -> None:
     image = torch.rand(1, 3, 48, 64)
     maps = method().eval().attention_maps(image)
     torch.testing.assert_close(maps["attention"].sum(dim=2), torch.ones(1, 12))
@@ -273,26 +276,26 @@ def test_maps_hold_attention_and_the_affinity_that_cam_spreads_along() -> None:
     assert set(method(affinity="off").eval().attention_maps(image)) == {"attention"}
 
 
-def test_a_cnn_without_attention_trains_with_the_affinity_off() -> None:
+def test_a_backbone_without_attention_trains_with_affinity_off() -> None:
     cnn = without_branch(affinity="off")
     assert set(cnn.losses(small_batch(), LATE)) == {"classification", "segmentation"}
     assert cnn.attention_maps(torch.rand(1, 3, 64, 64)) == {}
 
 
 @pytest.mark.parametrize("changes", [{}, {"affinity": "off", "refine": "mhsa"}])
-def test_affinity_without_attention_is_rejected_in_one_line(changes: dict[str, Any]) -> None:
+def test_affinity_without_attention_is_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="needs a backbone with attention") as caught:
         without_branch(**changes)
     assert "\n" not in str(caught.value)
 
 
-def test_afa_without_a_refiner_is_rejected_in_one_line() -> None:
+def test_afa_without_a_refiner_is_rejected() -> None:
     with pytest.raises(RecipeError, match="needs a refiner"):
         build_method(small_recipe("afa").model_copy(update={"refiner": None}))
 
 
-def test_bf16_label_maps_give_nearly_the_same_labels() -> None:
-    """At random weights; benchmarks/step.py reports the agreement on MiT-B1."""
+def test_bf16_gives_nearly_the_same_labels() -> None:
+    """Random weights; benchmarks/step.py reports the agreement on MiT-B1."""
     batch, labels = small_batch(), []
     for precision in ("fp32", "bf16"):
         afa = method(label_precision=precision).eval()

@@ -5,7 +5,7 @@ from tests.conformance.stand_ins import small_method
 from tag2mask.methods.base import freeze_loaded_norms, labeling
 
 
-def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:
+def test_parameters_without_loaded_weights_learn_at_the_head_rate() -> None:
     method = small_method("cam")
     names = {id(p): name for name, p in method.named_parameters()}
     method.backbone.loaded = frozenset({"cnn.conv_stem.convolution.weight"})
@@ -27,14 +27,14 @@ def test_only_loaded_norms_are_frozen() -> None:
     assert any("branch" in name and "norm" in name for name, _ in backbone.named_parameters())
 
 
-def test_a_norm_is_known_by_its_kind() -> None:
+def test_norms_are_recognized_by_their_type() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     layers.loaded = frozenset({"0.weight", "0.bias", "1.weight", "1.bias"})
     freeze_loaded_norms(layers)
-    assert [one.requires_grad for one in layers.parameters()] == [True, True, False, False]
+    assert [p.requires_grad for p in layers.parameters()] == [True, True, False, False]
 
 
-def test_labeling_puts_the_mode_back_even_after_a_problem() -> None:
+def test_labeling_restores_the_mode_even_after_an_error() -> None:
     backbone = small_method("cam").train().backbone
     with labeling(backbone, "bf16", "cpu"):
         assert not backbone.training

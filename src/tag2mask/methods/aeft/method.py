@@ -1,24 +1,26 @@
-"""AEFT: adversarial erasing taught by triplets, over gated pyramid pooling (GPP).
+"""AEFT: adversarial erasing with triplets and gated pyramid pooling (GPP).
 
 Paper: Adversarial Erasing Framework via Triplet with Gated Pyramid Pooling Layer for Weakly
-    Supervised Semantic Segmentation (ECCV 2022), and its supplement.
+    Supervised Semantic Segmentation (Yoon et al., ECCV 2022,
+    https://github.com/KAIST-vilab/AEFT), and its supplement.
 
-1. A class map is pooled over a pyramid of its own means, blended by gates into an attention; the
-   classes are scored where map and attention agree (GPP).
-2. The positive: the image under a soft mask that erases what the map is sure of. Attraction: its
-   attention is to hold as much of each class as the anchor's, so the map spreads over whole things.
-3. The anchor-low: the anchor's attention away from the evidence. The negative: an image without any
-   class of the anchor. Repulsion: they are to be unlike, so the map does not spread beyond things.
-4. L = L_cls + 0.2 L_att + 0.15 L_rep; classification alone until `start`.
+1. GPP: pool each class map over a pyramid of means and blend the levels by gates into an attention.
+   A class is scored where map and attention agree.
+2. The positive is the image with its most confident regions softly erased. Attraction makes its
+   attention contain as much of each class as the anchor's, so the map covers the whole object.
+3. The anchor-low is the anchor's attention outside the CAM. The negative is an image that shares no
+   class with the anchor. Repulsion pushes the two apart, so the map does not spread beyond objects.
+4. L = L_cls + 0.2 L_att + 0.15 L_rep; only L_cls until `start`.
 
-Maps for labels are the class maps without attention, added over scales 0.5, 1, 1.5, 2 and mirrors.
-Section 4.1 of the Specification settles what the paper leaves open.
+Labels are made from the class maps without attention, added over scales 0.5, 1, 1.5, 2 and flips.
+Specification 4.1 decides what the paper leaves open.
 
-Departures: mirror images are joined by the larger value, not the sum, as for every method here.
-Negatives are drawn among all images of the batch that qualify; images without tags take no part.
-The paper's 52.5 without GPP is read as: classes scored by the mean, embeddings still from the gated
-pyramid (supplement, section 1.3: the two cannot be fully decoupled); its `direct` takes them from
-the class map itself.
+Departs:
+    - The two flips are combined by their maximum, not their sum, as in every method here.
+    - Negatives are drawn from all images of the batch that qualify; untagged images take no part.
+    - The paper's 52.5 mIoU without GPP is read as follows: the mean scores the classes, and the
+      embeddings still come from the gated pyramid (supplement, section 1.3: the two cannot be fully
+      decoupled). Its `direct` takes the embeddings from the class map itself.
 """
 
 from __future__ import annotations
@@ -48,37 +50,37 @@ from tag2mask.types import Batch
 
 
 class AEFTConfig(MethodConfig):
-    """Weights and switches; the defaults are the paper's for VOC."""
+    """The defaults are the paper's for VOC."""
 
     name: str = "aeft"
     pooling: Literal["gap", "gpp"] = "gpp"
-    """How classes are scored: by the gated pyramid, or by the mean of the map."""
+    """How a class map becomes a logit. gpp: gated pyramid pooling; gap: mean of the map."""
     embedding: Literal["pyramid", "direct"] = "pyramid"
-    """What embeddings are averaged from: the gated pyramid, or the class map itself (Table 2)."""
+    """What the embeddings average. pyramid: the gated pyramid; direct: the class map (Table 2)."""
     gpp: GPPConfig = GPPConfig()
-    """Switches of the gated pyramid."""
+    """Options of the gated pyramid."""
     width: int = Field(default=256, ge=0)
-    """Channels of a layer with ReLU before the classifier; 0: none."""
+    """Channels of an extra layer with ReLU before the classifier; 0 omits it."""
     start: StepsOrFraction = 0.45
-    """Classification alone until here (18 of 40 epochs)."""
+    """Train only the classifier until this point (18 of 40 epochs)."""
     attraction: float = Field(default=0.2, ge=0)
-    """Weight of the attraction between anchor and positive; 0: nothing is erased."""
+    """Weight of the attraction between anchor and positive; 0 erases nothing."""
     repulsion: float = Field(default=0.15, ge=0)
     """Weight of the repulsion between anchor-low and negative."""
-    erase_from: Fraction = 0.6
-    """t_H: evidence from which pixels are erased in the positive; larger erases less (Table A1)."""
-    low_until: Fraction = 0.2
-    """t_L: evidence below which pixels belong to the anchor-low (Table A1)."""
+    erase_threshold: Fraction = 0.6
+    """t_H: the positive erases pixels whose CAM is at least this; higher erases less (Table A1)."""
+    low_threshold: Fraction = 0.2
+    """t_L: pixels whose CAM is below this belong to the anchor-low (Table A1)."""
     margin: PositiveFloat = 0.5
-    """Squared distance from which anchor-low and negative are left alone; 0.1 on COCO."""
-    least_pairs: int = Field(default=4, ge=0)
-    """Repulsion only where more pairs than this are nearer than the margin."""
-    classified: int = Field(default=8, ge=0)
-    """Images of a batch, the first ones, that the classification learns from; 0: all."""
+    """Squared distance beyond which anchor-low and negative are not pushed apart (COCO: 0.1)."""
+    min_hard_pairs: int = Field(default=4, ge=0)
+    """Repulsion applies only if more pairs than this are closer than the margin."""
+    num_classified: int = Field(default=8, ge=0)
+    """Number of images of a batch, the first ones, that train the classifier; 0: all."""
 
 
 class AEFT(Method):
-    """A classifier, and triplets that say how far its maps are to spread."""
+    """A classifier, and triplets that control how far its maps spread."""
 
     Config = AEFTConfig
     config: AEFTConfig
@@ -104,18 +106,18 @@ class AEFT(Method):
         return bool(self.config.attraction or self.config.repulsion)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Specification 4.1; until `start` only the classification is computed."""
+        """Compute the losses of Specification 4.1; until `start` only the classification."""
         config = self.config
         image = self.backbone.normalize(batch.image)
         cam = self._cam(image)
         attention = None if self.head.pyramid is None else self.head.pyramid(cam)
-        seen = slice(config.classified or None)
-        logits = self._logits(cam, attention)[seen]
-        losses = {"classification": F.multilabel_soft_margin_loss(logits, batch.tags[seen])}
+        classified = slice(config.num_classified or None)
+        logits = self._logits(cam, attention)[classified]
+        losses = {"classification": F.multilabel_soft_margin_loss(logits, batch.tags[classified])}
         if step < resolve_steps(config.start, self.steps):
             return losses
         if attention is None or config.embedding == "direct":
-            attention = self._embedded(cam)
+            attention = self._embedding_map(cam)
         if config.attraction:
             losses["attraction"] = config.attraction * self._attraction(
                 batch, image, cam, attention
@@ -125,7 +127,7 @@ class AEFT(Method):
         return losses
 
     def _cam(self, image: Tensor) -> Tensor:
-        """(N, F, h, w) signed class map in full precision."""
+        """Compute the (N, F, h, w) signed class maps in float32."""
         return self.head.raw(self.backbone(image).maps[-1]).float()
 
     def _logits(self, cam: Tensor, attention: Tensor | None) -> Tensor:
@@ -133,8 +135,8 @@ class AEFT(Method):
             return cam.mean(dim=(2, 3))
         return self.head.pyramid.score(cam, attention)
 
-    def _embedded(self, cam: Tensor) -> Tensor:
-        """What embeddings are averaged from."""
+    def _embedding_map(self, cam: Tensor) -> Tensor:
+        """Return the (N, F, h, w) map that embeddings average."""
         pyramid = self.head.pyramid or self.embedder
         if pyramid is None or self.config.embedding == "direct":
             return cam
@@ -142,36 +144,36 @@ class AEFT(Method):
         return attention
 
     def _attraction(self, batch: Batch, image: Tensor, cam: Tensor, attention: Tensor) -> Tensor:
-        """Mean distance between what anchor and positive hold of each class.
+        """Compute the mean absolute difference of the embeddings of anchor and positive.
 
-        The gradient also passes through the erasing map. The mask lies over the normalized image,
-        so what is erased takes the mean color.
+        The gradient also flows through the erasing map. The map multiplies the normalized image, so
+        erased pixels take the mean color.
         """
         size = (image.shape[-2], image.shape[-1])
-        kept = erasing_map(cam, batch.tags, batch.max_tags, size, self.config.erase_from)
+        weight = erasing_map(cam, batch.tags, batch.max_tags, size, self.config.erase_threshold)
         anchor = presence_embedding(attention, batch.tags)
-        positive = presence_embedding(self._embedded(self._cam(image * kept)), batch.tags)
+        positive = presence_embedding(self._embedding_map(self._cam(image * weight)), batch.tags)
         loss = F.l1_loss(positive, anchor)
         self.monitor["attraction"] = loss.detach()
-        self.monitor["erased"] = (kept.detach() == 0).float().mean()
+        self.monitor["erased"] = (weight.detach() == 0).float().mean()
         return loss
 
     def _repulsion(self, tags: Tensor, cam: Tensor, attention: Tensor) -> Tensor:
-        """Nearness of anchors, away from their evidence, to negatives."""
+        """Compute how much anchor-lows are closer to their negatives than the margin allows."""
         config = self.config
-        low = normalize_cam(cam.detach().relu()) < config.low_until
+        low = normalize_cam(cam.detach().relu()) < config.low_threshold
         negatives = find_negatives(tags)
-        pushed = repulsion(
+        result = repulsion(
             region_embedding(attention, tags, low),
             region_embedding(attention, tags)[negatives.image_index],
             negatives.exists,
             config.margin,
-            config.least_pairs,
+            config.min_hard_pairs,
         )
-        self.monitor["repulsion"] = pushed.loss.detach()
-        self.monitor["hard_pairs"] = pushed.hard.detach()
-        return pushed.loss
+        self.monitor["repulsion"] = result.loss.detach()
+        self.monitor["hard_pairs"] = result.hard.detach()
+        return result.loss
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """One encoder pass and the head; the map carries no attention."""
+        """Run the encoder and the head once; the CAM contains no attention."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))

@@ -1,24 +1,27 @@
-"""IRN: boundaries between things, learned from sure labels, and a walk that does not cross them.
+"""IRN: object boundaries learned from confident pseudo-labels, and a random walk they stop.
 
 Paper: Weakly Supervised Learning of Instance Segmentation with Inter-pixel Relations (Ahn, Cho and
-    Kwak, CVPR 2019).
+    Kwak, CVPR 2019, https://arxiv.org/abs/1904.05044).
 
-1. The class maps of a trained classifier, cut at two scores of background and each cut refined by a
-   dense CRF on hard labels, tell which pixels are surely of a class or surely background
-   (`predict.confident: irn` of a label stage).
-2. A boundary branch reads all maps of a pretrained, frozen backbone. Two pixels less than `radius`
-   cells apart belong together by 1 - the strongest boundary on the line between them.
+1. Threshold the CAM of a trained classifier at two background scores and refine each result with a
+   dense CRF on hard labels. Pixels whose class holds in both are confident pseudo-labels
+   (`predict.confident.name=irn` of a label stage).
+2. A boundary branch reads all feature maps of a pretrained, frozen backbone. The affinity of two
+   positions less than `radius` apart is 1 minus the strongest boundary on the line between them.
 3. L = (half background pairs, half foreground pairs) / 2 + different pairs / 2.
-4. The classifier's evidence, weakened on boundaries, walks along affinity^10 (`predict.propagate`)
-   and is divided by its largest value; 0.25 is a usual `predict.background` for it.
+4. Attenuate the classifier's CAM on boundaries, propagate it by a random walk along affinity^10
+   (`predict.propagate`) and divide it by its maximum. A usual `predict.background` is 0.25.
 
-The displacement branch, which tells instances of a class apart, is an option that is off: masks of
-classes do not need it, and nothing here reads what it learns.
+The displacement branch, which separates instances of a class, is optional and off by default:
+semantic masks do not need it, and nothing here reads its output.
 
-Departures: pairs at the edges of the crop count too; as many maps as the backbone has (a ResNet
-gave five); evidence is made at full size and averaged over cells, where the released code makes it
-at the grid; the displacement branch has no learning rate of its own. A backbone that no checkpoint
-filled learns too.
+Departs:
+    - Pairs at the edges of the crop count too.
+    - The branch reads as many feature maps as the backbone has (five of a ResNet in the paper).
+    - The CAM is made at full size and averaged down to the grid; the released code makes it at the
+      grid.
+    - The displacement branch has no learning rate of its own.
+    - A backbone without loaded weights is trained too.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from tag2mask.methods.base import (
     labeled_pixels,
 )
 from tag2mask.methods.confident import ConfidentLabels
-from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.frozen import FrozenMethod, require_frozen
 from tag2mask.methods.irn.affinity import boundary_affinity
 from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
 from tag2mask.methods.irn.losses import displacement_losses
@@ -51,28 +54,28 @@ from tag2mask.models.base import Backbone
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
-LEAST_PEAK = 1e-5
-"""Evidence that is nowhere larger stays as it is."""
+MIN_PEAK = 1e-5
+"""A CAM whose maximum is smaller is divided by this instead."""
 
 
 class IRNConfig(MethodConfig):
-    """The published settings of the boundary branch and its walk."""
+    """The published settings of the boundary branch and its random walk."""
 
     name: str = "irn"
     radius: int = Field(default=10, ge=2, le=64)
-    """Pairs nearer than this are learned from, in cells."""
+    """Training uses pairs of positions closer than this, in grid positions."""
     walk_radius: int = Field(default=5, ge=2, le=64)
-    """Pairs nearer than this are walked along, in cells."""
+    """The random walk uses pairs of positions closer than this, in grid positions."""
     power: PositiveFloat = 10.0
-    """Exponent of the affinity in the walk; larger keeps evidence closer to home."""
+    """Exponent of the affinity in the random walk; larger propagates the CAM less far."""
     walk_steps: int = Field(default=256, ge=0)
-    """Steps of the walk."""
+    """Steps of the random walk."""
     displacement: bool = False
-    """Also learn the way to the middle of each thing; masks of classes do not need it."""
+    """Also learn the displacement to each object's center; semantic masks do not need it."""
 
 
 class IRN(Method):
-    """A boundary branch on a frozen backbone, beside the classifier whose evidence it spreads."""
+    """A boundary branch on a frozen backbone, and the frozen classifier whose CAM it propagates."""
 
     Config = IRNConfig
     config: IRNConfig
@@ -99,62 +102,65 @@ class IRN(Method):
         self.classifier: FrozenMethod | None = None
 
     def setup(self, earlier: StageOutputs) -> None:
-        """Keep the classifier, frozen; it becomes part of the weights file."""
+        """Keep the frozen classifier; it becomes part of the weights file."""
         self.classifier = FrozenMethod(earlier.only("irn"), self.backbone)
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the branches; a frozen backbone stays as it is."""
+        """Set the mode of the branches; a frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
         return self
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Cross-entropy of the affinity of labeled pairs (4.3), and displacement if asked for.
+        """Compute the cross-entropy of the affinity of labeled pairs, and displacement if enabled.
 
         Raises:
-            RecipeError: If the images come without labels.
+            RecipeError: If the images have no labels.
+
+        Source:
+            Specification 4.3.
         """
         mask = labeled_pixels(batch, "irn")
         maps = self._maps(self.backbone.normalize(batch.image))
         logits = self.edge(maps)
-        cells = downscale_label(mask, logits.shape[-2:])
-        pairs = pair_labels(cells, self.offsets)
-        self.monitor["ignored_cells"] = (cells == IGNORE).float().mean()
+        label = downscale_label(mask, logits.shape[-2:])
+        pairs = pair_labels(label, self.offsets)
+        self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
         with torch.autocast(logits.device.type, enabled=False):
             affinity = boundary_affinity(logits.float().sigmoid(), self.offsets)
             parts = pair_losses(affinity, pairs)
         self.monitor.update({name: part.detach() for name, part in parts._asdict().items()})
         losses = {"affinity": parts.total()}
         if self.displacement is not None:
-            way = self.displacement(maps).float()
-            foreground, background = displacement_losses(way, pairs, self.offsets)
+            displacement = self.displacement(maps).float()
+            foreground, background = displacement_losses(displacement, pairs, self.offsets)
             losses["displacement"] = (foreground + background) / 2
         return losses
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """The classifier's own."""
-        return ask(self.classifier, "irn").compute_cam(image, tags)
+        """Return logits and CAM of the frozen classifier."""
+        return require_frozen(self.classifier, "irn").compute_cam(image, tags)
 
     def boundary(self, image: Tensor) -> Tensor:
-        """(1, 1, h, w) strength of boundaries of one normalized image, averaged with its mirror."""
+        """Predict the (1, 1, h, w) boundary in [0, 1] of one image, averaged over both flips."""
         logits: Tensor = self.edge(self._maps(torch.cat([image, image.flip(-1)]))).float()
         return ((logits[:1] + logits[1:].flip(-1)) / 2).sigmoid()
 
     def propagation(self, image: Tensor) -> Propagation:
-        """A walk of evidence that boundaries stop, at the grid of the first map."""
-        edge = self.boundary(image)
-        near = half_disc_offsets(self.config.walk_radius)
-        power = boundary_affinity(edge, near) ** self.config.power
-        pairs, offsets = both_directions(power, near)
+        """Return a random walk that boundaries stop, on the grid of the first feature map."""
+        boundary = self.boundary(image)
+        half_offsets = half_disc_offsets(self.config.walk_radius)
+        power = boundary_affinity(boundary, half_offsets) ** self.config.power
+        affinity, offsets = both_directions(power, half_offsets)
 
-        def walk(selected_cam: Tensor) -> Tensor:
-            grid = (edge.shape[-2], edge.shape[-1])
-            start = F.adaptive_avg_pool2d(selected_cam, grid) * (1 - edge)
-            moved = random_walk(start, pairs, offsets, self.config.walk_steps)
-            return moved / moved.amax().clamp_min(LEAST_PEAK)
+        def propagate(selected_cam: Tensor) -> Tensor:
+            grid = (boundary.shape[-2], boundary.shape[-1])
+            initial = F.adaptive_avg_pool2d(selected_cam, grid) * (1 - boundary)
+            propagated = random_walk(initial, affinity, offsets, self.config.walk_steps)
+            return propagated / propagated.amax().clamp_min(MIN_PEAK)
 
-        return walk
+        return propagate
 
     def _maps(self, image: Tensor) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):

@@ -1,19 +1,21 @@
-"""OC-CSE: the ordinary classifier must not find what the class map claims to have erased.
+"""OC-CSE: class-specific erasing, supervised by a frozen ordinary classifier.
 
 Paper: Unlocking the Potential of Ordinary Classifier: Class-Specific Adversarial Erasing Framework
-    for Weakly Supervised Semantic Segmentation (Kweon et al., ICCV 2021).
+    for Weakly Supervised Semantic Segmentation (Kweon et al., ICCV 2021,
+    https://github.com/KAIST-vilab/OC-CSE).
 
-1. A trained class activation network, the ordinary classifier, is frozen.
-2. A second network learns the tags as usual; of each image one present class is drawn, and the
-   image is erased where the second network sees it.
-3. The ordinary classifier looks at the erased image and must see all other tags but that class. The
-   gradient goes through the frozen network and the mask into the class map, which grows over the
-   whole object and keeps off the others.
+1. Freeze a trained CAM network, the ordinary classifier.
+2. Train a second network on the tags. For each image draw one present class and erase the pixels
+   that the second network's CAM assigns to it.
+3. Classify the erased image with the ordinary classifier: it must predict all tags but the erased
+   class. The gradient flows through the frozen network and the erasing mask into the CAM,
+   which grows over the whole object and avoids the others.
 4. L = L_cls + (0.3 + 0.05 epoch) L_cse.
 
-Departures: the epoch is counted in equal parts of the run (`epochs`), so that short runs see the
-whole rise. Where the backbones expect different colors, each network gets its own normalized
-image; erased pixels have the mean color of both.
+Departs:
+    - An epoch is one of `epochs` equal parts of the run, so that short runs reach the full weight.
+    - If the two backbones expect different color statistics, each network gets the image normalized
+      for it; erased pixels have the mean color of both.
 """
 
 from __future__ import annotations
@@ -40,17 +42,18 @@ class OCCSEConfig(MethodConfig):
 
     name: str = "oc_cse"
     pooling: Pooling = "gap"
-    """How the map of the network that learns becomes a logit."""
+    """How a class map of the trained network becomes a logit (as in the method `cam`)."""
     erasing_weight: float = Field(default=0.3, ge=0)
-    """Weight of the loss on the erased image at the start; 0 without growth: classification."""
+    """Weight of the loss on the erased image in the first epoch; with 0 and no growth only the
+    classification is trained."""
     erasing_growth: float = Field(default=0.05, ge=0)
-    """What that weight grows by with each epoch."""
+    """Increase of that weight per epoch."""
     epochs: int = Field(default=15, ge=1)
-    """Equal parts of the run that count as epochs."""
+    """Number of equal parts of the run that count as epochs."""
 
 
 class OCCSE(Method):
-    """A classifier whose class maps a frozen classifier judges."""
+    """A classifier whose CAM erases images that a frozen classifier must then classify."""
 
     Config = OCCSEConfig
     config: OCCSEConfig
@@ -68,30 +71,33 @@ class OCCSE(Method):
         self.ordinary: FrozenMethod | None = None
 
     def setup(self, earlier: StageOutputs) -> None:
-        """Keep the ordinary classifier, frozen; it becomes part of the weights file.
+        """Keep the frozen ordinary classifier; it becomes part of the weights file.
 
         Raises:
-            RecipeError: If there is not exactly one earlier network, or it knows other classes.
+            RecipeError: If there is not exactly one earlier network, or it has other classes.
         """
         ordinary = earlier.only("oc_cse")
         if ordinary.num_foreground != self.num_foreground:
             raise RecipeError(
-                f"method.name: oc_cse learns {self.num_foreground} classes and the network it is "
-                f"judged by {ordinary.num_foreground}; give both stages the same data.classes"
+                f"method.name: oc_cse learns {self.num_foreground} classes, but the earlier "
+                f"network has {ordinary.num_foreground}; give both stages the same data.classes"
             )
         self.ordinary = FrozenMethod(ordinary, self.backbone)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Classification, and what the ordinary classifier says of the erased image (4.8)."""
+        """Compute the classification loss and the ordinary classifier's loss on the erased image.
+
+        Source:
+            Specification 4.8.
+        """
         assert self.ordinary is not None, "setup comes before training"
         logits, cam = self.compute_cam(self.backbone.normalize(batch.image))
-        chosen = draw_present_class(batch.tags)
-        mask = erasing_mask(cam.float(), chosen, batch.image.shape[-2:])
-        validation_loop = self.ordinary.method  # asked directly: the gradient goes through it
-        seen = validation_loop.class_logits(
-            validation_loop.backbone.normalize(batch.image) * (1 - mask)
-        )
-        loss = F.multilabel_soft_margin_loss(seen, batch.tags - chosen)
+        erased_class = draw_present_class(batch.tags)
+        mask = erasing_mask(cam.float(), erased_class, batch.image.shape[-2:])
+        # `FrozenMethod.compute_cam` stops gradients, which must flow here.
+        ordinary = self.ordinary.method
+        erased_logits = ordinary.class_logits(ordinary.backbone.normalize(batch.image) * (1 - mask))
+        loss = F.multilabel_soft_margin_loss(erased_logits, batch.tags - erased_class)
         self.monitor["class_erasing"] = loss.detach()
         self.monitor["erased"] = mask.detach().mean()
         return {
@@ -100,10 +106,10 @@ class OCCSE(Method):
         }
 
     def weight(self, step: int) -> float:
-        """Weight of the loss on the erased image at a step (0 is the first)."""
+        """Return the weight of the loss on the erased image at a step (0 is the first)."""
         epoch = self.config.epochs * step // self.steps
         return self.config.erasing_weight + self.config.erasing_growth * epoch
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """One encoder pass and the head of the network that learned."""
+        """Run the encoder and the head of the trained network once."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))

@@ -1,18 +1,20 @@
-"""1Stage: one network, classified by its masks and trained on them.
+"""1Stage: one network that is classified through its masks and trained on them.
 
-Paper: Single-Stage Semantic Segmentation from Image Labels (arXiv 2005.08104).
+Paper: Single-Stage Semantic Segmentation from Image Labels (Araslanov and Roth, CVPR 2020,
+    https://arxiv.org/abs/2005.08104).
 
-1. A decoder over deep and shallow features, mixed by a stochastic gate, scores every class at every
-   cell; with a background of constant score they share each cell in a softmax (softmaxed CAM).
-2. nGWP: a class of the image is scored by the mean of its scores under its own mask; a focal
-   penalty asks for masks that are not too small. Classification is the loss of this sum.
-3. PAMR moves the masks to the edges of the image; pixels of which one class alone is sure become
-   labels, and from a quarter of the training on the decoder learns them.
-4. Masks at inference: mean over scales and mirror images, background cubed, classes by their score
-   (the protocol `onestage` of prediction).
+1. A decoder mixes deep and shallow features by a stochastic gate and scores every class at every
+   pixel of its grid. A softmax over these scores and a constant background score gives the masks.
+2. Normalized global weighted pooling (nGWP): average the scores of a class under its own mask. A
+   focal penalty discourages masks that are too small. Their sum is the class logit.
+3. PAMR aligns the masks with image edges. Pixels with exactly one confident class become labels,
+   and after the first fifth of the training the decoder learns them.
+4. At inference, average the masks over scales and flips, cube the background, and select classes by
+   their score (inference protocol `onestage`).
 
-Departures: the width of the decoder is a setting; crop padding is neither refined across nor
-labeled.
+Departs:
+    - The decoder's width is configurable.
+    - Crop padding is neither labeled nor used in refinement.
 """
 
 from __future__ import annotations
@@ -45,45 +47,45 @@ from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
 BACKGROUND_SCORE = 1.0
-"""Score of background beside those of the classes."""
+"""Constant score of the background in the softmax over classes."""
 
 
 class OneStageConfig(MethodConfig):
-    """Weights and switches; the defaults are the paper's, its schedule as a fraction."""
+    """The defaults are the paper's, with its schedule as a fraction of all steps."""
 
     name: str = "onestage"
-    gate: bool = True
-    """Draw the shallow path at random while training; off: always mix both (Table 1)."""
+    stochastic_gate: bool = True
+    """Use the shallow features at random in training; false: always mix both (Table 1)."""
     psi: Fraction = 0.3
-    """Share of the shallow path."""
+    """Fraction of the shallow features in the mix."""
     focal: bool = True
-    """Penalise small masks in the classification score (Table 1)."""
+    """Penalize small masks in the class logits (Table 1)."""
     focal_power: float = Field(default=3.0, ge=0)
-    """Exponent of that penalty; larger spares masks of middling size."""
+    """Exponent of that penalty; larger penalizes medium-sized masks less."""
     focal_floor: Annotated[float, Field(gt=0)] = 0.01
     """Keeps the penalty of an empty mask finite."""
     mask_weight: float = Field(default=1.0, ge=0)
-    """Weight of the loss of the network's own masks; 0 switches it off."""
+    """Weight of the loss on the network's own masks; 0 switches it off."""
     mask_from: StepsOrFraction = 0.21
-    """Classification alone until here (5 of 24 epochs)."""
+    """Train only the classification until this point (5 of 24 epochs)."""
     refine: bool = True
-    """Refine masks before labels are made of them (PAMR in the paper); needs a refiner."""
-    share: Fraction = 0.6
-    """Of its largest score what a class must exceed at a pixel to be sure there."""
-    background_share: Fraction = 0.7
-    """Likewise for background."""
-    least: Fraction = 0.2
-    """What every class must exceed."""
+    """Refine masks before they become labels (PAMR in the paper); needs a refiner."""
+    foreground_peak_fraction: Fraction = 0.6
+    """A class is confident at a pixel where its score exceeds this fraction of its maximum."""
+    background_peak_fraction: Fraction = 0.7
+    """The same fraction for background."""
+    min_score: Fraction = 0.2
+    """A confident class must also exceed this score."""
     shallow: Annotated[int, Field(ge=1, le=3)] = 1
-    """Map of the backbone, f1 to f3, that gives shallow features and the grid of the masks."""
+    """Feature map of the backbone, f1 to f3, that provides shallow features and the masks' grid."""
     width: int = Field(default=256, ge=1)
     """Channels of the decoder."""
     dilations: tuple[Annotated[int, Field(ge=1)], ...] = (6, 12, 18)
-    """Of the 3 x 3 layers over the last map, in cells."""
+    """Dilations of the 3 x 3 convolutions over the last feature map, in grid positions."""
 
 
 class OneStage(Method):
-    """Softmaxed class maps, their normalized pooling, and labels from the maps themselves."""
+    """Softmax masks, normalized pooling under them, and labels made from them."""
 
     Config = OneStageConfig
     config: OneStageConfig
@@ -100,8 +102,8 @@ class OneStage(Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         if config.mask_weight and config.refine and refiner is None:
             raise RecipeError(
-                "method.refine: onestage needs a refiner for its labels; name one (the paper's is "
-                "pamr), or set it to false"
+                "method.refine: onestage needs a refiner for its labels; set refiner.name (pamr in "
+                "the paper), or set method.refine to false"
             )
         self.decoder = GatedDecoder(
             backbone.channels[config.shallow - 1],
@@ -110,15 +112,15 @@ class OneStage(Method):
             width=config.width,
             dilations=config.dilations,
             psi=config.psi,
-            stochastic=config.gate,
+            stochastic=config.stochastic_gate,
         )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Classification by masks, and from `mask_from` on the network's own labels."""
+        """Compute the classification loss and, from `mask_from` on, the loss on its own labels."""
         config = self.config
         score = self._score(self.backbone.normalize(batch.image))
         masks = softmax_masks(score, BACKGROUND_SCORE)
-        logits = self._classified(score, masks)
+        logits = self._class_logits(score, masks)
         losses = {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
         self.monitor["background"] = masks[:, 0].detach().mean()
         if config.mask_weight and step >= resolve_steps(config.mask_from, self.steps):
@@ -128,12 +130,12 @@ class OneStage(Method):
             losses["mask"] = config.mask_weight * loss
             counts = pixel_counts(label, full.shape[1])
             self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
-            self.monitor["complete_photos"] = is_complete(counts, batch.tags).mean()
+            self.monitor["complete_images"] = is_complete(counts, batch.tags).mean()
         return losses
 
     @torch.no_grad()
     def _label(self, batch: Batch, masks: Tensor) -> Tensor:
-        """Sure pixels of (N, C, h, w) masks, refined at their own size; (N, H, W)."""
+        """Make (N, H, W) labels from (N, C, h, w) masks, refined at the masks' own size."""
         config = self.config
         if config.refine:
             assert self.refiner is not None
@@ -143,32 +145,32 @@ class OneStage(Method):
             upsample(masks, batch.image.shape[-2:]),
             batch.tags,
             batch.valid,
-            share=config.share,
-            background_share=config.background_share,
-            min_score=config.least,
+            share=config.foreground_peak_fraction,
+            background_share=config.background_peak_fraction,
+            min_score=config.min_score,
         )
 
     def _score(self, image: Tensor) -> Tensor:
-        """(N, F, h, w) scores of normalized images at the grid of the shallow map."""
+        """Compute the (N, F, h, w) scores of normalized images on the grid of the shallow map."""
         maps = self.backbone(image).maps
         score: Tensor = self.decoder(maps[self.config.shallow - 1], maps[-1])
-        return score.float()  # shares and their logarithms need it
+        return score.float()  # softmax and logarithms need float32
 
-    def _classified(self, score: Tensor, masks: Tensor) -> Tensor:
-        """(N, F) logits."""
+    def _class_logits(self, score: Tensor, masks: Tensor) -> Tensor:
+        """Compute the (N, F) class logits: pooled scores and, with `focal`, the size penalty."""
         logits = weighted_score(score, masks[:, 1:])
         if not self.config.focal:
             return logits
         return logits + size_penalty(masks[:, 1:], self.config.focal_power, self.config.focal_floor)
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """The share of each class in each cell; what is left is background."""
+        """Compute class logits and softmax masks; the background is 1 minus their sum."""
         score = self._score(image)
         masks = softmax_masks(score, BACKGROUND_SCORE)
-        return CamOutput(self._classified(score, masks), masks[:, 1:])
+        return CamOutput(self._class_logits(score, masks), masks[:, 1:])
 
     def segmentation(self, image: Tensor) -> Tensor:
-        """Scores whose softmax the shares are."""
+        """Compute the scores, background first, whose softmax gives the masks."""
         return _with_background(self._score(image))
 
 

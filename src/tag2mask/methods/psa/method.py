@@ -1,20 +1,22 @@
-"""PSA: a network that learns which near pixels belong together, and a walk along that.
+"""PSA: pixel-level semantic affinity, and a random walk along it.
 
 Paper: Learning Pixel-level Semantic Affinity with Image-level Supervision for Weakly Supervised
-    Semantic Segmentation (Ahn and Kwak, CVPR 2018).
+    Semantic Segmentation (Ahn and Kwak, CVPR 2018, https://arxiv.org/abs/1803.10464).
 
-1. The class maps of a trained classifier, each sharpened against two backgrounds and refined by a
-   dense CRF, tell which pixels are surely of a class or surely background (`predict.confident:
-   psa` of a label stage).
-2. AffinityNet: the last three maps of a backbone become 448 features per cell; pixels less than
-   `radius` cells apart are alike by exp(-mean |f_i - f_j|).
+1. Combine the CAM of a trained classifier with a background of two strengths and refine each with a
+   dense CRF. Pixels whose class holds in both are confident pseudo-labels
+   (`predict.confident.name=psa` of a label stage).
+2. AffinityNet: turn the last three feature maps of a backbone into 448 features per position. The
+   affinity of two positions less than `radius` apart is exp(-mean |f_i - f_j|).
 3. L = background pairs / 4 + foreground pairs / 4 + different pairs / 2.
-4. The classifier's evidence, and what it leaves to background, walk along affinity^8 (`predict.
-   propagate`); the largest wins.
+4. Propagate the classifier's CAM and its background by a random walk along affinity^8
+   (`predict.propagate`); the highest score wins.
 
-Departures: labels come as files of 0, class and 255, so that they are resized as labels, where the
-released code resizes CRF probabilities first; pairs at the edges of the crop count too. The
-backbone's own learning rates are two (loaded, new) where there are four.
+Departs:
+    - Labels are files of 0, class and 255 and are resized as labels; the released code resizes the
+      CRF's probabilities first.
+    - Pairs at the edges of the crop count too.
+    - There are two learning rates (loaded and new weights) instead of four.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from tag2mask.methods.base import (
     labeled_pixels,
 )
 from tag2mask.methods.confident import ConfidentLabels
-from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.frozen import FrozenMethod, require_frozen
 from tag2mask.methods.protocol import Propagation
 from tag2mask.methods.psa.affinity import feature_affinity
 from tag2mask.methods.psa.head import PairFeatures
@@ -48,22 +50,22 @@ from tag2mask.types import IGNORE, Batch
 
 
 class PSAConfig(MethodConfig):
-    """The published settings of AffinityNet and its walk."""
+    """The published settings of AffinityNet and its random walk."""
 
     name: str = "psa"
     radius: int = Field(default=5, ge=2)
-    """Pairs nearer than this are compared, in cells."""
+    """Pairs of positions closer than this have an affinity, in grid positions."""
     power: PositiveFloat = 8.0
-    """Exponent of the affinity in the walk; larger keeps evidence closer to home."""
+    """Exponent of the affinity in the random walk; larger propagates the CAM less far."""
     walk_steps: int = Field(default=256, ge=0)
-    """Steps of the walk."""
+    """Steps of the random walk."""
     background_power: PositiveFloat = 16.0
-    """Background is (1 - the strongest evidence) to this power before the walk; larger gives larger
-    objects."""
+    """Exponent of the background score (1 - maximum of the CAM) before the random walk; larger
+    gives larger objects."""
 
 
 class PSA(Method):
-    """AffinityNet beside the frozen classifier whose evidence it spreads."""
+    """AffinityNet, and the frozen classifier whose CAM it propagates."""
 
     Config = PSAConfig
     config: PSAConfig
@@ -86,43 +88,46 @@ class PSA(Method):
         self.classifier: FrozenMethod | None = None
 
     def setup(self, earlier: StageOutputs) -> None:
-        """Keep the classifier, frozen; it becomes part of the weights file."""
+        """Keep the frozen classifier; it becomes part of the weights file."""
         self.classifier = FrozenMethod(earlier.only("psa"), self.backbone)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Cross-entropy of the affinity of labeled pairs (4.3).
+        """Compute the cross-entropy of the affinity of labeled pairs.
 
         Raises:
-            RecipeError: If the images come without labels.
+            RecipeError: If the images have no labels.
+
+        Source:
+            Specification 4.3.
         """
         mask = labeled_pixels(batch, "psa")
         affinity = self._affinity(self.backbone.normalize(batch.image))
-        cells = downscale_label(mask, affinity.shape[-2:])
-        parts = pair_losses(affinity, pair_labels(cells, self.offsets))
+        label = downscale_label(mask, affinity.shape[-2:])
+        parts = pair_losses(affinity, pair_labels(label, self.offsets))
         self.monitor.update({name: part.detach() for name, part in parts._asdict().items()})
-        self.monitor["ignored_cells"] = (cells == IGNORE).float().mean()
+        self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
         return {"affinity": parts.total()}
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """The classifier's own."""
-        return ask(self.classifier, "psa").compute_cam(image, tags)
+        """Return logits and CAM of the frozen classifier."""
+        return require_frozen(self.classifier, "psa").compute_cam(image, tags)
 
     def propagation(self, image: Tensor) -> Propagation:
-        """A walk of evidence and background along the affinity, at its grid."""
+        """Return a random walk of CAM and background along the affinity, on the affinity's grid."""
         power = self._affinity(image) ** self.config.power
-        pairs, offsets = both_directions(power, self.offsets)
+        affinity, offsets = both_directions(power, self.offsets)
 
-        def walk(selected_cam: Tensor) -> Tensor:
+        def propagate(selected_cam: Tensor) -> Tensor:
             strongest = selected_cam.amax(dim=1, keepdim=True)
-            rest = (1 - strongest) ** self.config.background_power
-            grid = (pairs.shape[-2], pairs.shape[-1])
-            scores = F.adaptive_avg_pool2d(torch.cat([rest, selected_cam], dim=1), grid)
-            return random_walk(scores, pairs, offsets, self.config.walk_steps)
+            background = (1 - strongest) ** self.config.background_power
+            grid = (affinity.shape[-2], affinity.shape[-1])
+            scores = F.adaptive_avg_pool2d(torch.cat([background, selected_cam], dim=1), grid)
+            return random_walk(scores, affinity, offsets, self.config.walk_steps)
 
-        return walk
+        return propagate
 
     def _affinity(self, image: Tensor) -> Tensor:
-        """(N, K, h, w) affinity of each cell of f2's grid with its neighbors, float32."""
+        """Compute the (N, K, h, w) float32 affinity of positions on f2's grid to K neighbors."""
         features = self.head(self.backbone(image).maps[-3:])
         with torch.autocast(image.device.type, enabled=False):
             return feature_affinity(features.float(), self.offsets)

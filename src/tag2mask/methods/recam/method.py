@@ -1,18 +1,20 @@
-"""ReCAM: class maps re-activated by a softmax loss on what lies under them.
+"""ReCAM: class maps reactivated by a softmax cross-entropy on class features.
 
 Paper: Class Re-Activation Maps for Weakly-Supervised Semantic Segmentation (Chen et al., CVPR 2022,
-    arXiv 2203.00962).
+    https://arxiv.org/abs/2203.00962).
 
-1. Training goes on from a trained class activation network: its backbone and classifier are copied.
-2. Each class map, divided by its peak, weighs the features: one feature vector per present class.
-3. A second bias-free 1 x 1 layer must tell each of these vectors from all other classes by softmax
-   cross-entropy, which, unlike the loss of the tags, makes classes exclude each other.
-4. L = soft margin + 1.0 (COCO 0.1) softmax cross-entropy, for few epochs and at small rates: 5e-4
-   for the new layer, 5e-5 for the rest.
-5. Class maps are then read with the product of both layers' weights.
+1. Start from a trained CAM network: copy its backbone and classifier.
+2. Divide each class map by its maximum and use it to weight the features: the result is one feature
+   vector per present class.
+3. A second bias-free 1 x 1 layer classifies these vectors with softmax cross-entropy. Unlike the
+   multi-label loss, it makes classes exclude each other.
+4. L = soft margin + 1.0 (COCO 0.1) softmax cross-entropy, for few epochs at small learning rates:
+   5e-4 for the new layer, 5e-5 for the rest.
+5. Compute the final class maps with the product of both layers' weights.
 
-Departures: paper and Specification 4.9 sum the softmax loss over the classes of an image,
-the released code takes their mean; both are here (`class_loss`), the sum by default.
+Departs:
+    - Paper and Specification 4.9 sum the softmax loss over the classes of an image; the released
+      code averages it. Both are available (`class_loss`); the sum is the default.
 """
 
 from __future__ import annotations
@@ -33,26 +35,26 @@ from tag2mask.models.classifier import ClassActivationHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch
 
-COPIED = ("backbone.", "head.")
-"""Parts that the class activation network hands over."""
+COPIED_PREFIXES = ("backbone.", "head.")
+"""Prefixes of the weights that are copied from the CAM network."""
 
 
 class ReCAMConfig(MethodConfig):
-    """Weight and switches; the defaults are the paper's for VOC."""
+    """The defaults are the paper's for VOC."""
 
     name: str = "recam"
     pooling: Literal["gap", "gmp"] = "gap"
-    """As in the stage that the network comes from."""
+    """How a class map becomes a logit; must equal the pooling of the stage it starts from."""
     class_weight: float = Field(default=1.0, ge=0)
     """Weight of the softmax loss (VOC 1.0, COCO 0.1)."""
     class_loss: Reduction = "sum"
-    """Over the present classes of an image: sum (specification) or mean (released code)."""
+    """Reduction over the present classes of an image: sum (paper) or mean (released code)."""
     weights: Literal["product", "classifier", "reactivation"] = "product"
-    """Layer that class maps are read with: both multiplied, or one of them."""
+    """Layer that computes the class maps: the product of both layers' weights, or one layer."""
 
 
 class ReCAM(Method):
-    """A classifier and, beside it, a softmax layer over class features."""
+    """A classifier and a softmax layer over class features."""
 
     Config = ReCAMConfig
     config: ReCAMConfig
@@ -71,33 +73,41 @@ class ReCAM(Method):
         self.reactivation = nn.Conv2d(width, num_foreground, kernel_size=1, bias=False)
 
     def setup(self, earlier: StageOutputs) -> None:
-        """Copy backbone and classifier of the class activation network.
+        """Copy backbone and classifier of the CAM network.
 
         Raises:
-            RecipeError: If there is not exactly one earlier network, or it has other parts.
+            RecipeError: If there is not exactly one earlier network, or its weights do not fit.
         """
-        given, own = (
-            {name: part for name, part in method.state_dict().items() if name.startswith(COPIED)}
+        copied, own = (
+            {
+                name: weight
+                for name, weight in method.state_dict().items()
+                if name.startswith(COPIED_PREFIXES)
+            }
             for method in (earlier.only("recam"), self)
         )
-        if {name: part.shape for name, part in given.items()} != {
-            name: part.shape for name, part in own.items()
+        if {name: weight.shape for name, weight in copied.items()} != {
+            name: weight.shape for name, weight in own.items()
         }:
             raise RecipeError(
-                "method.name: recam goes on from a network with the same backbone, pooling and "
-                "classes; give both stages the same"
+                "method.name: recam continues from a network with the same backbone, pooling and "
+                "classes; give both stages the same settings"
             )
-        self.load_state_dict(given, strict=False)
+        self.load_state_dict(copied, strict=False)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """All that was copied at the base rate, the new layer at the head rate."""
+        """Train copied weights at the base rate and the new layer at the head rate."""
         head = list(self.reactivation.parameters())
         new = {id(parameter) for parameter in head}
         base = [p for p in self.parameters() if p.requires_grad and id(p) not in new]
         return ParameterGroup("base", base, "base"), ParameterGroup("head", head, "head")
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Specification 4.9: the tags, and the classes under the maps."""
+        """Compute the classification loss and the softmax loss on class features.
+
+        Source:
+            Specification 4.9.
+        """
         features = self.backbone(self.backbone.normalize(batch.image)).maps[-1]
         logits, cam = self.head(features)
         pooled = class_features(cam.float(), features)  # (N, F, D)
@@ -110,7 +120,7 @@ class ReCAM(Method):
         }
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """Logits of the classifier; maps by the weights that the recipe names."""
+        """Compute the classifier's logits, and class maps by the layer that `weights` selects."""
         features = self.backbone(image).maps[-1]
         logits, cam = self.head(features)
         if self.config.weights == "classifier":

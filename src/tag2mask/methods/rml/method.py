@@ -1,17 +1,23 @@
-"""RML: representation mutual learning, end to end and without a decoder.
+"""RML: representation mutual learning, trained end to end without a decoder.
 
-Paper: Representation Mutual Learning for End-to-End Weakly-Supervised Semantic Segmentation.
+Paper: Representation Mutual Learning for End-to-End Weakly-Supervised Semantic Segmentation, and
+    its appendix.
 
-1. One network sees the crop and its small view A(crop).
-2. CIML: class activation maps of both views agree, and classes have unlike prototypes.
-3. MFML: fused multi-scale context of both views is aligned, while mutual information is kept low.
-4. APML: affinities read off the attention agree with refined pseudo-labels, and across the views.
-5. L = L_cls + l1 L_CIML + l2 L_MFML + l3 L_APML; classification alone during warm-up.
+1. Run one network on the crop and on its small view A(crop).
+2. CIML (CAM level): make the CAM of both views agree, and the prototypes of classes dissimilar.
+3. MFML (feature level): align the fused multi-scale context of both views, and keep their mutual
+   information low.
+4. APML (pixel level): make the affinity from attention agree with refined pseudo-labels, and across
+   the views.
+5. L = L_cls + l1 L_CIML + l2 L_MFML + l3 L_APML; only L_cls during warm-up.
 
-The class activation maps are the segmentation; neck and affinity head are not needed at inference.
-Decisions R1 to R20 of the Specification settle what the paper leaves open or misprints;
-each formula names its own. Not reproduced: the released code's losses without gradient (R3, R8 and
-R9 say why).
+The CAM is the segmentation; inference needs neither the neck nor the affinity head.
+Specification R1 to R20 decide what the paper leaves open or misprints; each formula cites its
+decision.
+
+Departs:
+    - The released code's losses without gradient are not reproduced (Specification R3, R8 and R9
+      explain why).
 """
 
 from __future__ import annotations
@@ -48,17 +54,18 @@ from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
 KAPPA = 0.01
-"""Scale of every estimator in nats (R8): the papers' beta = 100 then weighs information by 1."""
+"""Scale of every information estimate in nats (R8): the paper's beta = 100 then gives weight 1."""
 
 
 class RMLConfig(MethodConfig):
-    """Weights and switches; the defaults are the paper's, with the specification's decisions."""
+    """The defaults are the paper's, with the specification's decisions."""
 
     name: str = "rml"
     pooling: Pooling = "gmp"
-    """gap: mean of the map; gmp: maximum of each channel before the classifier."""
+    """How a class map becomes a logit. gap: mean of the map; gmp: maximum of each feature channel,
+    then the classifier."""
     warmup: StepsOrFraction = 0.11
-    """Classification alone until here."""
+    """Train only the classifier until this point."""
     ciml: float = Field(default=0.1, ge=0)
     """lambda_1, weight of the CAM-level loss; 0 switches it off (Table 1; Table 2 row a)."""
     mfml: float = Field(default=0.1, ge=0)
@@ -68,53 +75,55 @@ class RMLConfig(MethodConfig):
     alpha: float = Field(default=0.1, ge=0)
     """Weight of the similarity of class prototypes in CIML (Table A2)."""
     prototype: Literal["features", "cam_grid"] = "features"
-    """Class prototype: features averaged under the map, or the map pooled to 4 x 4."""
+    """Class prototype. features: mean feature under the CAM; cam_grid: the CAM pooled to 4 x 4."""
     equivariance: Literal["present", "all"] = "present"
-    """Classes over which maps of the two views are compared."""
+    """Classes whose maps are compared between the two views: present ones or all."""
     small_scale: Fraction = 0.3
-    """Factor of the second view."""
+    """Size of the second view as a fraction of the crop."""
     antialias: bool = False
-    """Filter before shrinking to the second view."""
+    """Apply an antialiasing filter when downscaling to the second view."""
     classify_both: bool = False
-    """Classify the second view too (R14)."""
+    """Also classify the second view (R14)."""
     fusion: bool = True
-    """Fuse all four stages into the context; off: the last alone (Table 2 row b)."""
+    """Fuse all four feature maps into the context; false: only the last (Table 2 row b)."""
     neck_width: int = Field(default=15, ge=1)
     """Channels of the fused context."""
     beta1: float = Field(default=100.0, ge=0)
-    """Weight of mutual information in MFML (Table A3), times 0.01."""
+    """Weight of the mutual information in MFML, multiplied by 0.01 (Table A3)."""
     information: FeatureInformation = "gauss"
-    """Estimator of the information between the two contexts."""
+    """Estimator of the mutual information of the two contexts."""
     beta2: float = Field(default=100.0, ge=0)
-    """Weight of the mutual-information loss in APML (Table A4), times 0.01."""
+    """Weight of the mutual-information loss in APML, multiplied by 0.01 (Table A4)."""
     affinity_information: AffinityInformation = "vd"
-    """Mutual-information loss of the affinities; off is Table 2 row d."""
+    """Mutual-information loss of the affinities (off: Table 2 row d)."""
     vd_label: bool = True
-    """Keep the label term inside `vd` (Table 2 row e is reported with and without)."""
+    """Include the label term in `vd` (Table 2 row e is reported with and without)."""
     affinity_loss: bool = True
-    """The contrastive loss of the affinity against the pseudo-label (off: Table 2 row e)."""
+    """Use the contrastive loss of the affinity against the pseudo-label (false: Table 2 row e)."""
     small_affinity: float = Field(default=0.0, ge=0)
     """Weight of the contrastive loss on the second view (R12)."""
     radius: int = Field(default=8, ge=1)
-    """Window of affinity labels, in cells."""
+    """Radius of affinity labels, in grid positions."""
     small_radius: int = Field(default=2, ge=1)
-    """Window on the grid of the second view."""
+    """Radius of affinity labels on the second view, in positions of its grid."""
     scale_logits: bool = False
     """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
     zero_init: bool = False
     """Start every affinity at 0.5 (short runs need it)."""
-    high: Fraction = 0.55
-    """Background score that sure foreground must beat."""
-    low: Fraction = 0.35
-    """Background score against which sure background must still win."""
+    foreground_threshold: Fraction = 0.55
+    """Background score that confident foreground must exceed; higher ignores more pixels."""
+    background_threshold: Fraction = 0.35
+    """Background score that still exceeds the CAM of confident background; lower ignores more
+    pixels."""
     label_scales: tuple[PositiveFloat, ...] = (1.0, 0.5, 1.5)
-    """Scales of the maps that make pseudo-labels."""
+    """Scales of the CAM that pseudo-labels are made from."""
     label_precision: LabelPrecision = "auto"
-    """Arithmetic of those maps, which need no gradient."""
+    """Arithmetic of that CAM, which needs no gradient; auto: bf16 where the processor computes it
+    fast."""
 
 
 class RML(Method):
-    """Mutual learning between a crop and its small view, at the levels of map, feature and pair."""
+    """Mutual learning between a crop and its small view: CAM, features and affinity."""
 
     Config = RMLConfig
     config: RMLConfig
@@ -150,19 +159,21 @@ class RML(Method):
     def _check_affinity(backbone: Backbone, refiner: Refiner | None) -> None:
         if not backbone.attention_channels:
             raise RecipeError(
-                "method.apml: needs a backbone with attention; set it to 0 or use mit or hybrid"
+                "method.apml: needs a backbone with attention; set it to 0, or use mit, hybrid or "
+                "tiny"
             )
         if refiner is None:
             raise RecipeError(
-                "method.apml: needs a refiner for its pseudo-labels; set it to 0 or name one"
+                "method.apml: needs a refiner for its pseudo-labels; set it to 0, or set "
+                "refiner.name, for example to par"
             )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Eq. 16; during warm-up only the classification is computed (R17)."""
+        """Compute the losses of Eq. 16; during warm-up only the classification (R17)."""
         config = self.config
         image = self.backbone.normalize(batch.image)
-        warm = step < resolve_steps(config.warmup, self.steps)
-        if warm or not (config.ciml or config.mfml or config.apml):
+        warming_up = step < resolve_steps(config.warmup, self.steps)
+        if warming_up or not (config.ciml or config.mfml or config.apml):
             logits = self.compute_cam(image).logits
             return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
         attention = self.affinity is not None
@@ -181,7 +192,7 @@ class RML(Method):
         return losses
 
     def _classification(self, logits: Tensor, small_logits: Tensor, tags: Tensor) -> Tensor:
-        """Eq. 15 with its missing minus sign (R14)."""
+        """Compute Eq. 15 with its missing minus sign (R14)."""
         loss = F.multilabel_soft_margin_loss(logits, tags)
         if not self.config.classify_both:
             return loss
@@ -190,11 +201,11 @@ class RML(Method):
     def _ciml(
         self, batch: Batch, large: Features, small: Features, cam: Tensor, small_cam: Tensor
     ) -> Tensor:
-        """Agreement of the maps of both views, and unlikeness of class prototypes.
+        """Compute the disagreement of the CAM of both views and the similarity of class prototypes.
 
         Source:
             Eq. 2 to 4 with R1 (differentiable, normalization included), R3 (both on the small
-            view's pixel grid, mean over real pixels and present classes) and R4, R5.
+            view's pixel grid, mean over valid pixels and present classes) and R4, R5.
         """
         tags = batch.tags
         first, second = normalize_cam(cam.relu()), normalize_cam(small_cam.relu())
@@ -204,8 +215,8 @@ class RML(Method):
             weight = weight * tags[:, :, None, None]
         else:
             weight = weight.expand(-1, self.num_foreground, -1, -1)
-        gap = (self.view.maps(first, size) - self.view.maps(second, size)).abs()
-        agreement = (gap * weight).sum() / weight.sum().clamp_min(1)
+        difference = (self.view.maps(first, size) - self.view.maps(second, size)).abs()
+        equivariance = (difference * weight).sum() / weight.sum().clamp_min(1)
 
         kind = self.config.prototype
         similarity = mean_similarity(*class_prototypes(first, large.maps[-1], tags, kind))
@@ -213,16 +224,16 @@ class RML(Method):
             *class_prototypes(second, small.maps[-1], tags, kind)
         )
         empty = (cam.detach().amax(dim=(2, 3)) <= 0).to(tags.dtype) * tags
-        self.monitor["equivariance"] = agreement.detach()
+        self.monitor["equivariance"] = equivariance.detach()
         self.monitor["prototype_similarity"] = similarity.detach()
         self.monitor["empty_cams"] = empty.sum() / tags.sum().clamp_min(1)
-        return agreement + self.config.alpha * similarity
+        return equivariance + self.config.alpha * similarity
 
     def _mfml(self, batch: Batch, large: Features, small: Features) -> dict[str, Tensor]:
-        """Alignment of the fused contexts, and their mutual information.
+        """Compute the alignment of the fused contexts and their mutual information.
 
         Source:
-            Eq. 6 to 8 with R6 (neck), R7 (compared on the small view's grid, inside the box), R8.
+            Eq. 6 to 8 with R6 (neck), R7 (compared on the small view's grid, valid pixels), R8.
         """
         assert self.neck is not None
         config = self.config
@@ -230,8 +241,8 @@ class RML(Method):
         grid = small_context.shape[-2:]
         context = self.view.maps(context, grid)
         weight = self.view.valid(batch.valid, grid)
-        gap = (context - small_context).abs().mean(dim=1)
-        alignment = (gap * weight).sum() / weight.sum().clamp_min(1)
+        difference = (context - small_context).abs().mean(dim=1)
+        alignment = (difference * weight).sum() / weight.sum().clamp_min(1)
         self.monitor["alignment"] = alignment.detach()
         loss = alignment
         losses = {}
@@ -248,13 +259,13 @@ class RML(Method):
 
     @torch.no_grad()
     def _pseudo_label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
-        """Label the crop from multi-scale maps, encoder and classifier alone; scale 1 reused."""
+        """Label the crop from the multi-scale CAM; the `cam` of scale 1 is reused."""
         assert self.refiner is not None
         config = self.config
         with labeling(self.backbone, config.label_precision, image.device.type):
             selected = select_present_classes(batch.tags, batch.max_tags)
             selected_cam = multi_scale_cam(
-                self._cam_alone,
+                self._view_cam,
                 image,
                 config.label_scales,
                 known_cam=cam,
@@ -266,20 +277,20 @@ class RML(Method):
             selected,
             batch.valid,
             self.refiner,
-            foreground_threshold=config.high,
-            background_threshold=config.low,
+            foreground_threshold=config.foreground_threshold,
+            background_threshold=config.background_threshold,
         )
 
-    def _cam_alone(self, image: Tensor) -> Tensor:
+    def _view_cam(self, image: Tensor) -> Tensor:
         cam: Tensor = self.head.cam(self.backbone(image).maps[-1])
         return cam.float()
 
     def _apml(self, label: Tensor, large: Features, small: Features) -> Tensor:
-        """Contrastive affinity loss and the mutual-information loss between labels and views.
+        """Compute the contrastive affinity loss and the mutual-information loss.
 
         Source:
-            Eq. 9 to 14 with R9 (Eq. 12 is zero as printed), R11 (pairs pooled, never resized as a
-            picture), R12 (signs).
+            Eq. 9 to 14 with R9 (Eq. 12 is zero as printed), R11 (pairs are pooled, never resized
+            like an image), R12 (signs).
         """
         assert self.affinity is not None
         config = self.config
@@ -312,11 +323,11 @@ class RML(Method):
         return loss + config.beta2 * KAPPA * information
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """One encoder pass and the head; neck and affinity head stay idle."""
+        """Run the encoder and the head once, without neck and affinity head."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))
 
     def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
-        """`attention`, and `affinity` where APML trained one; nothing from a network without."""
+        """Return `attention`, and `affinity` with APML; empty if the backbone has no attention."""
         if not self.backbone.attention_channels:
             return {}
         features: Features = self.backbone(image, attention=True)
@@ -330,7 +341,7 @@ class RML(Method):
 
 
 def _float(*values: Tensor) -> tuple[Tensor, ...]:
-    """Leave autocast's bf16: losses are computed in float32."""
+    """Convert autocast's bf16 to float32, in which losses are computed."""
     return tuple(value.float() for value in values)
 
 

@@ -1,18 +1,20 @@
-"""RRM: few reliable pixels teach a decoder, end to end, and the image's own edges teach the rest.
+"""RRM: reliable region mining, an end-to-end method with labels on few, reliable pixels.
 
 Paper: Reliability Does Matter: An End-to-End Weakly Supervised Semantic Segmentation Approach
-    (Zhang et al., AAAI 2020, arXiv 1911.08039).
+    (Zhang et al., AAAI 2020, https://arxiv.org/abs/1911.08039).
 
-1. In the first half of training the network only learns the tags.
-2. Then class activation maps at several scales, refined by a dense CRF against two strengths of
-   background, give pseudo-labels; only pixels that are sure of their class and strong in its map
-   are kept, the rest is ignored.
-3. A decoder on the same features learns them: cross-entropy over background plus over foreground.
-4. A dense energy over all pixels makes neighbors that look alike agree, labeled or not.
+1. In the first half of training, train only the classifier.
+2. Then refine multi-scale CAM by a dense CRF against two strengths of background. Pixels that are
+   confident after refinement and have a high CAM become pseudo-labels; the rest is ignored.
+3. Train a decoder on the same features with these labels: cross-entropy over background plus
+   cross-entropy over foreground.
+4. A dense-energy loss over all pixels, labeled or not, makes similar neighbors agree.
 5. L = L_cls + L_ce + L_energy. The decoder's masks are the segmentation.
 
-Departures: maps are normalized by minimum and maximum as elsewhere here, not by the maximum alone
-(after ReLU the minimum is nearly always 0); no channels are dropped before the classifier.
+Departs:
+    - The CAM is normalized by minimum and maximum as everywhere here, not by the maximum alone
+      (after ReLU the minimum is nearly always 0).
+    - There is no dropout before the classifier.
 """
 
 from __future__ import annotations
@@ -41,39 +43,40 @@ from tag2mask.types import IGNORE, Batch
 
 
 class RRMConfig(MethodConfig):
-    """Weights and switches; the defaults are the paper's."""
+    """The defaults are the paper's."""
 
     name: str = "rrm"
     pooling: Pooling = "gap"
-    """How the class map becomes a logit."""
+    """How a class map becomes a logit (as in the method `cam`)."""
     warmup: StepsOrFraction = 0.5
-    """Classification alone until here."""
+    """Train only the classifier until this point."""
     alpha_high: PositiveFloat = 4.0
-    """Exponent of the background that sure foreground must beat."""
+    """Exponent of the background (1 - maximum of the CAM) that confident foreground must exceed."""
     alpha_low: PositiveFloat = 32.0
-    """Exponent of the background that must still win where background is sure."""
+    """Exponent of the background that must still exceed the CAM of confident background."""
     confidence: Fraction = 0.8
-    """Least refined score of a reliable pixel."""
-    share: Fraction = 0.4
-    """Strongest part of the pixels its evidence gives to a class that is reliable; 1: all."""
-    background: Fraction = 0.8
-    """Background is reliable where (1 - strongest evidence)^alpha_low exceeds this."""
+    """Lowest refined score of a reliable pixel."""
+    top_fraction: Fraction = 0.4
+    """Fraction of a class's pixels, those with the highest CAM, that can be reliable; 1: all."""
+    background_threshold: Fraction = 0.8
+    """Background is reliable where (1 - maximum of the CAM)^alpha_low exceeds this."""
     segmentation_weight: PositiveFloat = 1.0
     """Weight of the decoder's cross-entropy, background plus foreground."""
     energy_weight: float = Field(default=1.0, ge=0)
-    """Weight of the dense energy, on top of its 1e-7; 0: cross-entropy alone."""
+    """Weight of the dense-energy loss, multiplied by its 1e-7; 0: cross-entropy only."""
     decoder_width: int = Field(default=512, ge=1)
     """Channels between the decoder's two layers."""
     dilation: int = Field(default=12, ge=1)
-    """Dilation of the decoder's 3 x 3 layers (12 at stride 8)."""
+    """Dilation of the decoder's 3 x 3 convolutions in grid positions (12 at stride 8)."""
     label_scales: tuple[PositiveFloat, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1)
-    """Scales of the maps that make pseudo-labels."""
+    """Scales of the CAM that pseudo-labels are made from."""
     label_precision: LabelPrecision = "auto"
-    """Arithmetic of those maps, which need no gradient."""
+    """Arithmetic of that CAM, which needs no gradient; auto: bf16 where the processor computes it
+    fast."""
 
 
 class RRM(Method):
-    """Classifier and decoder on one backbone, the first teaching the second."""
+    """Classifier and decoder on one backbone; the CAM labels pixels for the decoder."""
 
     Config = RRMConfig
     config: RRMConfig
@@ -89,18 +92,21 @@ class RRM(Method):
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
         if refiner is None:
-            raise RecipeError("method.name: rrm needs a refiner for its pseudo-labels; name one")
+            raise RecipeError(
+                "method.name: rrm needs a refiner for its pseudo-labels; set refiner.name, for "
+                "example to dense_crf"
+            )
         width = backbone.channels[-1]
         self.head = ClassActivationHead(width, num_foreground, config.pooling)
-        reach = config.dilation
+        dilation, hidden, classes = config.dilation, config.decoder_width, num_foreground + 1
         self.decoder = nn.Sequential(
-            nn.Conv2d(width, config.decoder_width, 3, padding=reach, dilation=reach),
+            nn.Conv2d(width, hidden, 3, padding=dilation, dilation=dilation),
             nn.ReLU(),
-            nn.Conv2d(config.decoder_width, num_foreground + 1, 3, padding=reach, dilation=reach),
+            nn.Conv2d(hidden, classes, 3, padding=dilation, dilation=dilation),
         )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Specification 4.7; during warm-up only the classification is computed."""
+        """Compute the losses of Specification 4.7; during warm-up only the classification."""
         config = self.config
         image = self.backbone.normalize(batch.image)
         features = self.backbone(image).maps[-1]
@@ -115,7 +121,7 @@ class RRM(Method):
         self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
         losses["segmentation"] = config.segmentation_weight * loss
         if config.energy_weight:
-            # Its lattice takes a while to import; warm-up and predictions do without.
+            # Importing its lattice takes long; warm-up and inference do not need it.
             from tag2mask.functional.energy import dense_energy_loss
 
             energy = dense_energy_loss(scores.softmax(dim=1), batch.image, label, batch.valid)
@@ -124,17 +130,17 @@ class RRM(Method):
 
     @torch.no_grad()
     def _label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
-        """(N, H, W) reliable pixels, the rest ignored; scale 1 is not computed again."""
+        """Label the (N, H, W) reliable pixels and ignore the rest; the CAM of scale 1 is reused."""
         config = self.config
         assert self.refiner is not None
 
-        def cam_of(view: Tensor) -> Tensor:
+        def compute_view_cam(view: Tensor) -> Tensor:
             return self.head.cam(self.backbone(view).maps[-1]).float()
 
         with labeling(self.backbone, config.label_precision, image.device.type):
             selected = select_present_classes(batch.tags, batch.max_tags)
             selected_cam = multi_scale_cam(
-                cam_of,
+                compute_view_cam,
                 image,
                 config.label_scales,
                 flip=False,
@@ -149,15 +155,15 @@ class RRM(Method):
             self.refiner,
             alphas=(config.alpha_high, config.alpha_low),
             confidence=config.confidence,
-            share=config.share,
-            background=config.background,
+            share=config.top_fraction,
+            background=config.background_threshold,
         )
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """One encoder pass and the classifier; the decoder stays idle."""
+        """Run the encoder and the classifier once, without the decoder."""
         return CamOutput(*self.head(self.backbone(image).maps[-1]))
 
     def segmentation(self, image: Tensor) -> Tensor:
-        """One encoder pass and the decoder."""
+        """Run the encoder and the decoder once."""
         logits: Tensor = self.decoder(self.backbone(image).maps[-1])
         return logits

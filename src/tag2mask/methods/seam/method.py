@@ -1,20 +1,26 @@
-"""SEAM: evidence that moves with the image, and gathers from the cells that look alike.
+"""SEAM: a CAM that is equivariant to downscaling, refined by pixel correlation.
 
 Paper: Self-supervised Equivariant Attention Mechanism for Weakly Supervised Semantic Segmentation
-    (arXiv 2004.04581). With gated pyramid pooling: AEFT, supplement section 1.1.
+    (Wang et al., CVPR 2020, https://arxiv.org/abs/2004.04581). With gated pyramid pooling: AEFT,
+    supplement section 1.1.
 
-1. One network sees the image and its small view A(image); both are classified.
-2. ER: the class activation map of A(image) is A of the image's map.
-3. PCM: each cell takes the evidence of the cells whose colors and early features are like its own.
-4. ECR: what PCM gathers in one view follows the plain map of the other, where it differs most.
-5. L = L_cls + L_ER + L_ECR, where L_cls holds a term that keeps the weakest cells of PCM near zero.
+1. Run one network on the image and on its small view A(image), and classify both.
+2. ER (equivariant regularization): the CAM of A(image) must equal A of the image's CAM.
+3. PCM (pixel correlation module): each position averages the CAM of the positions whose colors and
+   early features are similar to its own.
+4. ECR (equivariant cross regularization): PCM's map of one view must match the plain CAM of the
+   other view, where the difference is largest.
+5. L = L_cls + L_ER + L_ECR. L_cls includes a min-pooling term that keeps the lowest values of PCM's
+   maps near zero.
 
-PCM's maps are the evidence. Evidence and features that enter PCM are detached, so that ECR and the
-weakest-cells term teach PCM's own layers alone; classifier and backbone learn from L_cls and ER.
+PCM's maps are the final CAM. The CAM and the features that enter PCM are detached, so ECR and the
+min-pooling term train PCM's own layers only; classifier and backbone learn from L_cls and ER.
 
-Departures: maps are normalized at the network's own grid and go from there to the grid of the small
-view; the official code enlarges them to the image first, and pools its logits and weakest cells
-there. Where the backbone's grids differ, f2 and f3 are brought to the last one.
+Departs:
+    - Maps are normalized on the network's own grid and resized from there to the grid of the small
+      view. The official code upsamples them to the image first, and pools logits and lowest values
+      there.
+    - If the backbone's grids differ, f2 and f3 are resized to the last one.
 """
 
 from __future__ import annotations
@@ -46,44 +52,44 @@ from tag2mask.types import Batch
 
 
 class SEAMConfig(MethodConfig):
-    """Weights and switches; the defaults are the paper's."""
+    """The defaults are the paper's."""
 
     name: str = "seam"
     pooling: Pooling = "gap"
-    """How the map becomes logits: gap is the paper's; gpp: AEFT supplement, section 1.1."""
+    """How a class map becomes a logit. gap: the paper's; gpp: AEFT, supplement section 1.1."""
     gpp: GPPConfig = GPPConfig()
-    """Switches of pooling gpp."""
+    """Options of the pooling gpp."""
     width: int = Field(default=0, ge=0)
-    """Channels of a layer before the classifier; 0: none."""
+    """Channels of an extra layer before the classifier; 0 omits it."""
     pcm: bool = True
-    """Gather evidence from like cells (Table 2)."""
+    """Refine the CAM by the pixel correlation module (Table 2)."""
     er: float = Field(default=1.0, ge=0)
-    """Weight of the equivariance of plain maps; 0 switches it off (Table 2)."""
+    """Weight of the equivariance loss on plain CAM; 0 switches it off (Table 2)."""
     ecr: float = Field(default=1.0, ge=0)
-    """Weight of the cross-equivariance of gathered maps; 0 switches it off (Table 2)."""
+    """Weight of the cross-equivariance loss on PCM's maps; 0 switches it off (Table 2)."""
     min_pooling: float = Field(default=1.0, ge=0)
-    """Weight of the weakest cells of gathered maps within the classification loss."""
+    """Weight of the min-pooling loss on PCM's maps, a part of the classification loss."""
     small_scale: Fraction = 0.3
-    """Factor of the second view, which is looked at only for er and ecr."""
-    ecr_share: Fraction = 0.2
-    """Of all values of an image the furthest that count in ecr."""
-    min_share: Fraction = 0.25
-    """Of all cells the weakest."""
+    """Size of the second view as a fraction of the crop; used only by er and ecr."""
+    ecr_fraction: Fraction = 0.2
+    """Fraction of an image's values, those with the largest difference, that count in ecr."""
+    min_pooling_fraction: Fraction = 0.25
+    """Fraction of an image's pixels, those with the lowest values, that min_pooling averages."""
 
 
 class ViewOutput(NamedTuple):
-    """What the network says about one view."""
+    """What the network computes for one view."""
 
     logits: Tensor
     """(N, F)."""
     cam: Tensor
     """(N, F, h, w) raw."""
-    gathered: Tensor | None
-    """(N, 1 + F, h, w) in [0, 1], background first; None without PCM."""
+    refined: Tensor | None
+    """(N, 1 + F, h, w) map of PCM in [0, 1], background first; None without PCM."""
 
 
 class SEAM(Method):
-    """Two views of an image with one network, and a module that compares cells."""
+    """One network on two views of an image, and the pixel correlation module."""
 
     Config = SEAMConfig
     config: SEAMConfig
@@ -98,7 +104,9 @@ class SEAM(Method):
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
         if config.ecr and not config.pcm:
-            raise RecipeError("method.ecr: compares what pcm gathers; set it to 0 or pcm to true")
+            raise RecipeError(
+                "method.ecr: compares the maps of pcm; set method.ecr to 0 or method.pcm to true"
+            )
         self.view = DownscaledView(config.small_scale, align_corners=True, multiple_px=1)
         self.head = ClassActivationHead(
             backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
@@ -106,69 +114,65 @@ class SEAM(Method):
         self.pcm = PixelCorrelation(backbone.channels[1:3]) if config.pcm else None
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """SEAM, Eq. 7 to 10; the second view only where something compares it with the first."""
+        """Compute the losses of SEAM, Eq. 7 to 10; the second view only if er or ecr needs it."""
         config, tags = self.config, batch.tags
         image = self.backbone.normalize(batch.image)
-        large = self._look(image)
+        large = self._forward_view(image)
         if not (config.er or config.ecr):
             return self._classification([large], tags)
-        small = self._look(self.view.image(image))
+        small = self._forward_view(self.view.image(image))
         losses = self._classification([large, small], tags)
         losses.update(self._equivariance(large, small, tags, self.view.size(image.shape[-2:])))
         return losses
 
-    def _classification(self, looks: list[ViewOutput], tags: Tensor) -> dict[str, Tensor]:
-        """Soft-margin loss and the weakest cells of what PCM gathers, means over the views."""
+    def _classification(self, outputs: list[ViewOutput], tags: Tensor) -> dict[str, Tensor]:
+        """Compute the soft-margin loss and the min-pooling loss, means over the views."""
         config = self.config
         losses = {
             "classification": _mean(
-                [
-                    F.multilabel_soft_margin_loss(compute_multi_scale_cam.logits, tags)
-                    for compute_multi_scale_cam in looks
-                ]
+                [F.multilabel_soft_margin_loss(output.logits, tags) for output in outputs]
             )
         }
-        gathered = [
-            compute_multi_scale_cam.gathered
-            for compute_multi_scale_cam in looks
-            if compute_multi_scale_cam.gathered is not None
-        ]
-        if gathered and config.min_pooling:
+        refined = [output.refined for output in outputs if output.refined is not None]
+        if refined and config.min_pooling:
             present = tags[:, :, None, None]
-            weakest = _mean(
-                [min_pooling_loss(maps[:, 1:] * present, config.min_share) for maps in gathered]
+            loss = _mean(
+                [
+                    min_pooling_loss(cam[:, 1:] * present, config.min_pooling_fraction)
+                    for cam in refined
+                ]
             )
-            losses["min_pooling"] = config.min_pooling * weakest
+            losses["min_pooling"] = config.min_pooling * loss
         return losses
 
     def _equivariance(
         self, large: ViewOutput, small: ViewOutput, tags: Tensor, size: tuple[int, int]
     ) -> dict[str, Tensor]:
-        """ER and ECR on the small view's pixel grid, absent classes zero."""
+        """Compute ER and ECR on the small view's pixel grid, with absent classes at zero."""
         config = self.config
         present = tags[:, :, None, None]
-        first, second = (
-            self.view.maps(peak_normalized(compute_multi_scale_cam.cam), size) * present
-            for compute_multi_scale_cam in (large, small)
+        cam, small_cam = (
+            self.view.maps(peak_normalized(output.cam), size) * present for output in (large, small)
         )
-        agreement = equivariance_loss(first, second)
+        equivariance = equivariance_loss(cam, small_cam)
         empty = (large.cam.detach().amax(dim=(2, 3)) <= 0).to(tags.dtype) * tags
-        self.monitor["equivariance"] = agreement.detach()
+        self.monitor["equivariance"] = equivariance.detach()
         self.monitor["empty_cams"] = empty.sum() / tags.sum().clamp_min(1)
-        losses = {"er": config.er * agreement} if config.er else {}
-        if config.ecr and large.gathered is not None and small.gathered is not None:
-            kept = F.pad(present, (0, 0, 0, 0, 1, 0), value=1.0)  # background stays
-            third, fourth = (
-                self.view.maps(peak_normalized(maps), size) * kept
-                for maps in (large.gathered, small.gathered)
+        losses = {"er": config.er * equivariance} if config.er else {}
+        if config.ecr and large.refined is not None and small.refined is not None:
+            # Background, the first class, is always present.
+            with_background = F.pad(present, (0, 0, 0, 0, 1, 0), value=1.0)
+            refined, small_refined = (
+                self.view.maps(peak_normalized(maps), size) * with_background
+                for maps in (large.refined, small.refined)
             )
             losses["ecr"] = config.ecr * cross_equivariance_loss(
-                first, second, third, fourth, config.ecr_share
+                cam, small_cam, refined, small_refined, config.ecr_fraction
             )
         return losses
 
-    def _look(self, image: Tensor) -> ViewOutput:
-        """One encoder pass, head and PCM."""
+    def _forward_view(self, image: Tensor) -> ViewOutput:
+        """Run encoder, head and PCM on one view."""
         maps = self.backbone(image).maps
         logits, cam = (part.float() for part in self.head(maps[-1]))
         return ViewOutput(
@@ -176,19 +180,15 @@ class SEAM(Method):
         )
 
     def class_logits(self, image: Tensor) -> Tensor:
-        """(N, F) class logits; nothing is gathered."""
+        """Compute the (N, F) class logits without running PCM."""
         logits: Tensor = self.head(self.backbone(image).maps[-1])[0]
         return logits
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """What PCM gathers; without it the plain map."""
-        compute_multi_scale_cam = self._look(image)
-        return CamOutput(
-            compute_multi_scale_cam.logits,
-            compute_multi_scale_cam.cam
-            if compute_multi_scale_cam.gathered is None
-            else compute_multi_scale_cam.gathered[:, 1:],
-        )
+        """Compute logits and PCM's map of every class; without PCM the plain CAM."""
+        output = self._forward_view(image)
+        cam = output.cam if output.refined is None else output.refined[:, 1:]
+        return CamOutput(output.logits, cam)
 
 
 def _mean(losses: list[Tensor]) -> Tensor:

@@ -1,12 +1,16 @@
-"""Supervised segmentation: the last stage, a network that learns from masks.
+"""Supervised segmentation: the final stage, a network that learns from masks.
 
-1. A decoder on the backbone's maps learns the classes of single pixels, from pseudo-labels of
-   earlier stages (`data.labels`) or from true masks, which gives the bound that tags are measured
-   against.
-2. Its masks are cut from the decoder's scores; no tag is read, neither in training nor afterwards.
+Paper: SegFormer (https://arxiv.org/abs/2105.15203), section 3.2, and DeepLab v2
+    (https://arxiv.org/abs/1606.00915), section 3.2: the networks that WSSS papers train last.
 
-Paper: SegFormer (arXiv 2105.15203), section 3.2; DeepLab v2 (arXiv 1606.00915), section 3.2: the
-    networks that the papers of this field train last.
+1. Train a decoder on the backbone's feature maps with pixel labels: pseudo-labels of an earlier
+   stage (`data.labels`), or true masks, which give the upper bound for training from tags.
+2. The decoder's scores are the masks. Neither training nor inference reads tags.
+
+Departs:
+    - There is no image classifier. The class probability of an image is that of its most probable
+      pixel, so with `predict.class_threshold` 0.5 the class source `classifier` selects the classes
+      that are more likely than not at some pixel.
 """
 
 from __future__ import annotations
@@ -28,27 +32,27 @@ from tag2mask.models.segformer_head import SegFormerHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
-_SUREST = 1e-6
-"""Probabilities are told apart from 0 and 1 by this much when they become logits."""
+_LOGIT_EPS = 1e-6
+"""Probabilities are clamped to [eps, 1 - eps] before they become logits."""
 
 
 class SupervisedConfig(MethodConfig):
-    """Which decoder, and its size."""
+    """Type and size of the decoder."""
 
     name: str = "supervised"
     head: Literal["segformer", "aspp"] = "segformer"
-    """segformer: all four maps, for transformers; aspp: the last map at several dilations, for
-    convolutional networks of stride 8."""
+    """Decoder. segformer: reads all four feature maps, for transformers; aspp: reads the last map
+    at several dilations, for convolutional networks of stride 8."""
     decoder_width: int = Field(default=256, ge=1)
     """Channels of the decoder (segformer)."""
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """Chance that a channel of the decoder is left out in training (segformer)."""
+    """Dropout probability of a decoder channel in training (segformer)."""
     dilations: tuple[int, ...] = Field(default=(6, 12, 18, 24), min_length=1)
-    """Dilation of each branch, in cells (aspp)."""
+    """Dilation of each branch, in grid positions (aspp)."""
 
 
 class Supervised(Method):
-    """A backbone and a decoder."""
+    """A backbone and a decoder, trained with masks."""
 
     Config = SupervisedConfig
     protocol: ClassVar[InferenceProtocol] = MultiScaleDecoder()
@@ -73,10 +77,10 @@ class Supervised(Method):
             self.decoder = DeepLabHead(backbone.channels[-1], classes, config.dilations)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Cross-entropy of every labeled pixel, at the size of the crop.
+        """Compute the cross-entropy of all labeled pixels at the size of the crop.
 
         Raises:
-            RecipeError: If the images come without labels.
+            RecipeError: If the images have no labels.
         """
         mask = labeled_pixels(batch, "supervised")
         logits = self.segmentation(self.backbone.normalize(batch.image)).float()
@@ -84,15 +88,11 @@ class Supervised(Method):
         return {"segmentation": pixel_loss(upsample(logits, mask.shape[-2:]), mask)}
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
-        """Pixel probabilities; a class of an image is as likely as its likeliest cell.
-
-        Departs: there is no classifier whose opinion this could be. At a threshold of 0.5 the gate
-            `predicted` keeps the classes that own a cell more likely than not.
-        """
+        """Return pixel probabilities as CAM, and the logit of each class's most probable pixel."""
         cam = self.segmentation(image).float().softmax(dim=1)[:, 1:]
-        return CamOutput(cam.amax(dim=(2, 3)).logit(eps=_SUREST), cam)
+        return CamOutput(cam.amax(dim=(2, 3)).logit(eps=_LOGIT_EPS), cam)
 
     def segmentation(self, image: Tensor) -> Tensor:
-        """One encoder pass and the decoder."""
+        """Run the encoder and the decoder once."""
         logits: Tensor = self.decoder(self.backbone(image).maps)
         return logits

@@ -34,7 +34,7 @@ def make(**changes: Any) -> AEFT:
     )
     method = build_method(recipe)
     assert isinstance(method, AEFT)
-    return method.eval()  # BatchNorm is fixed in the paper, and an image then stands for itself
+    return method.eval()  # as in the paper, batch statistics are fixed
 
 
 def make_batch(tags: Tensor = TAGS) -> Batch:
@@ -45,7 +45,7 @@ def make_batch(tags: Tensor = TAGS) -> Batch:
     return Batch(image, tags, valid, [str(n) for n in range(len(tags))], max_tags=2)
 
 
-def test_before_the_start_there_is_classification_alone() -> None:
+def test_only_the_classification_is_trained_before_start() -> None:
     assert set(make(start=0.5).losses(make_batch(), 4)) == {"classification"}
     assert set(make(start=0.5).losses(make_batch(), 5)) == {
         "classification",
@@ -54,28 +54,31 @@ def test_before_the_start_there_is_classification_alone() -> None:
     }
 
 
-@pytest.mark.parametrize("switch", ["attraction", "repulsion"])
-def test_a_weight_of_zero_takes_its_loss_away(switch: str) -> None:
-    kept = {"attraction", "repulsion"} - {switch}
-    assert set(make(**{switch: 0}).losses(make_batch(), LATE)) == kept | {"classification"}
+@pytest.mark.parametrize("name", ["attraction", "repulsion"])
+def test_a_weight_of_zero_removes_the_loss(name: str) -> None:
+    others = {"attraction", "repulsion"} - {name}
+    assert set(make(**{name: 0}).losses(make_batch(), LATE)) == others | {"classification"}
 
 
 def test_classification_learns_from_the_first_images_only() -> None:
     batch = make_batch()
     other = replace(batch, tags=torch.cat([batch.tags[:4], 1 - batch.tags[4:]]))
-    for classified, same in ((4, True), (0, False)):
-        method = make(classified=classified)
+    for num_classified, same in ((4, True), (0, False)):
+        method = make(num_classified=num_classified)
         losses = [method.losses(each, 0)["classification"].item() for each in (batch, other)]
         assert (losses[0] == losses[1]) is same
     image = make().backbone.normalize(batch.image)
     probs = make().compute_cam(image).logits.sigmoid()[:4]
     by_hand = -(batch.tags[:4] * probs.log() + (1 - batch.tags[:4]) * (1 - probs).log()).mean()
-    torch.testing.assert_close(make(classified=4).losses(batch, 0)["classification"], by_hand)
+    torch.testing.assert_close(make(num_classified=4).losses(batch, 0)["classification"], by_hand)
 
 
 @torch.no_grad()
-def test_losses_equal_the_steps_of_the_paper_done_one_by_one() -> None:
-    method, batch = make(least_pairs=0), make_batch(TAGS[:2])  # each is the other's only negative
+def test_losses_equal_the_paper_step_by_step() -> None:
+    method, batch = (
+        make(min_hard_pairs=0),
+        make_batch(TAGS[:2]),
+    )  # each is the other's only negative
     image = method.backbone.normalize(batch.image)
     tags = batch.tags[:, :, None, None]
 
@@ -85,8 +88,8 @@ def test_losses_equal_the_steps_of_the_paper_done_one_by_one() -> None:
 
     cam, attention = pyramid_of(image)
     large = torch.nn.functional.interpolate(cam.relu(), (64, 64), mode="bilinear")
-    compute_cam = large - large.amin((2, 3), keepdim=True)
-    strongest = (compute_cam / (compute_cam.amax((2, 3), keepdim=True) + 1e-5) * tags).amax(1, True)
+    shifted = large - large.amin((2, 3), keepdim=True)
+    strongest = (shifted / (shifted.amax((2, 3), keepdim=True) + 1e-5) * tags).amax(1, True)
     erased = image * torch.where(strongest < 0.6, strongest, 0)
     anchor = attention.relu().mean((2, 3)) * batch.tags
     positive = pyramid_of(erased)[1].relu().mean((2, 3)) * batch.tags
@@ -107,8 +110,8 @@ def test_losses_equal_the_steps_of_the_paper_done_one_by_one() -> None:
     assert len(hard)
 
 
-def test_attraction_reaches_the_first_look_through_the_erasing_map_too() -> None:
-    """The anchor is cut off here, so only the mask ties the loss to the map of the first look."""
+def test_the_attraction_gradient_flows_through_the_erasing_map() -> None:
+    """The anchor is detached here, so only the erasing map connects the loss with the CAM."""
     method, batch = make(), make_batch()
     image = method.backbone.normalize(batch.image)
     cam = method._cam(image).detach().requires_grad_()
@@ -119,15 +122,15 @@ def test_attraction_reaches_the_first_look_through_the_erasing_map_too() -> None
 
 
 @pytest.mark.parametrize("same", [torch.tensor([[1.0, 0, 0]] * 6), torch.zeros(6, 3)])
-def test_a_batch_without_unlike_images_repels_nothing_and_stays_finite(same: Tensor) -> None:
-    method = make(least_pairs=0)
+def test_a_batch_without_negatives_has_zero_repulsion_and_finite_gradients(same: Tensor) -> None:
+    method = make(min_hard_pairs=0)
     losses = method.losses(make_batch(same), LATE)
     assert losses["repulsion"].item() == 0
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
 
 
-def test_few_hard_pairs_repel_nothing() -> None:
+def test_few_hard_pairs_have_zero_repulsion() -> None:
     method = make(margin=100.0)  # every pair is hard
     assert method.losses(make_batch(TAGS[:4]), LATE)["repulsion"].item() == 0
     assert method.monitor["hard_pairs"].item() <= 4
@@ -140,30 +143,30 @@ def test_few_hard_pairs_repel_nothing() -> None:
 def test_each_variant_trains_all_its_parameters(pooling: str, embedding: str) -> None:
     method = make(pooling=pooling, embedding=embedding, margin=100.0, width=16).train()
     sum(method.losses(make_batch(), LATE).values()).backward()
-    silent = {n for n, p in method.named_parameters() if p.grad is None}
-    assert not {name for name in silent if name.startswith(("head", "embedder"))}
+    untrained = {n for n, p in method.named_parameters() if p.grad is None}
+    assert not {name for name in untrained if name.startswith(("head", "embedder"))}
     gated = any("gates" in name for name, _ in method.named_parameters())
     assert gated is (pooling == "gpp" or embedding == "pyramid")
 
 
 @torch.no_grad()
-def test_direct_embeddings_come_from_the_class_map_of_both_looks() -> None:
+def test_direct_embeddings_come_from_the_class_maps_of_anchor_and_positive() -> None:
     method, batch = make(embedding="direct"), make_batch()
     image = method.backbone.normalize(batch.image)
     cam = method.compute_cam(image).cam
     erased = image * erasing_map(cam, batch.tags, 2, (64, 64), 0.6)
-    gap = cam.relu().mean((2, 3)) - method.compute_cam(erased).cam.relu().mean((2, 3))
-    found = method.losses(batch, LATE)["attraction"]
-    torch.testing.assert_close(found, 0.2 * (gap * batch.tags).abs().mean())
+    difference = cam.relu().mean((2, 3)) - method.compute_cam(erased).cam.relu().mean((2, 3))
+    loss = method.losses(batch, LATE)["attraction"]
+    torch.testing.assert_close(loss, 0.2 * (difference * batch.tags).abs().mean())
 
 
-def test_without_the_pyramid_classes_are_scored_by_the_mean_of_the_map() -> None:
-    seen = make(pooling="gap").compute_cam(torch.randn(2, 3, 64, 64))
-    torch.testing.assert_close(seen.logits, seen.cam.mean((2, 3)))
+def test_gap_scores_classes_by_the_mean_of_the_map() -> None:
+    output = make(pooling="gap").compute_cam(torch.randn(2, 3, 64, 64))
+    torch.testing.assert_close(output.logits, output.cam.mean((2, 3)))
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what makes the host wait for a device: reading values, sizes that depend on them."""
+    """Forbid operations that synchronize with the device: reading values, data-dependent sizes."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal")
 
@@ -175,28 +178,28 @@ class NoWaiting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_step_asks_the_device_for_nothing() -> None:
+def test_a_step_does_not_wait_for_the_device() -> None:
     method, batch = make(), make_batch()
     with NoWaiting():
         losses = method.losses(batch, LATE)
         torch.stack(list(losses.values())).sum().backward()
 
 
-def test_the_erasing_map_is_made_from_the_map_that_is_trained(
+def test_the_erasing_map_gets_the_cam_with_gradient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    seen = []
+    recorded = []
 
     def spy(cam: Tensor, *rest: Any) -> Tensor:
-        seen.append(cam.requires_grad)
+        recorded.append(cam.requires_grad)
         return erasing_map(cam, *rest)
 
     monkeypatch.setattr(aeft, "erasing_map", spy)
     make().losses(make_batch(), LATE)
-    assert seen == [True]
+    assert recorded == [True]
 
 
-def test_a_small_batch_of_the_sweep_has_all_three_losses() -> None:
+def test_the_small_batch_has_all_three_losses() -> None:
     assert len(make().losses(small_batch(), LATE)) == 3
 
 
@@ -205,7 +208,7 @@ ROWS = yaml.safe_load(
 )["rows"]
 
 
-def test_every_row_of_the_table_trains_in_its_own_way() -> None:
+def test_every_row_of_the_table_has_different_losses() -> None:
     totals = []
     for row in ROWS:
         changes = {key.removeprefix("method."): value for key, value in row["set"].items()}

@@ -1,4 +1,4 @@
-"""The boundary branch on a whole small network: labels in, walk out."""
+"""IRN's boundary branch and random walk on a small network."""
 
 from dataclasses import replace
 
@@ -24,8 +24,8 @@ def method(**changes):
     return built
 
 
-class Fixed(EdgeHead):
-    """A boundary down the middle of whatever is looked at, the same in the mirror."""
+class FixedBoundary(EdgeHead):
+    """A boundary down the middle of every image, equal in both flips."""
 
     def __init__(self):
         super().__init__((4,))
@@ -37,32 +37,32 @@ class Fixed(EdgeHead):
         return logits
 
 
-def test_without_labels_or_an_earlier_stage_the_recipe_is_rejected():
+def test_missing_labels_and_a_missing_earlier_stage_are_rejected():
     with pytest.raises(RecipeError, match="labels:"):
         method().losses(replace(small_batch(), mask=None), 0)
     with pytest.raises(RecipeError, match="from: STAGE"):
         build_method(small_recipe("irn")).compute_cam(torch.rand(1, 3, 64, 64))
 
 
-def test_unlabeled_images_teach_nothing():
+def test_images_without_labels_have_zero_loss():
     irn, batch = method().train(), small_batch()
-    unknown = replace(batch, mask=torch.full_like(batch.mask, IGNORE))
-    assert irn.losses(unknown, 0)["affinity"].item() == 0
+    unlabeled = replace(batch, mask=torch.full_like(batch.mask, IGNORE))
+    assert irn.losses(unlabeled, 0)["affinity"].item() == 0
 
 
-def test_right_boundaries_cost_nothing_and_missing_ones_much():
+def test_correct_boundaries_have_low_loss_and_missing_ones_high_loss():
     irn, batch = method().train(), small_batch()
     halves = torch.zeros_like(batch.mask)
     halves[..., 32:] = 2
-    halves[..., 24:40] = IGNORE  # the cells that the boundary takes
+    halves[..., 24:40] = IGNORE  # the pixels of the boundary
     batch = replace(batch, mask=halves)
-    irn.edge = Fixed()
+    irn.edge = FixedBoundary()
     assert irn.losses(batch, 0)["affinity"].item() < 1e-3
     halves[..., 24:32], halves[..., 32:40] = 2, 0  # labels that cross the boundary
     assert irn.losses(batch, 0)["affinity"].item() > 1
 
 
-def test_displacement_is_learned_only_where_asked_for():
+def test_displacement_is_learned_only_if_enabled():
     assert set(method().losses(small_batch(), 0)) == {"affinity"}
     irn = method(displacement=True)
     losses = irn.losses(small_batch(), 0)
@@ -71,7 +71,7 @@ def test_displacement_is_learned_only_where_asked_for():
     assert all(p.grad is not None and p.grad.any() for p in irn.displacement.parameters())
 
 
-def test_a_pretrained_backbone_is_frozen_and_one_from_scratch_learns():
+def test_a_pretrained_backbone_is_frozen_and_an_untrained_one_is_trained():
     assert method().backbone.cnn.training
     recipe = small_recipe("irn", **SMALL)
     earlier = {"cam": build_method(small_recipe("cam"))}
@@ -86,35 +86,35 @@ def test_a_pretrained_backbone_is_frozen_and_one_from_scratch_learns():
 
 
 @torch.no_grad()
-def test_boundaries_of_the_mirrored_image_are_mirrored():
+def test_boundaries_of_the_flipped_image_are_flipped():
     irn, view = method().eval(), torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(irn.boundary(view.flip(-1)), irn.boundary(view).flip(-1))
 
 
 @torch.no_grad()
-def test_cam_fills_its_side_of_a_boundary_and_no_more():
+def test_the_cam_fills_its_side_of_a_boundary_only():
     irn = method().eval()
-    irn.edge = Fixed()
+    irn.edge = FixedBoundary()
     selected_cam = torch.zeros(1, 2, 64, 64)
     selected_cam[0, 0, :16, :16] = 1
     selected_cam[0, 1, 48:, 56:] = 0.5
-    selected_cam[0, :, :, 28:36] = 1  # seen on the boundary itself: counts for neither side
-    moved = irn.propagation(torch.rand(1, 3, 64, 64))(selected_cam)
-    assert moved.shape == (1, 2, 16, 16)
-    assert moved.amax().item() == pytest.approx(1)
-    left, right = moved[0, :, :, :7], moved[0, :, :, 9:]
-    assert left[0].min() > 0.5  # one part of the thing was seen: all of its side is it
+    selected_cam[0, :, :, 28:36] = 1  # on the boundary itself: counts for neither side
+    propagated = irn.propagation(torch.rand(1, 3, 64, 64))(selected_cam)
+    assert propagated.shape == (1, 2, 16, 16)
+    assert propagated.amax().item() == pytest.approx(1)
+    left, right = propagated[0, :, :, :7], propagated[0, :, :, 9:]
+    assert left[0].min() > 0.5  # one part of the object spreads over its whole side
     assert left[1].max() == 0
     assert right[0].max() == 0
     assert right[1].min() > 0
-    assert moved[0, :, :, 7:9].max() == 0  # the boundary itself keeps nothing
+    assert propagated[0, :, :, 7:9].max() == 0  # nothing remains on the boundary
 
 
-def test_prediction_walks_where_it_is_asked_to():
+def test_inference_propagates_if_configured():
     image = torch.randint(0, 256, (1, 3, 64, 80), dtype=torch.uint8)
     irn = method(walk_steps=2).eval()
-    seen = predict_multi_scale(irn, image, PredictConfig(propagate=True, scales=(1.0,)))
-    selected_maps = select_maps(seen, [0, 2], 0.35)
+    output = predict_multi_scale(irn, image, PredictConfig(propagate=True, scales=(1.0,)))
+    selected_maps = select_maps(output, [0, 2], 0.35)
     assert selected_maps.kind == "cam"
     assert selected_maps.maps.shape == (1, 2, 16, 20)
     assert not selected_maps.maps.requires_grad

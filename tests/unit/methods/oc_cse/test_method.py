@@ -1,4 +1,4 @@
-"""The frozen judge of OC-CSE, what it is shown, and what it teaches."""
+"""OC-CSE's frozen ordinary classifier: its input, its loss and its gradient."""
 
 from typing import Any
 
@@ -34,37 +34,37 @@ def oc_cse(**changes: Any) -> OCCSE:
     return built.train()
 
 
-def validation_loop(method: OCCSE) -> Method:
+def ordinary(method: OCCSE) -> Method:
     assert method.ordinary is not None
     return method.ordinary.method
 
 
-def test_the_judge_keeps_evaluation_mode_and_asks_for_no_gradient() -> None:
+def test_the_ordinary_classifier_is_frozen_in_evaluation_mode() -> None:
     method = oc_cse()
     assert method.backbone.training
-    assert not any(part.training for part in validation_loop(method).modules())
-    assert not any(p.requires_grad for p in validation_loop(method).parameters())
+    assert not any(part.training for part in ordinary(method).modules())
+    assert not any(p.requires_grad for p in ordinary(method).parameters())
     method.eval().train()
-    assert not any(part.training for part in validation_loop(method).modules())
+    assert not any(part.training for part in ordinary(method).modules())
 
 
-def test_training_leaves_the_judge_as_it_is() -> None:
+def test_training_does_not_change_the_ordinary_classifier() -> None:
     method = oc_cse()
-    before = {name: value.clone() for name, value in validation_loop(method).state_dict().items()}
+    before = {name: value.clone() for name, value in ordinary(method).state_dict().items()}
     groups = [{"params": list(group.parameters)} for group in method.parameter_groups()]
     optimizer = torch.optim.SGD(groups, lr=0.1)
     for step in range(3):
         sum(method.losses(small_batch(), step).values(), torch.zeros(())).backward()
         optimizer.step()
-    assert all(p.grad is None for p in validation_loop(method).parameters())
-    after = validation_loop(method).state_dict()
+    assert all(p.grad is None for p in ordinary(method).parameters())
+    after = ordinary(method).state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_the_judges_loss_reaches_the_network_through_the_erasing_mask() -> None:
+def test_the_erasing_loss_reaches_the_network_through_the_mask() -> None:
     method = oc_cse()
     with torch.no_grad():
-        method.head.classifier.weight.abs_()  # features are not negative: evidence is not, either
+        method.head.classifier.weight.abs_()  # features are not negative, so neither is the CAM
     method.losses(small_batch(), 0)["class_erasing"].backward()
     weight = method.head.classifier.weight.grad
     assert weight is not None
@@ -76,50 +76,46 @@ def test_the_judges_loss_reaches_the_network_through_the_erasing_mask() -> None:
     assert first.any()
 
 
-def test_the_judge_sees_the_erased_image_and_must_name_what_is_left(
+def test_the_ordinary_classifier_must_predict_the_other_tags_of_the_erased_image(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method, batch = oc_cse(), small_batch()
-    chosen = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    monkeypatch.setattr(module, "draw_present_class", lambda tags: chosen)
+    erased_class = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    monkeypatch.setattr(module, "draw_present_class", lambda tags: erased_class)
     mask = torch.rand(2, 1, 64, 64)
 
-    def given(cam: Tensor, selected_cam: Tensor, size: torch.Size) -> Tensor:
-        assert selected_cam is chosen
+    def fixed_mask(cam: Tensor, chosen: Tensor, size: torch.Size) -> Tensor:
+        assert chosen is erased_class
         assert cam.shape == (2, 3, 8, 8)
         assert size == (64, 64)
         return mask
 
-    monkeypatch.setattr(module, "erasing_mask", given)
-    found = method.losses(batch, 0)["class_erasing"]
-    image = (batch.image.float() - validation_loop(method).backbone.mean) / validation_loop(
-        method
-    ).backbone.std
-    probs = validation_loop(method).compute_cam(image * (1 - mask)).logits.sigmoid()
-    left = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    expected = -(left * probs.log() + (1 - left) * (1 - probs).log()).mean()
-    torch.testing.assert_close(found, 0.3 * expected)
+    monkeypatch.setattr(module, "erasing_mask", fixed_mask)
+    loss = method.losses(batch, 0)["class_erasing"]
+    image = (batch.image.float() - ordinary(method).backbone.mean) / ordinary(method).backbone.std
+    probs = ordinary(method).compute_cam(image * (1 - mask)).logits.sigmoid()
+    remaining = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    expected = -(remaining * probs.log() + (1 - remaining) * (1 - probs).log()).mean()
+    torch.testing.assert_close(loss, 0.3 * expected)
 
 
-def test_the_judge_gets_images_in_the_colors_it_was_trained_with() -> None:
-    """With nothing erased, its logits are those of the image as it normalizes it itself."""
+def test_the_ordinary_classifier_gets_images_normalized_for_it() -> None:
+    """Nothing is erased, so its input is the image normalized by its own backbone."""
     method, batch = oc_cse(), small_batch()
-    validation_loop(method).backbone.std.mul_(2)
+    ordinary(method).backbone.std.mul_(2)
     with torch.no_grad():
-        method.head.classifier.weight.abs_().neg_()  # no evidence, nothing erased
-        seen: list[Tensor] = []
-        validation_loop(method).backbone.register_forward_hook(
-            lambda _, given, __: seen.append(given[0])
-        )
+        method.head.classifier.weight.abs_().neg_()  # the CAM is zero, so nothing is erased
+        inputs: list[Tensor] = []
+        ordinary(method).backbone.register_forward_hook(lambda _, args, __: inputs.append(args[0]))
         method.losses(batch, 0)
-    torch.testing.assert_close(seen[0], validation_loop(method).backbone.normalize(batch.image))
+    torch.testing.assert_close(inputs[0], ordinary(method).backbone.normalize(batch.image))
 
 
-def test_the_weight_rises_with_the_fifteenths_of_the_run() -> None:
+def test_the_weight_grows_with_each_fifteenth_of_the_run() -> None:
     method = oc_cse()
     method.steps = 30
-    found = [method.weight(step) for step in (0, 1, 2, 15, 29)]
-    assert found == pytest.approx([0.3, 0.3, 0.35, 0.65, 1.0])
+    weights = [method.weight(step) for step in (0, 1, 2, 15, 29)]
+    assert weights == pytest.approx([0.3, 0.3, 0.35, 0.65, 1.0])
 
 
 def test_the_weight_multiplies_the_loss() -> None:
@@ -131,31 +127,31 @@ def test_the_weight_multiplies_the_loss() -> None:
     assert erasing(erasing_weight=0.6) == pytest.approx(2 * erasing(), rel=1e-5)
 
 
-def test_weights_of_a_run_hold_the_judge_and_fill_a_blank_network() -> None:
+def test_the_weights_of_a_run_contain_the_ordinary_classifier() -> None:
     trained = oc_cse()
     recipe = tiny("oc_cse").model_copy(update={"earlier": {"cam": tiny("cam")}})
     blank = build_method(recipe)
     assert isinstance(blank, OCCSE)
     blank.load_state_dict(trained.state_dict())
     image = torch.rand(1, 3, 64, 64)
-    expected = validation_loop(trained).compute_cam(image).cam
-    torch.testing.assert_close(validation_loop(blank).compute_cam(image).cam, expected)
+    expected = ordinary(trained).compute_cam(image).cam
+    torch.testing.assert_close(ordinary(blank).compute_cam(image).cam, expected)
 
 
-def test_a_stage_without_an_earlier_one_is_rejected_in_one_line() -> None:
+def test_a_stage_without_an_earlier_one_is_rejected() -> None:
     with pytest.raises(RecipeError, match="starts from one trained network") as caught:
         build_method(tiny("oc_cse"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_judge_of_other_classes_is_rejected_in_one_line() -> None:
+def test_an_ordinary_classifier_with_other_classes_is_rejected() -> None:
     recipe = tiny("oc_cse").with_classes(("blob", "ring"))
     with pytest.raises(RecipeError, match=r"same data\.classes") as caught:
         build_method(recipe, {"cam": classifier()})
     assert "\n" not in str(caught.value)
 
 
-def test_images_without_tags_cost_a_finite_loss() -> None:
+def test_images_without_tags_have_a_finite_loss() -> None:
     method, batch = oc_cse(), small_batch()
     batch.tags.zero_()
     losses = method.losses(batch, 0)

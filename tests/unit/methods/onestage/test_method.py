@@ -1,4 +1,4 @@
-"""The schedule and the switches of 1Stage on a whole small network."""
+"""Schedule and options of 1Stage on a small network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from tag2mask.methods.onestage import method as module
 from tag2mask.methods.onestage.method import OneStage
 
 LATE = 9
-"""After the network's own labels come in, at step 2 of 10."""
+"""A step at which the network already learns its own labels (from step 2 of 10)."""
 
 
 def method(**changes: Any) -> OneStage:
@@ -31,13 +31,13 @@ def losses(step: int = LATE, **changes: Any) -> Mapping[str, Tensor]:
 
 
 def own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a network that knows nothing yet label every image whole."""
+    """Let an untrained network label every pixel."""
 
     def quarters(score: Tensor, tags: Tensor, valid: Tensor, **_: float) -> Tensor:
         label = torch.zeros(valid.shape, dtype=torch.int64)
         for row, present in enumerate(tags):
-            for place, key in enumerate(present.nonzero()[:, 0].tolist()):
-                label[row, 16 * place : 16 * (place + 1)] = key + 1
+            for part, class_index in enumerate(present.nonzero()[:, 0].tolist()):
+                label[row, 16 * part : 16 * (part + 1)] = class_index + 1
         return label
 
     monkeypatch.setattr(module, "self_label", quarters)
@@ -53,7 +53,7 @@ def own_labels(monkeypatch: pytest.MonkeyPatch) -> None:
         (6, {"mask_from": 6}, {"classification", "mask"}),
     ],
 )
-def test_masks_are_learned_from_their_span_on(
+def test_masks_are_learned_from_mask_from_on(
     step: int, changes: dict[str, Any], names: set[str]
 ) -> None:
     assert set(losses(step, **changes)) == names
@@ -62,7 +62,7 @@ def test_masks_are_learned_from_their_span_on(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"gate": False},
+        {"stochastic_gate": False},
         {"psi": 0.6},
         {"focal": False},
         {"focal_power": 1.0},
@@ -75,7 +75,7 @@ def test_masks_are_learned_from_their_span_on(
     ],
     ids=str,
 )
-def test_every_switch_changes_the_losses(
+def test_every_option_changes_the_losses(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     own_labels(monkeypatch)
@@ -86,34 +86,40 @@ def test_every_switch_changes_the_losses(
 
 
 @pytest.mark.parametrize("refine", [True, False])
-def test_labels_are_made_of_masks_that_the_refiner_has_seen_at_their_own_size(
+def test_labels_are_made_from_masks_refined_at_their_own_size(
     monkeypatch: pytest.MonkeyPatch, refine: bool
 ) -> None:
-    built = method(refine=refine, share=0.5, background_share=0.4, least=0.1)
-    seen: list[tuple[torch.Size, torch.Size]] = []
+    built = method(
+        refine=refine,
+        foreground_peak_fraction=0.5,
+        background_peak_fraction=0.4,
+        min_score=0.1,
+    )
+    shapes: list[tuple[torch.Size, torch.Size]] = []
 
-    def noted(image: Tensor, probs: Tensor) -> Tensor:
-        seen.append((image.shape, probs.shape))
+    def recorded(image: Tensor, probs: Tensor) -> Tensor:
+        shapes.append((image.shape, probs.shape))
         return probs.flip(1)
 
-    rules: dict[str, float] = {}
+    settings: dict[str, float] = {}
 
-    def rule(score: Tensor, tags: Tensor, valid: Tensor, **kwargs: float) -> Tensor:
-        rules.update(kwargs, background=score[:, 0].mean().item())
+    def recorded_label(score: Tensor, tags: Tensor, valid: Tensor, **kwargs: float) -> Tensor:
+        settings.update(kwargs, background=score[:, 0].mean().item())
         assert score.shape == (2, NUM_FOREGROUND + 1, 64, 64)
         return torch.full(valid.shape, 255)
 
     assert built.refiner is not None
-    monkeypatch.setattr(built.refiner, "forward", noted)
-    monkeypatch.setattr(module, "self_label", rule)
+    monkeypatch.setattr(built.refiner, "forward", recorded)
+    monkeypatch.setattr(module, "self_label", recorded_label)
     masks = torch.tensor([0.4, 0.3, 0.2, 0.1]).view(1, 4, 1, 1).expand(2, 4, 16, 16)
     built._label(small_batch(), masks)
-    assert seen == ([(torch.Size([2, 3, 16, 16]), torch.Size([2, 4, 16, 16]))] if refine else [])
-    assert rules.pop("background") == pytest.approx(0.1 if refine else 0.4)
-    assert rules == {"share": 0.5, "background_share": 0.4, "min_score": 0.1}
+    expected = [(torch.Size([2, 3, 16, 16]), torch.Size([2, 4, 16, 16]))] if refine else []
+    assert shapes == expected
+    assert settings.pop("background") == pytest.approx(0.1 if refine else 0.4)
+    assert settings == {"share": 0.5, "background_share": 0.4, "min_score": 0.1}
 
 
-def test_own_labels_carry_no_gradient_and_teach_the_whole_network(
+def test_own_labels_have_no_gradient_and_train_the_complete_network(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built, batch = method(), small_batch()
@@ -127,7 +133,7 @@ def test_own_labels_carry_no_gradient_and_teach_the_whole_network(
     assert parts == {"backbone", "decoder"}
 
 
-def test_labels_need_a_refiner_only_where_they_are_made_and_refined() -> None:
+def test_a_refiner_is_needed_only_if_labels_are_refined() -> None:
     for changes in ({"refine": False}, {"mask_weight": 0}):
         recipe = small_recipe("onestage", width=16, **changes)
         build_method(recipe.model_copy(update={"refiner": None}))
@@ -137,37 +143,37 @@ def test_labels_need_a_refiner_only_where_they_are_made_and_refined() -> None:
 
 
 @torch.no_grad()
-def test_cam_and_scores_of_the_decoder_are_the_same_shares() -> None:
+def test_the_cam_is_the_softmax_of_the_decoder_scores() -> None:
     built, image = method().eval(), torch.rand(2, 3, 64, 48)
-    share, logits = built.compute_cam(image).cam, built.segmentation(image)
-    assert share.shape == (2, NUM_FOREGROUND, 16, 12)
+    cam, logits = built.compute_cam(image).cam, built.segmentation(image)
+    assert cam.shape == (2, NUM_FOREGROUND, 16, 12)
     assert logits.shape == (2, NUM_FOREGROUND + 1, 16, 12)
-    torch.testing.assert_close(logits.softmax(dim=1)[:, 1:], share)
+    torch.testing.assert_close(logits.softmax(dim=1)[:, 1:], cam)
 
 
-def test_the_focal_penalty_lowers_the_score_of_small_masks() -> None:
+def test_the_focal_penalty_lowers_the_logits_of_small_masks() -> None:
     built = method(mask_weight=0).eval()
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         built.decoder.classifier.bias.copy_(torch.tensor([3.0, -3.0, -3.0]))
-        whole = built.compute_cam(image).logits
+        penalized = built.compute_cam(image).logits
         built.config = built.config.model_copy(update={"focal": False})
         plain = built.compute_cam(image).logits
-    assert (whole - plain)[0, 0] > -0.5
-    assert (whole - plain)[0, 1] < -2
+    assert (penalized - plain)[0, 0] > -0.5
+    assert (penalized - plain)[0, 1] < -2
 
 
-def test_monitored_values_tell_how_many_pixels_and_images_teach(
+def test_the_monitor_counts_ignored_pixels_and_complete_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own_labels(monkeypatch)
     built = method()
     built.losses(small_batch(), LATE)
     assert built.monitor["ignored_pixels"] == 0
-    assert built.monitor["complete_photos"] == 1
+    assert built.monitor["complete_images"] == 1
 
 
-def test_the_host_never_waits_for_the_device() -> None:
+def test_a_step_does_not_wait_for_the_device() -> None:
     built, batch = method(), small_batch()
     with NoWaiting():
         sum(built.losses(batch, LATE).values()).backward()

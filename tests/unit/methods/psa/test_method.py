@@ -1,4 +1,4 @@
-"""AffinityNet on a whole small network: labels in, walk out."""
+"""AffinityNet and its random walk on a small network."""
 
 from dataclasses import replace
 
@@ -28,41 +28,41 @@ def random_image(height=64, width=80):
     return torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def test_pairs_are_compared_at_stride_8():
+def test_the_affinity_has_stride_8():
     affinity = method()._affinity(torch.rand(2, 3, 64, 80))
     assert affinity.shape == (2, 34, 8, 10)
     assert affinity.min() >= 0
     assert affinity.max() <= 1
 
 
-def test_unlabeled_images_teach_nothing():
+def test_images_without_labels_have_zero_loss():
     psa, batch = method().train(), small_batch()
-    unknown = replace(batch, mask=torch.full_like(batch.mask, IGNORE))
-    assert psa.losses(unknown, 0)["affinity"].item() == 0
-    assert psa.monitor["ignored_cells"].item() == 1
+    unlabeled = replace(batch, mask=torch.full_like(batch.mask, IGNORE))
+    assert psa.losses(unlabeled, 0)["affinity"].item() == 0
+    assert psa.monitor["ignored_pixels"].item() == 1
 
 
-def test_the_loss_is_of_the_labels_at_the_middle_of_cells():
+def test_the_loss_uses_the_labels_at_the_center_of_each_grid_position():
     psa, batch = method().train(), small_batch()
-    found = psa.losses(batch, 0)["affinity"].item()
+    loss = psa.losses(batch, 0)["affinity"].item()
     coarse = batch.mask.clone()
     coarse[:] = batch.mask[:, 4::8, 4::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
     torch.manual_seed(0)
-    assert psa.losses(replace(batch, mask=coarse), 0)["affinity"].item() == pytest.approx(found)
+    assert psa.losses(replace(batch, mask=coarse), 0)["affinity"].item() == pytest.approx(loss)
 
 
-def test_without_labels_the_recipe_is_rejected():
+def test_missing_labels_are_rejected():
     with pytest.raises(RecipeError, match="labels:"):
         method().losses(replace(small_batch(), mask=None), 0)
 
 
-def test_without_an_earlier_stage_there_is_no_cam():
+def test_a_missing_earlier_stage_is_rejected():
     with pytest.raises(RecipeError, match="from: STAGE"):
         build_method(small_recipe("psa")).compute_cam(torch.rand(1, 3, 64, 64))
 
 
 @torch.no_grad()
-def test_cam_and_weights_file_are_the_classifiers():
+def test_the_cam_and_the_saved_weights_include_the_frozen_classifier():
     psa = method()
     view = torch.rand(2, 3, 64, 64)
     own = psa.classifier.method
@@ -73,11 +73,11 @@ def test_cam_and_weights_file_are_the_classifiers():
 
 
 @torch.no_grad()
-def test_the_walk_is_that_of_the_dense_matrix():
+def test_the_random_walk_equals_dense_matrix_powers():
     psa = method(walk_steps=16)
     view = torch.rand(1, 3, 64, 80)
     selected_cam = torch.rand(1, 2, 64, 80)
-    moved = psa.propagation(view)(selected_cam)
+    propagated = psa.propagation(view)(selected_cam)
     affinity = psa._affinity(view)[0].double().numpy()
     dense = np.eye(80)
     for tap, (dy, dx) in enumerate(half_disc_offsets(5)):
@@ -89,16 +89,17 @@ def test_the_walk_is_that_of_the_dense_matrix():
     dense /= dense.sum(axis=0)
     array = selected_cam[0].double().numpy()
     scores = np.concatenate([(1 - array.max(axis=0, keepdims=True)) ** 16, array])
-    cells = scores.reshape(3, 8, 8, 10, 8).mean(axis=(2, 4)).reshape(3, 80)
-    expected = cells @ np.linalg.matrix_power(dense, 16)
-    np.testing.assert_allclose(moved[0].numpy().reshape(3, 80), expected, rtol=1e-4, atol=1e-6)
+    pooled = scores.reshape(3, 8, 8, 10, 8).mean(axis=(2, 4)).reshape(3, 80)
+    expected = pooled @ np.linalg.matrix_power(dense, 16)
+    actual = propagated[0].numpy().reshape(3, 80)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_prediction_walks_where_it_is_asked_to():
-    seen = predict_multi_scale(
+def test_inference_propagates_if_configured():
+    output = predict_multi_scale(
         method(walk_steps=4), random_image(), PredictConfig(propagate=True, scales=(1.0,))
     )
-    selected_maps = select_maps(seen, [0, 2], 0.35)
+    selected_maps = select_maps(output, [0, 2], 0.35)
     assert selected_maps.kind == "probs"
     assert selected_maps.maps.shape == (1, 3, 8, 10)
     assert (

@@ -1,4 +1,4 @@
-"""What ReCAM takes from the network before it, what it learns, and how it reads its maps."""
+"""ReCAM: weights copied from the earlier network, its losses, and its class maps."""
 
 from typing import Any
 
@@ -34,29 +34,29 @@ def recam(before: Method | None = None, **changes: Any) -> ReCAM:
 def test_backbone_and_classifier_are_copied_not_shared() -> None:
     before = classifier()
     after = recam(before)
-    given = {name: value.clone() for name, value in before.state_dict().items()}
-    assert all(torch.equal(after.state_dict()[name], value) for name, value in given.items())
+    original = {name: value.clone() for name, value in before.state_dict().items()}
+    assert all(torch.equal(after.state_dict()[name], value) for name, value in original.items())
     with torch.no_grad():
         for parameter in after.parameters():
             parameter.add_(1)
-    assert all(torch.equal(before.state_dict()[name], value) for name, value in given.items())
+    assert all(torch.equal(before.state_dict()[name], value) for name, value in original.items())
 
 
 @pytest.mark.parametrize("changes", [{"width": 16}, {"pooling": "gpp"}])
-def test_a_network_with_other_parts_is_rejected_in_one_line(changes: dict[str, Any]) -> None:
+def test_a_network_with_other_weights_is_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="same backbone, pooling and classes") as caught:
         recam(classifier(**changes))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("stages", [(), ("cam", "other")])
-def test_one_earlier_network_is_needed(stages: tuple[str, ...]) -> None:
+def test_exactly_one_earlier_network_is_required(stages: tuple[str, ...]) -> None:
     with pytest.raises(RecipeError, match="starts from one trained network") as caught:
         build_method(tiny("recam"), {name: classifier() for name in stages})
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_a_run_fill_a_network_built_without_the_earlier_one() -> None:
+def test_the_weights_of_a_run_are_complete() -> None:
     trained = recam()
     recipe = tiny("recam").model_copy(update={"earlier": {"cam": tiny("cam")}})
     blank = build_method(recipe)
@@ -76,20 +76,20 @@ def test_only_the_new_layer_learns_at_the_head_rate() -> None:
 
 
 @torch.no_grad()
-def test_maps_are_read_with_the_product_of_both_layers() -> None:
+def test_class_maps_use_the_product_of_both_layers() -> None:
     before = classifier().eval()
     method = recam(before).eval()
     image = torch.rand(2, 3, 32, 48)
     features = method.backbone(image).maps[-1]
     product = method.head.classifier.weight * method.reactivation.weight  # (F, D, 1, 1)
     expected = torch.einsum("ndhw,fd->nfhw", features, product[:, :, 0, 0])
-    seen = method.compute_cam(image)
-    torch.testing.assert_close(seen.cam, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(seen.logits, before.compute_cam(image).logits)
+    output = method.compute_cam(image)
+    torch.testing.assert_close(output.cam, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output.logits, before.compute_cam(image).logits)
 
 
 @torch.no_grad()
-def test_maps_of_either_layer_alone_are_a_switch() -> None:
+def test_class_maps_can_use_either_layer_alone() -> None:
     before, image = classifier().eval(), torch.rand(1, 3, 32, 48)
     plain = recam(before, weights="classifier").eval().compute_cam(image).cam
     torch.testing.assert_close(plain, before.compute_cam(image).cam)
@@ -111,7 +111,7 @@ def test_the_weight_of_the_softmax_loss_and_its_mean_over_classes() -> None:
     assert full / 2 < reactivation(class_loss="mean").item() < full
 
 
-def test_the_softmax_loss_alone_teaches_backbone_classifier_and_new_layer() -> None:
+def test_the_softmax_loss_trains_backbone_classifier_and_new_layer() -> None:
     method = recam().train()
     method.losses(small_batch(), 0)["reactivation"].backward()
     for parameter in (

@@ -1,4 +1,4 @@
-"""Tests that Specification R1 to R20 names, on the whole method."""
+"""RML on a small network, with the tests that Specification R1 to R20 name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +25,12 @@ def losses(**changes: Any) -> Mapping[str, Tensor]:
     return method(**changes).losses(small_batch(), LATE)
 
 
-def test_warmup_is_classification_alone_and_computes_nothing_else() -> None:
+def test_warmup_runs_one_pass_and_computes_only_the_classification() -> None:
     rml = method(warmup=5)
-    seen = []
-    rml.backbone.register_forward_hook(lambda *_: seen.append(1))
+    passes = []
+    rml.backbone.register_forward_hook(lambda *_: passes.append(1))
     assert set(rml.losses(small_batch(), 4)) == {"classification"}
-    assert len(seen) == 1
+    assert len(passes) == 1
     assert set(rml.losses(small_batch(), 5)) == {"classification", "ciml", "mfml", "apml"}
 
 
@@ -39,7 +39,7 @@ def test_a_weight_of_zero_switches_a_loss_off(name: str) -> None:
     assert set(losses(**{name: 0})) == {"classification", "ciml", "mfml", "apml"} - {name}
 
 
-def test_all_three_off_is_the_baseline() -> None:
+def test_without_its_three_losses_rml_equals_the_cam_baseline() -> None:
     rml, baseline = method(ciml=0, mfml=0, apml=0), small_method("cam", pooling="gmp").train()
     torch.testing.assert_close(
         rml.losses(small_batch(), LATE)["classification"],
@@ -47,14 +47,14 @@ def test_all_three_off_is_the_baseline() -> None:
     )
 
 
-def test_map_level_loss_reaches_the_encoder() -> None:
+def test_the_cam_level_loss_reaches_the_encoder() -> None:
     rml = method()
     rml.losses(small_batch(), LATE)["ciml"].backward()
     total = sum(p.grad.abs().sum() for p in rml.backbone.parameters() if p.grad is not None)
     assert total > 0
 
 
-def test_neck_learns_from_the_feature_level_loss() -> None:
+def test_the_feature_level_loss_trains_the_neck() -> None:
     rml = method()
     assert rml.neck is not None
     rml.losses(small_batch(), LATE)["mfml"].backward()
@@ -64,14 +64,14 @@ def test_neck_learns_from_the_feature_level_loss() -> None:
     assert any(p is rml.neck.conv.weight for p in groups["head"])
 
 
-def test_equivariance_is_unchanged_by_what_absent_classes_do() -> None:
+def test_absent_classes_do_not_change_the_equivariance_loss() -> None:
     rml, batch = method(alpha=0), small_batch()
     before = rml.losses(batch, LATE)["ciml"].item()
     with torch.no_grad():
         rml.head.classifier.weight[2].normal_()  # no image of the batch shows class 2
     assert rml.losses(batch, LATE)["ciml"].item() == pytest.approx(before, rel=1e-5)
-    everything = method(alpha=0, equivariance="all")
-    assert everything.losses(batch, LATE)["ciml"].item() != pytest.approx(before, rel=1e-3)
+    all_classes = method(alpha=0, equivariance="all")
+    assert all_classes.losses(batch, LATE)["ciml"].item() != pytest.approx(before, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -96,26 +96,26 @@ def test_equivariance_is_unchanged_by_what_absent_classes_do() -> None:
     ],
     ids=lambda changes: ",".join(f"{k}={v}" for k, v in changes.items()),
 )
-def test_every_switch_of_the_ablations_changes_the_losses(changes: dict[str, Any]) -> None:
+def test_every_option_of_the_ablations_changes_the_losses(changes: dict[str, Any]) -> None:
     default, changed = losses(), losses(**changes)
     assert all(torch.isfinite(loss) for loss in changed.values())
     total = sum(loss.item() for loss in default.values())
     assert sum(loss.item() for loss in changed.values()) != pytest.approx(total, rel=1e-7)
 
 
-def test_club_trains_its_inner_model_and_nothing_else_with_the_fit() -> None:
+def test_the_fit_loss_trains_only_the_inner_model_of_club() -> None:
     rml = method(information="club")
     assert rml.club is not None
-    found = rml.losses(small_batch(), LATE)
-    found["mfml"].backward(retain_graph=True)
+    values = rml.losses(small_batch(), LATE)
+    values["mfml"].backward(retain_graph=True)
     assert all(p.grad is None for p in rml.club.parameters())
     rml.zero_grad()
-    found["club_fit"].backward()
+    values["club_fit"].backward()
     reached = {name for name, p in rml.named_parameters() if p.grad is not None}
     assert reached == {f"club.{name}" for name, _ in rml.club.named_parameters()}
 
 
-def test_pseudo_labels_leave_the_network_in_training_mode_and_without_gradient() -> None:
+def test_making_pseudo_labels_keeps_training_mode_and_needs_no_gradient() -> None:
     rml, batch = method(), small_batch()
     image = rml.backbone.normalize(batch.image)
     label = rml._pseudo_label(batch, image, rml.compute_cam(image).cam.detach())
@@ -125,8 +125,8 @@ def test_pseudo_labels_leave_the_network_in_training_mode_and_without_gradient()
     assert set(label.unique().tolist()) <= {0, 1, 2, 255}
 
 
-def test_bf16_label_maps_give_nearly_the_same_labels() -> None:
-    """At random weights; benchmarks/step.py reports the agreement of trained ones."""
+def test_bf16_gives_nearly_the_same_labels() -> None:
+    """Random weights; benchmarks/step.py reports the agreement of trained ones."""
     batch, labels = small_batch(), []
     for precision in ("fp32", "bf16"):
         rml = method(label_precision=precision).eval()
@@ -138,13 +138,13 @@ def test_bf16_label_maps_give_nearly_the_same_labels() -> None:
 
 def test_inference_needs_neither_neck_nor_affinity_head() -> None:
     rml = method()
-    alone = sum(p.numel() for p in rml.backbone.parameters()) + rml.head.classifier.weight.numel()
+    needed = sum(p.numel() for p in rml.backbone.parameters()) + rml.head.classifier.weight.numel()
     rml.neck = rml.affinity = None
     assert rml.eval().compute_cam(torch.rand(1, 3, 64, 64)).cam.shape[:2] == (1, 3)
-    assert sum(p.numel() for p in rml.parameters()) == alone
+    assert sum(p.numel() for p in rml.parameters()) == needed
 
 
-def test_apml_without_attention_or_refiner_is_rejected_in_one_line() -> None:
+def test_apml_without_attention_or_refiner_is_rejected() -> None:
     recipe = small_recipe("rml")
     plain = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"blocks": 0})})
     with pytest.raises(RecipeError, match="needs a backbone with attention"):
@@ -160,16 +160,16 @@ def test_200_steps_of_classification_and_ciml_do_not_empty_the_maps() -> None:
     optimizer = torch.optim.AdamW(rml.parameters(), lr=3e-4)
     first = None
     for step in range(200):
-        found = rml.losses(batch, step + LATE)
+        values = rml.losses(batch, step + LATE)
         optimizer.zero_grad()
-        sum(found.values()).backward()
+        sum(values.values()).backward()
         optimizer.step()
-        first = found["classification"].item() if first is None else first
-    assert found["classification"].item() < first
+        first = values["classification"].item() if first is None else first
+    assert values["classification"].item() < first
     assert rml.monitor["empty_cams"] == 0
 
 
-def test_maps_hold_attention_and_the_affinity_where_one_is_learned() -> None:
+def test_attention_maps_contain_attention_and_a_learned_affinity() -> None:
     image = torch.rand(1, 3, 64, 64)
     maps = method().eval().attention_maps(image)
     assert set(maps) == {"attention", "affinity"}

@@ -1,4 +1,4 @@
-"""The two halves of RRM's training on a small network: what is looked at, learned and left out."""
+"""The two halves of RRM's training on a small network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,28 +31,28 @@ def rrm(**changes: Any) -> RRM:
 
 
 def with_label(monkeypatch: pytest.MonkeyPatch, label: Tensor) -> dict[str, Any]:
-    """Let `label` be what is reliable; returns what it was asked with."""
-    asked: dict[str, Any] = {}
+    """Make `label` the reliable label; return the settings it is made with."""
+    settings: dict[str, Any] = {}
 
-    def given(*_: Any, **kwargs: Any) -> Tensor:
-        asked.update(kwargs)
+    def fixed_label(*_: Any, **kwargs: Any) -> Tensor:
+        settings.update(kwargs)
         return label
 
-    monkeypatch.setattr(module, "reliable_label", given)
-    return asked
+    monkeypatch.setattr(module, "reliable_label", fixed_label)
+    return settings
 
 
 def late_losses(**changes: Any) -> Mapping[str, Tensor]:
     return rrm(**changes).losses(small_batch(), LATE)
 
 
-def test_the_first_half_learns_the_tags_alone_and_looks_once(
+def test_the_first_half_runs_one_pass_and_trains_only_the_classifier(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     method = rrm()
     views: list[tuple[int, int]] = []
     method.backbone.register_forward_hook(
-        lambda _, given, __: views.append((len(given[0]), given[0].shape[-1]))
+        lambda _, args, __: views.append((len(args[0]), args[0].shape[-1]))
     )
     with_label(monkeypatch, torch.zeros(2, 64, 64, dtype=torch.int64))
     assert set(method.losses(small_batch(), LATE - 1)) == {"classification"}
@@ -60,10 +60,10 @@ def test_the_first_half_learns_the_tags_alone_and_looks_once(
     views.clear()
     losses = method.losses(small_batch(), LATE)
     assert set(losses) == {"classification", "segmentation", "energy"}
-    assert views == [(2, 64), (2, 32), (2, 96), (2, 128)]  # scale 1 is not looked at again
+    assert views == [(2, 64), (2, 32), (2, 96), (2, 128)]  # the CAM of scale 1 is reused
 
 
-def test_the_decoder_learns_both_cross_entropies_as_means_of_their_own(
+def test_the_segmentation_loss_adds_the_means_over_background_and_foreground(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     label = torch.full((2, 64, 64), 255)
@@ -75,11 +75,11 @@ def test_the_decoder_learns_both_cross_entropies_as_means_of_their_own(
     cost = -large.log_softmax(dim=1)
     background = cost[:, 0][label == 0].mean()
     foreground = torch.cat([cost[:, k][label == k] for k in (1, 2)]).mean()
-    found = method.losses(batch, LATE)["segmentation"]
-    torch.testing.assert_close(found, background + foreground, rtol=1e-4, atol=1e-5)
+    loss = method.losses(batch, LATE)["segmentation"]
+    torch.testing.assert_close(loss, background + foreground, rtol=1e-4, atol=1e-5)
 
 
-def test_crops_without_reliable_pixels_cost_nothing_and_gradients_stay_finite(
+def test_crops_without_reliable_pixels_have_zero_loss_and_finite_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_label(monkeypatch, torch.full((2, 64, 64), 255))
@@ -91,7 +91,7 @@ def test_crops_without_reliable_pixels_cost_nothing_and_gradients_stay_finite(
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
 
 
-def test_energy_of_pixels_without_label_reaches_the_decoder_and_can_be_left_out(
+def test_the_dense_energy_of_unlabeled_pixels_reaches_the_decoder_and_is_optional(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_label(monkeypatch, torch.full((2, 64, 64), 255))
@@ -106,7 +106,7 @@ def test_energy_of_pixels_without_label_reaches_the_decoder_and_can_be_left_out(
     assert method.head.classifier.weight.grad is None
 
 
-def test_labels_teach_the_decoder_and_the_backbone_but_not_the_classifier(
+def test_labels_train_the_decoder_and_the_backbone_but_not_the_classifier(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_label(monkeypatch, torch.zeros(2, 64, 64, dtype=torch.int64))
@@ -118,12 +118,18 @@ def test_labels_teach_the_decoder_and_the_backbone_but_not_the_classifier(
     assert method.head.classifier.weight.grad is None
 
 
-def test_the_rule_of_the_recipe_is_the_rule_that_is_applied(
+def test_reliable_labels_use_the_settings_of_the_recipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = with_label(monkeypatch, torch.zeros(2, 64, 64, dtype=torch.int64))
-    late_losses(alpha_high=2, alpha_low=16, confidence=0.7, share=0.3, background=0.6)
-    assert asked == {
+    settings = with_label(monkeypatch, torch.zeros(2, 64, 64, dtype=torch.int64))
+    late_losses(
+        alpha_high=2,
+        alpha_low=16,
+        confidence=0.7,
+        top_fraction=0.3,
+        background_threshold=0.6,
+    )
+    assert settings == {
         "alphas": (2, 16),
         "confidence": 0.7,
         "share": 0.3,
@@ -131,8 +137,8 @@ def test_the_rule_of_the_recipe_is_the_rule_that_is_applied(
     }
 
 
-def test_labels_hold_present_classes_only_and_leave_the_network_in_training_mode() -> None:
-    method = rrm(confidence=0.0, share=1.0, background=0.0)
+def test_labels_contain_only_present_classes_and_making_them_keeps_training_mode() -> None:
+    method = rrm(confidence=0.0, top_fraction=1.0, background_threshold=0.0)
     batch = small_batch()
     image = method.backbone.normalize(batch.image)
     cam = method.compute_cam(image).cam
@@ -145,7 +151,7 @@ def test_labels_hold_present_classes_only_and_leave_the_network_in_training_mode
     assert all(part.training for part in method.backbone.modules())
 
 
-def test_a_dense_crf_makes_labels_of_images_at_their_own_size() -> None:
+def test_a_dense_crf_refines_labels() -> None:
     raw = tiny().plain() | {"refiner": {"name": "dense_crf", "iterations": 2}}
     method = build_method(parse_recipe(raw, "with a CRF")).train()
     losses = method.losses(small_batch(), LATE)
@@ -159,7 +165,7 @@ def test_the_decoder_scores_all_classes_and_background() -> None:
     assert method.segmentation(image).shape == (2, NUM_FOREGROUND + 1, 5, 8)
 
 
-def test_rrm_without_a_refiner_is_rejected_in_one_line() -> None:
+def test_rrm_without_a_refiner_is_rejected() -> None:
     with pytest.raises(RecipeError, match="needs a refiner") as caught:
         build_method(tiny().model_copy(update={"refiner": None}))
     assert "\n" not in str(caught.value)

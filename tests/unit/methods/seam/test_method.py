@@ -1,4 +1,4 @@
-"""The switches of SEAM on a whole small network, and which part learns from which loss."""
+"""The options of SEAM on a small network, and which part learns from which loss."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ def losses(**changes: Any) -> Mapping[str, Tensor]:
 
 
 def reached(seam: SEAM, loss: Tensor) -> set[str]:
-    """First names of the parts that get a gradient."""
+    """Names of the top-level parts that get a gradient."""
     seam.zero_grad()
     loss.backward(retain_graph=True)
     return {
@@ -36,27 +36,27 @@ def reached(seam: SEAM, loss: Tensor) -> set[str]:
 
 @pytest.fixture
 def views(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sides of every look of the backbone while the test runs."""
-    seen: list[int] = []
+    """Record the image side of every pass of the backbone."""
+    sides: list[int] = []
     kind = type(method().backbone)
     forward = kind.forward
 
     def spy(self: Any, image: Tensor, *, attention: bool = False) -> Any:
-        seen.append(image.shape[-1])
+        sides.append(image.shape[-1])
         return forward(self, image, attention=attention)
 
     monkeypatch.setattr(kind, "forward", spy)
-    return seen
+    return sides
 
 
-def test_ecr_and_the_weakest_cells_teach_pcm_alone_and_er_the_network() -> None:
+def test_ecr_and_min_pooling_train_only_pcm_and_er_trains_the_network() -> None:
     seam = method()
-    found = seam.losses(small_batch(), 0)
-    assert set(found) == {"classification", "min_pooling", "er", "ecr"}
-    assert reached(seam, found["ecr"]) == {"pcm"}
-    assert reached(seam, found["min_pooling"]) == {"pcm"}
-    assert reached(seam, found["er"]) == {"backbone", "head"}
-    assert reached(seam, found["classification"]) == {"backbone", "head"}
+    values = seam.losses(small_batch(), 0)
+    assert set(values) == {"classification", "min_pooling", "er", "ecr"}
+    assert reached(seam, values["ecr"]) == {"pcm"}
+    assert reached(seam, values["min_pooling"]) == {"pcm"}
+    assert reached(seam, values["er"]) == {"backbone", "head"}
+    assert reached(seam, values["classification"]) == {"backbone", "head"}
 
 
 @pytest.mark.parametrize(
@@ -71,41 +71,41 @@ def test_ecr_and_the_weakest_cells_teach_pcm_alone_and_er_the_network() -> None:
         ({"pcm": False, "er": 0, "ecr": 0}, {"classification"}, [64]),
     ],
 )
-def test_every_row_of_the_ablation_computes_what_it_needs(
+def test_every_row_of_the_ablation_computes_only_its_losses(
     views: list[int], changes: dict[str, Any], names: set[str], sides: list[int]
 ) -> None:
     assert set(losses(small_scale=0.5, **changes)) == names
     assert views == sides
 
 
-def test_without_its_parts_it_is_the_plain_classifier() -> None:
+def test_without_its_losses_seam_equals_the_cam_baseline() -> None:
     seam, plain = method(pcm=False, er=0, ecr=0), small_method("cam").train()
     plain.load_state_dict(seam.state_dict())
     batch = small_batch()
     torch.testing.assert_close(dict(seam.losses(batch, 0)), dict(plain.losses(batch, 0)))
 
 
-def test_ecr_without_pcm_is_rejected_in_one_line() -> None:
+def test_ecr_without_pcm_is_rejected() -> None:
     with pytest.raises(RecipeError, match=r"method\.ecr: .*pcm") as caught:
         method(pcm=False)
     assert "\n" not in str(caught.value)
 
 
 @torch.no_grad()
-def test_cam_is_what_pcm_gathers() -> None:
-    seam, image = method(), torch.rand(2, 3, 64, 48)  # untrained: by the batch's statistics
-    found = seam.compute_cam(image)
-    assert found.cam.shape == (2, NUM_FOREGROUND, 4, 3)
-    assert found.cam.min() >= 0
-    assert found.cam.max() <= 1
+def test_the_cam_is_the_map_of_pcm() -> None:
+    seam, image = method(), torch.rand(2, 3, 64, 48)  # training mode, with batch statistics
+    output = seam.compute_cam(image)
+    assert output.cam.shape == (2, NUM_FOREGROUND, 4, 3)
+    assert output.cam.min() >= 0
+    assert output.cam.max() <= 1
     seam.pcm = None
     plain = seam.compute_cam(image)
-    torch.testing.assert_close(found.logits, plain.logits)
+    torch.testing.assert_close(output.logits, plain.logits)
     torch.testing.assert_close(seam.class_logits(image), plain.logits)
-    assert not torch.allclose(found.cam, plain.cam)
+    assert not torch.allclose(output.cam, plain.cam)
 
 
-def test_absent_classes_take_no_part_in_the_equivariance() -> None:
+def test_absent_classes_do_not_change_the_equivariance_loss() -> None:
     seam, batch = method(), small_batch()
     seam.head.classifier.weight.data.mul_(10)
     before = seam.losses(batch, 0)
@@ -126,7 +126,7 @@ def test_every_pooling_trains(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gpp"])
-def test_the_host_never_waits_for_the_device(pooling: str) -> None:
+def test_a_step_does_not_wait_for_the_device(pooling: str) -> None:
     seam, batch = method(pooling=pooling), small_batch()
     with NoWaiting():
         sum(seam.losses(batch, 0).values()).backward()

@@ -14,26 +14,26 @@ HEADS = ["segformer", "aspp"]
 
 
 def scripted(method: Method, logits: torch.Tensor) -> Method:
-    """The method with a decoder that always says `logits`."""
+    """Return the method with a decoder that always returns `logits`."""
     method.decoder.forward = lambda maps: logits.expand(len(maps[0]), -1, -1, -1)
     return method.eval()
 
 
-def test_loss_is_the_mean_of_labeled_pixels_by_hand() -> None:
-    """Probabilities 1/2, 1/4, 1/8, 1/8 everywhere, labels 0, 1 and ignore."""
+def test_the_loss_is_the_mean_over_labeled_pixels() -> None:
+    """The probabilities are 1/2, 1/4, 1/8, 1/8 everywhere; the labels 0, 1 and ignore."""
     logits = torch.tensor([4.0, 2.0, 1.0, 1.0]).log().view(1, 4, 1, 1)
     method, batch = scripted(small_method("supervised"), logits), small_batch()
     mask = torch.full((2, 64, 64), IGNORE)
     mask[0, :2] = 0
     mask[1, 0] = 1
-    found = method.losses(replace(batch, mask=mask), 0)
-    assert set(found) == {"segmentation"}
-    assert found["segmentation"].item() == pytest.approx((2 * math.log(2) + math.log(4)) / 3)
+    values = method.losses(replace(batch, mask=mask), 0)
+    assert set(values) == {"segmentation"}
+    assert values["segmentation"].item() == pytest.approx((2 * math.log(2) + math.log(4)) / 3)
     assert method.monitor["ignored_pixels"].item() == pytest.approx(1 - 3 / 128)
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_crop_that_is_all_ignored_trains_nothing(head: str) -> None:
+def test_a_crop_without_labels_trains_nothing(head: str) -> None:
     method, batch = small_method("supervised", head=head).train(), small_batch()
     blank = replace(batch, mask=torch.full_like(batch.mask, IGNORE))
     loss = method.losses(blank, 0)["segmentation"]
@@ -43,17 +43,17 @@ def test_a_crop_that_is_all_ignored_trains_nothing(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_it_learns_the_masks(head: str) -> None:
+def test_the_loss_falls_in_training(head: str) -> None:
     method, batch = small_method("supervised", head=head, decoder_dropout=0), small_batch()
     optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    seen = []
+    values = []
     for _ in range(25):
         optimizer.zero_grad()
         loss = method.train().losses(batch, 0)["segmentation"]
         loss.backward()
         optimizer.step()
-        seen.append(loss.item())
-    assert seen[-1] < 0.6 * seen[0]
+        values.append(loss.item())
+    assert values[-1] < 0.6 * values[0]
 
 
 def test_tags_are_not_read() -> None:
@@ -65,13 +65,13 @@ def test_tags_are_not_read() -> None:
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_without_masks_it_says_so() -> None:
+def test_missing_masks_are_rejected() -> None:
     with pytest.raises(RecipeError, match="supervised learns from masks"):
         small_method("supervised").losses(replace(small_batch(), mask=None), 0)
 
 
 @torch.no_grad()
-def test_a_class_is_as_likely_as_its_likeliest_cell() -> None:
+def test_the_probability_of_a_class_is_that_of_its_most_probable_pixel() -> None:
     logits = torch.zeros(1, 4, 2, 2)
     logits[0, :, 0, 0] = torch.tensor([1.0, 6.0, 2.0, 1.0]).log()  # class 1: 0.6
     logits[0, :, 0, 1] = torch.tensor([5.0, 1.0, 4.0, 1e-9]).log()  # class 2: 0.4
@@ -84,7 +84,7 @@ def test_a_class_is_as_likely_as_its_likeliest_cell() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("protocol", "classes"), [("afa", [0, 1, 2]), ("rml", [0, 1])])
 def test_masks_come_from_the_decoder(protocol: str, classes: list[int]) -> None:
-    """By `afa` whoever wins a cell owns it; by `rml` class 2, never above one half, is left out."""
+    """With `afa` the highest score wins; with `rml` class 2, never above 0.5, is left out."""
     logits = torch.zeros(1, 4, 16, 16)
     logits[0, 1, :8] = 5.0
     logits[0, 2, 8:12] = 0.5
@@ -103,6 +103,6 @@ def recipe_with(protocol: str):
     from tests.conformance.stand_ins import small_recipe
 
     recipe = small_recipe("supervised")
-    plain = {"protocol": protocol, "scales": (1.0,), "flip": False, "refine": False}
-    predict = recipe.predict.model_copy(update=plain | {"long_side_px": 0})
+    settings = {"protocol": protocol, "scales": (1.0,), "flip": False, "refine": False}
+    predict = recipe.predict.model_copy(update=settings | {"long_side_px": 0})
     return recipe.model_copy(update={"predict": predict})

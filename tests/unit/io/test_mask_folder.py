@@ -1,0 +1,103 @@
+"""The files beside masks: written, read back, and damaged ones rejected."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tag2mask.errors import DataError, RunError
+from tag2mask.io.mask_folder import (
+    append_scores,
+    describe_classes,
+    read_class_names,
+    read_classes,
+    read_skipped,
+    tidy_scores,
+    write_classes,
+    write_skipped,
+)
+
+
+def score_rows(folder: Path) -> list[dict[str, object]]:
+    lines = (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_class_names_are_read_and_damaged_files_are_rejected(tmp_path: Path) -> None:
+    assert read_class_names(tmp_path) == ()
+    path = tmp_path / "classes.json"
+    path.write_text(json.dumps({"classes": ["cat", "dog"], "ignore": 255}), encoding="utf-8-sig")
+    assert read_class_names(tmp_path) == ("cat", "dog")
+    for text in ("{", "[]", '{"classes": [1]}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"classes\.json"):
+            read_class_names(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"classes\.json: cannot be read .* names the class of each mask value"),
+        ("{", r"classes\.json: is not valid JSON"),
+        ("[]", r'classes\.json: needs \{"classes"'),
+    ],
+)
+def test_a_missing_or_invalid_classes_file_is_rejected_in_one_line(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "classes.json").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_classes(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_written_classes_are_read_back(tmp_path: Path) -> None:
+    settings = {"scales": (1.0, 0.5), "refiner": None}
+    described = describe_classes(("Kühe", "dog"), "tags", settings)
+    assert described == {
+        "classes": ["Kühe", "dog"],
+        "background": 0,
+        "ignore": 255,
+        "class_source": "tags",
+        "settings": {"scales": [1.0, 0.5], "refiner": None},
+        "palette": [[0, 0, 0], [128, 0, 0], [0, 128, 0]],
+    }
+    write_classes(tmp_path / "new", described)
+    assert read_classes(tmp_path / "new") == described
+    assert "Kühe" in (tmp_path / "new" / "classes.json").read_text(encoding="utf-8")
+
+
+def test_scores_have_one_row_per_image_rounded_to_six_digits(tmp_path: Path) -> None:
+    append_scores(tmp_path, "lane/é", {"cat": 1 / 3, "dog": 0.25})
+    append_scores(tmp_path, "b", {"cat": 0.0, "dog": 1.0})
+    assert score_rows(tmp_path) == [
+        {"name": "lane/é", "scores": {"cat": 0.333333, "dog": 0.25}},
+        {"name": "b", "scores": {"cat": 0.0, "dog": 1.0}},
+    ]
+
+
+def test_scores_that_cannot_be_written_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"scores\.jsonl: cannot be written"):
+        append_scores(tmp_path / "missing", "a", {"cat": 0.5})
+
+
+def test_tidy_scores_drops_unfinished_repeated_and_torn_rows(tmp_path: Path) -> None:
+    for value in (0.1, 0.2):
+        append_scores(tmp_path, "a", {"cat": value})
+    append_scores(tmp_path, "unfinished", {"cat": 0.3})
+    with (tmp_path / "scores.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"name": "to')
+    tidy_scores(tmp_path, lambda name: name == "a")
+    assert score_rows(tmp_path) == [{"name": "a", "scores": {"cat": 0.2}}]
+    tidy_scores(tmp_path / "new", lambda name: True)
+    assert score_rows(tmp_path / "new") == []
+
+
+def test_skipped_images_are_recorded_and_an_empty_list_removes_the_file(tmp_path: Path) -> None:
+    assert read_skipped(tmp_path) == frozenset()
+    write_skipped(tmp_path, ["a", "lane/é"])
+    assert read_skipped(tmp_path) == {"a", "lane/é"}
+    write_skipped(tmp_path, [])
+    assert read_skipped(tmp_path) == frozenset()
+    assert not (tmp_path / "skipped.json").exists()
