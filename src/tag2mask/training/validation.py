@@ -83,7 +83,8 @@ class ValidationLoop:
         count = self._recipe.run.samples
         if count:
             indices = spread_indices(len(self._shown), count)
-            save_strips(self._segmenter(method, device), self._shown, indices, out, step)
+            samples = (self._shown[index] for index in indices)
+            save_strips(self._segmenter(method, device), samples, out, step)
 
     def _segmenter(self, method: Method, device: torch.device) -> Segmenter:
         half = self._recipe.run.precision == "bf16"

@@ -64,7 +64,7 @@ def of_classes(cam: Tensor, *class_indices: int) -> SelectedMaps:
 def test_without_refiner_the_cam_is_thresholded() -> None:
     cam = torch.tensor([[[[0.45, 0.5, 0.9]], [[1.0, 1.0, 1.0]], [[0.2, 0.6, 0.1]]]])
     made = make_mask(black(1, 3), of_classes(cam, 0, 2), PLAIN)
-    # Class 1 (mask value 2) is not among the selected classes; 0.45 does not exceed the background's 0.45.
+    # Class 1 (mask value 2) is not selected; 0.45 does not exceed the background score of 0.45.
     assert made.mask.tolist() == [[0, 3, 1]]
     assert made.mask.dtype == torch.uint8
     assert made.probs.shape == (1, 3, 1, 3)
@@ -222,7 +222,7 @@ def confident_mask(
 
 
 def test_confident_pixels_of_irn_equal_a_hand_count() -> None:
-    # Between 0.05 and 0.30 a pixel is not confident; mask value 2 is not among the selected classes.
+    # Between 0.05 and 0.30 a pixel is not confident; mask value 2 is not selected.
     cam = torch.tensor([[[[0.0, 0.05, 0.06, 0.30, 0.31]], [[0.9] * 5], [[0.0, 0, 0, 0.1, 0.8]]]])
     made = confident_mask(cam, 0, 2, name="irn")
     assert made.mask.tolist() == [[0, 0, IGNORE, IGNORE, 3]]

@@ -92,7 +92,7 @@ def test_second_start_drops_torn_and_repeated_score_rows(tmp_path: Path) -> None
 
 def test_folder_of_other_settings_is_rejected_and_says_what_differs(tmp_path: Path) -> None:
     open_writer(tmp_path, background=0.45, run="here")
-    with pytest.raises(RunError, match=r"background: 0\.45 there, 0\.3 now"):
+    with pytest.raises(RunError, match=r"background: 0\.45 before, 0\.3 now"):
         open_writer(tmp_path, background=0.3, run="here")
     open_writer(tmp_path, background=0.45, run="moved")  # the place of the run decides nothing
     with pytest.raises(RunError, match="class_source"):
@@ -175,10 +175,10 @@ def test_missing_path_and_empty_folder_are_rejected(tmp_path: Path) -> None:
 
 def test_damaged_classes_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text("{")
-    with pytest.raises(DataError, match=r"classes\.json: is no readable JSON"):
+    with pytest.raises(DataError, match=r"classes\.json: is not valid JSON"):
         read_classes(tmp_path)
     (tmp_path / "classes.json").write_text("[]")
-    with pytest.raises(DataError, match="needs a mapping with a list 'classes'"):
+    with pytest.raises(DataError, match=r'needs \{"classes"'):
         read_classes(tmp_path)
 
 

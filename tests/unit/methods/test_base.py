@@ -1,9 +1,8 @@
 import pytest
 import torch
-from tests.conformance.stand_ins import small_method, small_recipe
+from tests.conformance.stand_ins import small_method
 
 from tag2mask.methods.base import freeze_loaded_norms, labeling
-from tag2mask.methods.build import build_method
 
 
 def test_what_no_checkpoint_filled_learns_at_the_head_rate() -> None:
@@ -28,11 +27,6 @@ def test_only_loaded_norms_are_frozen() -> None:
     assert any("branch" in name and "norm" in name for name, _ in backbone.named_parameters())
 
 
-def test_a_recipe_without_refiner_builds() -> None:
-    recipe = small_recipe("cam").model_copy(update={"refiner": None})
-    assert build_method(recipe).refiner is None
-
-
 def test_a_norm_is_known_by_its_kind() -> None:
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))
     layers.loaded = frozenset({"0.weight", "0.bias", "1.weight", "1.bias"})
@@ -51,22 +45,3 @@ def test_labeling_puts_the_mode_back_even_after_a_problem() -> None:
         raise RuntimeError
     assert backbone.training
     assert torch.is_grad_enabled()
-
-
-def test_networks_of_earlier_stages_reach_the_method_once(monkeypatch) -> None:
-    given = []
-    kind = type(small_method("cam"))
-    monkeypatch.setattr(kind, "setup", lambda self, earlier: given.append(dict(earlier.methods)))
-    recipe = small_recipe("cam")
-    staged = recipe.model_copy(update={"earlier": {"first": recipe}})
-    known = {"first": small_method("cam")}
-    given.clear()
-    build_method(staged, known)
-    assert given == [known]
-    given.clear()
-    build_method(staged)
-    assert [list(methods) for methods in given] == [[], ["first"]]
-    assert isinstance(given[1]["first"], kind)
-    given.clear()
-    build_method(recipe)
-    assert given == [{}]

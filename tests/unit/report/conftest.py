@@ -44,11 +44,11 @@ def run(tmp_path: Path) -> Path:
         losses = {"classification": 1 / step, "affinity": None if step == 10 else 0.1}
         line = {"step": step, "loss": sum(v or 0 for v in losses.values()), "losses": losses}
         lines.append(
-            line | {"monitor": {"zero_maps": 0.0}, "lr": {"base": 1e-5}, "images_per_s": 3.5}
+            line | {"monitor": {"empty_cams": 0.0}, "lr": {"base": 1e-5}, "images_per_s": 3.5}
         )
     lines.append({"step": 100, "event": "evaluation", "score": 0.31})
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
-    (folder / "log.jsonl").write_text(text + '{"step": 110, "lo')  # torn by a kill
+    (folder / "log.jsonl").write_text(text + '{"step": 110, "lo')  # the run was interrupted
     history = [
         {"step": step, "score": score, "detail": scores(score, "classifier")}
         for step, score in ((50, 0.31), (100, 0.3))

@@ -1,102 +1,114 @@
 from collections.abc import Mapping
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from tag2mask.config.recipe import parse_recipe
+from tag2mask.config.schema import MethodConfig
+from tag2mask.inference.inspection import inspect_image
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.build import build_method
-from tag2mask.visualization.affinity_maps import AffinityMaps, compute_affinity_maps
+from tag2mask.methods.base import CamOutput, Method
+from tag2mask.models.base import Backbone, Features
+from tag2mask.types import Batch, Sample
+from tag2mask.visualization.affinity_maps import affinity_panels
+from tag2mask.visualization.panels import Panel
 
-PAIRS = AffinityMaps((2, 4), None, None, 1)
-"""Cells 0 1 2 3 above 4 5 6 7."""
-
-
-@pytest.fixture
-def comparing() -> Segmenter:
-    torch.manual_seed(0)
-    raw = {
-        "data": {"name": "folder", "classes": ["cat"]},
-        "backbone": {"name": "tiny"},
-        "method": {"name": "afa", "decoder_width": 8, "radius": 3},
-        "refiner": {"name": "par"},
-        "predict": {"long_side_px": 0},
-    }
-    recipe = parse_recipe(raw, "test")
-    return Segmenter(build_method(recipe), recipe)
+GRID = (4, 6)
+PEAKS = {0: (1, 4), 1: (3, 2)}
+"""Class index -> row and column of the peak of its CAM."""
 
 
-@pytest.mark.parametrize(
-    ("point", "cell"),
-    [((0, 0), 0), ((0.24, 0.9), 4), ((0.26, 0.49), 1), ((0.99, 0.51), 7), ((1, 1), 7), ((1, 0), 3)],
-)
-def test_point_lies_in_its_cell(point: tuple[float, float], cell: int) -> None:
-    assert PAIRS.cell_of(point) == cell
+class NoBackbone(Backbone):
+    """Gives nothing but the sizes that a network would."""
+
+    channels = (1, 1, 1, 1)
+    attention_channels = 3
+
+    def forward(self, image: Tensor, *, attention: bool = False) -> Features:
+        return Features(())
 
 
-def test_center_of_a_cell_lies_in_it() -> None:
-    assert PAIRS.center_of(6) == (0.625, 0.75)
-    assert [PAIRS.cell_of(PAIRS.center_of(cell)) for cell in range(8)] == list(range(8))
+class WithAffinity(Method):
+    """Attends to the previous position, in raster order.
+
+    A position has affinity 1 with itself, and 0.5 with the last position.
+    """
+
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        return {}
+
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
+        cam = torch.zeros(len(image), 2, *GRID)
+        for index, (row, column) in PEAKS.items():
+            cam[:, index, row, column] = 1
+        return CamOutput(torch.tensor([[1.0, 2.0]]).expand(len(image), -1), cam)
+
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
+        length = GRID[0] * GRID[1]
+        affinity = torch.eye(length)
+        affinity[:, -1] = affinity[-1] = 0.5
+        return {"attention": torch.eye(length).roll(-1, dims=1)[None], "affinity": affinity[None]}
 
 
-def test_window_ends_at_the_image_and_is_none_where_it_holds_all() -> None:
-    assert PAIRS.window_of(0) == (0, 0, 0.5, 1)
-    assert PAIRS.window_of(6) == (0.25, 0, 1, 1)
-    assert PAIRS._replace(radius=3).window_of(0) is None
-    assert PAIRS._replace(radius=2).window_of(1) is None
-    assert PAIRS._replace(radius=2).window_of(0) == (0, 0, 0.75, 1)
+class WithoutAffinity(WithAffinity):
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
+        return {}
 
 
-@pytest.mark.parametrize(
-    ("size", "grid"),
-    [((45, 63), (6, 8)), ((7, 90), (4, 12)), ((300, 1200), (8, 32))],
-)
-def test_grid_is_that_of_the_shrunk_image(
-    comparing: Segmenter, size: tuple[int, int], grid: tuple[int, int]
-) -> None:
-    """The tiny network has cells of 8 px; no side is under 32 px or over 32 cells."""
-    comparing.method.train()
-    affinity_maps = compute_affinity_maps(comparing, np.zeros((*size, 3), dtype=np.uint8))
-    assert comparing.method.training
-    assert affinity_maps is not None
-    assert affinity_maps.attention is not None
-    assert affinity_maps.affinity is not None
-    assert affinity_maps.radius == 3
-    assert affinity_maps.attention.shape == affinity_maps.affinity.shape
-    assert affinity_maps.attention.shape[0] == affinity_maps.grid[0] * affinity_maps.grid[1]
-    assert affinity_maps.grid == grid
-    torch.testing.assert_close(
-        affinity_maps.attention.sum(dim=1), torch.ones(len(affinity_maps.attention))
-    )
+RAW = {
+    "data": {"name": "folder", "classes": ["cat", "cow"]},
+    "backbone": {"name": "tiny"},
+    "method": {"name": "cam"},
+    "predict": {"scales": [1.0], "flip": False},
+}
 
 
-def test_raster_order_is_that_of_the_image(
-    comparing: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cells that look alike by brightness: the row of a bright cell is the image again."""
-
-    def maps(image: Tensor) -> Mapping[str, Tensor]:
-        assert not comparing.method.training
-        level = torch.nn.functional.avg_pool2d(image.mean(dim=1, keepdim=True), 8).flatten(1)
-        bright = (level > 0).float()
-        return {"affinity": bright[:, :, None] * bright[:, None, :]}
-
-    monkeypatch.setattr(comparing.method, "maps", maps)
-    comparing.method.train()
-    image = np.zeros((128, 256, 3), dtype=np.uint8)
-    image[:32, 192:] = 255
-    affinity_maps = compute_affinity_maps(comparing, image)
-    assert affinity_maps is not None
-    assert affinity_maps.attention is None
-    assert affinity_maps.affinity is not None
-    height, width = affinity_maps.grid
-    row = affinity_maps.affinity[affinity_maps.cell_of((0.9, 0.1))].view(height, width)
-    expected = torch.zeros(height, width)
-    expected[: height // 4, -width // 4 :] = 1
-    assert torch.equal(row, expected)
+def gray_image(*tags: int) -> Sample:
+    image = np.full((64, 96, 3), 128, dtype=np.uint8)
+    return Sample("a", image, np.array(tags, dtype=np.uint8))
 
 
-def test_network_without_attention_has_no_pairs(segmenter: Segmenter) -> None:
-    assert compute_affinity_maps(segmenter, np.zeros((40, 40, 3), dtype=np.uint8)) is None
+def panels_of(
+    kind: type[Method], sample: Sample, query: tuple[float, float] | None = None
+) -> list[Panel]:
+    method = kind(MethodConfig(name="stub"), NoBackbone(), 2, None, 10)
+    segmenter = Segmenter(method, parse_recipe(RAW, "test"))
+    return affinity_panels(segmenter, sample, inspect_image(segmenter, sample), query)
+
+
+def brightest(panel: Panel) -> tuple[int, int]:
+    """Row and column of the position whose center is lightest."""
+    light = panel.picture.astype(int).sum(axis=2)[8::16, 8::16]
+    row, column = divmod(int(light.argmax()), GRID[1])
+    return row, column
+
+
+def test_default_query_is_the_cam_peak_of_the_most_likely_tag() -> None:
+    for tags, index, name in (((1, 0), 0, "cat"), ((0, 1), 1, "cow"), ((1, 1), 1, "cow")):
+        query = panels_of(WithAffinity, gray_image(*tags))[0]
+        row, column = PEAKS[index]
+        assert query.note == f"peak of {name}"
+        assert query.point == ((column + 0.5) / 6, (row + 0.5) / 4)
+
+
+def test_image_without_tags_shows_its_most_likely_class() -> None:
+    assert panels_of(WithAffinity, gray_image(0, 0))[0].note == "peak of cow"
+
+
+def test_maps_belong_to_the_query_position() -> None:
+    query, attention, affinity = panels_of(WithAffinity, gray_image(1, 0), (0.4, 0.6))
+    titles = (query.title, attention.title, affinity.title)
+    assert titles == ("query point", "attention", "affinity")
+    assert query.note == "query 0.4, 0.6"
+    assert query.point == attention.point == affinity.point == (2.5 / 6, 2.5 / 4)
+    assert brightest(attention) == (2, 1)  # the position before (2, 2)
+    assert attention.note == "peak 24.0 x mean"
+    assert brightest(affinity) == (2, 2)
+    assert affinity.note == "from 0.00 to 1.00"
+    last = affinity.picture[-8, -8].astype(int).sum()
+    assert affinity.picture[8, 8].astype(int).sum() < last  # affinity 0 and 0.5
+
+
+def test_network_without_attention_and_affinity_has_no_panels() -> None:
+    assert panels_of(WithoutAffinity, gray_image(1, 0)) == []
