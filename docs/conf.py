@@ -54,4 +54,5 @@ def escape_docstring(app, what, name, obj, options, lines):
 
 
 def setup(app):
+    """Connect the handler of docstrings."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)

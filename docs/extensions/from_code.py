@@ -53,14 +53,19 @@ class FromCode(SphinxDirective):
     optional_arguments: ClassVar[int] = 1
 
     def run(self) -> list[nodes.Node]:
+        """Parse what `markdown` returns."""
         return self.parse_text_to_nodes(self.markdown(*self.arguments))
 
     def markdown(self, name: str, plugin: str = "") -> str:
+        """Return Markdown for the arguments of the directive."""
         raise NotImplementedError
 
 
 class RecipeKeys(FromCode):
+    """A table of keys."""
+
     def markdown(self, name: str, plugin: str = "") -> str:
+        """Return the table of a plug-in's keys, or of a section's."""
         if plugin:
             config, section = plugins.load(name, plugin).Config, SECTIONS[name]
         else:
@@ -73,7 +78,10 @@ class RecipeKeys(FromCode):
 
 
 class PublicNames(FromCode):
+    """Documentation of a module's public names."""
+
     def markdown(self, name: str, plugin: str = "") -> str:
+        """Return one autodoc directive for each name in `__all__`."""
         module = importlib.import_module(name)
         return "\n".join(
             documented(f"{name}.{public}", getattr(module, public))
@@ -83,7 +91,10 @@ class PublicNames(FromCode):
 
 
 class PluginClasses(FromCode):
+    """Documentation of all plug-ins of a folder."""
+
     def markdown(self, name: str, plugin: str = "") -> str:
+        """Return one autodoc directive for each class."""
         classes = [plugins.load(name, one) for one in plugins.available(name)]
         paths = [(f"{one.__module__}.{one.__qualname__}", one) for one in classes]
         return "\n".join(documented(path, one) for path, one in paths)
@@ -101,6 +112,7 @@ def documented(path: str, value: object) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives."""
     app.add_directive("recipe-keys", RecipeKeys)
     app.add_directive("public-names", PublicNames)
     app.add_directive("plugin-classes", PluginClasses)

@@ -1,65 +1,148 @@
-"""What the pages tell people to type works: commands, recipes, options, the ten-minute method."""
+"""What pages tell people to type works: commands, recipes, keys, options, the ten-minute method."""
 
 import importlib
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from pydantic import BaseModel
 
+import tag2mask
 from tag2mask import plugins
-from tag2mask.cli.main import VERBS
 from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
+from tag2mask.config.stages import StageConfig
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 REPOSITORY = Path(__file__).parents[2]
+COMMANDS = Path(tag2mask.__file__).parent / "cli"
 PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PAGE_IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
+SECTIONS = "|".join([*Recipe.model_fields, "stages"])
+OVERRIDE = re.compile(r"([a-z][\w.]*)=.*", re.DOTALL)
+DOTTED_KEY = re.compile(rf"(?:{SECTIONS})\.[a-z_][\w.]*")
+
+
+def keys_of(config: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Dotted keys of a model and of the models inside it."""
+    for name, field in config.model_fields.items():
+        key = f"{prefix}.{field.alias or name}"
+        yield key
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from keys_of(kind, key)
 
 
 def known_keys() -> set[str]:
     """Every dotted key that some recipe may have."""
-    keys = set()
+    keys = set(Recipe.model_fields)
     for section, field in Recipe.model_fields.items():
         kinds = [field.annotation]
         if section in PLUGIN_SECTIONS:
             folder = PLUGIN_SECTIONS[section]
             kinds = [plugins.load(folder, name).Config for name in plugins.available(folder)]
         for kind in kinds:
-            keys |= {f"{section}.{key}" for key in getattr(kind, "model_fields", ())}
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys |= set(keys_of(kind, section))
     return keys
+
+
+KNOWN = known_keys()
+STAGE_KEYS = KNOWN | {field.alias or name for name, field in StageConfig.model_fields.items()}
+
+
+def is_key(key: str) -> bool:
+    """Whether a recipe may have a key; `stages.NAME.` may stand before it."""
+    stage = re.fullmatch(r"stages\.\w+\.(.+)", key)
+    return stage[1] in STAGE_KEYS if stage else key in KNOWN
+
+
+def code_of(text: str) -> tuple[list[list[str]], list[str]]:
+    """Words of each command in the shell blocks of a page, and its inline code."""
+    blocks = re.findall(r"```(?:bash|text)\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if "tag2mask " in line]
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return commands + [code.split() for code in inline if code.startswith("tag2mask ")], inline
+
+
+def options(words: list[str]) -> list[str]:
+    return [word[2:].partition("=")[0] for word in words if word.startswith("--")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_commands_of_the_page_exist(page):
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    code = re.findall(r"```bash\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)
-    for block in (first or second for first, second in code):
-        for verb in re.findall(r"(?:^|\s)tag2mask (?!--)([a-z]+)", block):
-            assert verb in VERBS, block
-        for name in re.findall(r"tag2mask train ([a-z_]+/\w+)", block):
-            assert name in available_recipes() or name.startswith("mine/"), block
+    commands, _ = code_of(page.read_text(encoding="utf-8"))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in COMMANDS.glob("*.py"))
+    for words in commands:
+        start = words.index("tag2mask") + 1 if "tag2mask" in words else len(words)
+        for command in words[start : start + 1]:
+            assert (COMMANDS / f"{command}.py").is_file() or command.startswith("-"), words
+        for option in options(words[start:]):
+            assert re.search(rf"\b{option.replace('-', '_')}\b", source) or option == "help", words
+        for name in re.findall(r"(?:train|keys) ([a-z_]+/\w+)", " ".join(words)):
+            assert name in available_recipes() or name.startswith("mine/"), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
-def test_options_of_the_page_are_keys_of_recipes(page):
+def test_keys_of_the_page_are_keys_of_recipes(page):
+    commands, inline = code_of(page.read_text(encoding="utf-8"))
+    for words in commands:
+        for word in words[2:]:
+            override = OVERRIDE.fullmatch(word)
+            assert override is None or is_key(override[1]), word
+    for code in inline:
+        for word in code.split():
+            key = word.partition("=")[0]
+            assert not DOTTED_KEY.fullmatch(key) or is_key(key.rstrip(".")), code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_keys_of_the_page_are_not_options(page):
     text = page.read_text(encoding="utf-8")
-    options = re.findall(r"--(?:stages\.[a-z_]+\.)?([a-z]+\.[a-z_]+)", text)
-    assert set(options) <= known_keys()
+    assert not re.findall(rf"--(?:{SECTIONS})\.[a-z_]+", text)
+
+
+@pytest.mark.parametrize("name", plugins.available("methods"))
+def test_every_method_has_a_page_with_its_keys(name):
+    text = (REPOSITORY / "docs" / "methods" / f"{name}.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# `{name}`")
+    assert f"{{recipe-keys}} methods {name}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("folder", "page"), [("refiners", "refiners.md"), ("models.backbones", "recipes.md")]
+)
+def test_every_plugin_is_described_with_its_keys(folder, page):
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    for name in plugins.available(folder):
+        assert f"{{recipe-keys}} {folder} {name}\n" in text, name
+
+
+def test_readme_promises_no_package_on_an_index():
+    assert not re.search(
+        r"pip install ['\"]?tag2mask", (REPOSITORY / "README.md").read_text("utf-8")
+    )
 
 
 def blocks(language: str) -> list[str]:
+    """Code blocks of CONTRIBUTING.md in one language, without their indentation."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE)
     return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
 
 
-def test_the_method_of_ten_minutes_trains(monkeypatch, tmp_path):
+def test_the_method_of_ten_minutes_trains_and_segments(monkeypatch, tmp_path):
     (source,) = blocks("python")
-    (written,) = blocks("yaml")
+    (text,) = blocks("yaml")
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     mine = importlib.import_module("mine")
@@ -68,7 +151,7 @@ def test_the_method_of_ten_minutes_trains(monkeypatch, tmp_path):
     monkeypatch.setattr(
         plugins, "entry_points", lambda group: [point] if group.endswith("methods") else []
     )
-    recipe = parse_recipe(yaml.safe_load(written), "CONTRIBUTING.md").with_classes(["a", "b"])
+    recipe = parse_recipe(yaml.safe_load(text), "CONTRIBUTING.md").with_classes(["a", "b"])
     method = build_method(recipe)
     batch = Batch(
         image=torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8),
@@ -80,5 +163,7 @@ def test_the_method_of_ten_minutes_trains(monkeypatch, tmp_path):
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert method.classifier.weight.grad.abs().sum() > 0
-    score = method.score(method.backbone.normalize(batch.image), batch.tags)
-    assert score.shape == (2, 2, 64, 64)
+    image = batch.image[0].permute(1, 2, 0).numpy()
+    prediction = Segmenter(method, recipe).segment(image, np.array([1, 0], dtype=np.uint8))
+    assert prediction.mask.shape == (64, 64)
+    assert set(prediction.classes) <= {"a"}
