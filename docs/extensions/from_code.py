@@ -101,18 +101,29 @@ class PluginClasses(FromCode):
 
 
 def documented(path: str, value: object) -> str:
-    """Return the autodoc directive of one object."""
-    kind = "data"
+    """Return the directive that documents one object."""
     if inspect.isclass(value):
         kind = "exception" if issubclass(value, Exception) else "class"
+        lines = [f".. auto{kind}:: {path}", "   :members:"]
     elif callable(value):
-        kind = "function"
-    options = ["   :members:"] if kind == "class" else []
-    return "\n".join(["```{eval-rst}", f".. auto{kind}:: {path}", *options, "```"])
+        lines = [f".. autofunction:: {path}"]
+    else:
+        lines = [f".. py:data:: {path}", f"   :value: {value!r}"]
+    return "\n".join(["```{eval-rst}", *lines, "```"])
+
+
+def hide_settings_signature(
+    app: Sphinx, what: str, name: str, obj: object, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave out the signature of settings: it repeats every field."""
+    if inspect.isclass(obj) and issubclass(obj, BaseModel):
+        return "", ""
+    return None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
+    app.connect("autodoc-process-signature", hide_settings_signature)
     app.add_directive("recipe-keys", RecipeKeys)
     app.add_directive("public-names", PublicNames)
     app.add_directive("plugin-classes", PluginClasses)
