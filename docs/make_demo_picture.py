@@ -19,12 +19,12 @@ from tag2mask.visualization.strips import draw_strip, strip_panels
 TITLES = {
     "image": "image and tags",
     "CAM": "class activation map",
-    "pseudo-label": "pseudo-label (classes from tags)",
-    "prediction": "mask (classes from classifier)",
+    "pseudo-label": "pseudo-label (from tags)",
+    "prediction": "mask without tags",
 }
 """Panels of a strip that the picture shows, with their captions there."""
-SCENES = (2, 5, 13)
-COLORS = 128
+SCENES = (10, 12)
+COLORS = 256
 
 
 def scene_strip(segmenter: Segmenter, source: Synthetic, index: int) -> PILImage.Image:
