@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 
 from row import Row, by_turns, save, show
 from tag2mask.data.voc import VOC_CLASSES
-from tag2mask.evaluation.evaluator import MaskPair, count_files, evaluate_folder
+from tag2mask.evaluation.folders import MaskPair, count_files, evaluate_folder
 from tag2mask.functional.cam import upsample
 from tag2mask.io.masks import save_mask
 from tag2mask.types import IGNORE

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from row import Row, by_turns, reject_gap, save, show
-from tag2mask.functional.pair_affinity import boundary_affinity
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
+from tag2mask.methods.irn.affinity import boundary_affinity
 
 RADIUS = 5
 POWER = 10

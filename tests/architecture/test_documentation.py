@@ -146,7 +146,7 @@ def test_the_method_of_ten_minutes_trains_and_segments(monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     mine = importlib.import_module("mine")
-    assert plugins._defines(source, "Method") == "Mine"
+    assert plugins._plugin_class(source, "Method") == "Mine"
     point = SimpleNamespace(name="mine", load=lambda: mine.Mine)
     monkeypatch.setattr(
         plugins, "entry_points", lambda group: [point] if group.endswith("methods") else []

@@ -1,4 +1,4 @@
-"""What every refiner must hold; a new file in `refiners` is swept without being named here."""
+"""The contract of every refiner in the folder `refiners`."""
 
 import pytest
 import torch
@@ -34,12 +34,12 @@ def assert_probability(refined, shape):
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-4, rtol=0)
 
 
-def test_some_refiner_is_swept():
+def test_refiners_are_found():
     assert "par" in plugins.available("refiners")
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_output_is_a_probability_at_odd_sizes(refiner, height, width):
+def test_output_is_a_probability_for_odd_sizes(refiner, height, width):
     probs = probability(2, 3, height, width)
     assert_probability(refiner(random_image(2, height, width), probs), probs.shape)
 
@@ -56,12 +56,12 @@ def test_permuted_classes_permute_the_output(refiner):
     torch.testing.assert_close(refiner(image, probs[:, order]), refiner(image, probs)[:, order])
 
 
-def test_a_constant_map_keeps_its_argmax(refiner):
+def test_constant_map_keeps_its_argmax(refiner):
     probs = torch.tensor([0.2, 0.5, 0.3]).view(1, 3, 1, 1).expand(2, 3, 33, 47)
     assert (refiner(random_image(), probs).argmax(dim=1) == 1).all()
 
 
-def test_a_image_alone_equals_its_row_of_a_batch(refiner):
+def test_single_image_equals_the_same_image_in_a_batch(refiner):
     image, probs = random_image(), probability(2, 3, 33, 47)
     together = refiner(image, probs)
     for row in range(2):
@@ -69,15 +69,15 @@ def test_a_image_alone_equals_its_row_of_a_batch(refiner):
         torch.testing.assert_close(alone, together[row : row + 1])
 
 
-def test_stacks_equal_one_at_a_time(refiner):
+def test_sets_of_probabilities_equal_one_set_at_a_time(refiner):
     image, probs = random_image(), probability(2, 3, 4, 33, 47)
     together = refiner(image, probs)
     assert_probability(together, probs.shape)
-    for stack in range(3):
-        torch.testing.assert_close(together[:, stack], refiner(image, probs[:, stack]))
+    for s in range(3):
+        torch.testing.assert_close(together[:, s], refiner(image, probs[:, s]))
 
 
-def test_whole_numbers_and_floats_of_a_image_agree(refiner):
+def test_uint8_and_float_images_give_the_same_result(refiner):
     image, probs = random_image(), probability(2, 3, 33, 47)
     torch.testing.assert_close(refiner(image.float(), probs), refiner(image, probs))
 
@@ -87,10 +87,10 @@ def test_same_input_gives_the_same_output(refiner):
     assert torch.equal(refiner(image, probs), refiner(image, probs))
 
 
-def test_sizes_that_differ_are_rejected(refiner):
+def test_different_sizes_are_rejected(refiner):
     with pytest.raises(ValueError, match="differ in batch or size"):
         refiner(random_image(), probability(2, 3, 33, 46))
 
 
-def test_nothing_is_learned(refiner):
+def test_refiner_has_no_parameters(refiner):
     assert not list(refiner.parameters())

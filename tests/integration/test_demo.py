@@ -50,8 +50,8 @@ def test_chaos_recipe_trains_survives_a_kill_and_labels(tmp_path):
 
 def test_chaos_recipe_has_every_loss_at_work(tmp_path):
     line = ["train", "rml/synthetic_chaos", "--out", str(tmp_path / "run")]
-    short = ["--optim.steps", "2", "--method.warmup", "0", "--run.log_every", "1"]
-    assert main([*line, *short, "--run.workers", "0", "--run.evaluate_every", "0"]) == 0
+    short = ["optim.steps=2", "method.warmup=0", "run.log_every=1"]
+    assert main([*line, *short, "run.workers=0", "run.evaluate_every=0"]) == 0
     log = (tmp_path / "run" / "log.jsonl").read_text("utf-8").splitlines()
     losses = next(json.loads(row)["losses"] for row in log if '"losses"' in row)
     assert set(losses) == {"classification", "ciml", "mfml", "apml"}

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tag2mask import plugins
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.config.schema import MethodConfig, PredictConfig
-from tag2mask.evaluation.evaluator import evaluate_source
+from tag2mask.evaluation.sources import evaluate_source
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.pseudo_label import probs_with_background
 from tag2mask.inference.segmenter import Segmenter

@@ -1,41 +1,45 @@
-"""Convert published weights to a file that this program reads."""
+"""Convert published weights of ResNet-38d to safetensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
+import typer
 
-from tag2mask.cli.parsing import parse
 from tag2mask.errors import RunError
 
+EXAMPLES = """\
+  tag2mask convert ilsvrc-cls_rna-a1_cls1000_ep-0001.params --out rn38d.safetensors
+  tag2mask train seam/voc_resnet38d --out RUN data.root=VOC backbone.weights=rn38d.safetensors"""
 
-@dataclass(frozen=True)
-class Convert:
-    """Convert ImageNet weights of Wide-ResNet-38 to safetensors, for the backbone 'resnet38d'.
 
-    Reads the authors' MXNet file (MXNet is not needed), or a torch file made of it.
+def run(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="ImageNet weights of Wide-ResNet-38: the authors' MXNet file (MXNet itself is not "
+            "needed), or a torch file converted from it.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help="File to write; it must not exist yet."),
+    ],
+) -> None:
+    """Convert published weights of ResNet-38d to safetensors.
+
+    The classifier of the 1,000 ImageNet classes is left out.
     """
-
-    source: tyro.conf.Positional[Path]
-    """The published file."""
-    out: Path
-    """File to write; it must not exist."""
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Convert, and say how to use what was written."""
-    chosen = parse(Convert, arguments, "convert")
-    if chosen.out.exists():
-        raise RunError(f"{chosen.out}: exists already; choose another name")
-    convert_resnet38d(chosen.source, chosen.out)
-    print(f"{chosen.out}: use it with --backbone.name resnet38d --backbone.weights {chosen.out}")
+    if out.exists():
+        raise RunError(f"{out}: exists already; choose another name")
+    convert_resnet38d(file, out)
+    print(f"{out}: use it with backbone.name=resnet38d backbone.weights={out}")
 
 
 def convert_resnet38d(source: Path, out: Path) -> None:
-    """Write the weights of Wide-ResNet-38 under this program's names, without their classifier.
+    """Write the weights of Wide-ResNet-38 under this program's names, without the classifier.
 
     Raises:
         WeightsError: If the source cannot be read or holds another network.

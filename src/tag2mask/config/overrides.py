@@ -1,118 +1,162 @@
-"""Dotted overrides of a recipe: `--optim.lr 1e-4 --predict.scales 1.0 0.5 --predict.flip false`.
+"""Override the keys of a recipe from the command line: `optim.lr=1e-4 predict.scales=1.0,0.5`.
 
-The recipe's own schema checks them, with all other faults, so that a mistyped key gets a hint and a
-value out of range says which range. Words are kept as text for the schema to read; only the shape
-comes from here:
+A word is `KEY=VALUE`, and the key's type in the schema says how to read the value:
 
-- words make a list, for keys that hold one (`--predict.scales 1.0 0.5`; one word: a list of one);
-- a switch takes `true` or `false`, and nothing means `true`;
-- `none` is no value, for keys that may be empty; `--refiner none` removes the section;
-- `--method.name cam` (or `--method cam`) switches the plug-in: those keys of the section stay that
-  the new plug-in has too, but not the old backbone's weights;
-- `--stages.seg.optim.steps 10` reaches one stage of a recipe; without `stages.NAME` an override
-  reaches every stage that does not set the key itself.
+- a list takes its items separated by commas: `predict.scales=1.0` is a list of one, and
+  `data.classes=` is an empty list;
+- a key that may be empty takes `none` or `null`;
+- a switch takes true, false, yes, no, on, off, 1 or 0;
+- text stays as it is, so `method.affinity=off` is the text `off`.
+
+`method.name=cam`, or `method=cam` for short, switches a plug-in: the section keeps the keys that
+the new plug-in also has, except the old backbone's weights. `refiner=none` removes the section.
+`stages.seg.optim.steps=10` changes one stage; without `stages.NAME` an override applies to every
+stage that does not set the key itself.
 """
 
 from __future__ import annotations
 
-import types
+import difflib
+import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from tag2mask import plugins
+from tag2mask.config.keys import (
+    annotation_at,
+    dotted_keys,
+    fields_by_key,
+    section_model,
+    union_members,
+)
 from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, parse_recipe, recipe_type, stage_recipe
 from tag2mask.config.stages import StageConfig
-from tag2mask.errors import RecipeError, did_you_mean
+from tag2mask.errors import RecipeError, UnknownPluginError, did_you_mean
 
-Overrides = Mapping[str, Sequence[str]]
-"""Dotted key -> the words that followed it."""
-_EMPTY = ("none", "null")
+Overrides = Mapping[str, str]
+"""Dotted key -> the text after its equals sign."""
+_WORD = re.compile(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
+_NONE = ("none", "null")
+_SWITCH = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
 
-def split_overrides(arguments: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Part the plain arguments of a command from the dotted overrides.
+def is_override(word: str) -> bool:
+    """Return whether a word of the command line is `KEY=VALUE`."""
+    return _WORD.fullmatch(word) is not None
 
-    An override owns the words up to the next `--`: positional arguments come before the overrides.
 
-    Returns:
-        The plain arguments, and the overrides by dotted key (hyphens in keys read as underscores).
+def parse_overrides(words: Iterable[str]) -> dict[str, str]:
+    """Split words `KEY=VALUE` into values by dotted key; hyphens in keys count as underscores.
+
+    Raises:
+        RecipeError: One line per word that is no override and per key that appears twice.
     """
-    plain: list[str] = []
-    overrides: dict[str, list[str]] = {}
-    owner = plain
-    for word in arguments:
-        if not word.startswith("--"):
-            owner.append(word)
+    overrides: dict[str, str] = {}
+    problems = []
+    for word in words:
+        match = _WORD.fullmatch(word)
+        if match is None:
+            problems.append(f"'{word}' is not KEY=VALUE")
             continue
-        flag, equals, value = word.removeprefix("--").partition("=")
-        if "." in flag or flag in ("refiner", "method"):
-            key = flag.replace("-", "_")
-            if key in ("refiner", "method") or (
-                key.startswith("stages.") and key.endswith(".refiner")
-            ):
-                key = f"{key}.name"
-            owner = overrides[key] = [value] if equals else []
-        else:
-            owner = plain
-            plain.append(word)
-    return plain, overrides
+        key = _full_key(match[1].replace("-", "_"))
+        if key in overrides:
+            problems.append(f"{key}: is set twice, to '{overrides[key]}' and to '{match[2]}'")
+        overrides.setdefault(key, match[2])
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return overrides
 
 
 def apply_overrides(raw: object, overrides: Overrides, where: str) -> Recipe:
-    """Put overrides over a raw recipe and check the whole.
+    """Override keys of a raw recipe and check the result.
 
     Args:
-        raw: What the YAML file holds; not changed.
-        overrides: From `split_overrides`.
-        where: Names the recipe in messages; faults of overridden keys name the option in its place.
+        raw: Content of the YAML file; it is not modified.
+        overrides: From `parse_overrides`.
+        where: Names the recipe in messages; problems of overridden keys name the key alone.
 
     Raises:
-        RecipeError: One line per fault.
+        RecipeError: One line per problem.
     """
     if not isinstance(raw, Mapping) or not overrides:
         return parse_recipe(raw, where)
     merged = {key: dict(part) if isinstance(part, Mapping) else part for key, part in raw.items()}
-    switched = {key: words for key, words in overrides.items() if _names_plugin(key)}
-    plain = {key: words for key, words in overrides.items() if key not in switched}
-    staged = {key: words for key, words in plain.items() if key.startswith("stages.")}
-    for key, words in switched.items():
-        _switch_plugin(merged, key, words)
+    plugin_names = {key: text for key, text in overrides.items() if _names_plugin(key)}
+    values = {key: text for key, text in overrides.items() if key not in plugin_names}
+    staged = {key: text for key, text in values.items() if key.startswith("stages.")}
+    _raise_together(_switch_plugin(merged, key, text) for key, text in plugin_names.items())
     kind = recipe_type(merged, where)
-    for key, words in plain.items():
-        if key not in staged:
-            _place(merged, key.split("."), _shape(_annotation(kind, key.split(".")), key, words))
+    _raise_together(
+        _set_value(merged, kind, key, values[key], overrides) for key in values if key not in staged
+    )
     try:
         if staged:
-            resolve_inference_config = parse_recipe(merged, where)
-            for key, words in staged.items():
-                _place_in_stage(merged, resolve_inference_config, key, words)
+            recipe = parse_recipe(merged, where)
+            _raise_together(
+                _set_stage_value(merged, recipe, key, text) for key, text in staged.items()
+            )
         return parse_recipe(merged, where)
     except RecipeError as error:
-        lines = (_blame(line, overrides, where) for line in str(error).splitlines())
+        lines = (_without_file(line, overrides, where) for line in str(error).splitlines())
         raise RecipeError("\n".join(lines)) from error
 
 
-def suggest_option(word: str, kind: type[BaseModel], plain: Iterable[str]) -> str:
-    """Say that `word` is no option, and which dotted key of `kind` was probably meant.
+def suggest_key(name: str, values: Sequence[str], kind: type[BaseModel]) -> str:
+    """Return " Did you mean optim.lr=1e-4?" for a mistyped key, or an empty string.
 
     Args:
-        word: A mistyped option such as `--lr`.
-        kind: The recipe's model.
-        plain: The command's own options, without dashes.
+        name: A key with a wrong section or none (`lr`), or one that is not written `KEY=VALUE`.
+        values: The words that follow it.
+        kind: Model of the recipe.
     """
-    leaf = word.removeprefix("--").partition("=")[0].replace("-", "_")
-    dotted = list(_dotted_keys(kind))
-    same = [key for key in dotted if key.rpartition(".")[2] == leaf]
-    if same:
-        return f"unknown option '{word}'. Did you mean {' or '.join(f'--{key}' for key in same)}?"
-    return f"unknown option '{word}'.{did_you_mean(leaf, [*plain, *dotted])}"
+    known = list(dotted_keys(kind))
+    if is_key(name, kind):
+        near = [name]
+    elif "." in name:
+        near = difflib.get_close_matches(name, known, n=1)
+    else:
+        near = [key for key in known if key.rpartition(".")[2] == name]
+        near = near or difflib.get_close_matches(name, PLUGIN_SECTIONS, n=1)
+    words = " or ".join(f"{key}={_join_values(key, values, kind)}" for key in near)
+    return f" Did you mean {words}?" if words else ""
+
+
+def is_key(name: str, kind: type[BaseModel]) -> bool:
+    """Return whether a recipe has the key; every key of a stage counts."""
+    path = _full_key(name).split(".")
+    if path[0] == "stages":
+        return len(path) > 2
+    return len(path) > 1 and annotation_at(kind, path) is not None
+
+
+def _join_values(key: str, values: Sequence[str], kind: type[BaseModel]) -> str:
+    """Write the words after a key as its value: a list takes all of them, other keys the first."""
+    members = union_members(annotation_at(kind, _full_key(key).split(".")))
+    if _is_list(members):
+        return ",".join(values)
+    if bool in members and (not values or values[0].lower() not in _SWITCH):
+        return "true"
+    return values[0] if values else "VALUE"
+
+
+def _is_list(members: Iterable[object]) -> bool:
+    return any(typing.get_origin(member) in (tuple, list) for member in members)
+
+
+def _full_key(key: str) -> str:
+    """Complete the short form of a plug-in's name: `method` is `method.name`."""
+    match key.split("."):
+        case [section] | ["stages", _, section] if section in PLUGIN_SECTIONS:
+            return f"{key}.name"
+        case _:
+            return key
 
 
 def _names_plugin(key: str) -> bool:
-    """Whether a dotted key is the `name` of a plug-in section, of the recipe or of a stage."""
+    """Return whether a key is the `name` of a plug-in section, of the recipe or of a stage."""
     match key.split("."):
         case [section, "name"] | ["stages", _, section, "name"]:
             return section in PLUGIN_SECTIONS
@@ -120,130 +164,135 @@ def _names_plugin(key: str) -> bool:
             return False
 
 
-def _single(key: str, words: Sequence[str]) -> str:
-    """Return the one word of an override that takes one."""
-    if len(words) != 1:
-        got = f"{len(words)}: {' '.join(words)}" if words else "none"
-        raise RecipeError(
-            f"--{key}: takes one value, got {got} (positional arguments come before the overrides)"
-        )
-    return words[0]
+def _raise_together(problems: Iterable[str]) -> None:
+    """Raise a RecipeError with all problems that are not empty."""
+    lines = [problem for problem in problems if problem]
+    if lines:
+        raise RecipeError("\n".join(lines))
 
 
-def _switch_plugin(merged: dict[str, Any], key: str, words: Sequence[str]) -> None:
-    """Name another plug-in in a raw recipe and drop the keys that only the former one knows."""
+def _switch_plugin(merged: dict[str, Any], key: str, name: str) -> str:
+    """Name another plug-in in a raw recipe and drop the keys that it does not have.
+
+    Returns:
+        What is wrong, or an empty string.
+    """
     *path, _ = key.split(".")
-    section, name = path[-1], _single(key, words)
-    if path[0] == "stages":
-        _known_stage(merged, key)
-    if section == "refiner" and name in _EMPTY:
+    section = path[-1]
+    if path[0] == "stages" and (problem := _stage_problem(merged, key)):
+        return problem
+    if section == "refiner" and name.lower() in _NONE:
         _place(merged, path, None)
-        return
-    known = plugins.load(PLUGIN_SECTIONS[section], name).Config.model_fields
-    former = _at(merged, path)
-    kept = dict(former) if isinstance(former, Mapping) else {}
-    if kept.get("name") != name:
-        kept = {key: value for key, value in kept.items() if key in known}
+        return ""
+    try:
+        known = plugins.load(PLUGIN_SECTIONS[section], name).Config.model_fields
+    except UnknownPluginError as error:
+        return f"{key}: {error}"
+    former = _value_at(merged, path)
+    keys = dict(former) if isinstance(former, Mapping) else {}
+    if keys.get("name") != name:
+        keys = {key: value for key, value in keys.items() if key in known}
         if section == "backbone":
-            kept.pop("weights", None)
-    _place(merged, path, {**kept, "name": name})
+            keys.pop("weights", None)
+    _place(merged, path, {**keys, "name": name})
+    return ""
 
 
-def _place_in_stage(
-    merged: dict[str, Any], resolve_inference_config: Recipe, key: str, words: Sequence[str]
-) -> None:
-    """Set one value of a stage; its shape is that of the stage's own recipe."""
-    _known_stage(merged, key)
+def _set_value(
+    merged: dict[str, Any], kind: type[BaseModel], key: str, text: str, overrides: Overrides
+) -> str:
+    """Set one key of a raw recipe.
+
+    Returns:
+        What is wrong, or an empty string.
+    """
+    path = key.split(".")
+    annotation = annotation_at(kind, path)
+    if len(path) == 1 and annotation is None:
+        return f"unknown key '{key}'.{suggest_key(key, [text], kind)}"
+    if len(path) == 1 and section_model(annotation) is not None:
+        first = next(dotted_keys(annotation))
+        return f"{key}: is a section; set one of its keys, such as {key}.{first}=VALUE"
+    if path[0] == "refiner" and overrides.get("refiner.name", "").lower() in _NONE:
+        return f"{key}: has no effect, because refiner=none removes the section"
+    _place(merged, *_read_value(annotation, path, text))
+    return ""
+
+
+def _set_stage_value(merged: dict[str, Any], recipe: Recipe, key: str, text: str) -> str:
+    """Set one key of a stage, whose own recipe says how to read the value.
+
+    Returns:
+        What is wrong, or an empty string.
+    """
+    if problem := _stage_problem(merged, key):
+        return problem
     _, stage, *path = key.split(".")
-    if path == ["from"]:
-        _place(merged, key.split("."), list(words))
-        return
-    kind = StageConfig if len(path) < 2 else type(stage_recipe(resolve_inference_config, stage))
-    _place(merged, key.split("."), _shape(_annotation(kind, path), key, words))
+    kind = StageConfig if len(path) < 2 else type(stage_recipe(recipe, stage))
+    inner, value = _read_value(annotation_at(kind, path), path, text)
+    _place(merged, ["stages", stage, *inner], value)
+    return ""
 
 
-def _known_stage(merged: Mapping[str, Any], key: str) -> None:
-    """Raise a RecipeError if a dotted key names no stage of the recipe."""
+def _stage_problem(merged: Mapping[str, Any], key: str) -> str:
+    """Return what is wrong with the stage in a key, or an empty string."""
     _, stage, *_ = key.split(".")
-    known = merged.get("stages")
-    if not isinstance(known, Mapping) or stage not in known:
-        names = list(known) if isinstance(known, Mapping) else []
-        told = f"Known stages: {', '.join(names)}" if names else "The recipe has no stages"
-        raise RecipeError(f"unknown option '--{key}'.{did_you_mean(stage, names)} {told}")
+    stages = merged.get("stages")
+    names = list(stages) if isinstance(stages, Mapping) else []
+    if stage in names:
+        return ""
+    if not names:
+        return f"{key}: the recipe has no stages"
+    hint = did_you_mean(stage, names)
+    return f"{key}: unknown stage '{stage}'.{hint} Known: {', '.join(names)}"
 
 
-def _at(merged: Mapping[str, Any], path: Sequence[str]) -> object:
-    """What a raw recipe holds at a place; None if nothing."""
-    found: object = merged
+def _read_value(annotation: object, path: Sequence[str], text: str) -> tuple[list[str], object]:
+    """Read a text as the type of its key asks; the schema checks what is inside.
+
+    Returns:
+        Where the value belongs, which for a section's short form is its `name`, and the value.
+    """
+    members = union_members(annotation)
+    if text.lower() in _NONE and type(None) in members:
+        return [*path], None
+    if "name" in fields_by_key(annotation):
+        return [*path, "name"], text
+    if _is_list(members):
+        return [*path], [item.strip() for item in text.split(",")] if text.strip() else []
+    for member in members:
+        if typing.get_origin(member) is Literal:  # also holds numbers, which are typed as text
+            choices = {str(choice): choice for choice in typing.get_args(member)}
+            return [*path], choices.get(text, text)
+    return [*path], text
+
+
+def _value_at(merged: Mapping[str, Any], path: Sequence[str]) -> object:
+    """Return the value at a place of a raw recipe; None if there is none."""
+    value: object = merged
     for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _place(merged: dict[str, Any], path: Sequence[str], value: object) -> None:
-    """Set one value of a raw recipe, making sections on the way."""
-    at = merged
+    """Set one value of a raw recipe; copy the sections on the way, or make them."""
+    section = merged
     for key in path[:-1]:
-        inner = at.get(key)
-        at[key] = dict(inner) if isinstance(inner, Mapping) else {}
-        at = at[key]
-    at[path[-1]] = value
+        inner = section.get(key)
+        section[key] = dict(inner) if isinstance(inner, Mapping) else {}
+        section = section[key]
+    section[path[-1]] = value
 
 
-def _shape(annotation: object, key: str, words: Sequence[str]) -> object:
-    """Turn the words of one override into none, a switch, a list or one text, as its type asks."""
-    options = list(_options(annotation))
-    if len(words) == 1 and words[0].lower() in _EMPTY and type(None) in options:
-        return None
-    if any(typing.get_origin(option) in (tuple, list) for option in options):
-        return list(words)
-    if not words and bool in options:
-        return True
-    return _single(key, words)
-
-
-def _annotation(kind: type[BaseModel], path: Sequence[str]) -> object:
-    """Type of the value that `path` leads to; None where the schema has no such key."""
-    found: object = kind
-    for key in path:
-        field = _model_fields(found).get(key)
-        if field is None:
-            return None
-        found = field.annotation
-    return found
-
-
-def _model_fields(annotation: object) -> Mapping[str, Any]:
-    """Fields of the model an annotation holds, also within `X | None`; empty if it holds none."""
-    for option in _options(annotation):
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option.model_fields
-    return {}
-
-
-def _options(annotation: object) -> Iterator[object]:
-    """Members of a union, or the annotation itself."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        yield from typing.get_args(annotation)
-    else:
-        yield annotation
-
-
-def _dotted_keys(kind: type[BaseModel]) -> Iterator[str]:
-    """`section.key` of everything in a recipe model."""
-    for section, field in kind.model_fields.items():
-        for key in _model_fields(field.annotation):
-            yield f"{section}.{key}"
-
-
-def _blame(line: str, overrides: Overrides, where: str) -> str:
-    """Name the option in place of the recipe file where the fault is an overridden key's."""
+def _without_file(line: str, overrides: Overrides, where: str) -> str:
+    """Drop the file's name from a problem that an overridden key causes."""
     problem = line.removeprefix(f"{where}: ")
     for key in overrides:
         parts = key.split(".")
-        for named in (".".join(parts[:count]) for count in range(len(parts), 0, -1)):
-            if problem.startswith(f"unknown key '{named}'"):
-                return problem.replace(f"key '{named}'", f"option '--{key}'", 1)
+        for name in (".".join(parts[:count]) for count in range(len(parts), 0, -1)):
+            if problem.startswith(f"unknown key '{name}'"):
+                return problem.replace(f"key '{name}'", f"key '{key}'", 1)
         if problem.startswith((f"{key}:", f"{key}.")):
-            return f"--{problem}"
+            return problem
     return line

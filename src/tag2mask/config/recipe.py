@@ -1,8 +1,8 @@
-"""Recipes: YAML in, frozen checked models out. The one schema of every setting.
+"""Read recipes: YAML in, frozen and checked models out.
 
-A recipe names its plug-ins (`method: {name: rml}`); each plug-in's own `Config` checks its section,
-so a new plug-in brings its keys with it. Every fault becomes one line, with a hint for a mistyped
-key. Everybody takes the sections from here; they are written out in `settings`.
+A recipe names its plug-ins (`method: {name: rml}`). Each plug-in's own `Config` checks its section,
+so a new plug-in brings its keys with it. Every problem becomes one line, with a hint for a mistyped
+key.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tag2mask.config.schema import (
     RefinerConfig,
     RunConfig,
 )
-from tag2mask.config.stages import StageConfig, overlay_stage, stage_problems
+from tag2mask.config.stages import StageConfig, apply_stage, stage_problems
 from tag2mask.errors import RecipeError, did_you_mean
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
@@ -42,10 +42,10 @@ PLUGIN_SECTIONS = {
 
 
 class Recipe(Config):
-    """One training stage, whole, or the stages of a pipeline and what they have in common.
+    """All settings of one training stage, or the stages of a pipeline and their shared settings.
 
-    What `recipe.yaml` of a run holds. The last two sections are written by the pipeline into the
-    recipes of its stages.
+    A run keeps it as `recipe.yaml`. The pipeline writes the last two sections into the recipes of
+    its stages.
     """
 
     version: Literal[1] = SCHEMA_VERSION
@@ -58,11 +58,11 @@ class Recipe(Config):
     predict: PredictConfig = PredictConfig()
     run: RunConfig = RunConfig()
     stages: dict[str, StageConfig] = Field(default_factory=dict)
-    """Stages in order, each in a folder of its own; none: the recipe is one stage."""
+    """Stages in order, each in its own folder; empty: the recipe is a single stage."""
     earlier: dict[str, SerializeAsAny[Recipe]] = Field(default_factory=dict)
-    """Resolved recipes of the stages whose networks this one goes on from."""
+    """Resolved recipes of the earlier stages whose networks this stage starts from."""
     inputs: dict[str, str] = Field(default_factory=dict)
-    """Fingerprints of what this stage was made from, by stage."""
+    """Fingerprints of the outputs that this stage used, by the name of the stage that made them."""
 
     @property
     def num_foreground(self) -> int:
@@ -70,19 +70,19 @@ class Recipe(Config):
         return len(self.data.classes)
 
     def with_classes(self, classes: Sequence[str]) -> Recipe:
-        """Return the recipe with its class list filled in from the data."""
+        """Return the recipe with this class list."""
         return self.model_copy(
             update={"data": self.data.model_copy(update={"classes": tuple(classes)})}
         )
 
     def resolved(self) -> Recipe:
-        """Return the recipe whose network can be built without files; see `BackboneConfig`."""
+        """Return the recipe whose network needs no files to be built; see `BackboneConfig`."""
         return self.model_copy(update={"backbone": self.backbone.resolved()})
 
     def blank(self) -> Recipe:
-        """Return the recipe for a network that its own run's weights file will fill."""
-        bare = self.backbone.model_copy(update={"weights": "none"})
-        return self.model_copy(update={"backbone": bare})
+        """Return the recipe of a network without pretrained weights, to be filled by a run."""
+        backbone = self.backbone.model_copy(update={"weights": "none"})
+        return self.model_copy(update={"backbone": backbone})
 
     def plain(self) -> dict[str, Any]:
         """Return the recipe as plain values that `parse_recipe` reads back to an equal recipe."""
@@ -99,15 +99,20 @@ class Recipe(Config):
         return values
 
     def to_yaml(self) -> str:
-        """Return the resolved recipe as YAML that `load_recipe` reads back to an equal recipe."""
+        """Return the recipe as YAML that `load_recipe` reads back to an equal recipe."""
         return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)
 
 
 def recipe_type(raw: Mapping[str, Any], where: str = "recipe", prefix: str = "") -> type[Recipe]:
-    """Build the Recipe model whose plug-in sections are checked by the named plug-ins' own Configs.
+    """Build the model of a recipe, in which the `Config` of each named plug-in checks its section.
+
+    Args:
+        raw: Content of a YAML file.
+        where: Names the recipe in messages.
+        prefix: Put before the keys in messages, such as `stages.seg.`.
 
     Raises:
-        RecipeError: If a section is missing, is no mapping or names no plug-in.
+        RecipeError: If a section is missing, is not a mapping or names no plug-in.
     """
     kinds: dict[str, type[Config]] = {}
     for section, folder in PLUGIN_SECTIONS.items():
@@ -123,28 +128,28 @@ def recipe_type(raw: Mapping[str, Any], where: str = "recipe", prefix: str = "")
     return _recipe_type(tuple(kinds.items()))
 
 
-@cache  # a model takes 20 ms to build, and every stage asks for several
+@cache  # a model takes 20 ms to build, and every stage needs several
 def _recipe_type(kinds: tuple[tuple[str, type[Config]], ...]) -> type[Recipe]:
     fields: dict[str, Any] = {section: (kind, ...) for section, kind in kinds}
     return create_model("Recipe", __base__=Recipe, **fields)
 
 
 def parse_recipe(raw: object, where: str, prefix: str = "") -> Recipe:
-    """Check a raw mapping against the schema, with all its stages.
+    """Check a raw recipe and all its stages against the schema.
 
     Args:
-        raw: What a YAML file holds.
+        raw: Content of a YAML file.
         where: Names the recipe in messages.
-        prefix: Stands before the keys in messages, such as `stages.seg.`.
+        prefix: Put before the keys in messages, such as `stages.seg.`.
 
     Raises:
-        RecipeError: One line per fault: where, key, what is wrong, and a hint.
+        RecipeError: One line per problem: where, key, what is wrong, and a hint.
     """
     if not isinstance(raw, Mapping):
         raise RecipeError(f"{where}: a recipe is a mapping of sections, got {type(raw).__name__}")
     kind = recipe_type(raw, where, prefix)
     values = dict(raw)
-    if isinstance(raw.get("earlier"), Mapping):  # each is checked by its own plug-ins
+    if isinstance(raw.get("earlier"), Mapping):  # each has plug-ins of its own
         values["earlier"] = {
             name: parse_recipe(part, where, f"{prefix}earlier.{name}.")
             for name, part in raw["earlier"].items()
@@ -161,29 +166,29 @@ def parse_recipe(raw: object, where: str, prefix: str = "") -> Recipe:
 def stage_recipe(recipe: Recipe, name: str, where: str = "recipe") -> Recipe:
     """Turn one stage of a multi-stage recipe into a recipe of its own.
 
-    A train stage changes the recipe's sections; a stage that labels or evaluates those of the stage
-    in its `from`. What earlier stages leave is still to be filled in.
+    A train stage changes the recipe's sections; a label or evaluate stage changes those of the
+    stage in its `from`. The pipeline fills in the outputs of earlier stages afterwards.
 
     Args:
-        recipe: Has stages.
-        name: One of them.
+        recipe: A recipe with stages.
+        name: Name of the stage.
         where: Names the recipe in messages.
 
     Raises:
-        RecipeError: One line per fault.
+        RecipeError: One line per problem.
     """
     stage = recipe.stages[name]
     base = recipe if stage.run == "train" else stage_recipe(recipe, stage.from_[0], where)
     values = base.plain()
     values.pop("stages", None)
-    return parse_recipe(overlay_stage(values, stage), where, f"stages.{name}.")
+    return parse_recipe(apply_stage(values, stage, type(base)), where, f"stages.{name}.")
 
 
 def read_yaml(path: Path) -> object:
     """Read one YAML file.
 
     Raises:
-        RecipeError: If the file is missing or is no YAML, with the line of the fault.
+        RecipeError: If the file cannot be read or is not valid YAML, with the line.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -195,11 +200,11 @@ def read_yaml(path: Path) -> object:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(error, "problem", error)
-        raise RecipeError(f"{path}:{line} is no readable YAML ({problem})") from error
+        raise RecipeError(f"{path}:{line} is not valid YAML ({problem})") from error
 
 
 def available_recipes() -> list[str]:
-    """Names of the recipes that come with the package, such as `rml/synthetic_tiny`."""
+    """Return the names of the bundled recipes, such as `rml/synthetic_tiny`."""
     return sorted(
         path.relative_to(RECIPE_FOLDER).with_suffix("").as_posix()
         for path in RECIPE_FOLDER.rglob("*.yaml")
@@ -207,10 +212,10 @@ def available_recipes() -> list[str]:
 
 
 def recipe_path(name: str) -> Path:
-    """Find a recipe by file path or by the name of one that comes with the package.
+    """Find a recipe by file path or by the name of a bundled recipe.
 
     Raises:
-        RecipeError: If there is neither, with the nearest name.
+        RecipeError: If no bundled recipe has the name, with the nearest name.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -221,7 +226,7 @@ def recipe_path(name: str) -> Path:
     known = available_recipes()
     raise RecipeError(
         f"unknown recipe '{name}'.{did_you_mean(name, known)} "
-        "'tag2mask list recipes' shows all; your own recipe ends in .yaml"
+        "'tag2mask list recipes' shows all; the name of your own recipe ends in .yaml"
     )
 
 
@@ -232,7 +237,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def _check_stages(recipe: Recipe, where: str) -> None:
-    """Raise a RecipeError for stages that contradict each other or cannot be resolved."""
+    """Raise a RecipeError if stages contradict each other or one is no valid recipe."""
     problems = [f"{where}: {problem}" for problem in stage_problems(recipe.stages)]
     for name in () if problems else recipe.stages:
         try:
@@ -240,4 +245,6 @@ def _check_stages(recipe: Recipe, where: str) -> None:
         except RecipeError as error:
             problems += str(error).splitlines()
     if problems:
-        raise RecipeError("\n".join(dict.fromkeys(problems)))  # a stage's faults also reach others
+        raise RecipeError(
+            "\n".join(dict.fromkeys(problems))
+        )  # stages that use a faulty one repeat its lines

@@ -1,7 +1,6 @@
-"""Stages of a multi-stage recipe: what each does, what it needs, which sections it changes.
+"""Describe the stages of a recipe: what each does, what it needs, which sections it may change.
 
-Shapes and rules only: `recipe.stage_recipe` turns a stage into a recipe of its own, `pipeline` runs
-it.
+`recipe.stage_recipe` turns a stage into a recipe of its own, and `pipeline` runs it.
 """
 
 from __future__ import annotations
@@ -12,20 +11,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tag2mask.config.keys import annotation_at, fields_by_key
 from tag2mask.errors import did_you_mean
 
 SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict")
-"""Sections that a stage may change; `run` of the recipe holds for all stages."""
+"""Sections that a stage may change; all stages share the section `run`."""
 MAY_CHANGE: Mapping[str, tuple[str, ...]] = {
     "train": SECTIONS,
     "label": ("data", "method", "refiner", "predict"),
     "evaluate": ("data", "predict"),
 }
-"""What a stage does -> sections that it may change."""
+"""Kind of stage -> sections that it may change."""
 MAY_USE = {"train": ("train",), "label": ("train",), "evaluate": ("label", "train")}
-"""What a stage does -> what the stages in its `from` may do."""
+"""Kind of stage -> kinds that its `from` may name."""
 RESERVED = ("weights", "state", "samples", "tensorboard")
-"""Folders of a run that a stage's folder must not be mistaken for."""
+"""Folders of a run, whose names no stage may have."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 Section = dict[str, Any]
@@ -35,21 +35,21 @@ Names = Annotated[
 
 
 class StageConfig(BaseModel):
-    """One stage: what it does, with what, and what it changes of the recipe's sections.
+    """One stage: what it does, what it uses, and its changes to the recipe's sections.
 
-    A section with another `name` takes the place of the recipe's; otherwise its keys are laid over
-    it. A `label` or `evaluate` stage begins with the sections of the stage in its `from`.
+    A section with another `name` replaces the recipe's section; otherwise its keys override those
+    of the recipe. A `label` or `evaluate` stage starts from the sections of its `from` stage.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     run: Literal["train", "label", "evaluate"]
-    """train: a network; label: write masks of the training images, their tags given; evaluate:
-    score the masks of a label stage, or a trained network on the held-out images."""
+    """train: train a network; label: write masks of the training images, with classes from their
+    tags; evaluate: score the masks of a label stage, or a trained network on held-out images."""
     from_: Names = Field(default=(), alias="from")
-    """Earlier stages whose networks this one goes on from; to evaluate: whose result is scored."""
+    """Earlier stages whose networks this stage starts from; for evaluate: the stage to score."""
     labels: str | None = None
-    """Earlier label stage whose masks this train stage learns from."""
+    """Earlier label stage whose masks this train stage learns from; none: the data's own labels."""
     data: Section = {}
     """Changes of the section `data`."""
     backbone: Section = {}
@@ -57,7 +57,7 @@ class StageConfig(BaseModel):
     method: Section = {}
     """Changes of the section `method`."""
     refiner: Section | None = {}
-    """Changes of the section `refiner`; none: without refiner."""
+    """Changes of the section `refiner`; none: no refiner."""
     optim: Section = {}
     """Changes of the section `optim`."""
     predict: Section = {}
@@ -65,78 +65,95 @@ class StageConfig(BaseModel):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the stages that must be whole before this one."""
+        """Names of the stages that must be finished before this one starts."""
         return (*self.from_, *((self.labels,) if self.labels is not None else ()))
 
 
-def overlay_stage(base: Mapping[str, Any], stage: StageConfig) -> dict[str, Any]:
-    """Lay a stage's sections over those of a recipe, as plain values; `base` is not changed."""
-    whole = dict(base)
+def apply_stage(
+    base: Mapping[str, Any], stage: StageConfig, kind: type[BaseModel]
+) -> dict[str, Any]:
+    """Return the sections of a recipe with a stage's changes, as plain values.
+
+    Args:
+        base: Sections of the recipe; not modified.
+        stage: Only the sections that it sets matter.
+        kind: Model of the recipe; it says which keys are sections.
+    """
+    sections = dict(base)
     for section in SECTIONS:
-        if section not in stage.model_fields_set:
-            continue
-        part, below = getattr(stage, section), base.get(section)
-        if part is not None and below and part.get("name", below.get("name")) == below.get("name"):
-            part = {**below, **part}
-        whole[section] = part
-    return whole
+        if section in stage.model_fields_set:
+            annotation = annotation_at(kind, [section])
+            sections[section] = _override(base.get(section), getattr(stage, section), annotation)
+    return sections
 
 
 def stage_problems(stages: Mapping[str, StageConfig]) -> Iterator[str]:
-    """Tell what contradicts itself, one line per fault: `stages.NAME.KEY: what is wrong`."""
-    before: dict[str, StageConfig] = {}
+    """Yield what contradicts itself, one line per problem: `stages.NAME.KEY: what is wrong`."""
+    earlier: dict[str, StageConfig] = {}
     for name, stage in stages.items():
         if not _NAME.fullmatch(name) or name in RESERVED:
             yield (
-                f"stages: '{name}' cannot be a stage's folder; use a-z, 0-9 and _, "
+                f"stages: '{name}' cannot be the name of a stage's folder; use a-z, 0-9 and _, "
                 f"and none of {', '.join(RESERVED)}"
             )
         yield from _own_problems(name, stage)
         for used in stage.from_:
-            yield from _use_problems(
-                f"stages.{name}.from", used, MAY_USE[stage.run], before, stages
-            )
+            where = f"stages.{name}.from"
+            yield from _reference_problems(where, used, MAY_USE[stage.run], earlier, stages)
         if stage.run == "train" and stage.labels is not None:
             where = f"stages.{name}.labels"
-            yield from _use_problems(where, stage.labels, ("label",), before, stages)
-        before[name] = stage
+            yield from _reference_problems(where, stage.labels, ("label",), earlier, stages)
+        earlier[name] = stage
+
+
+def _override(base: Any, change: Any, annotation: object) -> Any:
+    """Override the keys of a section; replace plain values and sections of another `name`."""
+    fields = fields_by_key(annotation)
+    if not (fields and isinstance(base, Mapping) and isinstance(change, Mapping)):
+        return change
+    if change.get("name", base.get("name")) != base.get("name"):
+        return change
+    changed = {
+        key: _override(base.get(key), value, fields[key].annotation if key in fields else None)
+        for key, value in change.items()
+    }
+    return {**base, **changed}
 
 
 def _own_problems(name: str, stage: StageConfig) -> Iterator[str]:
-    """Faults that one stage has by itself."""
+    """Yield the problems of one stage that do not depend on other stages."""
     if stage.run != "train":
-        used = "train" if stage.run == "label" else "label or train"
+        kinds = " or ".join(MAY_USE[stage.run])
         if not stage.from_:
-            yield f"stages.{name}.from: is missing: the {used} stage to {stage.run} with"
+            yield f"stages.{name}.from: is missing: the {kinds} stage to {stage.run} with"
         elif len(stage.from_) > 1:
-            named = ", ".join(stage.from_)
-            yield f"stages.{name}.from: a stage that {stage.run}s takes one stage, got {named}"
+            names = ", ".join(stage.from_)
+            yield f"stages.{name}.from: a {stage.run} stage takes one stage, got {names}"
         if stage.labels is not None:
             yield f"stages.{name}.labels: only a train stage learns from labels"
     allowed = MAY_CHANGE[stage.run]
     for section in SECTIONS:
         if section in stage.model_fields_set and section not in allowed:
             yield (
-                f"stages.{name}.{section}: a stage that {stage.run}s may change "
-                f"{', '.join(allowed)} only"
+                f"stages.{name}.{section}: a {stage.run} stage may only change {', '.join(allowed)}"
             )
 
 
-def _use_problems(
+def _reference_problems(
     where: str,
     used: str,
     kinds: tuple[str, ...],
-    before: Mapping[str, StageConfig],
+    earlier: Mapping[str, StageConfig],
     stages: Mapping[str, StageConfig],
 ) -> Iterator[str]:
-    """Faults of one stage's mention of another."""
+    """Yield the problems of one stage's reference to another."""
     if used not in stages:
-        known = ", ".join(stages)
-        yield f"{where}: unknown stage '{used}'.{did_you_mean(used, stages)} Known: {known}"
-    elif used not in before:
-        yield f"{where}: '{used}' does not stand before it; a stage follows those it uses"
-    elif before[used].run not in kinds:
+        hint, known = did_you_mean(used, stages), ", ".join(stages)
+        yield f"{where}: unknown stage '{used}'.{hint} Known: {known}"
+    elif used not in earlier:
+        yield f"{where}: stage '{used}' must come before the stage that uses it"
+    elif earlier[used].run not in kinds:
         yield (
-            f"{where}: '{used}' is a stage that {before[used].run}s, "
-            f"but one that {' or '.join(f'{kind}s' for kind in kinds)} is needed"
+            f"{where}: '{used}' is a {earlier[used].run} stage; "
+            f"a {' or '.join(kinds)} stage is needed"
         )

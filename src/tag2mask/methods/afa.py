@@ -187,7 +187,9 @@ class AFA(Method):
     ) -> tuple[Tensor, Tensor]:
         """Labels (N, H, W) of the decoder and of the affinity; none is made that nobody learns."""
         selected = select_present_classes(batch.tags, batch.max_tags)
-        selected_cam, walk = self._label_maps(image, cam, features, selected.classes, propagates)
+        selected_cam, walk = self._label_maps(
+            image, cam, features, selected.class_indices, propagates
+        )
         if walk is None:
             label = self._refined_label(batch, selected_cam, selected)
             return label, label
@@ -206,8 +208,8 @@ class AFA(Method):
             selected,
             batch.valid,
             self.refiner,
-            high=self.config.high,
-            low=self.config.low,
+            foreground_threshold=self.config.high,
+            background_threshold=self.config.low,
         )
 
     def _propagated_label(
@@ -222,8 +224,8 @@ class AFA(Method):
             self.refiner,
             walk.affinity,
             walk.grid,
-            high=self.config.high,
-            low=self.config.low,
+            foreground_threshold=self.config.high,
+            background_threshold=self.config.low,
             radius=self.config.radius,
         )
 
@@ -254,7 +256,7 @@ class AFA(Method):
 
         with labeling(self.backbone, config.label_precision, image.device.type):
             total = multi_scale_cam(
-                cam_of, image, config.label_scales, known=cam, selected=selected
+                cam_of, image, config.label_scales, known_cam=cam, class_indices=selected
             )
         return total, found[0] if found else None
 

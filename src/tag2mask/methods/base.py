@@ -161,7 +161,7 @@ class Method(nn.Module, ABC):
         return type(self).segmentation is not Method.segmentation
 
     def segmentation(self, image: Tensor) -> Tensor | None:
-        """(N, C, h, w) decoder logits of normalized images, background first, at the decoder's grid.
+        """(N, C, h, w) decoder logits of normalized images at its own grid, background first.
 
         None without a decoder; masks then come from `compute_cam`.
         """

@@ -39,7 +39,7 @@ class NetworkOutput(NamedTuple):
     probs: Tensor
     """(1, F) class probabilities."""
     affinity: Tensor | None = None
-    """(1, L, L) in [0, 1] over the grid of the last feature map; None unless propagation needs it."""
+    """(1, L, L) in [0, 1] over the grid of the last feature map; None if nothing propagates."""
     logits: Tensor | None = None
     """(1, C, h', w') scores of background and all classes; None if masks come from the CAM."""
     propagation: Propagation | None = None

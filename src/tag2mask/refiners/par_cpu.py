@@ -1,7 +1,7 @@
-"""The loops of PAR for the CPU, compiled by numba, one image row per unit of work.
+"""The loops of PAR for the CPU, compiled by numba; one image row per task.
 
-Every tap is a slice of a row, so that the innermost loops run over neighboring pixels without
-index checks and become vector instructions: five times faster than indexing with the shift added.
+Every tap is a slice of a row, so that the innermost loops run over consecutive pixels without index
+checks and become vector instructions: five times faster than indexing with an added shift.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from tag2mask.functional.compilation import compiled, on_torch_threads
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-SPREAD_EPS = 255 * 1e-8
-"""Added to the standard deviation, in gray levels (1e-8 for colors in [0, 1])."""
-LEAST_VARIANCE = 1e-6
-"""In gray levels squared. Below it a channel's neighbors are one color: its term is the same for
-all of them, drops out of the softmax, and must not drown the other channels in float32."""
+DEVIATION_EPS = 255 * 1e-8
+"""Added to the standard deviation in gray levels (1e-8 for colors in [0, 1])."""
+MIN_VARIANCE = 1e-6
+"""In squared gray levels. Below it, a channel's neighbors have one color. Its term is then the same
+for all neighbors, cancels in the softmax, and would swamp the other channels in float32."""
 
 
 def cpu_kernel(
     image: Tensor, offsets: Sequence[tuple[int, int]], w1: float, position: Tensor
 ) -> Tensor:
-    """Fill `par_kernel` on the CPU.
+    """Compute `par_kernel` on the CPU.
 
     Args:
         image: (N, 3, H, W) uint8 or float in [0, 255].
         offsets: (dy, dx) of the K neighbors.
         w1: Width of the color kernel.
-        position: (K,) added to every pixel's softmax.
+        position: (K,) weights to add to every pixel's softmax.
 
     Returns:
-        (N, K, H, W) float32, a view of rows (N, H, K, W).
+        (N, K, H, W) float32, a view of an (N, H, K, W) tensor.
     """
     num, _, height, width = image.shape
     shifts = np.array(offsets, dtype=np.int64)
@@ -53,26 +53,26 @@ def cpu_kernel(
 
 
 def cpu_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iterations: int) -> Tensor:
-    """`par_iterate` on the CPU: (N, M, H, W) in, the same out as float32."""
+    """Compute `par_iterate` on the CPU; (N, M, H, W) to float32 of the same shape."""
     reach, width = max(dilations), maps.shape[-1]
-    here = _pad_columns(maps, reach)
-    there = torch.empty_like(here)
+    current = _pad_columns(maps, reach)
+    updated = torch.empty_like(current)
     rows = kernel.float().transpose(1, 2).contiguous()
     distances = np.array(dilations, dtype=np.int64)
     for _ in range(iterations):
-        on_torch_threads(_average_rows, here.numpy(), rows.numpy(), distances, there.numpy())
-        here, there = there, here
-    return here[..., reach : reach + width].contiguous()
+        on_torch_threads(_average_rows, current.numpy(), rows.numpy(), distances, updated.numpy())
+        current, updated = updated, current
+    return current[..., reach : reach + width].contiguous()
 
 
 def _pad_columns(maps: Tensor, reach: int) -> Tensor:
-    """(N, M, H, W) -> (N, M, H, W + 2 * reach) float32, side columns repeated; a copy."""
+    """Copy (N, M, H, W) to (N, M, H, W + 2 * reach) float32 with repeated side columns."""
     return F.pad(maps.float(), (reach, reach, 0, 0), mode="replicate").contiguous()
 
 
 @compiled()
 def _shifted_row(plane: Floats, y: int, shift: Integers, width: int) -> Floats:
-    """Row `y` moved by (dy, dx) of a column-padded plane; rows beyond the edge repeat the edge."""
+    """Return row `y` of a column-padded plane shifted by (dy, dx); edge rows repeat beyond it."""
     left = (plane.shape[1] - width) // 2 + shift[1]
     row: Floats = plane[min(max(y + shift[0], 0), plane.shape[0] - 1), left : left + width]
     return row
@@ -80,7 +80,7 @@ def _shifted_row(plane: Floats, y: int, shift: Integers, width: int) -> Floats:
 
 @compiled()
 def _color_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale: Floats) -> None:
-    """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbors)^2), 0 where all are equal."""
+    """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbors)^2), or 0 if all are equal."""
     taps, width = len(shifts), len(scale)
     mean = np.zeros(width, dtype=np.float32)
     for tap in range(taps):
@@ -96,9 +96,9 @@ def _color_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale:
             scale[x] += (near[x] - mean[x]) ** 2
     for x in range(width):
         variance = scale[x] / np.float32(taps - 1)
-        propagate_cam = w1 * (np.sqrt(variance) + np.float32(SPREAD_EPS))
-        plain = np.float32(1) / (np.float32(3) * propagate_cam * propagate_cam)
-        scale[x] = plain if variance > np.float32(LEAST_VARIANCE) else np.float32(0)
+        deviation = w1 * (np.sqrt(variance) + np.float32(DEVIATION_EPS))
+        inverse = np.float32(1) / (np.float32(3) * deviation * deviation)
+        scale[x] = inverse if variance > np.float32(MIN_VARIANCE) else np.float32(0)
 
 
 @compiled()
@@ -147,14 +147,14 @@ def _fill_kernel(
 
 
 @compiled(parallel=True)
-def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floats) -> None:
-    """One round: `there` (N, M, H, W + 2 * reach) from `here`, side columns repeated again."""
+def _average_rows(current: Floats, kernel: Floats, dilations: Integers, updated: Floats) -> None:
+    """Fill `updated` (N, M, H, W + 2 * reach) from `current`, with repeated side columns."""
     num, height, _, width = kernel.shape
-    reach = (here.shape[3] - width) // 2
+    reach = (current.shape[3] - width) // 2
     for index in numba.prange(num * height):
         n, y = index // height, index % height
-        for m in range(here.shape[1]):
-            plane, out = here[n, m], there[n, m, y]
+        for m in range(current.shape[1]):
+            plane, out = current[n, m], updated[n, m, y]
             inner = out[reach : reach + width]
             inner[:] = 0
             for ring in range(len(dilations)):
@@ -165,7 +165,7 @@ def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floa
 
 @compiled()
 def _add_ring(plane: Floats, y: int, d: int, kernel: Floats, out: Floats) -> None:
-    """Add the eight neighbors at distance `d`, weighted by `kernel` (8, W), to `out` (W,)."""
+    """Add the eight neighbors at distance `d`, times `kernel` (8, W), to `out` (W,)."""
     width = len(out)
     middle = (plane.shape[1] - width) // 2
     left, right = middle - d, middle + d

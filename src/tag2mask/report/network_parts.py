@@ -13,7 +13,7 @@ from tag2mask import plugins
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import NothingHeldOutError, Tag2MaskError
-from tag2mask.evaluation.evaluator import spread_indices
+from tag2mask.evaluation.sources import spread_indices
 from tag2mask.inference.inspection import inspect_image
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import Method, evaluating

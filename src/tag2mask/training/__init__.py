@@ -1,1 +1,1 @@
-"""Training: the only place with optimizer, device and ranks."""
+"""Training: the only package that handles optimizers, ranks and training devices."""

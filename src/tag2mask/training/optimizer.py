@@ -1,4 +1,4 @@
-"""Optimizers over a method's parameter groups, their schedule, and their state by name."""
+"""Optimizers over a method's parameter groups, their learning rates, and their state by name."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from tag2mask.errors import RunError
 from tag2mask.methods.base import Method
 
 FUSED_DEVICES = ("cpu", "cuda")
-"""Devices with a one-pass AdamW: 3 to 7 times as fast as a loop or `foreach` on a CPU core."""
+"""Devices with a fused AdamW, 3 to 7 times as fast as a loop or `foreach` on a CPU core."""
 
 
 def lr_multiplier(
     step: int, *, total: int, warmup: int, warmup_ratio: float, power: float
 ) -> float:
-    """Share of the full learning rate at a step (0 is the first).
+    """Return the share of the full learning rate at a step; the first step is 0.
 
     Source:
         Specification 2.9: m(t) = 1 - (1 - t/W)(1 - ratio) for t < W, else (1 - t/T)^power.
-        The drop from 1 to (1 - W/T)^power at t = W is AFA's own.
+        The drop from 1 to (1 - W/T)^power at t = W is in AFA's code too.
+
+    Example:
+        >>> lr_multiplier(50, total=100, warmup=10, warmup_ratio=1e-6, power=1.0)
+        0.5
     """
     if step < warmup:
         return 1 - (1 - step / warmup) * (1 - warmup_ratio)
@@ -34,12 +38,12 @@ def lr_multiplier(
 def build_optimizer(method: Method, config: OptimConfig) -> Optimizer:
     """Build the optimizer over `method.parameter_groups()` at the base and head rates.
 
-    Call after the method is on its device: the optimizer's kernel depends on it.
+    Call it after the method is on its device, because the optimizer's kernel depends on the device.
 
     Raises:
-        RunError: If nothing is to be trained.
+        RunError: If the method has no trainable parameter.
     """
-    groups = _rated_groups(method, config)
+    groups = _torch_groups(method, config)
     if not groups:
         raise RunError(f"method {type(method).__name__} has no parameter to train")
     if config.optimizer == "sgd":
@@ -53,30 +57,29 @@ def build_optimizer(method: Method, config: OptimConfig) -> Optimizer:
     )
 
 
-def _rated_groups(method: Method, config: OptimConfig) -> list[dict[str, Any]]:
-    """Settings of each group for torch; biases are a group of their own where they differ.
+def _torch_groups(method: Method, config: OptimConfig) -> list[dict[str, Any]]:
+    """Build torch's parameter groups; biases are a separate group where their settings differ.
 
     Source:
-        Specification 4.2: rates x 1, 2, 10, 20 of loaded weights, loaded biases, new
-        weights, new biases; the scripts of that family give biases no weight decay.
+        Specification 4.2: rates x 1, 2, 10, 20 for loaded weights, loaded biases, new weights,
+        new biases; the scripts of that family use no weight decay on biases.
     """
     rates = {"base": config.lr, "head": config.head_lr}
-    apart = config.bias_lr_factor != 1 or not config.decay_biases
-    biases = {p for name, p in method.named_parameters() if apart and name.endswith(".bias")}
+    separate = config.bias_lr_factor != 1 or not config.decay_biases
+    biases = {p for name, p in method.named_parameters() if separate and name.endswith(".bias")}
     bias_decay = config.weight_decay if config.decay_biases else 0.0
     groups = []
     for group in method.parameter_groups():
         rate = rates[group.rate]
         weights = [p for p in group.parameters if p not in biases]
-        own = [p for p in group.parameters if p in biases]
-        groups.append(_settings(group.name, weights, rate, config.weight_decay))
-        groups.append(
-            _settings(f"{group.name}_bias", own, rate * config.bias_lr_factor, bias_decay)
-        )
+        group_biases = [p for p in group.parameters if p in biases]
+        bias_rate = rate * config.bias_lr_factor
+        groups.append(_torch_group(group.name, weights, rate, config.weight_decay))
+        groups.append(_torch_group(f"{group.name}_bias", group_biases, bias_rate, bias_decay))
     return [group for group in groups if group["params"]]
 
 
-def _settings(
+def _torch_group(
     name: str, parameters: list[nn.Parameter], rate: float, weight_decay: float
 ) -> dict[str, Any]:
     """One group as torch takes it, with what `set_learning_rates` needs."""
@@ -90,7 +93,7 @@ def _settings(
 
 
 def set_learning_rates(optimizer: Optimizer, config: OptimConfig, step: int) -> dict[str, float]:
-    """Give every group its learning rate for `step`; returns them by group name."""
+    """Set the learning rate of every group for `step`; return the rates by group name."""
     share = lr_multiplier(
         step,
         total=config.decay_steps or config.steps,
@@ -104,7 +107,7 @@ def set_learning_rates(optimizer: Optimizer, config: OptimConfig, step: int) -> 
 
 
 def optimizer_tensors(optimizer: Optimizer, method: Method) -> dict[str, Tensor]:
-    """Return the optimizer's tensors as `<key>.<parameter name>`; the recipe has its settings."""
+    """Return the optimizer's tensors by `<key>.<parameter name>`; the recipe has its settings."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in method.named_parameters()}
     return {
         f"{key}.{names[parameter]}": value
@@ -117,14 +120,14 @@ def optimizer_tensors(optimizer: Optimizer, method: Method) -> dict[str, Tensor]
 def load_optimizer_tensors(
     optimizer: Optimizer, method: Method, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Load what `optimizer_tensors` returned, whatever the order of parameters then and now."""
+    """Load what `optimizer_tensors` returned, even if the order of parameters has changed."""
     names = {parameter: name for name, parameter in method.named_parameters()}
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    index = {names[parameter]: place for place, parameter in enumerate(ordered)}
+    index = {names[parameter]: position for position, parameter in enumerate(ordered)}
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, value in tensors.items():
         key, _, name = full_name.partition(".")
         state.setdefault(index[name], {})[key] = value
-    # load_state_dict puts each tensor where its kernel wants it (`step` may lie elsewhere).
+    # load_state_dict moves each tensor to the device its kernel needs; `step` may stay on the CPU.
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

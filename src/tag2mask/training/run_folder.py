@@ -1,4 +1,4 @@
-"""The run folder: where everything of a run lies, and whether a run may begin or go on in it."""
+"""The run folder: the paths of a run, and the checks before a run starts or resumes in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MAY_CHANGE = frozenset(
     | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )
-"""Keys of a recipe that a resumed run may set anew: places and pace, nothing that is learned."""
+"""Recipe keys that may change when a run resumes: paths and intervals, nothing that affects the
+weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        """JSON lines: how the run began, then one record per log step."""
+        """JSON lines: how the run started, then one record per log step."""
         return self.root / "log.jsonl"
 
     @property
@@ -43,7 +44,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """Everything that resume needs."""
+        """Everything that a resumed run needs."""
         return self.root / "state" / "state.safetensors"
 
     @property
@@ -53,7 +54,7 @@ class RunFolder:
 
     @property
     def tensorboard(self) -> Path:
-        """TensorBoard's own files."""
+        """TensorBoard files."""
         return self.root / "tensorboard"
 
     def weights(self, which: Literal["last", "best"]) -> Path:
@@ -62,50 +63,51 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are done, the last score is told and the weights are there."""
+        """Whether all steps are done, the last step is scored, and the weights exist."""
         try:
-            told = json.loads(self.metrics.read_text(encoding="utf-8"))
+            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return bool(told.get("finished")) and self.weights("last").is_file()
+        return bool(metrics.get("finished")) and self.weights("last").is_file()
 
     def check(self, *, resume: bool) -> None:
-        """Refuse a folder in which a run cannot begin, or cannot go on.
+        """Reject a folder in which a run cannot start or resume.
 
         Raises:
-            RunError: If a new run's folder holds something, or there is no run to go on with.
+            RunError: If the folder of a new run is not empty, or there is no run to resume.
         """
         if self.root.exists() and not self.root.is_dir():
-            raise RunError(f"{self.root}: is a file; a run needs a folder")
+            raise RunError(f"{self.root}: is a file; give a folder for the run")
         if resume and not self.recipe.is_file():
-            raise RunError(f"{self.root}: holds no run to resume (no recipe.yaml)")
+            raise RunError(f"{self.root}: contains no run to resume (no recipe.yaml)")
         if not resume and self._is_used():
             raise RunError(
                 f"{self.root}: is not empty; choose another folder, or --resume {self.root}"
             )
 
     def _is_used(self) -> bool:
-        """Whether anything lies here but what a run killed at its first write left."""
+        """Return whether the folder contains more than leftovers of a killed first write."""
         return self.root.is_dir() and any(
             not path.name.endswith(TEMPORARY_SUFFIX) for path in self.root.iterdir()
         )
 
 
 def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:
-    """Refuse to go on with a recipe that would learn something else.
+    """Reject a recipe that would train something else than the run's own recipe.
 
-    Networks of earlier stages are told apart by their fingerprints, not by their recipes.
+    Networks of earlier stages are compared by their fingerprints, not by their recipes.
 
     Args:
-        before: The recipe that the run began with; keys that it lacks have their defaults.
-        now: The recipe asked for.
+        before: The recipe that the run started with; missing keys have their defaults.
+        now: The recipe to resume with.
         where: Run folder, for the message.
 
     Raises:
         RunError: One line that names the keys that differ, with both values.
     """
     old, new = (
-        dict(_flat(one.model_dump(mode="json", exclude={"earlier"}))) for one in (before, now)
+        dict(_flatten(recipe.model_dump(mode="json", exclude={"earlier"})))
+        for recipe in (before, now)
     )
     changed = [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
@@ -115,14 +117,14 @@ def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:
     if changed:
         raise RunError(
             f"{where}: cannot be resumed with another recipe: {'; '.join(changed[:3])}. "
-            "Keep the values it began with, or choose a new run folder"
+            "Keep the original values, or choose a new run folder"
         )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested mappings."""
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings by dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

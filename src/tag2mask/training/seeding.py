@@ -1,4 +1,4 @@
-"""Random number generators: one seed for all, and their state as JSON for resume."""
+"""Random number generators: one seed for all, and their state as JSON for resuming."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import torch
 def seed_all(seed: int, rank: int = 0) -> None:
     """Seed Python, NumPy and torch (all devices) from a run's seed and a process's rank.
 
-    Deterministic algorithms are not forced: they cost speed, and on the CPU the same seed gives
+    Deterministic algorithms are not enforced: they are slower, and on the CPU the same seed gives
     the same result without them.
 
     Args:
         seed: The run's seed.
-        rank: Process of the run; each gets numbers of its own, or dropout would be the same in all.
+        rank: Rank of the process. Each rank draws different numbers; otherwise dropout would be
+            the same in all processes.
     """
     words = np.random.SeedSequence([seed, rank]).generate_state(3)
     random.seed(int(words[0]))
@@ -28,7 +29,7 @@ def seed_all(seed: int, rank: int = 0) -> None:
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of every generator of this process as JSON values."""
+    """Return the state of every random number generator of this process as JSON values."""
     kind, key, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002 see seed_all
     return {
         "python": random.getstate(),
@@ -39,7 +40,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put every generator into a state that `rng_state` returned, also after JSON."""
+    """Restore a state that `rng_state` returned, even after a round trip through JSON."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     kind, key, *rest = state["numpy"]
@@ -50,8 +51,8 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def rng_kept() -> Iterator[None]:
-    """Leave the generators as they were, whatever the body draws: looking must not change a run."""
+def preserve_rng() -> Iterator[None]:
+    """Restore the generators after the body, so that validation does not change a run."""
     before = rng_state()
     try:
         yield
@@ -60,10 +61,10 @@ def rng_kept() -> Iterator[None]:
 
 
 def _to_hex(state: torch.Tensor) -> str:
-    """Bytes of a generator state as text."""
+    """Encode the bytes of a generator state as text."""
     return bytes(state.numpy()).hex()
 
 
 def _from_hex(text: str) -> torch.Tensor:
-    """The reverse of `_to_hex`."""
+    """Decode what `_to_hex` returned."""
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)

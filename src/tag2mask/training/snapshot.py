@@ -1,4 +1,4 @@
-"""Network and optimizer as one flat set of named tensors, and back."""
+"""Network and optimizer as one flat mapping of named tensors, and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPTIMIZER = "optimizer."
 
 
 def snapshot(method: Method, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Return all tensors that training changes, by name; nothing is copied."""
+    """Return all tensors that training changes, by name, without copies."""
     model = {f"{MODEL}{name}": value for name, value in method.state_dict().items()}
     moments = optimizer_tensors(optimizer, method)
     return model | {f"{OPTIMIZER}{name}": value for name, value in moments.items()}
@@ -28,16 +28,16 @@ def restore(
     """Load what `snapshot` returned.
 
     Raises:
-        WeightsError: If the tensors are those of another network.
+        WeightsError: If the tensors belong to another network.
     """
-    model = _under(tensors, MODEL)
+    model = _with_prefix(tensors, MODEL)
     check_state(method.state_dict(), model, where)
     method.load_state_dict(model)
-    load_optimizer_tensors(optimizer, method, _under(tensors, OPTIMIZER))
+    load_optimizer_tensors(optimizer, method, _with_prefix(tensors, OPTIMIZER))
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors whose name begins with `prefix`, without it."""
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name begins with `prefix`, and remove the prefix."""
     return {
         name.removeprefix(prefix): value
         for name, value in tensors.items()

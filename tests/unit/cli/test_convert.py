@@ -26,10 +26,12 @@ def test_weights_are_written_without_their_classifier(
         assert torch.equal(written[name], value), name
     with safe_open(out, "pt") as file:
         assert file.metadata()["source"] == "res38_cls.pth"
-    assert f"--backbone.name resnet38d --backbone.weights {out}" in capsys.readouterr().out
+    assert f"backbone.name=resnet38d backbone.weights={out}" in capsys.readouterr().out
 
 
-def test_an_existing_file_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_file_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "kept.safetensors"
     out.write_text("precious")
     assert main(["convert", "x.params", "--out", str(out)]) == 2
@@ -37,7 +39,7 @@ def test_an_existing_file_stays(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert out.read_text() == "precious"
 
 
-def test_a_foreign_file_is_rejected_and_nothing_is_written(
+def test_weights_of_another_network_are_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_file({"some.weight": torch.zeros(2)}, tmp_path / "foreign.safetensors")

@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from tag2mask.cli import evaluate
+from tag2mask.cli.evaluate import print_scores
+from tag2mask.cli.main import run
 from tag2mask.errors import Tag2MaskError
 from tag2mask.io.masks import save_mask
 from tag2mask.types import Report
@@ -12,7 +13,7 @@ from tag2mask.types import Report
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two images of 2 x 2 pixels, class 1 of two; hand-counted below."""
+    """Two images of 2 x 2 pixels with class 1 of two; the test counts by hand."""
     made, true = tmp_path / "made", tmp_path / "true"
     for folder in (made, true):
         folder.mkdir()
@@ -25,10 +26,10 @@ def folders(tmp_path):
     return made, true
 
 
-def test_table_and_file_hold_the_hand_counted_scores(folders, tmp_path, capsys):
+def test_table_and_file_contain_the_hand_counted_scores(folders, tmp_path, capsys):
     made, true = folders
-    evaluate.run([str(made), str(true), "--json", str(tmp_path / "s.json")])
-    # background: 3 right of 3 true + 2 found more - 3 ... = 3 / 5; cat: 2 right of 4 in either
+    run(["evaluate", str(made), str(true), "--json", str(tmp_path / "s.json")])
+    # Intersection / union: background 3 / 5, cat 2 / 4.
     shown = capsys.readouterr().out
     cells = {
         words[0]: words[1]
@@ -43,10 +44,10 @@ def test_table_and_file_hold_the_hand_counted_scores(folders, tmp_path, capsys):
     assert json.loads((tmp_path / "s.json").read_text("utf-8"))["miou"] == pytest.approx(0.55)
 
 
-def test_what_one_must_know_is_on_one_line(capsys):
+def test_settings_behind_the_scores_are_on_one_line(capsys):
     settings = {"split": "devval", "scales": [1.0, 0.5, 1.5], "flip": True, "background": 0.45}
     settings |= {"refiner": {"name": "par"}}
-    evaluate.print_scores(Report(("cat",), (0.5, math.nan), 0.5, 3, "classifier", settings))
+    print_scores(Report(("cat",), (0.5, math.nan), 0.5, 3, "classifier", settings))
     last = capsys.readouterr().out.splitlines()[-1]
     for words in (
         "3 images",
@@ -59,5 +60,7 @@ def test_what_one_must_know_is_on_one_line(capsys):
 
 
 def test_less_than_one_thread_is_rejected(folders):
-    with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
-        evaluate.run([*map(str, folders), "--workers", "0"])
+    with pytest.raises(
+        Tag2MaskError, match="'--workers': Input should be greater than or equal to 1"
+    ):
+        run(["evaluate", *map(str, folders), "--workers", "0"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from tag2mask.cli.label import open_source
+from tag2mask.api import open_source
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import DataError
 
@@ -45,7 +45,7 @@ def voc(tmp_path):
 
 
 @pytest.mark.parametrize("trained_on", ["folder", "voc", "synthetic"])
-def test_a_folder_is_labeled_whole_whatever_the_run_trained_on(trained_on, folder):
+def test_all_images_of_a_folder_are_labeled_whatever_the_run_trained_on(trained_on, folder):
     if trained_on == "synthetic":
         raw = parse_recipe(
             {"data": {"name": "synthetic"}, "backbone": {"name": "mit"}, "method": {"name": "cam"}},
@@ -61,20 +61,20 @@ def test_a_folder_is_labeled_whole_whatever_the_run_trained_on(trained_on, folde
 
 
 @pytest.mark.parametrize(
-    ("asked", "names", "told"),
+    ("split", "names", "part"),
     [
         (None, ("a", "b"), "train_aug"),
         ("train", ("b",), "train"),
         ("train_aug", ("a", "b"), "train_aug"),
     ],
 )
-def test_lists_of_a_voc_folder_are_meant_by_their_own_name(asked, names, told, voc):
-    source, split = open_source(recipe("folder"), voc, asked, {})
-    assert (source.names, split) == (names, told)
+def test_split_of_a_voc_folder_names_its_list(split, names, part, voc):
+    source, opened = open_source(recipe("folder"), voc, split, {})
+    assert (source.names, opened) == (names, part)
 
 
 def test_data_keys_can_be_overridden(folder):
-    overrides = {"data.val_fraction": ["1"]}
+    overrides = {"data.val_fraction": "1"}
     assert len(open_source(recipe("folder"), folder, "val", overrides)[0]) == 3
 
 

@@ -12,10 +12,11 @@ class Leaf(BaseModel, extra="forbid"):
 class Tree(BaseModel, extra="forbid"):
     leaf: Leaf = Leaf()
     leaves: dict[str, Leaf] = {}
+    bud: Leaf | None = None
     height: int
 
 
-def told(raw):
+def messages(raw):
     with pytest.raises(ValidationError) as caught:
         Tree.model_validate(raw)
     return list(validation_errors(caught.value, Tree, "file", "a."))
@@ -32,15 +33,19 @@ def told(raw):
             "file: unknown key 'a.leaf.deph'. Did you mean 'depth'? Known: depth, over",
         ),
         (
+            {"height": 1, "bud": {"deph": 2}},
+            "file: unknown key 'a.bud.deph'. Did you mean 'depth'? Known: depth, over",
+        ),
+        (
             {"height": 1, "leaves": {"oak": {"under": 2}}},
             "file: unknown key 'a.leaves.oak.under'. Known: depth, over",
         ),
     ],
 )
-def test_a_problem_is_one_line_with_the_keys_that_are_known_there(raw, line):
-    (only,) = told(raw)
+def test_each_problem_is_one_line_with_the_known_keys(raw, line):
+    (only,) = messages(raw)
     assert only.startswith(line)
 
 
-def test_every_problem_has_its_line():
-    assert len(told({"leaf": {"depth": "x"}, "leaves": {"oak": {"over": "y"}}})) == 3
+def test_every_problem_is_reported():
+    assert len(messages({"leaf": {"depth": "x"}, "leaves": {"oak": {"over": "y"}}})) == 3

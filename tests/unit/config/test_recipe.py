@@ -27,7 +27,7 @@ def changed(section: str, **keys: object) -> dict[str, object]:
     return {**RAW, section: {**RAW.get(section, {}), **keys}}
 
 
-def test_a_plain_recipe_is_read_with_defaults():
+def test_missing_keys_get_defaults():
     recipe = parse_recipe(RAW, "r.yaml")
     assert recipe.data.classes == ("cat", "dog")
     assert recipe.data.root == Path("/data")
@@ -78,7 +78,7 @@ def test_each_problem_is_one_line_that_names_file_and_key(raw, line):
     assert "\n" not in str(caught.value)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     raw = {**changed("optim", lr="abc", stepz=1), "run": {"seed": -1}}
     with pytest.raises(RecipeError) as caught:
         parse_recipe(raw, "r.yaml")
@@ -88,11 +88,11 @@ def test_all_problems_are_told_at_once():
 def test_unreadable_yaml_names_the_line(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("data: {name: voc\nmethod: [", encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"r\.yaml: line \d: is no readable YAML"):
+    with pytest.raises(RecipeError, match=r"r\.yaml: line \d: is not valid YAML"):
         load_recipe(str(path))
 
 
-def test_file_that_is_missing_or_no_text_is_rejected(tmp_path):
+def test_missing_or_undecodable_file_is_rejected(tmp_path):
     with pytest.raises(RecipeError, match=r"gone\.yaml: cannot be read \(No such file"):
         load_recipe(str(tmp_path / "gone.yaml"))
     (tmp_path / "latin.yaml").write_bytes(b"# caf\xe9\n")
@@ -100,7 +100,7 @@ def test_file_that_is_missing_or_no_text_is_rejected(tmp_path):
         load_recipe(str(tmp_path / "latin.yaml"))
 
 
-def test_bundled_recipes_are_found_by_name_and_a_wrong_name_gets_a_hint():
+def test_bundled_recipes_are_found_by_name_and_a_mistyped_name_gets_a_hint():
     for name in available_recipes():
         assert recipe_path(name).is_file()
     with pytest.raises(RecipeError, match=r"Did you mean 'rml/voc_mitb1'\?"):

@@ -6,10 +6,10 @@ from tag2mask.config.schema import DataConfig, OptimConfig, PredictConfig, resol
 
 
 @pytest.mark.parametrize(
-    ("span", "total", "steps"), [(0.11, 20_000, 2200), (2000, 100, 2000), (0, 10, 0), (1, 10, 1)]
+    ("point", "total", "steps"), [(0.11, 20_000, 2200), (2000, 100, 2000), (0, 10, 0), (1, 10, 1)]
 )
-def test_span_below_one_is_a_fraction(span, total, steps):
-    assert resolve_steps(span, total) == steps
+def test_point_below_one_is_a_fraction(point, total, steps):
+    assert resolve_steps(point, total) == steps
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_span_below_one_is_a_fraction(span, total, steps):
         ({"long_side_min_px": 9, "long_side_max_px": 8}, "is less than long_side_min_px, 9"),
     ],
 )
-def test_long_sides_go_together(keys, problem):
+def test_long_sides_are_set_together(keys, problem):
     with pytest.raises(ValidationError, match=rf"(?s)long_side_max_px\n.*{problem}"):
         DataConfig(name="voc", **keys)
     assert DataConfig(name="voc", long_side_min_px=8, long_side_max_px=8)
@@ -30,11 +30,11 @@ def test_long_sides_go_together(keys, problem):
     ("keys", "score"),
     [({}, 0.45), ({"propagate": True}, 0.35), ({"propagate": True, "background": 0.2}, 0.2)],
 )
-def test_background_scores_less_while_cam_is_propagated(keys, score):
+def test_background_threshold_is_lower_with_propagation(keys, score):
     assert PredictConfig(**keys).background_score == score
 
 
-def test_sections_are_frozen_and_every_key_is_explained():
+def test_sections_are_frozen_and_every_key_has_help():
     with pytest.raises(ValidationError, match="frozen"):
         OptimConfig().lr = 1.0
     for name in ("DataConfig", "OptimConfig", "PredictConfig", "RunConfig"):

@@ -1,8 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from tag2mask.config.recipe import parse_recipe, stage_recipe
-from tag2mask.config.stages import StageConfig, overlay_stage
+from tag2mask.config.recipe import Recipe, parse_recipe, stage_recipe
+from tag2mask.config.stages import StageConfig, apply_stage
 from tag2mask.errors import RecipeError
 
 RAW = {
@@ -30,7 +30,7 @@ def problems(stages):
     return str(caught.value).splitlines()
 
 
-def test_order_is_kept_and_one_name_is_a_list_of_one():
+def test_stages_keep_their_order_and_one_name_is_a_list_of_one():
     recipe = read(STAGES)
     assert list(recipe.stages) == ["cam", "seed", "seg", "score"]
     assert recipe.stages["seed"].from_ == ("cam",)
@@ -38,7 +38,7 @@ def test_order_is_kept_and_one_name_is_a_list_of_one():
     assert recipe.stages["cam"].needs == ()
 
 
-def test_a_train_stage_changes_what_it_names_and_nothing_else():
+def test_train_stage_changes_only_the_keys_that_it_sets():
     recipe = read(STAGES)
     stage = stage_recipe(recipe, "seg")
     assert (stage.optim.steps, stage.optim.lr) == (20, 0.5)
@@ -47,7 +47,7 @@ def test_a_train_stage_changes_what_it_names_and_nothing_else():
     assert stage.model_dump(include=same) == recipe.model_dump(include=same)
 
 
-def test_a_section_with_another_name_is_replaced_and_otherwise_merged():
+def test_section_with_another_name_is_replaced_and_otherwise_merged():
     stages = {
         "a": {"run": "train", "backbone": {"name": "tiny", "width": 8}},
         "b": {"run": "train", "backbone": {"name": "mit", "variant": "b1"}, "refiner": None},
@@ -59,7 +59,7 @@ def test_a_section_with_another_name_is_replaced_and_otherwise_merged():
     assert (c.method.name, c.method.pooling, c.refiner.iterations) == ("cam", "gmp", 3)
 
 
-def test_a_label_stage_begins_where_the_stage_it_labels_with_ended():
+def test_label_stage_starts_from_the_settings_of_its_train_stage():
     stages = {
         "cam": {"run": "train", "method": {"name": "rml"}, "predict": {"flip": False}},
         "seed": {"run": "label", "from": "cam", "predict": {"background": 0.3}},
@@ -72,14 +72,21 @@ def test_a_label_stage_begins_where_the_stage_it_labels_with_ended():
         assert (stage.predict.flip, stage.predict.background) == (False, 0.3)
 
 
-def test_overlaying_changes_nothing_in_place():
+def test_recipe_is_not_modified_by_its_stages():
     base = {"optim": {"lr": 1}, "refiner": {"name": "par"}}
     stage = StageConfig(run="train", optim={"steps": 2}, refiner=None)
-    assert overlay_stage(base, stage) == {"optim": {"lr": 1, "steps": 2}, "refiner": None}
+    assert apply_stage(base, stage, Recipe) == {"optim": {"lr": 1, "steps": 2}, "refiner": None}
     assert base == {"optim": {"lr": 1}, "refiner": {"name": "par"}}
 
 
-def test_a_refiner_may_be_added_to_a_recipe_without():
+def test_section_inside_a_section_is_merged_key_by_key():
+    method = {"name": "cam", "pooling": "gpp", "gpp": {"parts": "positive"}}
+    stages = {"cam": {"run": "train", "method": {"gpp": {"gate_negative": False}}}}
+    gpp = stage_recipe(read(stages, method=method), "cam").method.gpp
+    assert (gpp.parts, gpp.gate_negative) == ("positive", False)
+
+
+def test_stage_may_add_a_refiner():
     recipe = read({"cam": {"run": "train", "refiner": {"name": "par"}}}, refiner=None)
     assert stage_recipe(recipe, "cam").refiner.name == "par"
 
@@ -92,15 +99,15 @@ def test_resolved_recipe_with_stages_reads_back_equal():
     assert stage_recipe(again, "seg").refiner.iterations == 7
 
 
-def test_what_earlier_stages_left_reads_back_with_its_own_plugins_keys():
+def test_recipes_of_earlier_stages_read_back_with_their_own_plugins():
     recipe = read(STAGES)
     seg = stage_recipe(recipe, "seg")
-    whole = seg.model_copy(
+    complete = seg.model_copy(
         update={"earlier": {"cam": stage_recipe(recipe, "cam")}, "inputs": {"cam": "1f"}}
     )
-    again = parse_recipe(whole.plain(), "again")
+    again = parse_recipe(complete.plain(), "again")
     assert again.earlier["cam"].backbone.variant == "b0"
-    assert again.model_dump() == whole.model_dump()
+    assert again.model_dump() == complete.model_dump()
     assert "earlier" not in seg.plain()
 
 
@@ -120,11 +127,11 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
         ),
         (
             {"seed": SEED, "cam": CAM},
-            "stages.seed.from: 'cam' does not stand before it; a stage follows those it uses",
+            "stages.seed.from: stage 'cam' must come before the stage that uses it",
         ),
         (
             {"cam": {"run": "train", "from": "cam"}},
-            "stages.cam.from: 'cam' does not stand before it; a stage follows those it uses",
+            "stages.cam.from: stage 'cam' must come before the stage that uses it",
         ),
         (
             {"cam": CAM, "seed": {"run": "label"}},
@@ -136,15 +143,15 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
         ),
         (
             {"a": CAM, "b": CAM, "seed": {"run": "label", "from": ["a", "b"]}},
-            "stages.seed.from: a stage that labels takes one stage, got a, b",
+            "stages.seed.from: a label stage takes one stage, got a, b",
         ),
         (
             {"cam": CAM, "seg": {"run": "train", "labels": "cam"}},
-            "stages.seg.labels: 'cam' is a stage that trains, but one that labels is needed",
+            "stages.seg.labels: 'cam' is a train stage; a label stage is needed",
         ),
         (
             {"cam": CAM, "seed": SEED, "seg": {"run": "train", "from": "seed"}},
-            "stages.seg.from: 'seed' is a stage that labels, but one that trains is needed",
+            "stages.seg.from: 'seed' is a label stage; a train stage is needed",
         ),
         (
             {"cam": CAM, "seed": {**SEED, "labels": "seed"}},
@@ -152,11 +159,14 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
         ),
         (
             {"cam": CAM, "seed": {**SEED, "optim": {"steps": 3}}},
-            "stages.seed.optim: a stage that labels may change data, method, refiner, predict only",
+            "stages.seed.optim: a label stage may only change data, method, refiner, predict",
         ),
-        ({"my cam": CAM}, "stages: 'my cam' cannot be a stage's folder; use a-z, 0-9 and _"),
-        ({"../cam": CAM}, "stages: '../cam' cannot be a stage's folder"),
-        ({"weights": CAM}, "stages: 'weights' cannot be a stage's folder"),
+        (
+            {"my cam": CAM},
+            "stages: 'my cam' cannot be the name of a stage's folder; use a-z, 0-9 and _",
+        ),
+        ({"../cam": CAM}, "stages: '../cam' cannot be the name of a stage's folder"),
+        ({"weights": CAM}, "stages: 'weights' cannot be the name of a stage's folder"),
         ({"cam": {"run": "tran"}}, "stages.cam.run: Input should be 'train', 'label' or"),
         ({"cam": {}}, "stages.cam.run: is missing"),
         ({"cam": {"run": "train", "form": "x"}}, "unknown key 'stages.cam.form'. Did you mean 'fr"),
@@ -176,15 +186,15 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
     ],
 )
 def test_each_problem_is_one_line_that_names_file_and_key(stages, line):
-    (told,) = problems(stages)
-    assert told.startswith(f"r.yaml: {line}")
+    (problem,) = problems(stages)
+    assert problem.startswith(f"r.yaml: {line}")
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     assert len(problems({"seed": {"run": "label"}, "Cam": CAM, "x": {**CAM, "from": "y"}})) == 3
 
 
-def test_a_stage_is_frozen():
+def test_stage_is_frozen():
     stage = read(STAGES).stages["cam"]
     with pytest.raises(ValidationError, match="frozen"):
         stage.run = "label"

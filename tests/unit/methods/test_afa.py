@@ -149,7 +149,7 @@ def test_the_walk_keeps_to_the_window_and_the_backgrounds_of_the_recipe(
 
     monkeypatch.setattr(module, "propagated_label", noted)
     losses(LATE, radius=3, high=0.6, low=0.3)
-    assert seen == {"radius": 3, "high": 0.6, "low": 0.3}
+    assert seen == {"radius": 3, "foreground_threshold": 0.6, "background_threshold": 0.3}
 
 
 def test_energy_is_computed_only_where_it_is_weighed_and_reaches_the_decoder() -> None:

@@ -26,7 +26,7 @@ NAMES = ["afa", "psa", "irn", "toco", "rrm"]
 
 
 def random_image(num=1, height=21, width=27, seed=0):
-    """Two halves of other colors under grain."""
+    """Return noisy images of two colors."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 40, (num, 3, height, width), dtype=torch.uint8, generator=generator)
     image[..., width // 2 :] += 150
@@ -34,7 +34,7 @@ def random_image(num=1, height=21, width=27, seed=0):
 
 
 def probability(*shape, seed=0):
-    """Smooth maps, as networks give."""
+    """Return smooth maps, like those of a network."""
     generator = torch.Generator().manual_seed(seed)
     coarse = 3 * torch.randn(*shape[:-2], 4, 5, generator=generator)
     maps = F.interpolate(coarse.flatten(0, -4), size=shape[-2:], mode="bilinear")
@@ -42,7 +42,7 @@ def probability(*shape, seed=0):
 
 
 def package(image, probs, config):
-    """The same by pydensecrf2: (H, W, 3) uint8 and (C, H, W)."""
+    """Refine with pydensecrf2: (H, W, 3) uint8 and (C, H, W)."""
     densecrf = pytest.importorskip("pydensecrf.densecrf")
     classes, height, width = probs.shape
     model = densecrf.DenseCRF2D(width, height, classes)
@@ -67,16 +67,16 @@ def planes(image):
 
 
 @pytest.mark.parametrize("config", TABLE, ids=NAMES)
-def test_it_equals_the_package(config):
+def test_result_equals_pydensecrf2(config):
     image, probs = random_image(1, 40, 56), probability(1, 4, 40, 56)
     expected = package(image[0].permute(1, 2, 0).numpy().copy(), probs[0].numpy(), config)
-    found = DenseCRF(config)(image, probs)[0]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    actual = DenseCRF(config)(image, probs)[0]
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("config", TABLE, ids=NAMES)
-def test_it_equals_the_package_on_images(voc_animals, config):
+def test_result_equals_pydensecrf2_on_real_images(voc_animals, config):
     names = sorted((voc_animals / "JPEGImages").glob("*.jpg"))[::1000]
     assert names
     for number, name in enumerate(names):
@@ -84,12 +84,12 @@ def test_it_equals_the_package_on_images(voc_animals, config):
             image = np.array(opened.convert("RGB"))
         probs = probability(1, (2, 3, 21)[number % 3], *image.shape[:2], seed=number)
         expected = package(image, probs[0].numpy(), config)
-        found = DenseCRF(config)(planes(image), probs)
-        np.testing.assert_allclose(found[0], expected, atol=1e-4)
+        actual = DenseCRF(config)(planes(image), probs)
+        np.testing.assert_allclose(actual[0], expected, atol=1e-4)
 
 
 @pytest.mark.real
-def test_the_torch_version_agrees_on_a_image(voc_animals):
+def test_torch_version_equals_the_compiled_one_on_a_real_image(voc_animals):
     with Image.open(next(iter(sorted((voc_animals / "JPEGImages").glob("*.jpg"))))) as opened:
         image = planes(np.array(opened.convert("RGB")))
     probs = probability(1, 1, 3, *image.shape[-2:])
@@ -99,16 +99,16 @@ def test_the_torch_version_agrees_on_a_image(voc_animals):
 
 
 @pytest.mark.parametrize("config", TABLE, ids=NAMES)
-def test_the_torch_version_agrees(config):
+def test_torch_version_equals_the_compiled_one(config):
     image, probs = random_image(2), probability(2, 3, 4, 21, 27)
     probs[0, 1, 2] = 0
     probs[1, 2, 1:3] = 0
     expected = DenseCRF(config)(image, probs)
-    found = torch_mean_field(image, probs, config)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    actual = torch_mean_field(image, probs, config)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
-def test_it_equals_the_formula_by_loops():
+def test_result_equals_the_formula_by_loops():
     config = DenseCRFConfig(
         iterations=3, gaussian_sxy=2.3, bilateral_sxy=7.7, bilateral_srgb=31, gaussian_weight=2
     )
@@ -134,7 +134,7 @@ def test_absent_classes_stay_zero_and_change_nothing():
     assert (refined > 0).any(dim=4).any(dim=3).sum() == 6
 
 
-def test_hard_labels_share_the_rest_among_the_present_classes():
+def test_present_classes_share_the_rest_with_label_unary():
     config = DenseCRFConfig(iterations=0, unary="label", confidence=0.6)
     probs = torch.zeros(1, 4, 2, 2)
     probs[:, 0] = torch.tensor([[0.9, 0.2], [0.2, 0.2]])
@@ -147,7 +147,7 @@ def test_hard_labels_share_the_rest_among_the_present_classes():
     torch.testing.assert_close(refined[0], expected)
 
 
-def test_no_rounds_give_the_clipped_probabilities_back():
+def test_zero_iterations_return_the_clipped_probabilities():
     config = DenseCRFConfig(iterations=0)
     probs = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 2, 2).clone()
     probs[:, :, 0, 0] = torch.tensor([0.25, 0.75])
@@ -156,66 +156,66 @@ def test_no_rounds_give_the_clipped_probabilities_back():
     assert refined[0, 1, 1, 1].item() == pytest.approx(1e-5, rel=1e-3)
 
 
-def test_a_rough_border_moves_to_the_edge_of_the_image():
+def test_rough_boundary_moves_to_the_edge_of_the_image():
     image = torch.full((1, 3, 24, 40), 40, dtype=torch.uint8)
     image[..., 20:] = 210
-    compute_cam = torch.full((1, 1, 24, 40), 0.45)
-    compute_cam[..., :17] = 0.7
-    refined = DenseCRF(DenseCRFConfig())(image, torch.cat([1 - compute_cam, compute_cam], dim=1))
+    cam = torch.full((1, 1, 24, 40), 0.45)
+    cam[..., :17] = 0.7
+    refined = DenseCRF(DenseCRFConfig())(image, torch.cat([1 - cam, cam], dim=1))
     assert refined.argmax(dim=1)[..., :20].all()
     assert not refined.argmax(dim=1)[..., 20:].any()
 
 
 @pytest.mark.parametrize("unary", ["prob", "label"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 30), (30, 1), (2, 2)])
-def test_images_of_one_pixel_and_one_line_work(size, unary):
+def test_images_of_one_pixel_or_one_line_are_supported(size, unary):
     probs = probability(1, 3, *size)
     refined = DenseCRF(DenseCRFConfig(unary=unary))(random_image(1, *size), probs)
     torch.testing.assert_close(refined.sum(dim=1), torch.ones(1, *size))
     assert refined.isfinite().all()
 
 
-def test_a_image_of_one_color_works():
+def test_images_of_one_color_are_supported():
     image, probs = torch.full((1, 3, 30, 40), 128, dtype=torch.uint8), probability(1, 3, 30, 40)
     refined = DenseCRF(DenseCRFConfig())(image, probs)
     torch.testing.assert_close(refined.sum(dim=1), torch.ones(1, 30, 40))
 
 
 @pytest.mark.parametrize("unary", ["prob", "label"])
-def test_one_class_is_certain(unary):
+def test_single_class_has_probability_one(unary):
     refined = DenseCRF(DenseCRFConfig(unary=unary))(random_image(), torch.ones(1, 1, 21, 27))
     torch.testing.assert_close(refined, torch.ones(1, 1, 21, 27))
 
 
-def test_a_stack_of_nothing_but_zeros_says_nothing():
+def test_all_zero_probabilities_become_uniform():
     refined = DenseCRF(DenseCRFConfig())(random_image(), torch.zeros(1, 4, 21, 27))
     torch.testing.assert_close(refined, torch.full_like(refined, 0.25))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_probabilities_that_are_no_numbers_are_rejected_saying_where(value):
+def test_non_finite_probabilities_are_rejected_with_their_position(value):
     probs = probability(2, 3, 21, 27)
     probs[1, 2, 5, 7:9] = value
-    place = r"image 1, stack 0, class 2, row 5, column 7 \(2 such values\)"
-    with pytest.raises(DataError, match=f"probability is {value} at {place}") as caught:
+    position = r"image 1, set 0, class 2, row 5, column 7 \(2 such values\)"
+    with pytest.raises(DataError, match=f"probability is {value} at {position}") as caught:
         DenseCRF(DenseCRFConfig())(random_image(2), probs)
     assert "\n" not in str(caught.value)
 
 
-def test_a_image_that_is_no_number_somewhere_is_rejected():
+def test_non_finite_images_are_rejected_with_their_position():
     image = random_image().float()
     image[0, 1, 3, 4] = torch.nan
     with pytest.raises(DataError, match="image is nan at image 0, channel 1, row 3, column 4"):
         DenseCRF(DenseCRFConfig())(image, probability(1, 3, 21, 27))
 
 
-def test_image_and_probability_of_other_sizes_are_rejected():
+def test_different_sizes_are_rejected():
     with pytest.raises(ValueError, match="differ in batch or size"):
         DenseCRF(DenseCRFConfig())(random_image(), probability(1, 3, 20, 27))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_float_types_are_computed_in_float32(dtype):
+def test_other_dtypes_are_computed_in_float32(dtype):
     image, probs = random_image(), probability(1, 3, 21, 27).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         refined = DenseCRF(DenseCRFConfig())(image, probs)
@@ -223,13 +223,13 @@ def test_other_float_types_are_computed_in_float32(dtype):
     torch.testing.assert_close(refined, DenseCRF(DenseCRFConfig())(image, probs.float()))
 
 
-def test_a_float_image_equals_the_same_in_whole_numbers():
+def test_float_image_equals_the_same_uint8_image():
     image, probs = random_image(), probability(1, 3, 21, 27)
     refined = DenseCRF(DenseCRFConfig())(image.double(), probs)
     assert torch.equal(refined, DenseCRF(DenseCRFConfig())(image, probs))
 
 
-def test_gradients_are_not_followed_and_inputs_stay_as_they_were():
+def test_result_has_no_gradient_and_inputs_are_unchanged():
     image, probs = random_image(), probability(1, 3, 21, 27).requires_grad_()
     before = image.clone(), probs.detach().clone()
     assert not DenseCRF(DenseCRFConfig())(image, probs).requires_grad
@@ -245,7 +245,7 @@ def test_images_on_several_threads_equal_one_at_a_time(monkeypatch):
 
 
 @pytest.mark.parametrize("run", [DenseCRF(DenseCRFConfig()).refine, None])
-def test_forty_million_pixels_are_rejected_at_once_with_the_limit(run):
+def test_forty_million_pixels_are_rejected_with_the_limit_in_the_message(run):
     run = run or (lambda image, probs: torch_mean_field(image, probs, DenseCRFConfig()))
     image = torch.zeros(1, 3, 8000, 5000, dtype=torch.uint8)
     probs = torch.zeros(1, 1, 3, 8000, 5000)
@@ -253,7 +253,7 @@ def test_forty_million_pixels_are_rejected_at_once_with_the_limit(run):
         run(image, probs)
 
 
-def test_noise_whose_lattice_outgrows_its_memory_is_rejected():
+def test_noise_that_needs_too_many_corners_is_rejected():
     image = torch.randint(0, 256, (1, 3, 100, 100), dtype=torch.uint8)
     probs = probability(1, 3, 100, 100)
     config = DenseCRFConfig(memory_mib=5, bilateral_srgb=1)

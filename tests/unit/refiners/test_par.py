@@ -29,7 +29,7 @@ ABLATION = [
 
 
 def random_image(num=1, height=11, width=14, seed=0):
-    """Noise with a flat patch, and a channel that is flat but for one pixel."""
+    """Return noise with a constant patch, and a channel that is constant except for one pixel."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (num, 3, height, width), dtype=torch.uint8, generator=generator)
     image[:, :, 2:9, 3:10] = 90
@@ -44,19 +44,19 @@ def probability(*shape, seed=0):
 
 
 @pytest.mark.parametrize("config", ABLATION)
-def test_kernel_and_rounds_equal_the_formula_by_loops(config):
+def test_kernel_and_iterations_equal_the_formula_by_loops(config):
     image, maps = random_image(), probability(1, 2, 11, 14)
     switches = {name: getattr(config, name) for name in ("dilations", "w1", "w2", "w3", "position")}
     expected = par_oracle.kernel(image[0].double().numpy() / 255, **switches)
     kernel = par_kernel(image, config)
     np.testing.assert_allclose(kernel[0].numpy(), expected, atol=1e-5)
-    moved = par_oracle.iterate(maps[0].double().numpy(), expected, config.dilations, 3)
+    averaged = par_oracle.iterate(maps[0].double().numpy(), expected, config.dilations, 3)
     actual = par_iterate(maps, kernel, config.dilations, 3)
-    np.testing.assert_allclose(actual[0].numpy(), moved, atol=1e-5)
+    np.testing.assert_allclose(actual[0].numpy(), averaged, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", ABLATION)
-def test_plain_torch_path_equals_the_compiled_one(config):
+def test_torch_version_equals_the_compiled_one(config):
     image, maps = random_image(2, 33, 47), probability(2, 5, 33, 47)
     position = config.w3 * config.position * position_weights(config.dilations, config.w2)
     kernel = par_kernel(image, config)
@@ -72,15 +72,15 @@ def test_plain_torch_path_equals_the_compiled_one(config):
     )
 
 
-def test_position_constants_of_the_specification():
+def test_position_weights_have_the_values_of_the_specification():
     distance = [np.hypot(dy, dx) for dy, dx in neighbor_offsets(ParConfig().dilations)]
     assert np.std(distance, ddof=1) == pytest.approx(9.9003, abs=5e-5)
-    share = position_weights(ParConfig().dilations, 0.3).view(6, 8).sum(dim=1)
-    np.testing.assert_allclose(share[:3], [0.579, 0.356, 0.065], atol=5e-4)
-    assert share[3:].sum() < 1e-3
+    weight = position_weights(ParConfig().dilations, 0.3).view(6, 8).sum(dim=1)
+    np.testing.assert_allclose(weight[:3], [0.579, 0.356, 0.065], atol=5e-4)
+    assert weight[3:].sum() < 1e-3
 
 
-def test_rows_sum_to_one_hundredth_more_than_one():
+def test_kernel_sums_to_one_plus_w3():
     rows = par_kernel(random_image(), ParConfig()).sum(dim=1)
     torch.testing.assert_close(rows, torch.full_like(rows, 1.01))
     rows = par_kernel(random_image(), ParConfig(position=False)).sum(dim=1)
@@ -88,7 +88,7 @@ def test_rows_sum_to_one_hundredth_more_than_one():
 
 
 @pytest.mark.parametrize("rounds", [1, 10, 15])
-def test_sum_over_classes_grows_by_that_each_round(rounds):
+def test_each_iteration_multiplies_the_sum_over_classes_by_one_plus_w3(rounds):
     config = ParConfig()
     grown = par_iterate(
         probability(1, 3, 11, 14), par_kernel(random_image(), config), config.dilations, rounds
@@ -97,39 +97,37 @@ def test_sum_over_classes_grows_by_that_each_round(rounds):
     torch.testing.assert_close(total, torch.full_like(total, 1.01**rounds))
 
 
-def test_refiner_is_the_plain_iterate_divided_by_its_sum():
+def test_refiner_normalizes_the_result_of_the_iterations():
     config = ParConfig(iterations=4)
     image, probs = random_image(), probability(1, 3, 11, 14)
     plain = par_iterate(probs, par_kernel(image, config), config.dilations, 4)
     torch.testing.assert_close(PAR(config)(image, probs), plain / 1.01**4)
 
 
-def test_no_rounds_change_nothing():
+def test_zero_iterations_change_nothing():
     probs = probability(1, 3, 11, 14)
     torch.testing.assert_close(PAR(ParConfig(iterations=0))(random_image(), probs), probs)
 
 
-def test_a_rough_border_moves_to_the_edge_of_the_image():
+def test_rough_boundary_moves_to_the_edge_of_the_image():
     image = torch.full((1, 3, 24, 40), 40, dtype=torch.uint8)
     image[..., 20:] = 210
-    compute_cam = torch.full((1, 1, 24, 40), 0.4)
-    compute_cam[..., :14] = 0.6
-    refined = PAR(ParConfig())(image, torch.cat([1 - compute_cam, compute_cam], dim=1)).argmax(
-        dim=1
-    )
+    cam = torch.full((1, 1, 24, 40), 0.4)
+    cam[..., :14] = 0.6
+    refined = PAR(ParConfig())(image, torch.cat([1 - cam, cam], dim=1)).argmax(dim=1)
     assert refined[..., :20].all()
     assert not refined[..., 20:].any()
 
 
-def test_each_round_multiplies_an_equal_map_only():
+def test_iterations_only_scale_a_constant_map():
     config = ParConfig()
-    level = torch.full((1, 1, 11, 14), 0.25)
-    grown = par_iterate(level, par_kernel(random_image(), config), config.dilations, 10)
-    torch.testing.assert_close(grown, level * 1.01**10)
+    constant = torch.full((1, 1, 11, 14), 0.25)
+    grown = par_iterate(constant, par_kernel(random_image(), config), config.dilations, 10)
+    torch.testing.assert_close(grown, constant * 1.01**10)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_float_types_are_computed_in_float32(dtype):
+def test_other_dtypes_are_computed_in_float32(dtype):
     image, probs = random_image(), probability(1, 3, 11, 14).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         refined = PAR(ParConfig())(image, probs)
@@ -137,12 +135,12 @@ def test_other_float_types_are_computed_in_float32(dtype):
     torch.testing.assert_close(refined, PAR(ParConfig())(image, probs.float()))
 
 
-def test_gradients_are_not_followed():
+def test_result_has_no_gradient():
     probs = probability(1, 3, 11, 14).requires_grad_()
     assert not PAR(ParConfig())(random_image(), probs).requires_grad
 
 
-def test_inputs_are_left_as_they_were():
+def test_inputs_are_unchanged():
     image, probs = random_image(), probability(1, 3, 11, 14)
     before = image.clone(), probs.clone()
     PAR(ParConfig())(image, probs)

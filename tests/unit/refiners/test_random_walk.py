@@ -24,18 +24,18 @@ def probability(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("radius", "sigma", "steps"), [(2, 25.0, 1), (5, 10.0, 4), (20, 40.0, 3)])
-def test_walk_equals_powers_of_the_whole_matrix(radius, sigma, steps):
+def test_walk_equals_powers_of_the_dense_matrix(radius, sigma, steps):
     image, probs = random_image(2), probability(2, 3, 2, 9, 12)
     refiner = RandomWalk(RandomWalkConfig(radius=radius, sigma=sigma, steps=steps))
     refined = refiner(image, probs)
     for n in range(2):
-        for stack in range(3):
-            maps = probs[n, stack].double().numpy()
+        for s in range(3):
+            maps = probs[n, s].double().numpy()
             expected = random_walk_oracle.walk(image[n].numpy(), maps, radius, sigma, steps)
-            np.testing.assert_allclose(refined[n, stack].numpy(), expected, atol=1e-5)
+            np.testing.assert_allclose(refined[n, s].numpy(), expected, atol=1e-5)
 
 
-def test_nothing_crosses_an_edge_that_colors_forbid():
+def test_probabilities_do_not_cross_a_strong_edge():
     image = torch.zeros(1, 3, 8, 20, dtype=torch.uint8)
     image[..., 10:] = 255
     probs = torch.zeros(1, 2, 8, 20)
@@ -44,12 +44,12 @@ def test_nothing_crosses_an_edge_that_colors_forbid():
     torch.testing.assert_close(refined, probs)
 
 
-def test_no_steps_change_nothing():
+def test_zero_steps_change_nothing():
     probs = probability(1, 3, 9, 12)
     torch.testing.assert_close(RandomWalk(RandomWalkConfig(steps=0))(random_image(), probs), probs)
 
 
-def test_other_float_types_are_computed_in_float32_and_inputs_left_alone():
+def test_other_dtypes_are_computed_in_float32_and_inputs_are_unchanged():
     image, probs = random_image(), probability(1, 3, 9, 12).bfloat16().requires_grad_()
     before = image.clone(), probs.clone()
     with torch.autocast("cpu", dtype=torch.bfloat16):

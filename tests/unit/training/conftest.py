@@ -22,19 +22,19 @@ def toy_module():
 
 @pytest.fixture
 def toy(toy_module, monkeypatch):
-    """The toy module, its plug-ins known to recipes."""
+    """Return the toy module; recipes can name its plug-ins."""
     monkeypatch.setattr(plugins, "load", toy_module.load)
     return toy_module
 
 
 @pytest.fixture
 def run_toy():
-    """Run the toys in a process of their own; returns the finished process."""
+    """Return a function that trains the toys in a separate process."""
 
     def run(*words, launcher=(sys.executable,), **environment):
         return subprocess.run(
             [*launcher, str(SCRIPT), *map(str, words)],
-            # sums depend on the number of threads, so both processes get the same
+            # Sums depend on the number of threads, so both processes use the same number.
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
             capture_output=True,
             text=True,

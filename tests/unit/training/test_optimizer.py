@@ -35,14 +35,14 @@ def test_rate_follows_the_published_log(toy, step, rate, digits):
     assert [group["lr"] for group in optimizer.param_groups] == list(rates.values())
 
 
-def test_schedule_begins_at_the_ratio_and_without_warmup_at_one():
+def test_schedule_starts_at_the_ratio_or_without_warmup_at_one():
     settings = {"total": 100, "warmup_ratio": 1e-6, "power": 1.0}
     assert lr_multiplier(0, warmup=10, **settings) == pytest.approx(1e-6)
     assert lr_multiplier(10, warmup=10, **settings) == pytest.approx(0.9)
     assert lr_multiplier(0, warmup=0, **settings) == 1.0
 
 
-def test_power_bends_the_decay():
+def test_power_shapes_the_decay():
     bent = lr_multiplier(75, total=100, warmup=0, warmup_ratio=1e-6, power=0.5)
     assert bent == pytest.approx(0.5)
 
@@ -57,7 +57,7 @@ def test_only_loaded_weights_train_at_the_base_rate(toy):
     assert base["fused"] is True
 
 
-def test_state_survives_a_change_of_order(toy):
+def test_state_is_restored_after_a_change_of_parameter_order(toy):
     method, other = build_method(toy.recipe()), build_method(toy.recipe())
     other.load_state_dict(method.state_dict())
     optimizer = build_optimizer(method, PUBLISHED)
@@ -83,7 +83,7 @@ def test_a_method_without_parameters_is_rejected(toy):
         build_optimizer(method, PUBLISHED)
 
 
-def test_sgd_steps_as_counted_by_hand(toy):
+def test_sgd_steps_equal_a_hand_computation(toy):
     """v = 0.5 v + (g + 0.1 w), w = w - rate v; biases: twice the rate, no decay."""
     config = OptimConfig(
         optimizer="sgd", lr=0.01, head_lr=0.1, bias_lr_factor=2, decay_biases=False,
@@ -109,7 +109,7 @@ def test_sgd_steps_as_counted_by_hand(toy):
     assert method.late.bias[0].item() == pytest.approx(0.8 - 0.2 * 1.5)
 
 
-def test_loaded_biases_have_a_rate_of_their_own(toy):
+def test_loaded_biases_have_a_separate_rate(toy):
     config = OptimConfig(lr=0.01, head_lr=0.1, bias_lr_factor=2, warmup=0)
     method = build_method(toy.recipe())
     method.backbone.loaded = frozenset({"stem.weight", "stem.bias"})

@@ -10,18 +10,18 @@ def test_new_and_empty_folders_may_be_used(tmp_path):
     RunFolder(tmp_path).check(resume=False)
 
 
-def test_a_folder_that_holds_something_is_rejected(tmp_path):
+def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(RunError, match="is not empty; choose another folder, or --resume"):
         RunFolder(tmp_path).check(resume=False)
 
 
-def test_what_a_killed_first_write_left_does_not_block(tmp_path):
+def test_leftovers_of_a_killed_first_write_are_allowed(tmp_path):
     (tmp_path / "recipe.yaml.part").touch()
     RunFolder(tmp_path).check(resume=False)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_rejected(tmp_path):
     path = tmp_path / "run"
     path.touch()
     for resume in (False, True):
@@ -36,7 +36,7 @@ def test_only_a_run_can_be_resumed(tmp_path):
     RunFolder(tmp_path).check(resume=True)
 
 
-def test_paths_are_those_that_other_parts_read(tmp_path):
+def test_paths_have_the_documented_names(tmp_path):
     folder = RunFolder(tmp_path)
     paths = (folder.recipe, folder.log, folder.metrics, folder.samples, folder.weights("best"))
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
@@ -49,7 +49,7 @@ def test_paths_are_those_that_other_parts_read(tmp_path):
     assert folder.state.parent == tmp_path / "state"
 
 
-def test_resume_keeps_what_is_learned_and_frees_the_rest(toy, tmp_path):
+def test_resuming_allows_only_changes_that_do_not_affect_the_weights(toy, tmp_path):
     before = toy.recipe()
     check_same_recipe(
         before, toy.recipe(run__workers=2, run__log_every=1, data__root="x"), tmp_path
@@ -58,7 +58,7 @@ def test_resume_keeps_what_is_learned_and_frees_the_rest(toy, tmp_path):
         check_same_recipe(before, toy.recipe(optim__lr=0.5, run__seed=2), tmp_path)
 
 
-def test_a_run_from_before_a_key_was_known_goes_on_with_its_default(toy, tmp_path):
+def test_a_key_missing_from_an_older_run_has_its_default(toy, tmp_path):
     raw = toy.recipe().model_dump(mode="json")
     del raw["optim"]["optimizer"], raw["data"]["flip"]
     before = parse_recipe(raw, "old")
@@ -67,13 +67,13 @@ def test_a_run_from_before_a_key_was_known_goes_on_with_its_default(toy, tmp_pat
         check_same_recipe(before, toy.recipe(optim__optimizer="sgd"), tmp_path)
 
 
-def test_a_run_is_finished_when_it_says_so_and_has_weights(tmp_path):
+def test_a_run_is_finished_if_its_metrics_say_so_and_it_has_weights(tmp_path):
     folder = RunFolder(tmp_path)
     assert not folder.is_finished
     folder.weights("last").parent.mkdir()
     folder.weights("last").touch()
-    for told, finished in (('{"finished": false}', False), ('{"fin', False), ("{}", False)):
-        folder.metrics.write_text(told)
+    for text, finished in (('{"finished": false}', False), ('{"fin', False), ("{}", False)):
+        folder.metrics.write_text(text)
         assert folder.is_finished is finished
     folder.metrics.write_text('{"finished": true}')
     assert folder.is_finished

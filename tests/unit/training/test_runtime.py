@@ -30,11 +30,11 @@ def open_runtime():
         runtime.shutdown()
 
 
-def adopted(toy, runtime, **changed):
+def prepared(toy, runtime, **changed):
     recipe = toy.recipe(method__calm=True, **changed)
     torch.manual_seed(0)
     method = build_method(recipe).train()
-    runtime.adopt(method, lambda: build_optimizer(method, recipe.optim))
+    runtime.prepare(method, lambda: build_optimizer(method, recipe.optim))
     source = toy.ToySource(recipe.data, "train")
     opened = batches(source, recipe.data, batch_size=recipe.optim.batch_size, seed=1, workers=0)
     return method, opened
@@ -48,7 +48,7 @@ def test_without_a_launcher_there_is_one_process(open_runtime):
     runtime = open_runtime()
     assert (runtime.rank, runtime.world, runtime.is_main) == (0, 1, True)
     assert runtime.gather("a") == ["a"]
-    assert (runtime.any(True), runtime.any(False)) == (True, False)
+    assert (runtime.any_process(True), runtime.any_process(False)) == (True, False)
 
 
 def test_missing_accelerate_names_the_extra(monkeypatch):
@@ -59,7 +59,7 @@ def test_missing_accelerate_names_the_extra(monkeypatch):
 
 def test_batches_that_share_a_step_give_the_gradient_of_one_large_batch(toy, open_runtime):
     runtime = open_runtime()
-    method, opened = adopted(toy, runtime)
+    method, opened = prepared(toy, runtime)
     first, second = next(opened), next(opened)
     both = replace(
         first,
@@ -78,7 +78,7 @@ def test_batches_that_share_a_step_give_the_gradient_of_one_large_batch(toy, ope
 
 def test_update_moves_the_weights_and_clears_the_gradients(toy, open_runtime):
     runtime = open_runtime()
-    method, opened = adopted(toy, runtime)
+    method, opened = prepared(toy, runtime)
     before = method.classifier.weight.detach().clone()
     losses = runtime.backward(next(opened), 0, share=1.0, last=True)
     assert not any(loss.requires_grad for loss in losses.values())
@@ -87,70 +87,72 @@ def test_update_moves_the_weights_and_clears_the_gradients(toy, open_runtime):
     assert gradients(method) == {}
 
 
-def test_clipping_bounds_the_gradient_and_tells_its_norm(toy, open_runtime):
+def test_clipping_bounds_the_gradient_and_returns_its_norm(toy, open_runtime):
     runtime = open_runtime()
-    method, opened = adopted(toy, runtime)
+    method, opened = prepared(toy, runtime)
     runtime.backward(next(opened), 9, share=1.0, last=True)
     grads = gradients(method)
-    whole = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in grads.values()]))
-    seen = {}
-    runtime.optimizer.register_step_pre_hook(lambda *_: seen.update(gradients(method)))
+    total_norm = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in grads.values()]))
+    clipped = {}
+    runtime.optimizer.register_step_pre_hook(lambda *_: clipped.update(gradients(method)))
     norm = runtime.update(0.01)
-    torch.testing.assert_close(norm, whole)
-    kept = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in seen.values()]))
-    assert kept.item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(norm, total_norm)
+    clipped_norm = torch.linalg.vector_norm(
+        torch.cat([grad.flatten() for grad in clipped.values()])
+    )
+    assert clipped_norm.item() == pytest.approx(0.01, rel=1e-3)
 
 
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
 )
-def test_precision_is_that_of_the_forward_pass(toy, open_runtime, precision, dtype):
+def test_precision_applies_to_the_forward_pass(toy, open_runtime, precision, dtype):
     runtime = open_runtime(precision)
-    method, opened = adopted(toy, runtime)
+    method, opened = prepared(toy, runtime)
     losses = runtime.backward(next(opened), 9, share=1.0, last=True)
     assert method.monitor["peak"].dtype is dtype
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
     assert {p.dtype for p in method.parameters()} == {torch.float32}
 
 
-def test_shutdown_lets_go_of_the_optimizer(toy):
+def test_shutdown_releases_the_optimizer(toy):
     runtime = Runtime("fp32")
-    adopted(toy, runtime)
+    prepared(toy, runtime)
     runtime.shutdown()
-    with pytest.raises(RuntimeError, match="no method adopted"):
+    with pytest.raises(RuntimeError, match="no method prepared"):
         _ = runtime.optimizer
 
 
-def test_first_signal_is_remembered_and_the_second_kills():
+def test_the_first_signal_is_recorded_and_the_second_kills():
     before = signal.getsignal(signal.SIGTERM)
     stop = StopRequest()
-    with stop.listening():
-        assert not stop.asked
+    with stop.catch_signals():
+        assert not stop.requested
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
+        assert stop.requested
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_other_threads_listen_to_nothing():
+def test_other_threads_catch_no_signal():
     before = signal.getsignal(signal.SIGINT)
-    seen = []
+    handlers = []
 
     def body():
-        with StopRequest().listening():
-            seen.append(signal.getsignal(signal.SIGINT))
+        with StopRequest().catch_signals():
+            handlers.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert handlers == [before]
 
 
-def test_peak_memory_is_that_of_a_process_with_torch(open_runtime):
+def test_peak_memory_has_the_size_of_a_process_with_torch(open_runtime):
     assert 50 < open_runtime().peak_memory_mib() < 100_000
 
 
-def test_two_processes_train_two_stages_and_leave_cleanly(run_toy, tmp_path):
+def test_two_processes_train_two_stages_and_exit_cleanly(run_toy, tmp_path):
     done = run_toy(tmp_path, "stages=2", launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "stage1" / "weights" / "last.safetensors").is_file()
@@ -159,9 +161,9 @@ def test_two_processes_train_two_stages_and_leave_cleanly(run_toy, tmp_path):
 def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_path, toy):
     from tag2mask.checkpoint import read_weights
 
-    words = ("method__calm=1", "optim__clip_norm=0.5")
-    run_toy(tmp_path / "one", *words, "optim__batch=4")
-    done = run_toy(tmp_path / "two", *words, "optim__batch=2", launcher=TORCHRUN)
+    words = ("method__calm=1", "optim__max_grad_norm=0.5")
+    run_toy(tmp_path / "one", *words, "optim__batch_size=4")
+    done = run_toy(tmp_path / "two", *words, "optim__batch_size=2", launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
     one, _ = read_weights(tmp_path / "one" / "weights" / "last.safetensors")
     two, _ = read_weights(tmp_path / "two" / "weights" / "last.safetensors")
@@ -169,23 +171,23 @@ def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_exactly_where_they_were_stopped(run_toy, tmp_path):
+def test_two_processes_resume_exactly(run_toy, tmp_path):
     from tag2mask.checkpoint import read_weights
 
-    assert run_toy(tmp_path / "whole", launcher=TORCHRUN).returncode == 0
-    cut = run_toy(tmp_path / "cut", launcher=TORCHRUN, TOY_SIGTERM_AT="7")
-    assert "nothing is lost; go on with --resume" in cut.stdout, cut.stderr
-    done = run_toy(tmp_path / "cut", "--resume", launcher=TORCHRUN)
+    assert run_toy(tmp_path / "uninterrupted", launcher=TORCHRUN).returncode == 0
+    stopped = run_toy(tmp_path / "resumed", launcher=TORCHRUN, TOY_SIGTERM_AT="7")
+    assert "the state is saved, resume with --resume" in stopped.stdout, stopped.stderr
+    done = run_toy(tmp_path / "resumed", "--resume", launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
-    whole, _ = read_weights(tmp_path / "whole" / "weights" / "last.safetensors")
-    again, _ = read_weights(tmp_path / "cut" / "weights" / "last.safetensors")
-    torch.testing.assert_close(again, whole, rtol=0, atol=0)
+    uninterrupted, _ = read_weights(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
+    again, _ = read_weights(tmp_path / "resumed" / "weights" / "last.safetensors")
+    torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
 
 
-def test_processes_stop_alike_on_a_loss_that_is_not_finite(run_toy, tmp_path):
+def test_all_processes_stop_on_a_loss_that_is_not_finite(run_toy, tmp_path):
     done = run_toy(tmp_path / "run", launcher=TORCHRUN, TOY_POISON_AT="6")
     assert done.stdout.splitlines().count(done.stdout.splitlines()[0]) == 2
-    assert "loss 'classification' is nan by step 9" in done.stdout
+    assert "loss 'classification' is nan at step 9" in done.stdout
     assert done.stderr.count("exitcode  : 2") == 2 or "exitcode: 2" in done.stderr
 
 

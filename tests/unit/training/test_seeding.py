@@ -4,7 +4,7 @@ import random
 import numpy as np
 import torch
 
-from tag2mask.training.seeding import rng_kept, rng_state, seed_all, set_rng_state
+from tag2mask.training.seeding import preserve_rng, rng_state, seed_all, set_rng_state
 
 
 def draws():
@@ -18,13 +18,13 @@ def test_same_seed_gives_the_same_numbers():
     assert draws() == first
 
 
-def test_seeds_and_ranks_give_numbers_of_their_own():
-    seen = set()
+def test_every_seed_and_rank_gives_different_numbers():
+    numbers = set()
     for seed in range(3):
         for rank in range(3):
             seed_all(seed, rank)
-            seen.update(draws())
-    assert len(seen) == 27
+            numbers.update(draws())
+    assert len(numbers) == 27
 
 
 def test_state_survives_json():
@@ -39,10 +39,10 @@ def test_state_survives_json():
     assert (*draws(), np.random.standard_normal(), random.gauss(0, 1)) == expected  # noqa: NPY002
 
 
-def test_kept_generators_do_not_notice_what_was_drawn():
+def test_preserved_generators_ignore_draws_in_the_body():
     seed_all(1)
     expected = draws()
     seed_all(1)
-    with rng_kept():
+    with preserve_rng():
         draws()
     assert draws() == expected

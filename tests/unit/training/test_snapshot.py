@@ -18,14 +18,14 @@ def trained(toy, seed):
     return method, optimizer
 
 
-def test_snapshot_goes_back_in_whole(toy):
+def test_a_restored_snapshot_equals_the_original(toy):
     method, optimizer = trained(toy, 0)
     tensors = {name: value.clone() for name, value in snapshot(method, optimizer).items()}
     other, again = trained(toy, 1)
     restore(other, again, tensors, "run")
-    found = snapshot(other, again)
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(value, found[name]) for name, value in tensors.items())
+    restored = snapshot(other, again)
+    assert restored.keys() == tensors.keys()
+    assert all(torch.equal(value, restored[name]) for name, value in tensors.items())
 
 
 def test_snapshot_names_moments_by_parameter(toy):
@@ -37,11 +37,11 @@ def test_snapshot_names_moments_by_parameter(toy):
     } <= names
 
 
-def test_another_network_is_rejected_by_name(toy):
+def test_another_network_is_rejected_with_the_name_of_a_tensor(toy):
     method, optimizer = trained(toy, 0)
     tensors = snapshot(method, optimizer)
     tensors["model.late.bias"] = torch.zeros(5)
     with pytest.raises(
-        WeightsError, match=r"run: .*late\.bias is \(1,\) here and \(5,\) in the file"
+        WeightsError, match=r"run: .*late\.bias is \(1,\) in the network, \(5,\) in the file"
     ):
         restore(method, optimizer, tensors, "run")

@@ -27,7 +27,7 @@ def log_lines(folder):
 
 
 def numbers(folder):
-    """Every logged number that does not depend on the clock."""
+    """All logged numbers that do not depend on the clock."""
     records = [line for line in log_lines(folder) if line.get("event") not in ("start", "resume")]
     return [{key: line[key] for key in line if key not in CLOCK} for line in records]
 
@@ -43,8 +43,10 @@ def assert_same_run(folder, other):
     assert metrics(folder) | clock == metrics(other) | clock
 
 
-def test_run_folder_holds_all_that_it_promises(toy, tmp_path):
-    recipe = toy.recipe(data__held_out=3, data__classes=(), run__samples=2, optim__clip_norm=1.0)
+def test_run_folder_contains_every_documented_file(toy, tmp_path):
+    recipe = toy.recipe(
+        data__held_out=3, data__classes=(), run__samples=2, optim__max_grad_norm=1.0
+    )
     run = train(recipe, tmp_path / "run", command="tag2mask train toy")
     assert load_recipe(str(run / "recipe.yaml")).data.classes == ("blue", "green", "red")
     first, *records = log_lines(run)
@@ -86,31 +88,31 @@ def test_evaluation_does_not_change_what_is_learned(toy, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_an_interrupted_run_goes_on_as_if_nothing_had_been(toy, tmp_path, monkeypatch, name):
-    recipe = toy.recipe(data__held_out=3, optim__accumulate=2, run__workers=1)
-    whole = train(recipe, tmp_path / "whole")
+def test_an_interrupted_run_resumes_exactly(toy, tmp_path, monkeypatch, name):
+    recipe = toy.recipe(data__held_out=3, optim__accumulate_steps=2, run__workers=1)
+    uninterrupted = train(recipe, tmp_path / "uninterrupted")
     monkeypatch.setenv(f"TOY_{name}_AT", "6")
-    with pytest.raises(RunError, match=r"stopped at step 7 of 12.*go on with --resume .*cut"):
-        train(recipe, tmp_path / "cut")
-    assert_same_run(train(recipe, tmp_path / "cut", resume=True), whole)
+    with pytest.raises(RunError, match=r"stopped at step 7 of 12.*resume with --resume .*resumed"):
+        train(recipe, tmp_path / "resumed")
+    assert_same_run(train(recipe, tmp_path / "resumed", resume=True), uninterrupted)
 
 
 @pytest.mark.parametrize("stop_at", [3, 6, 8])
-def test_a_run_of_sgd_with_growing_batches_goes_on_exactly(toy, tmp_path, monkeypatch, stop_at):
+def test_a_run_of_sgd_with_growing_batches_resumes_exactly(toy, tmp_path, monkeypatch, stop_at):
     """Stopped before, at and after the step (7) from which batches are larger."""
     growth = {"late_batch_size": 5, "late_from": 7, "accumulate_steps": 2, "batch_size": 3}
-    sgd = {"optimizer": "sgd", "momentum": 0.9, "bias_rate": 2, "decay_biases": False}
+    sgd = {"optimizer": "sgd", "momentum": 0.9, "bias_lr_factor": 2, "decay_biases": False}
     recipe = toy.recipe(**{f"optim__{key}": value for key, value in (growth | sgd).items()})
-    whole = train(recipe, tmp_path / "whole")
+    uninterrupted = train(recipe, tmp_path / "uninterrupted")
     monkeypatch.setenv("TOY_SIGTERM_AT", str(stop_at))
     with pytest.raises(RunError, match=f"stopped at step {stop_at + 1} of 12"):
-        train(recipe, tmp_path / "cut")
-    assert_same_run(train(recipe, tmp_path / "cut", resume=True), whole)
+        train(recipe, tmp_path / "resumed")
+    assert_same_run(train(recipe, tmp_path / "resumed", resume=True), uninterrupted)
 
 
 @pytest.fixture
 def labels(toy, tmp_path):
-    """A folder of the toy source's own masks, as the verb `label` writes them."""
+    """A folder of the toy source's own masks, as the command `label` writes them."""
     recipe = toy.recipe()
     source = toy.ToySource(recipe.data, "train")
     folder = tmp_path / "labels"
@@ -121,7 +123,7 @@ def labels(toy, tmp_path):
     return folder
 
 
-def test_a_folder_of_labels_is_learned_in_place_of_the_masks_of_the_data(toy, tmp_path, labels):
+def test_labels_from_a_folder_replace_the_masks_of_the_data(toy, tmp_path, labels):
     words = {"method__name": "supervised", "optim__steps": 3, "method__decoder_width": 8}
     true = train(toy.recipe(**words), tmp_path / "true")
     same = train(
@@ -135,7 +137,7 @@ def test_a_folder_of_labels_is_learned_in_place_of_the_masks_of_the_data(toy, tm
     assert not torch.equal(weights(true)[key], weights(other)[key])
 
 
-def test_labels_that_no_method_reads_are_not_decoded(toy, tmp_path, labels):
+def test_labels_that_the_method_does_not_read_are_not_decoded(toy, tmp_path, labels):
     for path in labels.glob("*.png"):
         path.write_bytes(b"no picture")
     recipe = toy.recipe(data__labels=str(labels), optim__steps=2)
@@ -160,42 +162,42 @@ def test_pace_counts_the_images_of_grown_batches(toy, tmp_path, monkeypatch):
     assert [line["images_per_s"] for line in steps] == [8, (8 + 8 + 20 + 20) / 4, 20]
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_been(toy, tmp_path, run_toy):
-    whole = train(toy.recipe(data__held_out=3), tmp_path / "whole")
-    words = (tmp_path / "cut", "data__held_out=3")
+def test_a_killed_run_resumes_exactly(toy, tmp_path, run_toy):
+    uninterrupted = train(toy.recipe(data__held_out=3), tmp_path / "uninterrupted")
+    words = (tmp_path / "resumed", "data__held_out=3")
     assert run_toy(*words, TOY_SIGKILL_AT="7").returncode == -9
-    with (tmp_path / "cut" / "log.jsonl").open("a", encoding="utf-8") as log:
+    with (tmp_path / "resumed" / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write('{"step": 7, "los')  # what a kill in the middle of a line leaves
     done = run_toy(*words, "--resume")
     assert done.returncode == 0, done.stderr
-    assert_same_run(tmp_path / "cut", whole)
+    assert_same_run(tmp_path / "resumed", uninterrupted)
     assert [
-        line["step"] for line in log_lines(tmp_path / "cut") if line.get("event") == "resume"
+        line["step"] for line in log_lines(tmp_path / "resumed") if line.get("event") == "resume"
     ] == [6]
 
 
-def test_a_run_killed_before_its_first_save_begins_anew(toy, tmp_path, run_toy):
-    whole = train(toy.recipe(), tmp_path / "whole")
-    assert run_toy(tmp_path / "cut", TOY_SIGKILL_AT="1").returncode == -9
-    assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
+def test_a_run_killed_before_its_first_save_starts_again(toy, tmp_path, run_toy):
+    uninterrupted = train(toy.recipe(), tmp_path / "uninterrupted")
+    assert run_toy(tmp_path / "resumed", TOY_SIGKILL_AT="1").returncode == -9
+    assert_same_run(train(toy.recipe(), tmp_path / "resumed", resume=True), uninterrupted)
 
 
-def test_resume_is_exact_though_opening_the_batches_draws_numbers(toy, tmp_path, monkeypatch):
+def test_resuming_is_exact_even_if_opening_the_batches_draws_numbers(toy, tmp_path, monkeypatch):
     real = trainer.batches
 
     def drawing(*words, **settings):
         torch.rand(3)
         return real(*words, **settings)
 
-    whole = train(toy.recipe(), tmp_path / "whole")
+    uninterrupted = train(toy.recipe(), tmp_path / "uninterrupted")
     monkeypatch.setenv("TOY_SIGTERM_AT", "6")
     with pytest.raises(RunError, match="stopped"):
-        train(toy.recipe(), tmp_path / "cut")
+        train(toy.recipe(), tmp_path / "resumed")
     monkeypatch.setattr(trainer, "batches", drawing)
-    assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
+    assert_same_run(train(toy.recipe(), tmp_path / "resumed", resume=True), uninterrupted)
 
 
-def test_resume_of_a_finished_run_changes_nothing(toy, tmp_path):
+def test_resuming_a_finished_run_changes_nothing(toy, tmp_path):
     recipe = toy.recipe(data__held_out=2)
     run = train(recipe, tmp_path / "run")
     before = (numbers(run), metrics(run), (run / "weights" / "best.safetensors").read_bytes())
@@ -207,13 +209,13 @@ def test_resume_of_a_finished_run_changes_nothing(toy, tmp_path):
     ) == before
 
 
-def test_resume_with_another_recipe_is_rejected(toy, tmp_path):
+def test_resuming_with_another_recipe_is_rejected(toy, tmp_path):
     run = train(toy.recipe(), tmp_path / "run")
     with pytest.raises(RunError, match=r"another recipe: optim\.lr was 0\.01, now 0\.5"):
         train(toy.recipe(optim__lr=0.5), run, resume=True)
 
 
-def test_a_used_folder_is_rejected_and_left_alone(toy, tmp_path):
+def test_a_used_folder_is_rejected_and_unchanged(toy, tmp_path):
     (tmp_path / "precious.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(RunError, match="is not empty"):
         train(toy.recipe(), tmp_path)
@@ -221,20 +223,20 @@ def test_a_used_folder_is_rejected_and_left_alone(toy, tmp_path):
 
 
 def test_best_weights_are_those_of_the_highest_score(toy, tmp_path, monkeypatch):
-    scores, seen = {3: 0.1, 6: 0.9, 9: 0.3, 12: 0.2}, {}
+    scores, states = {3: 0.1, 6: 0.9, 9: 0.3, 12: 0.2}, {}
 
     def score(validation_loop, method, device, step):
-        seen[step] = {name: value.clone() for name, value in method.state_dict().items()}
+        states[step] = {name: value.clone() for name, value in method.state_dict().items()}
         return Evaluation(step, scores[step], {})
 
     monkeypatch.setattr(trainer.ValidationLoop, "score", score)
     run = train(toy.recipe(data__held_out=2), tmp_path / "run")
     assert metrics(run)["best"]["step"] == 6
-    torch.testing.assert_close(weights(run, "best"), seen[6], rtol=0, atol=0)
-    torch.testing.assert_close(weights(run, "last"), seen[12], rtol=0, atol=0)
+    torch.testing.assert_close(weights(run, "best"), states[6], rtol=0, atol=0)
+    torch.testing.assert_close(weights(run, "last"), states[12], rtol=0, atol=0)
 
 
-def test_without_held_out_images_best_is_last_and_metrics_say_so(toy, tmp_path):
+def test_without_held_out_images_the_last_weights_are_the_best(toy, tmp_path):
     run = train(toy.recipe(), tmp_path / "run")
     torch.testing.assert_close(weights(run, "best"), weights(run), rtol=0, atol=0)
     assert metrics(run)["best"] == {
@@ -248,52 +250,42 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_next_log_line(toy, tmp_pa
     monkeypatch.setenv("TOY_POISON_AT", "6")
     recipe = toy.recipe(run__save_every=4)
     with pytest.raises(
-        RunError, match=r"loss 'classification' is nan by step 8 \(saved: state of step 4"
+        RunError, match=r"loss 'classification' is nan at step 8 \(saved: state of step 4"
     ):
         train(recipe, tmp_path / "run")
-    with pytest.raises(RunError, match=r"'classification' is nan by step 10 \(saved: nothing"):
+    with pytest.raises(RunError, match=r"'classification' is nan at step 10 \(saved: nothing"):
         train(toy.recipe(run__save_every=0), tmp_path / "late")
     assert log_lines(tmp_path / "late")[-1]["losses"]["classification"] is None
 
 
-def test_unreadable_images_are_told_once(toy, tmp_path, capsys):
+def test_an_unreadable_image_is_reported_once(toy, tmp_path, capsys):
     train(toy.recipe(data__broken=3), tmp_path / "run")
-    told = capsys.readouterr().err
-    assert told.count("skipped 'train3': train3: is no image") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("skipped 'train3': train3: is no image") == 1
 
 
-def test_a_full_disk_is_one_line_and_the_state_before_stays_whole(toy, tmp_path, run_toy):
-    whole = train(toy.recipe(), tmp_path / "whole")
-    run_toy(tmp_path / "cut", TOY_SIGKILL_AT="4")
-    done = run_toy(tmp_path / "cut", "--resume", TOY_FILE_BYTES="30000")
+def test_a_full_disk_gives_one_line_and_the_previous_state_is_intact(toy, tmp_path, run_toy):
+    uninterrupted = train(toy.recipe(), tmp_path / "uninterrupted")
+    run_toy(tmp_path / "resumed", TOY_SIGKILL_AT="4")
+    done = run_toy(tmp_path / "resumed", "--resume", TOY_FILE_BYTES="30000")
     assert done.returncode == 2, done.stderr
     (line,) = done.stdout.splitlines()
-    assert (
-        "state.safetensors: cannot be saved (File too large); an earlier one is still whole" in line
-    )
+    assert "state.safetensors: cannot be saved (File too large); the previous one is intact" in line
     assert "Traceback" not in done.stderr
-    assert_same_run(train(toy.recipe(), tmp_path / "cut", resume=True), whole)
+    assert_same_run(train(toy.recipe(), tmp_path / "resumed", resume=True), uninterrupted)
 
 
-def after(toy, first):
-    """The toys' recipe, as a stage that goes on from the network of another run."""
-    past = load_recipe(str(first / "recipe.yaml"))
-    return toy.recipe().model_copy(update={"earlier": {"cam": past}})
-
-
-def test_a_stage_without_the_networks_it_goes_on_from_is_rejected_before_anything_is_written(
-    toy, tmp_path
-):
+def test_a_stage_without_its_earlier_networks_is_rejected_before_anything_is_written(toy, tmp_path):
     first = train(toy.recipe(), tmp_path / "first")
     staged = toy.recipe().model_copy(
         update={"earlier": {"cam": load_recipe(f"{first}/recipe.yaml")}}
     )
-    with pytest.raises(RunError, match=r"the network of stage 'cam' is needed"):
+    with pytest.raises(RunError, match=r"the network of stage 'cam' is missing"):
         train(staged, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stage_goes_on_from_trained_networks_and_later_from_its_own_state(
+def test_a_stage_starts_from_trained_networks_and_resumes_from_its_own_state(
     toy, tmp_path, monkeypatch
 ):
     first = train(toy.recipe(run__seed=5), tmp_path / "first")
@@ -307,17 +299,17 @@ def test_a_stage_goes_on_from_trained_networks_and_later_from_its_own_state(
             self.load_state_dict(m.state_dict()) for m in earlier.methods.values()
         ],
     )
-    whole = train(staged, tmp_path / "whole", earlier={"cam": first})
-    assert not torch.equal(weights(whole)["late.weight"], weights(first)["late.weight"])
+    uninterrupted = train(staged, tmp_path / "uninterrupted", earlier={"cam": first})
+    assert not torch.equal(weights(uninterrupted)["late.weight"], weights(first)["late.weight"])
     alone = train(toy.recipe(), tmp_path / "alone")
-    assert not torch.equal(weights(whole)["late.weight"], weights(alone)["late.weight"])
+    assert not torch.equal(weights(uninterrupted)["late.weight"], weights(alone)["late.weight"])
     monkeypatch.setenv("TOY_SIGTERM_AT", "6")
     with pytest.raises(RunError, match="stopped"):
-        train(staged, tmp_path / "cut", earlier={"cam": first})
-    assert_same_run(train(staged, tmp_path / "cut", resume=True), whole)
+        train(staged, tmp_path / "resumed", earlier={"cam": first})
+    assert_same_run(train(staged, tmp_path / "resumed", resume=True), uninterrupted)
 
 
-def test_a_recipe_of_several_stages_is_not_trained_as_one(toy, tmp_path):
+def test_a_recipe_with_stages_is_rejected(toy, tmp_path):
     stages = {"cam": StageConfig(run="train")}
     with pytest.raises(RecipeError, match="the recipe has stages"):
         train(toy.recipe().model_copy(update={"stages": stages}), tmp_path / "run")

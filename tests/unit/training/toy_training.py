@@ -1,7 +1,7 @@
 """A source, a backbone and a method of a few hundred weights, to train in milliseconds.
 
 As a script it trains them: `toy_training.py OUT [--resume] [section__key=value ...]`; `stages=2`
-does so twice. Mishaps come through the environment, because a resumed run must keep its recipe.
+trains them twice. Failures come from the environment, because a resumed run must keep its recipe.
 """
 
 import os
@@ -34,7 +34,7 @@ class ToyDataConfig(DataConfig):
 
 
 class ToySource(Source):
-    """Noise with one bright square per tag; the channel tells the class."""
+    """Noise with one bright square per tag; its color channel is the class."""
 
     Config = ToyDataConfig
 
@@ -46,8 +46,8 @@ class ToySource(Source):
         self.class_names = config.classes or ("blue", "green", "red")
         self.names = tuple(f"{split}{index}" for index in range(count))
         self.has_masks = config.masks
-        chance = np.random.default_rng(len(split))
-        self.tags = chance.integers(0, 2, (count, 3)).astype(np.uint8)
+        rng = np.random.default_rng(len(split))
+        self.tags = rng.integers(0, 2, (count, 3)).astype(np.uint8)
         self.tags[0] = 1
 
     def __getitem__(self, index):
@@ -55,10 +55,10 @@ class ToySource(Source):
             raise DataError(f"{self.names[index]}: is no image")
         image = np.random.default_rng(index).integers(0, 60, (48, 64, 3)).astype(np.uint8)
         mask = np.zeros((48, 64), dtype=np.uint8)
-        for place in np.flatnonzero(self.tags[index]):
-            corner = slice(0, 20), slice(20 * place, 20 * place + 18)
-            image[..., place][corner] = 220
-            mask[corner] = place + 1
+        for channel in np.flatnonzero(self.tags[index]):
+            corner = slice(0, 20), slice(20 * channel, 20 * channel + 18)
+            image[..., channel][corner] = 220
+            mask[corner] = channel + 1
         return Sample(self.names[index], image, self.tags[index], mask if self.has_masks else None)
 
 
@@ -84,7 +84,7 @@ class ToyMethodConfig(MethodConfig):
 
 
 class ToyMethod(Method):
-    """Classifier from the first step, a second head from step 4 on; uses all generators."""
+    """A classifier, and a second head from step 4 on; draws from all random number generators."""
 
     Config = ToyMethodConfig
 
@@ -126,12 +126,12 @@ real_load = plugins.load
 
 
 def load(package, name):
-    """Stand-in for `plugins.load` that knows the toys."""
+    """Load a plug-in, or a toy."""
     return TOYS[package] if name == "toy" else real_load(package, name)
 
 
 def recipe(**changed):
-    """A recipe of the toys; `optim__lr=1` sets optim.lr."""
+    """Return a recipe of the toys; `optim__lr=1` sets optim.lr."""
     raw = {
         "data": {"name": "toy", "crop_px": 32, "classes": ["blue", "green", "red"]},
         "backbone": {"name": "toy"},

@@ -1,4 +1,8 @@
-"""Anchor, positive and negative of adversarial erasing: what is erased, and how embeddings move."""
+"""Erasing maps, embeddings and the repulsion loss of adversarial erasing with triplets.
+
+Source:
+    AEFT, section 3.2; Specification 4.1.
+"""
 
 from __future__ import annotations
 
@@ -13,58 +17,72 @@ from tag2mask.functional.reduction import sum_over_ranks
 
 
 class NegativePairs(NamedTuple):
-    """For each image another one of the batch that shares no class with it."""
+    """For each image, another image of the batch that shares no class with it."""
 
-    place: Tensor
-    """(N,) int64 place of the partner in the batch; meaningless where there is none."""
-    found: Tensor
-    """(N,) bool."""
+    image_index: Tensor
+    """(N,) int64 index of the other image in the batch; arbitrary if there is none."""
+    exists: Tensor
+    """(N,) bool, whether there is one."""
 
 
 class RepulsionLoss(NamedTuple):
-    """How far too near the anchors are to their negatives."""
+    """The repulsion loss and the number of pairs in it."""
 
     loss: Tensor
     """Scalar, at least 0."""
     hard: Tensor
-    """Scalar: number of pairs nearer than the margin, over all processes."""
+    """Scalar: number of pairs closer than the margin, over all processes."""
 
 
 def erasing_map(
     cam: Tensor, tags: Tensor, max_tags: int, size: tuple[int, int], threshold: float
 ) -> Tensor:
-    """Weigh pixels so that what surely shows a class of the image is erased.
+    """Compute the factor of each pixel that erases confident regions of the present classes.
 
-    Differentiable: the image under the map hands its gradient to the map.
+    Differentiable: the erased image passes its gradient to the map.
 
     Args:
         cam: (N, F, h, w), any sign.
         tags: (N, F) in {0, 1}.
-        max_tags: At least the largest number of tags of one image; only so many maps are enlarged.
+        max_tags: At least the largest number of tags of one image; so many maps are resized.
         size: (H, W) of the images.
-        threshold: In [0, 1]: pixels with evidence from here on are erased; larger erases less.
+        threshold: In [0, 1]. Pixels with at least this activation are erased; larger erases less.
 
     Returns:
-        (N, 1, H, W) in [0, threshold): the strongest normalized evidence below the threshold, so
-        that background is dimmed as well; 0 where erased, and everywhere without tags.
+        (N, 1, H, W) in [0, threshold): the largest normalized CAM of the present classes if it is
+        below the threshold, so that background is dimmed too, and 0 otherwise. 0 for images
+        without tags.
 
     Source:
-        AEFT, section 3.2 with Specification 4.1: m = c where c < t_H, else 0.
+        AEFT, section 3.2; Specification 4.1: m = c where c < t_H, else 0.
+
+    Example:
+        >>> import torch
+        >>> cam = torch.tensor([[[[0.0, 0.5, 1.0]]]])
+        >>> erasing_map(cam, torch.ones(1, 1), 1, size=(1, 3), threshold=0.8).round(decimals=2)
+        tensor([[[[0.0000, 0.5000, 0.0000]]]])
     """
-    selected, present = select_present_classes(tags, max_tags)
-    compute_cam = (
-        normalize_cam(upsample(gather_classes(cam, selected).relu(), size))
-        * present[:, :, None, None]
+    class_indices, is_present = select_present_classes(tags, max_tags)
+    selected_cam = (
+        normalize_cam(upsample(gather_classes(cam, class_indices).relu(), size))
+        * is_present[:, :, None, None]
     )
-    strongest = compute_cam.amax(dim=1, keepdim=True)
-    return strongest * (strongest < threshold)
+    largest = selected_cam.amax(dim=1, keepdim=True)
+    return largest * (largest < threshold)
 
 
 def presence_embedding(attention: Tensor, tags: Tensor) -> Tensor:
-    """Average positive attention of present classes: (N, F, h, w) and (N, F) to (N, F).
+    """Average the positive attention of present classes over space.
+
+    Args:
+        attention: (N, F, h, w), any sign.
+        tags: (N, F) in {0, 1}.
+
+    Returns:
+        (N, F), at least 0; 0 for absent classes.
 
     Source:
-        AEFT, section 3.2 with Specification 4.1: e_A and e_P.
+        AEFT, section 3.2; Specification 4.1: e_A and e_P.
     """
     return attention.relu().mean(dim=(2, 3)) * tags
 
@@ -72,20 +90,20 @@ def presence_embedding(attention: Tensor, tags: Tensor) -> Tensor:
 def region_embedding(
     attention: Tensor, tags: Tensor, region: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Average attention of present classes, scaled by its peak, over a region of each class.
+    """Average the attention of present classes, divided by its peak, over a region of each class.
 
     Args:
         attention: (N, F, h, w), any sign.
         tags: (N, F) in {0, 1}.
-        region: (N, F, h, w) bool; None: everywhere.
-        eps: Keeps an all-zero map and an empty region at 0.
+        region: (N, F, h, w) bool. None: all pixels.
+        eps: Keeps the result of an all-zero map and of an empty region at 0.
 
     Returns:
-        (N, F) in [-1, 1].
+        (N, F) in [-1, 1]; 0 for absent classes.
 
     Source:
-        AEFT, section 3.2 with Specification 4.1: e_AL over the pixels with evidence below
-        t_L, e_N over all (there "< 1.0", which the normalized evidence always is).
+        AEFT, section 3.2; Specification 4.1: e_AL over the pixels with a CAM below t_L, e_N over
+        all pixels (the specification's "< 1.0" always holds for a normalized CAM).
     """
     scaled = attention / (attention.abs().amax(dim=(2, 3), keepdim=True) + eps)
     if region is None:
@@ -95,42 +113,48 @@ def region_embedding(
 
 
 def find_negatives(tags: Tensor) -> NegativePairs:
-    """Draw for each image one of those of the batch that share no class with it.
+    """Draw, for each image, an image of the batch that shares no class with it.
 
-    All that qualify are equally likely. Nothing waits for the device. Images without tags take no
-    part.
+    All such images are equally likely. Images without tags have no negatives and are none. The
+    draw does not synchronize with the device.
 
     Args:
         tags: (N, F) in {0, 1}.
 
     Source:
-        AEFT, section 3.2; Specification 6: one boolean product Z Z^T in place of a search
-        image by image, which was left short where a batch held no such pair.
+        AEFT, section 3.2; Specification 6: one boolean product Z Z^T instead of a search image by
+        image, which returned too few pairs if a batch had no such images.
+
+    Example:
+        >>> import torch
+        >>> negatives = find_negatives(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+        >>> negatives.exists.tolist(), negatives.image_index[:2].tolist()
+        ([True, True, False], [1, 0])
     """
     tagged = tags.any(dim=1)
-    unlike = (tags @ tags.T == 0) & tagged[:, None] & tagged
-    lots = torch.rand(unlike.shape, device=tags.device).masked_fill(~unlike, -1)
-    return NegativePairs(lots.argmax(dim=1), unlike.any(dim=1))
+    disjoint = (tags @ tags.T == 0) & tagged[:, None] & tagged
+    draws = torch.rand(disjoint.shape, device=tags.device).masked_fill(~disjoint, -1)
+    return NegativePairs(draws.argmax(dim=1), disjoint.any(dim=1))
 
 
 def repulsion(
-    anchor: Tensor, negative: Tensor, found: Tensor, margin: float, least_pairs: int
+    anchor: Tensor, negative: Tensor, exists: Tensor, margin: float, min_pairs: int
 ) -> RepulsionLoss:
-    """Push anchors away from negatives that are nearer than a margin.
+    """Push anchors away from negatives that are closer than a margin.
 
     Args:
         anchor: (N, F).
         negative: (N, F), one for each anchor.
-        found: (N,) bool: pairs that count at all.
-        margin: Squared distance from which a pair is left alone.
-        least_pairs: The loss is 0 unless more pairs than this are nearer.
+        exists: (N,) bool, False for pairs to leave out.
+        margin: Squared distance above which a pair has no loss.
+        min_pairs: The loss is 0 unless more pairs than this are closer.
 
     Source:
-        AEFT, section 3.2 with Specification 4.1: margin - distance^2, mean over hard pairs,
-        only if there are more than 4; here over the batch of all processes.
+        AEFT, section 3.2; Specification 4.1: mean of margin - distance^2 over hard pairs, only if
+        there are more than 4. Here the batch is that of all processes.
     """
     distance = (anchor - negative).square().sum(dim=1)
-    hard = (found & (distance < margin)).to(distance.dtype)
+    hard = (exists & (distance < margin)).to(distance.dtype)
     count = sum_over_ranks(hard.sum())
     mean = sum_over_ranks(((margin - distance) * hard).sum()) / count.clamp_min(1)
-    return RepulsionLoss(mean * (count > least_pairs), count)
+    return RepulsionLoss(mean * (count > min_pairs), count)

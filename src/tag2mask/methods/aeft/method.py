@@ -163,8 +163,8 @@ class AEFT(Method):
         negatives = find_negatives(tags)
         pushed = repulsion(
             region_embedding(attention, tags, low),
-            region_embedding(attention, tags)[negatives.place],
-            negatives.found,
+            region_embedding(attention, tags)[negatives.image_index],
+            negatives.exists,
             config.margin,
             config.least_pairs,
         )

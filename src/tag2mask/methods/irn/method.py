@@ -32,13 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.config.schema import MethodConfig
-from tag2mask.functional.pair_affinity import (
-    boundary_affinity,
-    cell_labels,
-    displacement_losses,
-    pair_labels,
-    pair_losses,
-)
+from tag2mask.functional.pair_affinity import downscale_label, pair_labels, pair_losses
 from tag2mask.functional.pseudo_label import with_constant_background
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.base import (
@@ -49,9 +43,11 @@ from tag2mask.methods.base import (
 )
 from tag2mask.methods.confident import ConfidentLabels
 from tag2mask.methods.frozen import FrozenMethod, ask
+from tag2mask.methods.irn.affinity import boundary_affinity
+from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
+from tag2mask.methods.irn.losses import displacement_losses
 from tag2mask.methods.protocol import Propagation
 from tag2mask.models.base import Backbone
-from tag2mask.models.pair_heads import DisplacementHead, EdgeHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
@@ -122,7 +118,7 @@ class IRN(Method):
         mask = labeled_pixels(batch, "irn")
         maps = self._maps(self.backbone.normalize(batch.image))
         logits = self.edge(maps)
-        cells = cell_labels(mask, logits.shape[-2:])
+        cells = downscale_label(mask, logits.shape[-2:])
         pairs = pair_labels(cells, self.offsets)
         self.monitor["ignored_cells"] = (cells == IGNORE).float().mean()
         with torch.autocast(logits.device.type, enabled=False):

@@ -1,1 +1,1 @@
-"""OC-CSE: class-specific erasing judged by an ordinary classifier."""
+"""OC-CSE: class-specific erasing evaluated by an ordinary classifier."""

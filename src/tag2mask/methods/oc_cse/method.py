@@ -28,7 +28,7 @@ from tag2mask.config.schema import MethodConfig
 from tag2mask.errors import RecipeError
 from tag2mask.methods.base import CamOutput, Method, StageOutputs
 from tag2mask.methods.frozen import FrozenMethod
-from tag2mask.methods.oc_cse.erasing import choose_present_class, erasing_mask
+from tag2mask.methods.oc_cse.erasing import draw_present_class, erasing_mask
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.refiners.base import Refiner
@@ -85,7 +85,7 @@ class OCCSE(Method):
         """Classification, and what the ordinary classifier says of the erased image (4.8)."""
         assert self.ordinary is not None, "setup comes before training"
         logits, cam = self.compute_cam(self.backbone.normalize(batch.image))
-        chosen = choose_present_class(batch.tags)
+        chosen = draw_present_class(batch.tags)
         mask = erasing_mask(cam.float(), chosen, batch.image.shape[-2:])
         validation_loop = self.ordinary.method  # asked directly: the gradient goes through it
         seen = validation_loop.class_logits(

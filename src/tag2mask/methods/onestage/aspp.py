@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling: the last map looked at in several widths of view, side by side.
+"""Atrous spatial pyramid pooling: parallel convolutions of the last map at several dilations.
 
 Source:
     DeepLab v3 (arXiv 1706.05587), section 3.3.
@@ -16,15 +16,15 @@ from tag2mask.models.heads import SharedBatchNorm
 
 
 class ASPP(nn.Module):
-    """1 x 1, dilated 3 x 3 layers and the mean of the image, fused by a 1 x 1 layer.
+    """Fuse a 1 x 1 layer, dilated 3 x 3 layers and image pooling with a 1 x 1 layer.
 
-    Departs: the branch of the mean has no BatchNorm, whose statistics would be those of one number
-    per image.
+    Departs: image pooling has no BatchNorm, because its statistics would be over one value per
+    image.
 
     Args:
-        channels: Width of the map.
-        width: Channels of each branch and of the result.
-        dilations: Of the 3 x 3 layers, in cells.
+        channels: Channels of the map.
+        width: Channels of each branch and of the output.
+        dilations: Dilations of the 3 x 3 layers.
     """
 
     def __init__(
@@ -33,19 +33,19 @@ class ASPP(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList([conv_norm_relu(channels, width, 1)])
         self.branches.extend(conv_norm_relu(channels, width, 3, rate) for rate in dilations)
-        self.whole = nn.Conv2d(channels, width, 1)
+        self.image_pool = nn.Conv2d(channels, width, 1)
         self.fuse = conv_norm_relu(width * (len(self.branches) + 1), width, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, D, h, w) to (N, width, h, w), at least 0."""
+        """Turn (N, D, h, w) into (N, width, h, w), at least 0."""
         parts = [branch(maps) for branch in self.branches]
-        whole = F.relu(self.whole(maps.mean(dim=(2, 3), keepdim=True)))
-        fused: Tensor = self.fuse(torch.cat([*parts, whole.expand_as(parts[0])], dim=1))
+        pooled = F.relu(self.image_pool(maps.mean(dim=(2, 3), keepdim=True)))
+        fused: Tensor = self.fuse(torch.cat([*parts, pooled.expand_as(parts[0])], dim=1))
         return fused
 
 
 def conv_norm_relu(channels: int, width: int, side: int, dilation: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size, BatchNorm over the whole batch, ReLU."""
+    """Build a convolution that keeps the size, BatchNorm over all processes, and ReLU."""
     return nn.Sequential(
         nn.Conv2d(
             channels, width, side, padding=dilation * (side // 2), dilation=dilation, bias=False

@@ -1,4 +1,4 @@
-"""1Stage's decoder: deep features, and shallow ones told about the whole, mixed at random.
+"""1Stage's decoder: deep and shallow features, mixed by a stochastic gate.
 
 Source:
     1Stage (arXiv 2005.08104), section 3.3; Specification 4.4.
@@ -17,19 +17,19 @@ from tag2mask.methods.onestage.aspp import ASPP, conv_norm_relu
 from tag2mask.models.heads import SharedBatchNorm
 
 SKIP_WIDTH = 48
-"""Channels of the shallow map that join the deep one."""
+"""Channels of the shallow map that are concatenated with the deep map."""
 
 
 class GlobalCueInjection(nn.Module):
-    """Shallow features, standardised, then scaled and shifted by the strongest deep ones.
+    """Normalize shallow features; scale and shift them by the spatial maxima of deep features.
 
     Args:
-        channels: Width of the shallow map.
-        width: Of the deep map and of the result.
+        channels: Channels of the shallow map.
+        width: Channels of the deep map and of the output.
 
     Source:
-        1Stage, section 3.3: adaptive normalization, whose scale (about 1) and shift are the maxima
-        over space of a layer of the deep features. Details as in its released configuration.
+        1Stage, section 3.3: adaptive normalization with scale (around 1) and shift from the spatial
+        maxima of a layer on the deep features. Details follow the released configuration.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -41,20 +41,20 @@ class GlobalCueInjection(nn.Module):
         self.mix = conv_norm_relu(width, width, 1)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
-        """(N, D, H, W) shallow and (N, width, h, w) deep features to (N, width, H, W)."""
+        """Turn (N, D, H, W) shallow and (N, width, h, w) deep features into (N, width, H, W)."""
         scale, shift = self.cue(deep).amax(dim=(2, 3))[:, :, None, None].chunk(2, dim=1)
         injected: Tensor = self.mix(F.relu(self.reduce(shallow) * (1 + scale) + shift))
         return injected
 
 
 class StochasticGate(nn.Module):
-    """Take each value from the shallow path with probability psi, from the deep path otherwise.
+    """Take each value from the shallow path with probability psi, else from the deep path.
 
-    At inference, and where it is not stochastic, both are mixed in these shares.
+    At inference, and if not `stochastic`, return psi * shallow + (1 - psi) * deep.
 
     Source:
-        1Stage, Eq. 9 and 10. Departs from the official code, which shifts the deep values while
-        training so that their mean stays that of the deep path alone.
+        1Stage, Eq. 9 and 10. Departs from the official code, which shifts the deep values in
+        training to keep the mean of the deep path.
     """
 
     def __init__(self, psi: float, *, stochastic: bool = True) -> None:
@@ -63,26 +63,26 @@ class StochasticGate(nn.Module):
         self.stochastic = stochastic
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
-        """Two (N, D, H, W) maps to one."""
+        """Mix two (N, D, H, W) maps."""
         if self.training and self.stochastic:
-            drawn = torch.rand(deep.shape, device=deep.device) < self.psi
-            return torch.where(drawn, shallow, deep)
+            take_shallow = torch.rand(deep.shape, device=deep.device) < self.psi
+            return torch.where(take_shallow, shallow, deep)
         return torch.lerp(deep, shallow.to(deep.dtype), self.psi)
 
 
 class GatedDecoder(nn.Module):
-    """ASPP, global cue injection, stochastic gate, and the decoder of DeepLab v3+.
+    """ASPP, global cue injection, stochastic gate and the decoder of DeepLab v3+.
 
-    The deep path sees the shallow map, too: some of its channels are joined before the gate.
+    Some channels of the shallow map are also concatenated with the deep path before the gate.
 
     Args:
         shallow: Channels of the shallow map.
         deep: Channels of the last map.
         num_foreground: F.
         width: Channels of all layers.
-        dilations: Of ASPP, in cells of the last map.
-        psi: Share of the shallow path.
-        stochastic: Draw that share while training; off: mix it, as at inference.
+        dilations: Dilations of ASPP.
+        psi: Probability of the shallow path.
+        stochastic: Draw the path of each value in training. If False, average as at inference.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class GatedDecoder(nn.Module):
         self.classifier = nn.Conv2d(width, num_foreground, 1)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
-        """(N, D_s, H, W) and (N, D_d, h, w) to scores (N, F, H, W) of the classes."""
+        """Turn (N, D_s, H, W) and (N, D_d, h, w) into class scores (N, F, H, W)."""
         context = upsample(self.aspp(deep), shallow.shape[-2:])
         joined = self.join(torch.cat([context, self.skip(shallow)], dim=1))
         mixed = self.gate(self.inject(shallow, joined), joined)

@@ -145,7 +145,7 @@ class OneStage(Method):
             batch.valid,
             share=config.share,
             background_share=config.background_share,
-            least=config.least,
+            min_score=config.least,
         )
 
     def _score(self, image: Tensor) -> Tensor:

@@ -28,12 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.config.schema import MethodConfig
-from tag2mask.functional.pair_affinity import (
-    cell_labels,
-    feature_affinity,
-    pair_labels,
-    pair_losses,
-)
+from tag2mask.functional.pair_affinity import downscale_label, pair_labels, pair_losses
 from tag2mask.functional.pseudo_label import with_power_background
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.base import (
@@ -45,8 +40,9 @@ from tag2mask.methods.base import (
 from tag2mask.methods.confident import ConfidentLabels
 from tag2mask.methods.frozen import FrozenMethod, ask
 from tag2mask.methods.protocol import Propagation
+from tag2mask.methods.psa.affinity import feature_affinity
+from tag2mask.methods.psa.head import PairFeatures
 from tag2mask.models.base import Backbone
-from tag2mask.models.pair_heads import PairFeatures
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
@@ -101,7 +97,7 @@ class PSA(Method):
         """
         mask = labeled_pixels(batch, "psa")
         affinity = self._affinity(self.backbone.normalize(batch.image))
-        cells = cell_labels(mask, affinity.shape[-2:])
+        cells = downscale_label(mask, affinity.shape[-2:])
         parts = pair_losses(affinity, pair_labels(cells, self.offsets))
         self.monitor.update({name: part.detach() for name, part in parts._asdict().items()})
         self.monitor["ignored_cells"] = (cells == IGNORE).float().mean()

@@ -1,4 +1,4 @@
-"""Class features and their softmax loss: which class is it that a class map looks at?"""
+"""ReCAM's class features and their softmax loss."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Reduction = Literal["sum", "mean"]
-"""Over the present classes of an image."""
+"""Reduction over the present classes of an image."""
 
 
 def class_features(cam: Tensor, features: Tensor, eps: float = 1e-5) -> Tensor:
-    """Average the features under each class map.
+    """Average the features of each class, weighted by its CAM.
 
     Args:
-        cam: (N, F, h, w) raw signed evidence; gradient flows through it and its peak.
-        features: (N, D, h, w) on the same grid.
-        eps: Keeps an empty map at 0.
+        cam: (N, F, h, w) raw signed CAM. Gradients flow through it and its peak.
+        features: (N, D, h, w) of the same size.
+        eps: Keeps the weights of an empty CAM at 0.
 
     Returns:
         (N, F, D): mean over space of ReLU(cam) / peak times the features.
 
     Source:
-        ReCAM, Eq. 3 with Specification 4.9. One matrix product per image: the (F, D, h, w)
-        products are never written out.
+        ReCAM, Eq. 3; Specification 4.9. One matrix product per image avoids storing (F, D, h, w)
+        products.
     """
     mask = cam.relu()
     mask = mask / (mask.amax(dim=(2, 3), keepdim=True) + eps)
@@ -34,19 +34,24 @@ def class_features(cam: Tensor, features: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def reactivation_loss(logits: Tensor, tags: Tensor, reduction: Reduction = "sum") -> Tensor:
-    """Softmax cross-entropy: the feature of a class must be told from all other classes.
+    """Compute the softmax cross-entropy of each present class's feature.
 
     Args:
-        logits: (N, F, F); row c holds the scores of the feature of class c.
-        tags: (N, F) in {0, 1}; rows of absent classes count nothing.
-        reduction: Over the present classes of an image: sum, or their mean.
+        logits: (N, F, F); row c has the scores of the feature of class c.
+        tags: (N, F) in {0, 1}; rows of absent classes are left out.
+        reduction: Sum or mean over the present classes of an image.
 
     Returns:
-        Scalar, the mean over images; 0 without any tag.
+        Scalar, the mean over images; 0 without tags.
 
     Source:
-        ReCAM, Eq. 4 and 5 with Specification 4.9 (sum). The released code takes the mean
-        over the present classes.
+        ReCAM, Eq. 4 and 5; Specification 4.9 (sum). The released code averages over the present
+        classes.
+
+    Example:
+        >>> import torch
+        >>> reactivation_loss(torch.zeros(1, 4, 4), tags=torch.tensor([[1, 0, 0, 1]])).item()
+        2.7725887298583984
     """
     batch, classes = tags.shape
     target = torch.arange(classes, device=logits.device).expand(batch, classes)

@@ -1,4 +1,4 @@
-"""A small model of one map given another, for the variational bound on their mutual information."""
+"""A model q(y | x) of one map given another, for a variational bound on mutual information."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 
 class ConditionalGaussian(nn.Module):
-    """q(y | x): a diagonal Gaussian whose mean and log-variance two 1 x 1 layers read off x."""
+    """q(y | x), a diagonal Gaussian with mean and log-variance from small networks on x.
+
+    Args:
+        channels: Channels D of x and y.
+        hidden: Width of the hidden layers.
+
+    Source:
+        Specification R8 (`club`).
+    """
 
     def __init__(self, channels: int, hidden: int = 64) -> None:
         super().__init__()
@@ -19,12 +27,12 @@ class ConditionalGaussian(nn.Module):
         )
 
     def log_density(self, x: Tensor, y: Tensor, *, frozen: bool = False) -> Tensor:
-        """Log q(y | x) up to a constant.
+        """Compute log q(y | x) up to a constant.
 
         Args:
             x: (S, D).
             y: (S, D).
-            frozen: Let gradients reach x and y, but not the weights of q.
+            frozen: Detach the weights of q; gradients flow to x and y only.
 
         Returns:
             (S,).
@@ -36,7 +44,7 @@ class ConditionalGaussian(nn.Module):
         return self.forward(x, y)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Same as `log_density`."""
+        """Compute the same as `log_density`."""
         log_variance: Tensor = self.log_variance(x)
         error: Tensor = (y - self.mean(x)).square() / log_variance.exp()
         return -0.5 * (error + log_variance).sum(dim=1)

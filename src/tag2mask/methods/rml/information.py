@@ -1,4 +1,4 @@
-"""The two mutual-information losses of RML, each a menu of readings of the paper."""
+"""The two mutual-information losses of RML, each in several readings of the paper."""
 
 from __future__ import annotations
 
@@ -19,40 +19,43 @@ from tag2mask.methods.rml.mutual_information import (
 )
 
 FeatureInformation = Literal["gauss", "gauss_full", "club", "kl", "off"]
-"""gauss: per channel; gauss_full: joint; club: variational bound; kl: spatial agreement."""
+"""gauss: Gaussian per channel; gauss_full: jointly Gaussian; club: variational bound; kl: spatial
+divergence."""
 AffinityInformation = Literal["vd", "gap", "cond", "off"]
 """vd: variational distillation; gap: difference of information; cond: the paper's middle form."""
 
 
 class ConditionalModel(Protocol):
-    """A model q(y | x), such as `models.club.ConditionalGaussian`."""
+    """A model q(y | x), such as `ConditionalGaussian`."""
 
     def log_density(self, x: Tensor, y: Tensor, *, frozen: bool = False) -> Tensor:
-        """Log q(y | x) of (S, D) samples, (S,)."""
+        """Compute log q(y | x) of (S, D) samples: (S,)."""
         ...
 
 
 class InformationEstimate(NamedTuple):
-    """An estimate to minimise, and what its inner model needs to fit, if it has one."""
+    """An estimate of mutual information."""
 
     value: Tensor
+    """Scalar to minimize."""
     fit: Tensor | None
+    """Scalar loss of the model q(y | x), or None without a model."""
 
 
 def feature_information(
     kind: FeatureInformation, x: Tensor, y: Tensor, weight: Tensor, model: ConditionalModel | None
 ) -> InformationEstimate:
-    """Estimate the mutual information of two contexts on one grid.
+    """Estimate the mutual information of two context maps of the same size.
 
     Args:
         kind: The estimator; not `off`.
         x: (N, D, h, w).
         y: (N, D, h, w).
         weight: (N, h, w), 0 on padding.
-        model: q(y | x) for `club`; trained on detached inputs by the estimate's `fit`.
+        model: q(y | x) for `club`. The `fit` of the result trains it on detached inputs.
 
     Returns:
-        The estimate in nats per channel (`kl`: a divergence).
+        The estimate in nats per channel (for `kl`, a divergence).
 
     Source:
         RML, Eq. 7 and 8; Specification R8.
@@ -68,7 +71,7 @@ def feature_information(
     samples_x, share = as_samples(x, weight)
     samples_y, _ = as_samples(y, weight)
     share = share[:, 0]
-    other = samples_y.roll(len(samples_y) // 2, dims=0)  # far from its own cell and, mostly, image
+    other = samples_y.roll(len(samples_y) // 2, dims=0)  # usually another image
     bound = club_bound(
         model.log_density(samples_x, samples_y, frozen=True),
         model.log_density(samples_x, other, frozen=True),
@@ -88,24 +91,24 @@ def affinity_information_loss(
     *,
     label_term: bool = True,
 ) -> Tensor:
-    """Make both views' affinities tell of the label what the other tells.
+    """Make the affinities of both views equally informative about the label.
 
     Args:
-        kind: The reading; not `off`.
-        large: Affinity (N, L, L) in [0, 1] of the crop and its pair label (1, 0, 255).
-        small: The same of the small view, (N, L', L').
-        pooled: (N, L', L') affinity of the crop, pooled to the small grid.
-        pooled_valid: (N, L', L') bool, True where every pooled pair had a label.
-        label_term: `vd` only: keep its label part.
+        kind: The reading of the paper; not `off`.
+        large: (N, L, L) affinity in [0, 1] of the crop and its label (1, 0, 255).
+        small: The same for the small view, (N, L', L').
+        pooled: (N, L', L') affinity of the crop, pooled to the size of the small view.
+        pooled_valid: (N, L', L') bool, True where all pooled pairs are labeled.
+        label_term: Include the label term of `vd`.
 
     Returns:
         Scalar.
 
     Source:
-        RML, Eq. 9 to 12 with Specification R9. Eq. 12 cancels to zero as printed. `vd`
-        replaces information by cross-entropy to the label and divergence between the views, whose
-        optimum is agreement with the label; `cond` rewards one view that becomes useless and is
-        kept for ablation.
+        RML, Eq. 9 to 12; Specification R9. Eq. 12 cancels to zero as printed. `vd` replaces
+        information by the cross-entropy with the label and the divergence between the views; its
+        optimum is agreement with the label. `cond` rewards a view that becomes uninformative and is
+        kept for ablations.
     """
     if kind == "vd":
         divergence = _agreement(pooled, small[0], pooled_valid)
@@ -121,16 +124,16 @@ def affinity_information_loss(
 
 
 def _agreement(pooled: Tensor, small: Tensor, valid: Tensor) -> Tensor:
-    """Half the sum of both divergences, each with the other side held still; mean over pairs."""
+    """Average both divergences, each with its target detached, over pairs."""
     weight = valid.to(pooled.dtype)
     total = sum_over_ranks(weight.sum()).clamp_min(1)
-    forth = bernoulli_divergence(pooled.detach(), small)
-    back = bernoulli_divergence(small.detach(), pooled)
-    return 0.5 * sum_over_ranks(((forth + back) * weight).sum()) / total
+    to_small = bernoulli_divergence(pooled.detach(), small)
+    to_pooled = bernoulli_divergence(small.detach(), pooled)
+    return 0.5 * sum_over_ranks(((to_small + to_pooled) * weight).sum()) / total
 
 
 def _label_entropy(probs: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy of pair labels, positives and negatives half each."""
+    """Compute the cross-entropy with the label; positives and negatives weigh one half each."""
     probs = probs.clamp(1e-6, 1 - 1e-6)
     positive, negative = (label == 1).to(probs.dtype), (label == 0).to(probs.dtype)
     own = balanced_mean(-probs.log(), positive)
@@ -138,6 +141,6 @@ def _label_entropy(probs: Tensor, label: Tensor) -> Tensor:
 
 
 def _label_information(probs: Tensor, label: Tensor) -> Tensor:
-    """Information that an affinity holds of its pair label, over labeled pairs."""
+    """Compute the mutual information of an affinity and its label over labeled pairs."""
     labeled = (label <= 1).to(probs.dtype)
     return bernoulli_information(probs, (label == 1).to(probs.dtype), labeled)

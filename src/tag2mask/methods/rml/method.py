@@ -39,10 +39,11 @@ from tag2mask.methods.rml.information import (
     affinity_information_loss,
     feature_information,
 )
+from tag2mask.methods.rml.neck import ContextNeck
 from tag2mask.methods.rml.prototypes import class_prototypes, mean_similarity
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
-from tag2mask.models.heads import AffinityHead, ContextNeck
+from tag2mask.models.heads import AffinityHead
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
@@ -253,7 +254,11 @@ class RML(Method):
         with labeling(self.backbone, config.label_precision, image.device.type):
             selected = select_present_classes(batch.tags, batch.max_tags)
             selected_cam = multi_scale_cam(
-                self._cam_alone, image, config.label_scales, known=cam, selected=selected.classes
+                self._cam_alone,
+                image,
+                config.label_scales,
+                known_cam=cam,
+                class_indices=selected.class_indices,
             )
         return pseudo_label(
             batch.image,
@@ -261,8 +266,8 @@ class RML(Method):
             selected,
             batch.valid,
             self.refiner,
-            high=config.high,
-            low=config.low,
+            foreground_threshold=config.high,
+            background_threshold=config.low,
         )
 
     def _cam_alone(self, image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Estimators of mutual information, in nats: between two maps, and of an affinity and its label."""
+"""Estimators of mutual information in nats: of two maps, and of an affinity and its label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tag2mask.functional.reduction import sum_over_ranks
 
 
 def _moments(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Center x and y (S, D) by their weighted means; also return the sum of weights, over ranks."""
+    """Center x and y (S, D) by their weighted means over ranks; also return the sum of weights."""
     total = sum_over_ranks(weight.sum()).clamp_min(1)
     mean_x = sum_over_ranks((x * weight).sum(dim=0)) / total
     mean_y = sum_over_ranks((y * weight).sum(dim=0)) / total
@@ -23,20 +23,26 @@ def as_samples(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gaussian_information(x: Tensor, y: Tensor, weight: Tensor, cap: float = 0.05) -> Tensor:
-    """Mutual information of two maps, as if each pair of channels were Gaussian.
+    """Estimate the mutual information of two maps with one Gaussian per pair of channels.
 
     Args:
         x: (N, D, h, w).
         y: (N, D, h, w).
         weight: (N, h, w), 0 on padding.
-        cap: e in -0.5 log(1 - (1 - e) rho^2): 0.05 caps a channel at 1.50 nats; 0 is exact and
+        cap: e in -0.5 log(1 - (1 - e) rho^2). 0.05 limits a channel to 1.50 nats; 0 is exact and
             unbounded.
 
     Returns:
-        Scalar >= 0, mean over channels; unchanged by a gain and an offset per channel.
+        Scalar >= 0, mean over channels; invariant to a gain and an offset per channel.
 
     Source:
-        RML, Eq. 7 with Specification R8 (`gauss`): the paper names no estimator.
+        RML, Eq. 7; Specification R8 (`gauss`): the paper does not specify the estimator.
+
+    Example:
+        >>> import torch
+        >>> x, weight = torch.randn(2, 3, 8, 8), torch.ones(2, 8, 8)
+        >>> round(gaussian_information(x, 2 * x + 1, weight).item(), 2)
+        1.5
     """
     x, share = as_samples(x, weight)
     y, _ = as_samples(y, weight)
@@ -51,20 +57,21 @@ def gaussian_information(x: Tensor, y: Tensor, weight: Tensor, cap: float = 0.05
 def joint_gaussian_information(
     x: Tensor, y: Tensor, weight: Tensor, shrinkage: float = 1e-3
 ) -> Tensor:
-    """Mutual information of two maps with jointly Gaussian channels, per channel.
+    """Estimate the mutual information per channel of two maps with jointly Gaussian channels.
+
+    Computed in float32, even under autocast.
 
     Args:
         x: (N, D, h, w).
         y: (N, D, h, w).
         weight: (N, h, w), 0 on padding.
-        shrinkage: Added to the diagonal of the correlation matrix, so that it can be factorized.
+        shrinkage: Added to the diagonal of the correlation matrix to make it positive definite.
 
     Returns:
         Scalar.
 
     Source:
-        RML, Eq. 7 with Specification R8 (`gauss_full`); factorized in float32 whatever
-        autocast says.
+        RML, Eq. 7; Specification R8 (`gauss_full`).
     """
     with torch.autocast(device_type=x.device.type, enabled=False):
         x, share = as_samples(x, weight)
@@ -87,37 +94,39 @@ def joint_gaussian_information(
 
 
 def spatial_divergence(x: Tensor, y: Tensor, temperature: float = 0.05) -> Tensor:
-    """Symmetric divergence of the spatial softmaxes of two maps: agreement, not information.
+    """Compute the symmetric divergence of the spatial softmaxes of two maps.
+
+    It measures agreement, not information.
 
     Args:
         x: (N, D, h, w).
         y: (N, D, h, w).
-        temperature: Of the softmax over space.
+        temperature: Temperature of the softmax over space.
 
     Returns:
-        Scalar >= 0, mean over batch and channels; 0 where the maps agree.
+        Scalar >= 0, mean over batch and channels; 0 for equal maps.
 
     Source:
-        Specification R8 (`kl`): what the released line of RML intends, with
-        log-probabilities in their place; its sense is opposite to Eq. 8.
+        Specification R8 (`kl`): the intention of RML's released code, with log-probabilities where
+        `kl_div` expects them. Its sign is opposite to that of Eq. 8.
     """
     log_x = (x.flatten(2) / temperature).log_softmax(dim=2)
     log_y = (y.flatten(2) / temperature).log_softmax(dim=2)
-    forth = F.kl_div(log_x, log_y, reduction="sum", log_target=True)
-    back = F.kl_div(log_y, log_x, reduction="sum", log_target=True)
-    return 0.5 * (forth + back) / (x.shape[0] * x.shape[1])
+    y_to_x = F.kl_div(log_x, log_y, reduction="sum", log_target=True)
+    x_to_y = F.kl_div(log_y, log_x, reduction="sum", log_target=True)
+    return 0.5 * (y_to_x + x_to_y) / (x.shape[0] * x.shape[1])
 
 
 def club_bound(log_density_own: Tensor, log_density_other: Tensor, weight: Tensor) -> Tensor:
-    """Variational upper bound on mutual information from a model q(y | x).
+    """Compute a variational upper bound on mutual information from a model q(y | x).
 
     Args:
         log_density_own: (S,) log q(y_i | x_i).
         log_density_other: (S,) log q(y_j | x_i) for another sample j.
-        weight: (S,) 0 on padding.
+        weight: (S,), 0 on padding.
 
     Returns:
-        Scalar; an upper bound where q is the true conditional.
+        Scalar; an upper bound if q is the true conditional.
 
     Source:
         Specification R8 (`club`): contrastive log-ratio upper bound.
@@ -126,15 +135,15 @@ def club_bound(log_density_own: Tensor, log_density_other: Tensor, weight: Tenso
 
 
 def bernoulli_information(probs: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    """Mutual information of two Bernoulli variables from soft counts of their 2 x 2 table.
+    """Estimate the mutual information of two Bernoulli variables from a soft 2 x 2 table.
 
     Args:
         probs: Any shape, in [0, 1].
         target: Same shape, in [0, 1].
-        weight: Same shape, 0 where a pair does not count.
+        weight: Same shape, 0 for pairs to leave out.
 
     Returns:
-        Scalar in [0, ln 2]; blind to sign: an inverted affinity has full information.
+        Scalar in [0, ln 2]. It ignores the sign: an inverted affinity has full information.
 
     Source:
         Specification R9 (`soft2x2`).
@@ -155,7 +164,7 @@ def bernoulli_information(probs: Tensor, target: Tensor, weight: Tensor) -> Tens
 
 
 def bernoulli_divergence(p: Tensor, q: Tensor, eps: float = 1e-6) -> Tensor:
-    """KL(p || q) of Bernoulli variables, element by element, >= 0."""
+    """Compute KL(p || q) of Bernoulli variables elementwise, at least 0."""
     p = p.clamp(eps, 1 - eps)
     q = q.clamp(eps, 1 - eps)
     return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()

@@ -1,4 +1,4 @@
-"""One embedding per class of a batch, and how alike the classes are."""
+"""Class prototypes of a batch, and their mean similarity."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from tag2mask.functional.reduction import sum_over_ranks
 
 PrototypeKind = Literal["features", "cam_grid"]
 GRID = 4
-"""Side of the pooled map in the `cam_grid` variant."""
+"""Side of the pooled CAM with `cam_grid`."""
 
 
 def class_prototypes(
     cam: Tensor, features: Tensor, tags: Tensor, kind: PrototypeKind = "features", eps: float = 1e-5
 ) -> tuple[Tensor, Tensor]:
-    """Form one prototype per class from all images of the batch that show it.
+    """Compute one prototype per class from all images of the batch with its tag.
 
     Args:
-        cam: (N, F, h, w) in [0, 1]; gradient flows through it.
-        features: (N, D, h, w) on the same grid.
+        cam: (N, F, h, w) in [0, 1]. Gradients flow through it.
+        features: (N, D, h, w) of the same size.
         tags: (N, F) in {0, 1}.
-        kind: features: mean of the features, weighted by the map. cam_grid: the map pooled to 4 x
-            4, which pushes classes to different places rather than to different looks.
-        eps: Keeps an empty map finite.
+        kind: `features`: mean of the features, weighted by the CAM. `cam_grid`: the CAM pooled to
+            4 x 4, which separates classes by position instead of appearance.
+        eps: Avoids division by zero for an empty CAM.
 
     Returns:
-        (F, D) prototypes, or (F, 16); and (F,) float, 1 for classes that some image of the batch
-        shows.
+        (F, D) prototypes, or (F, 16) with `cam_grid`; (F,) float, 1 for classes in the batch.
 
     Source:
-        RML, Eq. 3 with Specification R4: pooling a map to one number, as released, makes
-        every cosine 1; and most images show one class only, so classes are paired over the batch.
+        RML, Eq. 3; Specification R4: pooling a CAM to one number, as in the released code, makes
+        every cosine 1. Most images have one class only, so classes are paired over the batch.
     """
     if kind == "features":
-        mass = cam.flatten(2).sum(dim=2, keepdim=True) + eps
+        total_weight = cam.flatten(2).sum(dim=2, keepdim=True) + eps
         tokens = features.flatten(2).transpose(1, 2).to(cam.dtype)
-        pooled = cam.flatten(2) @ tokens / mass  # (N, F, D)
+        pooled = cam.flatten(2) @ tokens / total_weight  # (N, F, D)
     else:
         pooled = F.adaptive_avg_pool2d(cam, GRID).flatten(2)
     count = sum_over_ranks(tags.sum(dim=0))
@@ -47,18 +46,23 @@ def class_prototypes(
 
 
 def mean_similarity(prototype: Tensor, present: Tensor) -> Tensor:
-    """Mean positive cosine between different present classes.
+    """Average the positive cosine similarity of pairs of different classes in the batch.
 
     Args:
         prototype: (F, D).
-        present: (F,) in {0, 1}.
+        present: (F,) in {0, 1}, 1 for classes in the batch.
 
     Returns:
-        Scalar in [0, 1]; 0 if fewer than two classes are present.
+        Scalar in [0, 1]; 0 for fewer than two classes.
 
     Source:
-        RML, Eq. 4 with Specification R5: a class against itself is left out, and unlike
-        classes are not pushed further than a right angle.
+        RML, Eq. 4; Specification R5: pairs of a class with itself are left out, and negative
+        cosines count as 0.
+
+    Example:
+        >>> import torch
+        >>> mean_similarity(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.ones(2)).item()
+        0.0
     """
     unit = F.normalize(prototype, dim=1)
     pairs = present[:, None] * present[None, :]

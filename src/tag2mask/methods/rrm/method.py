@@ -134,7 +134,12 @@ class RRM(Method):
         with labeling(self.backbone, config.label_precision, image.device.type):
             selected = select_present_classes(batch.tags, batch.max_tags)
             selected_cam = multi_scale_cam(
-                cam_of, image, config.label_scales, flip=False, known=cam, selected=selected.classes
+                cam_of,
+                image,
+                config.label_scales,
+                flip=False,
+                known_cam=cam,
+                class_indices=selected.class_indices,
             )
         return reliable_label(
             batch.image,

@@ -1,4 +1,4 @@
-"""Evidence gathered from the cells whose features look alike, without a matrix of all pairs.
+"""SEAM's pixel correlation: CAMs averaged over similar pixels, without a matrix of all pairs.
 
 Source:
     SEAM (arXiv 2004.04581), section 3.3; Specification 4.2.
@@ -15,19 +15,19 @@ from torch.autograd.function import once_differentiable
 from tag2mask.methods.seam.losses import strongest_class
 
 COLUMNS = 1024
-"""Cells whose pairs with all others exist at one time."""
+"""Pixels whose similarities to all others are in memory at a time."""
 EPS = 1e-5
 
 
 def correlation_input(cam: Tensor) -> Tensor:
-    """Turn raw evidence into what cells hand to their likes; no gradient.
+    """Normalize a CAM and keep the strongest class of each pixel; no gradient.
 
     Args:
-        cam: (N, F, h, w) raw signed evidence.
+        cam: (N, F, h, w) raw signed CAM.
 
     Returns:
-        (N, 1 + F, h, w) in [0, 1], background first: each class by its own peak, at each cell the
-        strongest class alone.
+        (N, 1 + F, h, w) in [0, 1], background first. Each class is divided by its peak; at each
+        pixel, all but the strongest class are 0.
 
     Source:
         Specification 4.2: ReLU, divided by the maximum, bg = 1 - max, other classes zero.
@@ -37,42 +37,49 @@ def correlation_input(cam: Tensor) -> Tensor:
 
 
 def correlate(score: Tensor, features: Tensor, columns: int = COLUMNS) -> Tensor:
-    """Give every cell the mean score of all cells, weighted by how alike their features are.
+    """Average the scores over all pixels, weighted by the similarity of their features.
 
     Args:
-        score: (N, C, h, w); gets no gradient.
-        features: (N, D, h, w), any length per cell.
-        columns: Cells whose pairs are held at one time; fewer need less memory.
+        score: (N, C, h, w); receives no gradient.
+        features: (N, D, h, w), any norm.
+        columns: Pixels whose similarities are in memory at a time; fewer need less memory.
 
     Returns:
-        (N, C, h, w) float32, out_j = sum_i score_i K_ij / (sum_i K_ij + 1e-5) with
+        (N, C, h, w) float32: out_j = sum_i score_i K_ij / (sum_i K_ij + 1e-5) with
         K = ReLU(f^T f) of unit features.
 
     Source:
-        SEAM, Eq. 5 and 6 with Specification 4.2. The ReLU stands between the two products,
-        so that their order cannot be changed; but columns do not depend on each other: the L x L
-        matrix is made and used up in slices, forwards and backwards. The divisor is the same sum
-        over a score of 1.
+        SEAM, Eq. 5 and 6; Specification 4.2. The ReLU prevents reordering the two products, but
+        the columns are independent: the L x L matrix is computed and used in slices, in both
+        passes. The divisor is the same sum with a score of 1.
+
+    Example:
+        >>> import torch
+        >>> score = torch.tensor([[[[1.0, 0.0, 0.0]]]])
+        >>> features = torch.tensor([[[[1.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]]]])
+        >>> correlate(score, features).round(decimals=2)
+        tensor([[[[0.5000, 0.5000, 0.0000]]]])
     """
     with torch.autocast(score.device.type, enabled=False):
-        flat, cells = score.detach().flatten(2).float(), features.flatten(2).float()
-        unit = cells / (torch.linalg.vector_norm(cells, dim=1, keepdim=True) + EPS)
-        values = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1)
-        gathered: Tensor = _RectifiedProduct.apply(values, unit, columns)  # type: ignore[no-untyped-call]  # torch has no types here
-        return (gathered[:, :-1] / (gathered[:, -1:] + EPS)).view(score.shape)
+        flat_score, flat_features = score.detach().flatten(2).float(), features.flatten(2).float()
+        norm = torch.linalg.vector_norm(flat_features, dim=1, keepdim=True)
+        unit = flat_features / (norm + EPS)
+        values = torch.cat([flat_score, torch.ones_like(flat_score[:, :1])], dim=1)
+        sums: Tensor = _RectifiedProduct.apply(values, unit, columns)  # type: ignore[no-untyped-call]  # torch has no types here
+        return (sums[:, :-1] / (sums[:, -1:] + EPS)).view(score.shape)
 
 
 class _RectifiedProduct(torch.autograd.Function):
-    """values ReLU(unit^T unit); backwards the pairs are made anew.
+    """Compute values ReLU(unit^T unit); the backward pass recomputes the similarities.
 
-    With G = values^T g the gradient of the pairs, and the pairs symmetric, that of the features is
-    unit ((G + G^T) where unit^T unit > 0): two large products where the plain graph has two too,
-    plus the renewed one, but G + G^T of a slice is a single product of 2 C rows.
+    With G = values^T g, the gradient of the similarities, and because they are symmetric, the
+    gradient of the features is unit ((G + G^T) where unit^T unit > 0). G + G^T of a slice is one
+    product with 2 C rows.
     """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, unit: Tensor, columns: int) -> Tensor:
-        """(N, C, L) values and (N, D, L) features to (N, C, L)."""
+        """Multiply (N, C, L) values by the similarities of (N, D, L) features to (N, C, L)."""
         ctx.save_for_backward(values, unit)
         ctx.columns = columns
         rows = unit.transpose(1, 2)
@@ -84,14 +91,14 @@ class _RectifiedProduct(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradient of the features alone."""
+        """Return the gradient of the features; the other inputs have none."""
         values, unit = ctx.saved_tensors
         rows = unit.transpose(1, 2)
         left = torch.cat([values, upstream[0]], dim=1).transpose(1, 2)  # (N, L, 2 C)
         right = torch.cat([upstream[0], values], dim=1)  # (N, 2 C, L)
         parts = []
         slices = (torch.split(one, ctx.columns, dim=2) for one in (unit, right))
-        for part, other in zip(*slices, strict=True):
-            apart = torch.bmm(rows, part) <= 0  # (N, L, columns)
-            parts.append(unit @ torch.bmm(left, other).masked_fill_(apart, 0))
+        for part, right_part in zip(*slices, strict=True):
+            dissimilar = torch.bmm(rows, part) <= 0  # (N, L, columns)
+            parts.append(unit @ torch.bmm(left, right_part).masked_fill_(dissimilar, 0))
         return None, torch.cat(parts, dim=2), None

@@ -1,4 +1,4 @@
-"""SEAM's pixel correlation module: which cells look alike, from the image and two earlier maps."""
+"""SEAM's pixel correlation module, which refines CAMs by pixel similarity."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from tag2mask.functional.cam import upsample
 from tag2mask.methods.seam.correlation import correlate, correlation_input
 
 WIDTHS = (64, 128)
-"""Channels that f2 and f3 are brought to."""
+"""Channels to which f2 and f3 are reduced."""
 COLORS = 3
 
 
 class PixelCorrelation(nn.Module):
-    """Colors, f2 and f3 at the grid of the evidence, mixed by one layer, then compared.
+    """Refine CAMs by the similarity of features from colors, f2 and f3.
 
-    Evidence and feature maps are detached: only the layers of this module learn from its output.
+    CAMs and feature maps are detached: only the layers of this module learn from its output.
 
     Args:
-        channels: Widths of f2 and f3.
+        channels: Channels of f2 and f3.
 
     Source:
-        SEAM, section 3.3 with Specification 4.2: conv4 to 64 and conv5 to 128 channels,
-        both with ReLU, beside the image's 3, then 1 x 1 from 195 to 192; no bias.
+        SEAM, section 3.3; Specification 4.2: conv4 is reduced to 64 and conv5 to 128 channels, both
+        with ReLU, and concatenated with the 3 colors; then a 1 x 1 convolution from 195 to 192
+        channels. No layer has a bias.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -42,18 +43,18 @@ class PixelCorrelation(nn.Module):
             nn.init.kaiming_normal_(cast(nn.Conv2d, layer).weight, nonlinearity="relu")
 
     def forward(self, image: Tensor, maps: Sequence[Tensor], cam: Tensor) -> Tensor:
-        """Gather evidence from like cells.
+        """Average CAMs over similar pixels.
 
         Args:
             image: (N, 3, H, W) normalized images.
             maps: f2 and f3, (N, D_i, h_i, w_i).
-            cam: (N, F, h, w) raw signed evidence.
+            cam: (N, F, h, w) raw signed CAM.
 
         Returns:
             (N, 1 + F, h, w) float32 in [0, 1], background first.
         """
-        grid = cam.shape[-2:]
-        parts = [F.interpolate(image, size=grid, mode="bilinear", align_corners=True)]
+        size = cam.shape[-2:]
+        parts = [F.interpolate(image, size=size, mode="bilinear", align_corners=True)]
         for layer, source in zip(self.reduce, maps, strict=True):
-            parts.append(upsample(F.relu(layer(source.detach())), grid))
+            parts.append(upsample(F.relu(layer(source.detach())), size))
         return correlate(correlation_input(cam), self.mix(torch.cat(parts, dim=1)))

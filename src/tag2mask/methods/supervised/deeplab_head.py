@@ -1,4 +1,4 @@
-"""The decoder of DeepLab v2: the last map classified at several widths of view, added up."""
+"""The decoder of DeepLab v2: parallel classifiers of the last map at several dilations."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-STARTING_STD = 0.01
+INIT_STD = 0.01
 
 
 class DeepLabHead(nn.Module):
-    """Dilated 3 x 3 classifiers of one map, side by side; their logits are summed.
+    """Sum the logits of parallel dilated 3 x 3 classifiers of one map.
 
     Args:
-        channels: Width of the last map.
-        num_classes: C, with background.
-        dilations: One branch each, in cells; meant for maps of stride 8.
+        channels: Channels of the last map.
+        num_classes: C, including background.
+        dilations: Dilation of each branch; the defaults are for maps of stride 8.
 
     Source:
-        DeepLab v2 (arXiv 1606.00915), section 3.2, ASPP-L as its ResNet-101 has it: each branch
-        classifies by itself. Weights start from N(0, 0.01^2), biases from 0.
+        DeepLab v2 (arXiv 1606.00915), section 3.2: ASPP-L of its ResNet-101, in which every branch
+        is a classifier. Weights start from N(0, 0.01^2), biases from 0.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class DeepLabHead(nn.Module):
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)
             else:
-                nn.init.normal_(parameter, std=STARTING_STD)
+                nn.init.normal_(parameter, std=INIT_STD)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps f1..f4, of which the last, (N, D, h, w), is read, to logits (N, C, h, w)."""
+        """Turn the last, (N, D, h, w), of the maps f1..f4 into logits (N, C, h, w)."""
         logits: Tensor = reduce(torch.add, (branch(maps[-1]) for branch in self.branches))
         return logits

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from tag2mask.config.schema import MethodConfig
 from tag2mask.functional.cam import upsample
-from tag2mask.functional.segmentation import pixel_loss
 from tag2mask.methods.base import CamOutput, Method, labeled_pixels
 from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.methods.supervised.deeplab_head import DeepLabHead
+from tag2mask.methods.supervised.losses import pixel_loss
 from tag2mask.models.base import Backbone
 from tag2mask.models.segformer_head import SegFormerHead
 from tag2mask.refiners.base import Refiner

@@ -11,8 +11,8 @@ from tag2mask.errors import RecipeError
 from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.inference.postprocessing import select_maps
 from tag2mask.methods.build import build_method
+from tag2mask.methods.irn.heads import EdgeHead
 from tag2mask.methods.irn.method import IRN
-from tag2mask.models.pair_heads import EdgeHead
 from tag2mask.types import IGNORE
 
 SMALL = {"radius": 4}

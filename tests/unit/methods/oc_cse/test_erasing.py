@@ -1,15 +1,13 @@
-"""Which class is erased, and where: counted, against loops, and with its gradient."""
-
 import math
 
 import numpy as np
 import torch
 
-from tag2mask.methods.oc_cse.erasing import choose_present_class, erasing_mask
+from tag2mask.methods.oc_cse.erasing import draw_present_class, erasing_mask
 
 
 def resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resizing with aligned pixel centers, one pixel at a time."""
+    """Resize bilinearly without aligning corners, one pixel at a time."""
     rows, columns = values.shape
     result = np.zeros((height, width))
     for y in range(height):
@@ -24,53 +22,54 @@ def resized(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return result
 
 
-def test_one_present_class_is_chosen_and_none_where_none_is_present() -> None:
+def test_one_present_class_is_drawn_per_image_with_tags() -> None:
     tags = torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
     for _ in range(50):
-        chosen = choose_present_class(tags)
-        assert chosen.sum(dim=1).tolist() == [1, 1, 0]
-        assert (chosen <= tags).all()
+        one_hot = draw_present_class(tags)
+        assert one_hot.sum(dim=1).tolist() == [1, 1, 0]
+        assert (one_hot <= tags).all()
 
 
-def test_every_present_class_has_the_same_chance() -> None:
+def test_present_classes_are_equally_likely() -> None:
     tags = torch.tensor([[1.0, 0, 1, 1]]).expand(6000, -1)
-    share = choose_present_class(tags).mean(dim=0)
+    frequency = draw_present_class(tags).mean(dim=0)
+    expected = torch.tensor([1 / 3, 0, 1 / 3, 1 / 3])
     # One standard deviation is 0.006.
-    torch.testing.assert_close(share, torch.tensor([1 / 3, 0, 1 / 3, 1 / 3]), atol=0.03, rtol=0)
+    torch.testing.assert_close(frequency, expected, atol=0.03, rtol=0)
 
 
-def test_the_draw_follows_the_generator_of_torch() -> None:
+def test_draw_uses_torchs_generator() -> None:
     tags = torch.ones(64, 6)
     torch.manual_seed(5)
-    first, other = choose_present_class(tags), choose_present_class(tags)
+    first, other = draw_present_class(tags), draw_present_class(tags)
     torch.manual_seed(5)
-    assert torch.equal(first, choose_present_class(tags))
+    assert torch.equal(first, draw_present_class(tags))
     assert not torch.equal(first, other)
 
 
-def test_the_mask_equals_loops() -> None:
+def test_mask_equals_loops() -> None:
     cam = torch.randn(2, 3, 4, 5)
-    chosen = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    found = erasing_mask(cam, chosen, (9, 16))
+    one_hot = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    actual = erasing_mask(cam, one_hot, (9, 16))
     selected_cam = [cam[0, 1].double().numpy(), cam[1, 0].double().numpy()]
     large = [np.maximum(resized(values, 9, 16), 0) for values in selected_cam]
     peak = max(values.max() for values in large)
     for n in range(2):
-        np.testing.assert_allclose(found[n, 0], large[n] / (peak + 1e-5), atol=1e-6)
+        np.testing.assert_allclose(actual[n, 0], large[n] / (peak + 1e-5), atol=1e-6)
 
 
-def test_the_peak_is_that_of_the_batch() -> None:
+def test_mask_is_divided_by_the_peak_of_the_batch() -> None:
     cam = torch.stack([torch.full((1, 2, 2), 4.0), torch.full((1, 2, 2), 1.0)])
     mask = erasing_mask(cam, torch.ones(2, 1), (4, 4))
     torch.testing.assert_close(mask[0], torch.ones(1, 4, 4), atol=1e-4, rtol=0)
     torch.testing.assert_close(mask[1], torch.full((1, 4, 4), 0.25), atol=1e-4, rtol=0)
 
 
-def test_the_gradient_reaches_the_chosen_map_through_its_peak() -> None:
+def test_gradient_flows_through_the_peak_to_the_drawn_class() -> None:
     cam = torch.randn(2, 3, 3, 3, dtype=torch.float64, requires_grad=True)
-    chosen = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda maps: erasing_mask(maps, chosen, (6, 6)), cam)
-    erasing_mask(cam, chosen, (6, 6)).sum().backward()
+    one_hot = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda maps: erasing_mask(maps, one_hot, (6, 6)), cam)
+    erasing_mask(cam, one_hot, (6, 6)).sum().backward()
     assert cam.grad is not None
     assert cam.grad[0, 1].any()
     assert cam.grad[1, 0].any()
@@ -78,9 +77,9 @@ def test_the_gradient_reaches_the_chosen_map_through_its_peak() -> None:
     assert not cam.grad[1, 1:].any()
 
 
-def test_without_cam_nothing_is_erased_and_gradients_are_finite() -> None:
+def test_negative_cams_erase_nothing_and_have_finite_gradients() -> None:
     cam = (-torch.rand(2, 3, 4, 4)).requires_grad_()
-    mask = erasing_mask(cam, choose_present_class(torch.ones(2, 3)), (8, 8))
+    mask = erasing_mask(cam, draw_present_class(torch.ones(2, 3)), (8, 8))
     assert mask.abs().max() == 0
     mask.sum().backward()
     assert cam.grad is not None

@@ -81,7 +81,7 @@ def test_the_judge_sees_the_erased_image_and_must_name_what_is_left(
 ) -> None:
     method, batch = oc_cse(), small_batch()
     chosen = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    monkeypatch.setattr(module, "choose_present_class", lambda tags: chosen)
+    monkeypatch.setattr(module, "draw_present_class", lambda tags: chosen)
     mask = torch.rand(2, 1, 64, 64)
 
     def given(cam: Tensor, selected_cam: Tensor, size: torch.Size) -> Tensor:

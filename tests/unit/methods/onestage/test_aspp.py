@@ -11,26 +11,26 @@ def aspp() -> ASPP:
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_grid_stays_and_a_single_image_trains(batch: int) -> None:
-    found = aspp().train()(torch.rand(batch, 6, 5, 7))
-    assert found.shape == (batch, 8, 5, 7)
-    assert found.min() >= 0
+def test_size_is_kept_and_a_single_image_is_supported(batch: int) -> None:
+    fused = aspp().train()(torch.rand(batch, 6, 5, 7))
+    assert fused.shape == (batch, 8, 5, 7)
+    assert fused.min() >= 0
 
 
-def test_every_branch_is_used() -> None:
+def test_every_branch_has_gradients() -> None:
     module = aspp()
     module(torch.rand(2, 6, 5, 7)).square().sum().backward()
     assert all(p.grad is not None and p.grad.any() for p in module.parameters())
 
 
-def test_each_dilated_layer_sees_as_far_as_it_says() -> None:
+def test_dilated_layers_have_the_given_dilations() -> None:
     module = aspp().eval()
     with torch.no_grad():
-        nn.init.zeros_(module.whole.weight)  # that one sees everything
+        nn.init.zeros_(module.image_pool.weight)  # which depends on all pixels
     image = torch.rand(1, 6, 9, 9)
     changed = image.clone()
     changed[..., 4, 4] += 1
-    moved = (module(changed) - module(image)).abs().sum(dim=1)[0] > 0
+    differs = (module(changed) - module(image)).abs().sum(dim=1)[0] > 0
     near = {(4 + dy, 4 + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)}
     far = {(4 + dy, 4 + dx) for dy in (-3, 0, 3) for dx in (-3, 0, 3)}
-    assert {tuple(place) for place in moved.nonzero().tolist()} == near | far
+    assert {tuple(position) for position in differs.nonzero().tolist()} == near | far

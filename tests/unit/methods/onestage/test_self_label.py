@@ -1,5 +1,3 @@
-"""Labels from a network's own masks against loops and by hand."""
-
 import numpy as np
 import pytest
 import torch
@@ -19,7 +17,7 @@ TAGS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
 
 def case() -> tuple[Tensor, Tensor]:
-    """Probabilities of four classes on two images, and where they are real."""
+    """Return probabilities of four classes for two images, and the mask of valid pixels."""
     generator = torch.Generator().manual_seed(0)
     score = (3 * torch.randn(2, 4, 6, 7, generator=generator)).softmax(dim=1)
     valid = torch.ones(2, 6, 7, dtype=torch.bool)
@@ -29,21 +27,27 @@ def case() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"share": 0.3}, {"background_share": 0.2}, {"least": 0.8}, {"share": 0.0, "least": 0.0}],
+    [
+        {},
+        {"share": 0.3},
+        {"background_share": 0.2},
+        {"min_score": 0.8},
+        {"share": 0.0, "min_score": 0.0},
+    ],
     ids=str,
 )
-def test_labels_equal_loops(changes: dict[str, float]) -> None:
+def test_self_label_equals_loops(changes: dict[str, float]) -> None:
     score, valid = case()
     expected = [
         onestage_oracle.label(*one, **changes)
         for one in zip(score.numpy(), TAGS.numpy(), valid.numpy(), strict=True)
     ]
-    found = self_label(score, TAGS, valid, **changes)
-    np.testing.assert_array_equal(found.numpy(), np.stack(expected))
+    label = self_label(score, TAGS, valid, **changes)
+    np.testing.assert_array_equal(label.numpy(), np.stack(expected))
 
 
-def test_each_rule_drops_the_pixels_it_should() -> None:
-    """Columns: sure background, sure class, both, neither, an absent class, padding."""
+def test_each_rule_ignores_its_pixels() -> None:
+    """Columns: confident background, confident class, both, neither, absent class, padding."""
     score = torch.tensor(
         [[[0.9, 0.1, 0.7, 0.5, 0.0, 0.0]], [[0.1, 0.8, 0.6, 0.4, 0.0, 1.0]], [[0, 0, 0, 0, 1, 0]]]
     )
@@ -52,12 +56,12 @@ def test_each_rule_drops_the_pixels_it_should() -> None:
     assert label[0, 0].tolist() == [0, 1, IGNORE, IGNORE, IGNORE, IGNORE]
 
 
-def test_labels_carry_no_gradient() -> None:
+def test_self_label_has_no_gradient() -> None:
     score, valid = case()
     assert not self_label(score.requires_grad_(), TAGS, valid).requires_grad
 
 
-def test_rare_classes_weigh_more() -> None:
+def test_rare_classes_have_larger_weights() -> None:
     label = torch.tensor([[[0, 0, 0, 0, 0, 0, 1, 1, 2, IGNORE]]])
     count = pixel_counts(label, 4)
     assert count.tolist() == [[6, 2, 1, 0]]
@@ -65,24 +69,24 @@ def test_rare_classes_weigh_more() -> None:
     np.testing.assert_allclose(class_weights(count)[0], onestage_oracle.weights([6, 2, 1, 0]))
 
 
-def test_a_image_is_complete_with_background_and_all_its_tags() -> None:
+def test_image_is_complete_with_background_and_all_its_tags() -> None:
     count = torch.tensor([[3.0, 1.0, 0.0], [3.0, 0.0, 1.0], [0.0, 2.0, 0.0]])
     assert is_complete(count, torch.tensor([[1.0, 0.0]] * 3)).tolist() == [1, 0, 0]
 
 
-@pytest.mark.parametrize("gap", [False, True])
-def test_loss_equals_loops(gap: bool) -> None:
+@pytest.mark.parametrize("incomplete", [False, True])
+def test_loss_equals_loops(incomplete: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.float64)
     label = torch.tensor([0, 1, 3, IGNORE])[torch.randint(0, 4, (2, 5, 6), generator=generator)]
     label[1] = torch.where(label[1] == 0, 0, 2)
-    if gap:
+    if incomplete:
         label[0][label[0] == 3] = IGNORE
     expected = onestage_oracle.loss(logits.numpy(), label.numpy(), TAGS.numpy())
     assert balanced_label_loss(logits, label, TAGS).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_images_with_a_gap_and_ignored_pixels_teach_nothing() -> None:
+def test_incomplete_images_and_ignored_pixels_have_no_gradient() -> None:
     logits = torch.randn(2, 4, 2, 3, requires_grad=True)
     label = torch.tensor([[[0, 0, 1], [1, 1, 0]], [[0, 0, 2], [2, IGNORE, IGNORE]]])
     balanced_label_loss(logits, label, TAGS).backward()  # class 3 of the first image is missing
@@ -92,7 +96,7 @@ def test_images_with_a_gap_and_ignored_pixels_teach_nothing() -> None:
     assert logits.grad[1, :, 0].all()
 
 
-def test_a_batch_without_any_label_loses_nothing() -> None:
+def test_loss_is_zero_without_labels() -> None:
     logits = torch.randn(2, 4, 2, 3, requires_grad=True)
     loss = balanced_label_loss(logits, torch.full((2, 2, 3), IGNORE), TAGS)
     loss.backward()

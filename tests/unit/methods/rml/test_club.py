@@ -10,7 +10,7 @@ def test_log_density_is_highest_at_the_predicted_mean() -> None:
     assert (at_mean > model.log_density(x, model.mean(x) + 0.5)).all()
 
 
-def test_frozen_density_equals_the_plain_one_and_spares_the_weights() -> None:
+def test_frozen_density_has_the_same_value_and_no_weight_gradients() -> None:
     model, x = ConditionalGaussian(3), torch.randn(7, 3, requires_grad=True)
     y = torch.randn(7, 3)
     frozen = model.log_density(x, y, frozen=True)

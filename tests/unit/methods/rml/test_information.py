@@ -10,7 +10,7 @@ from tag2mask.types import IGNORE
 
 
 def pure_pairs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pair labels of a large and a small grid whose cells are pure, and the pooled label."""
+    """Return labels of pairs at a large and a small size without mixed positions, and pooled."""
     small = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(seed))
     label = small.repeat_interleave(24, 1).repeat_interleave(24, 2)  # 96 x 96
     large_pairs = affinity_label(label, (8, 8), radius=8)
@@ -21,18 +21,18 @@ def pure_pairs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def loss(kind: str, large: torch.Tensor, small: torch.Tensor, **options: bool) -> torch.Tensor:
     large_pairs, small_pairs, _ = pure_pairs()
     pooled = pool_pairs(large, (8, 8), (4, 4))
-    everywhere = torch.ones_like(pooled, dtype=torch.bool)
+    all_valid = torch.ones_like(pooled, dtype=torch.bool)
     return affinity_information_loss(
-        kind, (large, large_pairs), (small, small_pairs), pooled, everywhere, **options
+        kind, (large, large_pairs), (small, small_pairs), pooled, all_valid, **options
     )
 
 
-def test_printed_equation_12_is_zero_whatever_the_inputs() -> None:
+def test_equation_12_as_printed_is_always_zero() -> None:
     first, second = torch.rand(2)
     assert second - first - second + first == pytest.approx(0, abs=1e-7)
 
 
-def test_vd_is_least_where_both_views_equal_the_label() -> None:
+def test_vd_has_its_minimum_where_both_views_equal_the_label() -> None:
     large_pairs, small_pairs, _ = pure_pairs()
     best = loss("vd", large_pairs.float(), small_pairs.float())
     assert best < 1e-4
@@ -43,7 +43,7 @@ def test_vd_is_least_where_both_views_equal_the_label() -> None:
         assert loss("vd", large_pairs.float(), torch.rand(1, 16, 16)) > best
 
 
-def test_vd_reaches_both_views_with_and_without_its_label_term() -> None:
+def test_vd_has_gradients_for_both_views_with_and_without_its_label_term() -> None:
     for label_term in (True, False):
         large = torch.rand(1, 64, 64, requires_grad=True)
         small = torch.rand(1, 16, 16, requires_grad=True)
@@ -54,35 +54,39 @@ def test_vd_reaches_both_views_with_and_without_its_label_term() -> None:
         assert small.grad.abs().sum() > 0
 
 
-def test_vd_without_label_term_is_zero_only_where_the_views_agree() -> None:
+def test_vd_without_label_term_is_zero_only_if_the_views_agree() -> None:
     large = torch.rand(1, 64, 64)
     same = pool_pairs(large, (8, 8), (4, 4))
     assert loss("vd", large, same, label_term=False) < 1e-6
     assert loss("vd", large, same.flip(1), label_term=False) > 1e-3
 
 
-def test_gap_compares_what_the_views_know_of_the_label() -> None:
+def test_gap_compares_the_information_of_the_views_about_the_label() -> None:
     large_pairs, small_pairs, _ = pure_pairs()
-    knows_nothing = torch.full((1, 16, 16), 0.5)
+    uninformative = torch.full((1, 16, 16), 0.5)
     assert loss("gap", large_pairs.float(), small_pairs.float()) < 0.05
-    assert loss("gap", large_pairs.float(), knows_nothing) > 0.4
+    assert loss("gap", large_pairs.float(), uninformative) > 0.4
 
 
-def test_cond_rewards_a_view_that_becomes_useless() -> None:
-    """The defect for which it is no default."""
+def test_cond_rewards_an_uninformative_view() -> None:
+    """This is why it is not the default."""
     large_pairs, small_pairs, _ = pure_pairs()
     both_right = loss("cond", large_pairs.float(), small_pairs.float())
-    one_useless = loss("cond", large_pairs.float(), torch.full((1, 16, 16), 0.5))
-    assert one_useless < both_right - 0.3
+    one_uninformative = loss("cond", large_pairs.float(), torch.full((1, 16, 16), 0.5))
+    assert one_uninformative < both_right - 0.3
 
 
-def test_ignored_pairs_give_no_gradient() -> None:
+def test_ignored_pairs_have_no_gradient() -> None:
     large_pairs, small_pairs, _ = pure_pairs()
-    nowhere = torch.zeros(1, 16, 16, dtype=torch.bool)
+    none_valid = torch.zeros(1, 16, 16, dtype=torch.bool)
     large = torch.rand(1, 64, 64, requires_grad=True)
     unlabeled = torch.full_like(large_pairs, IGNORE)
     total = affinity_information_loss(
-        "vd", (large, unlabeled), (torch.rand(1, 16, 16), small_pairs), large[:, :16, :16], nowhere
+        "vd",
+        (large, unlabeled),
+        (torch.rand(1, 16, 16), small_pairs),
+        large[:, :16, :16],
+        none_valid,
     )
     total.backward()
     assert large.grad is not None
@@ -90,7 +94,7 @@ def test_ignored_pairs_give_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gauss", "gauss_full", "kl"])
-def test_every_estimator_reaches_both_contexts(kind: str) -> None:
+def test_every_estimator_has_gradients_for_both_contexts(kind: str) -> None:
     x, y = (torch.randn(2, 3, 6, 6, requires_grad=True) for _ in range(2))
     estimate = feature_information(kind, x, y, torch.ones(2, 6, 6), None)
     estimate.value.backward()
@@ -101,8 +105,8 @@ def test_every_estimator_reaches_both_contexts(kind: str) -> None:
         assert context.grad.abs().sum() > 0
 
 
-def test_the_variational_bound_approaches_the_information_of_gaussians() -> None:
-    """0.8304 nats at a correlation of 0.9; the inner model learns from detached inputs only."""
+def test_variational_bound_approaches_the_information_of_gaussians() -> None:
+    """The information is 0.8304 nats at a correlation of 0.9; the model has detached inputs."""
     torch.manual_seed(0)
     x = torch.randn(4, 1, 32, 32)
     y = (0.9 * x + math.sqrt(1 - 0.81) * torch.randn_like(x)).requires_grad_()
@@ -122,6 +126,6 @@ def test_the_variational_bound_approaches_the_information_of_gaussians() -> None
     assert y.grad.abs().sum() > 0
 
 
-def test_the_variational_bound_needs_its_model() -> None:
+def test_variational_bound_needs_a_model() -> None:
     with pytest.raises(ValueError, match="needs a model"):
         feature_information("club", *torch.rand(2, 1, 2, 3, 3), torch.ones(1, 3, 3), None)

@@ -15,7 +15,7 @@ from tag2mask.methods.rml.mutual_information import (
 
 
 def pair_with_correlation(rho: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two maps (1, 1, 100, 100) whose sample correlation is exactly rho."""
+    """Return two maps (1, 1, 100, 100) with sample correlation rho."""
     rng = np.random.default_rng(0)
     x, noise = rng.standard_normal((2, 10_000))
     x = (x - x.mean()) / x.std()
@@ -39,7 +39,7 @@ def test_gaussian_information_is_capped_for_identical_maps() -> None:
     assert gaussian_information(x, x, ONES).item() == pytest.approx(1.498, abs=1e-3)
 
 
-def test_gaussian_information_is_unchanged_by_gain_and_offset_per_channel() -> None:
+def test_gaussian_information_is_invariant_to_gain_and_offset_per_channel() -> None:
     x, y = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     weight = torch.ones(2, 8, 8)
     gain, offset = torch.tensor([2.0, -3.0, 0.1]), torch.tensor([5.0, -1.0, 0.0])
@@ -48,7 +48,7 @@ def test_gaussian_information_is_unchanged_by_gain_and_offset_per_channel() -> N
     torch.testing.assert_close(gaussian_information(x, changed, weight), expected)
 
 
-def test_padding_does_not_count() -> None:
+def test_padding_is_excluded() -> None:
     x, y = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 8, 8)
     weight = torch.ones(1, 8, 8)
     weight[:, :, 4:] = 0
@@ -62,14 +62,14 @@ def test_joint_information_of_one_channel_equals_the_scalar_formula() -> None:
     assert got.item() == pytest.approx(0.8304, abs=1e-4)
 
 
-def test_joint_information_sees_channels_that_are_mixed() -> None:
+def test_joint_information_detects_mixed_channels() -> None:
     x = torch.randn(1, 2, 100, 100, generator=torch.Generator().manual_seed(0))
     mixed = torch.stack([x[:, 0] + x[:, 1], x[:, 0] - x[:, 1]], dim=1)
     noise = torch.randn(1, 2, 100, 100, generator=torch.Generator().manual_seed(1))
     assert joint_gaussian_information(x, mixed + 0.1 * noise, ONES) > 1.5
 
 
-def test_spatial_divergence_is_zero_for_equal_maps_and_by_hand_for_two_cells() -> None:
+def test_spatial_divergence_is_zero_for_equal_maps_and_by_hand_for_two_pixels() -> None:
     x = torch.randn(2, 3, 4, 4)
     assert spatial_divergence(x, x).abs() < 1e-6
     p, q = 0.8, 0.3
@@ -83,7 +83,7 @@ def test_spatial_divergence_is_zero_for_equal_maps_and_by_hand_for_two_cells() -
     ("probs", "nats"),
     [([1, 1, 0, 0], math.log(2)), ([0, 0, 1, 1], math.log(2)), ([0.5] * 4, 0), ([1, 0, 1, 0], 0)],
 )
-def test_information_of_a_two_by_two_table(probs: list[float], nats: float) -> None:
+def test_bernoulli_information_of_a_two_by_two_table(probs: list[float], nats: float) -> None:
     target = torch.tensor([1.0, 1, 0, 0])
     got = bernoulli_information(torch.tensor(probs).float(), target, torch.ones(4))
     assert got.item() == pytest.approx(nats, abs=1e-5)
@@ -95,6 +95,6 @@ def test_bernoulli_divergence_by_hand() -> None:
     np.testing.assert_allclose(got, [by_hand, 0], atol=1e-6)
 
 
-def test_club_bound_leaves_out_padding() -> None:
+def test_club_bound_excludes_padding() -> None:
     own, other = torch.tensor([2.0, 4, 100]), torch.tensor([1.0, 1, 0])
     assert club_bound(own, other, torch.tensor([1.0, 1, 0])) == 2

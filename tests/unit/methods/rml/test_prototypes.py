@@ -14,14 +14,14 @@ def test_classes_in_orthogonal_feature_regions_have_similarity_zero() -> None:
     assert similarity == 0
 
 
-def test_pooling_maps_to_one_number_makes_every_cosine_one() -> None:
-    """The released reading of Eq. 3, kept to show why R4 departs from it."""
+def test_pooling_cams_to_one_number_makes_every_cosine_one() -> None:
+    """This is how the released code reads Eq. 3; R4 departs from it."""
     cam = torch.rand(2, 3, 5, 5)
     scalar = cam.mean(dim=(2, 3)).mean(dim=0)[:, None]
     assert mean_similarity(scalar, torch.ones(3)) == pytest.approx(1)
 
 
-def test_a_prototype_is_the_mean_over_the_images_that_show_the_class() -> None:
+def test_prototype_is_the_mean_over_images_with_the_class() -> None:
     features, cam = torch.rand(3, 4, 2, 2), torch.rand(3, 2, 2, 2)
     tags = torch.tensor([[1.0, 0], [1, 1], [0, 0]])
     prototype, present = class_prototypes(cam, features, tags, eps=0)
@@ -30,22 +30,22 @@ def test_a_prototype_is_the_mean_over_the_images_that_show_the_class() -> None:
     assert present.tolist() == [1, 1]
 
 
-def test_absent_classes_and_a_class_against_itself_do_not_count() -> None:
+def test_absent_classes_and_pairs_of_one_class_are_excluded() -> None:
     prototype = torch.tensor([[1.0, 0], [1, 1], [1, 0]])
     got = mean_similarity(prototype, torch.tensor([1.0, 1, 0]))
     expected = F.cosine_similarity(prototype[0], prototype[1], dim=0)
     torch.testing.assert_close(got, expected)
 
 
-def test_one_class_alone_costs_nothing() -> None:
+def test_similarity_of_a_single_class_is_zero() -> None:
     assert mean_similarity(torch.rand(3, 5), torch.tensor([0.0, 1, 0])) == 0
 
 
-def test_opposite_prototypes_are_not_pushed_further() -> None:
+def test_similarity_of_opposite_prototypes_is_zero() -> None:
     assert mean_similarity(torch.tensor([[1.0, 0], [-1, 0]]), torch.ones(2)) == 0
 
 
-def test_map_grid_prototypes_tell_places_apart() -> None:
+def test_cam_grid_prototypes_distinguish_positions() -> None:
     cam = torch.zeros(1, 2, 8, 8)
     cam[0, 0, :2, :2], cam[0, 1, 6:, 6:] = 1, 1
     prototype, _ = class_prototypes(cam, torch.ones(1, 3, 8, 8), torch.ones(1, 2), "cam_grid")

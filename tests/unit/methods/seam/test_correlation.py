@@ -1,5 +1,3 @@
-"""Gathering from like cells: slices against the whole matrix, values and gradients."""
-
 import numpy as np
 import pytest
 import torch
@@ -9,23 +7,23 @@ from torch import Tensor
 from tag2mask.methods.seam.correlation import correlate, correlation_input
 
 
-def case(cells: tuple[int, int] = (4, 5), seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Scores of three classes and signed features of six channels, for two images."""
+def case(size: tuple[int, int] = (4, 5), seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return scores of three classes and signed features of six channels for two images."""
     generator = torch.Generator().manual_seed(seed)
-    score = torch.rand(2, 3, *cells, generator=generator)
-    return score, torch.randn(2, 6, *cells, generator=generator)
+    score = torch.rand(2, 3, *size, generator=generator)
+    return score, torch.randn(2, 6, *size, generator=generator)
 
 
-def whole(score: Tensor, features: Tensor) -> Tensor:
-    """The same with the matrix of all pairs, by torch's own graph."""
-    cells = features.flatten(2)
-    unit = cells / (cells.norm(dim=1, keepdim=True) + 1e-5)
+def correlate_densely(score: Tensor, features: Tensor) -> Tensor:
+    """Compute the same with the matrix of all pairs."""
+    flat = features.flatten(2)
+    unit = flat / (flat.norm(dim=1, keepdim=True) + 1e-5)
     pairs = (unit.transpose(1, 2) @ unit).relu()
     pairs = pairs / (pairs.sum(dim=1, keepdim=True) + 1e-5)
     return (score.flatten(2) @ pairs).view(score.shape)
 
 
-def test_gathered_scores_equal_loops() -> None:
+def test_correlate_equals_loops() -> None:
     score, features = case()
     expected = np.stack(
         [
@@ -37,18 +35,18 @@ def test_gathered_scores_equal_loops() -> None:
 
 
 @pytest.mark.parametrize("columns", [1, 3, 20, 1024])
-def test_slices_equal_the_whole_matrix_forwards_and_backwards(columns: int) -> None:
+def test_slices_equal_the_dense_matrix_in_both_passes(columns: int) -> None:
     score, features = case()
     weight = torch.rand(score.shape, generator=torch.Generator().manual_seed(9))
     sliced, plain = features.clone().requires_grad_(), features.clone().requires_grad_()
-    found, expected = correlate(score, sliced, columns), whole(score, plain)
-    torch.testing.assert_close(found, expected)
-    (found * weight).sum().backward()
+    actual, expected = correlate(score, sliced, columns), correlate_densely(score, plain)
+    torch.testing.assert_close(actual, expected)
+    (actual * weight).sum().backward()
     (expected * weight).sum().backward()
     torch.testing.assert_close(sliced.grad, plain.grad)
 
 
-def test_scores_that_are_handed_on_get_no_gradient() -> None:
+def test_scores_have_no_gradient() -> None:
     score, features = case()
     score.requires_grad_()
     correlate(score, features.requires_grad_()).sum().backward()
@@ -56,41 +54,41 @@ def test_scores_that_are_handed_on_get_no_gradient() -> None:
     assert features.grad is not None
 
 
-def test_no_matrix_of_all_pairs_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[torch.Size] = []
+def test_no_matrix_of_all_pairs_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[torch.Size] = []
     product = torch.bmm
 
-    def noted(left: Tensor, right: Tensor) -> Tensor:
-        seen.append(torch.Size([left.shape[1], right.shape[2]]))
+    def recorded(left: Tensor, right: Tensor) -> Tensor:
+        sizes.append(torch.Size([left.shape[1], right.shape[2]]))
         return product(left, right)
 
-    monkeypatch.setattr(torch, "bmm", noted)
+    monkeypatch.setattr(torch, "bmm", recorded)
     score, features = case((8, 8))
     correlate(score, features.requires_grad_(), columns=16).square().sum().backward()
-    assert len(seen) == 4 + 2 * 4
-    assert set(seen) == {torch.Size([64, 16])}
+    assert len(sizes) == 4 + 2 * 4
+    assert set(sizes) == {torch.Size([64, 16])}
 
 
-def test_a_cell_unlike_all_others_keeps_its_own_score() -> None:
+def test_pixel_that_differs_from_all_others_keeps_its_score() -> None:
     score = torch.tensor([[[[0.9, 0.1, 0.3]]]])
     features = torch.tensor([[[[1.0, 0.0, 0.0]], [[0.0, 1.0, 2.0]]]])
-    found = correlate(score, features)
-    torch.testing.assert_close(found, torch.tensor([[[[0.9, 0.2, 0.2]]]]), atol=1e-4, rtol=0)
+    actual = correlate(score, features)
+    torch.testing.assert_close(actual, torch.tensor([[[[0.9, 0.2, 0.2]]]]), atol=1e-4, rtol=0)
 
 
-def test_cells_without_features_are_finite_with_finite_gradients() -> None:
+def test_zero_features_give_zero_and_finite_gradients() -> None:
     score, features = torch.rand(1, 2, 2, 2), torch.zeros(1, 3, 2, 2, requires_grad=True)
-    found = correlate(score, features)
-    found.sum().backward()
-    assert not found.any()
+    actual = correlate(score, features)
+    actual.sum().backward()
+    assert not actual.any()
     assert features.grad is not None
     assert torch.isfinite(features.grad).all()
 
 
-def test_what_cells_hand_out_equals_loops_and_carries_no_gradient() -> None:
+def test_correlation_input_equals_loops_and_has_no_gradient() -> None:
     cam = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1)).double()
-    cam[0, 1] = -cam[0, 1].abs()  # a class without any evidence
-    found = correlation_input(cam.requires_grad_())
-    expected = np.stack([seam_oracle.handed_out(one) for one in cam.detach().numpy()])
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
-    assert not found.requires_grad
+    cam[0, 1] = -cam[0, 1].abs()  # a class without positive activations
+    actual = correlation_input(cam.requires_grad_())
+    expected = np.stack([seam_oracle.correlation_input(one) for one in cam.detach().numpy()])
+    np.testing.assert_allclose(actual.numpy(), expected, atol=1e-12)
+    assert not actual.requires_grad

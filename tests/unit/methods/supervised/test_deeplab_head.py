@@ -4,23 +4,23 @@ import torch
 from tag2mask.methods.supervised.deeplab_head import DeepLabHead
 
 
-def test_a_single_cell_is_seen_at_every_dilation_and_nowhere_else() -> None:
-    """The response to one bright cell is each branch's kernel, spread by its dilation."""
+def test_response_to_one_pixel_is_the_sum_of_the_dilated_kernels() -> None:
+    """The response to one bright pixel is each branch's kernel with its dilation."""
     torch.manual_seed(0)
     head = DeepLabHead(2, 3, dilations=(2, 5))
-    spot = torch.zeros(1, 2, 15, 15)
-    spot[0, 1, 7, 7] = 1.0
+    impulse = torch.zeros(1, 2, 15, 15)
+    impulse[0, 1, 7, 7] = 1.0
     expected = torch.zeros(3, 15, 15)
     for rate, branch in zip((2, 5), head.branches, strict=True):
         for row in (-1, 0, 1):
             for column in (-1, 0, 1):
-                # Cross-correlation: the cell up and left of the spot sees it through its last tap.
+                # Cross-correlation: the pixel to the upper left uses the last tap.
                 tap = branch.weight[:, 1, 1 + row, 1 + column]
                 expected[:, 7 - rate * row, 7 - rate * column] += tap.detach()
-    torch.testing.assert_close(head([torch.rand(1, 9, 60, 60), spot])[0], expected)
+    torch.testing.assert_close(head([torch.rand(1, 9, 60, 60), impulse])[0], expected)
 
 
-def test_it_starts_nearly_undecided() -> None:
+def test_initial_weights_are_small() -> None:
     head = DeepLabHead(256, 21)
     assert [branch.dilation for branch in head.branches] == [(6, 6), (12, 12), (18, 18), (24, 24)]
     weights = torch.cat([branch.weight.flatten() for branch in head.branches])

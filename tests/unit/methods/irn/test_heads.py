@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tag2mask.models.pair_heads import DisplacementHead, EdgeHead, PairFeatures
+from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
 
 CHANNELS = (8, 12, 16, 20)
 
@@ -15,29 +15,23 @@ def maps(num=2):
     )
 
 
-def test_pair_features_are_448_at_the_grid_of_the_first_of_three_maps():
-    features = PairFeatures(CHANNELS[-3:])(maps()[-3:])
-    assert features.shape == (2, 448, 8, 9)
-    assert -1 <= features.min() < -0.5  # an ELU, which rounds to -1 far out
-
-
 @pytest.mark.parametrize(("kind", "width"), [(EdgeHead, 1), (DisplacementHead, 2)])
-def test_branches_read_every_map_and_answer_at_the_finest_grid(kind, width):
+def test_branches_use_every_map_and_return_the_finest_size(kind, width):
     torch.manual_seed(0)
-    head, seen = kind(CHANNELS), [one.requires_grad_() for one in maps()]
-    out = head(seen)
+    head, inputs = kind(CHANNELS), [one.requires_grad_() for one in maps()]
+    out = head(inputs)
     assert out.shape == (2, width, 16, 17)
     out.square().sum().backward()
-    assert all(one.grad.any() for one in seen)
+    assert all(one.grad.any() for one in inputs)
 
 
-def test_the_edge_branch_takes_32_channels_of_every_map():
+def test_edge_branch_has_32_channels_per_map():
     head = EdgeHead(CHANNELS)
     assert [layer[0].out_channels for layer in head.embed] == [32] * 4
     assert [layer[1].num_groups for layer in head.embed] == [4] * 4
     assert head.mix.in_channels == 128
 
 
-def test_the_displacement_branch_leaves_out_the_narrow_first_of_five_maps():
+def test_displacement_branch_uses_the_last_four_of_five_widths():
     widths = [layer[0].out_channels for layer in DisplacementHead(CHANNELS).embed]
     assert widths == [128, 256, 256, 256]
