@@ -3,60 +3,54 @@
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from pydantic import BaseModel
 
-import tag2mask
 from tag2mask import plugins
-from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
+from tag2mask.cli.command import build_command
+from tag2mask.cli.main import COMMANDS
+from tag2mask.config.keys import dotted_keys, fields_by_key
+from tag2mask.config.overrides import apply_overrides, is_override
+from tag2mask.config.recipe import (
+    PLUGIN_SECTIONS,
+    Recipe,
+    available_recipes,
+    parse_recipe,
+    read_yaml,
+    recipe_path,
+)
 from tag2mask.config.stages import StageConfig
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = Path(tag2mask.__file__).parent / "cli"
 PAGES = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PAGE_IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
 SECTIONS = "|".join([*Recipe.model_fields, "stages"])
-OVERRIDE = re.compile(r"([a-z][\w.]*)=.*", re.DOTALL)
 DOTTED_KEY = re.compile(rf"(?:{SECTIONS})\.[a-z_][\w.]*")
 
 
-def keys_of(config: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Dotted keys of a model and of the models inside it."""
-    for name, field in config.model_fields.items():
-        key = f"{prefix}.{field.alias or name}"
-        yield key
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from keys_of(kind, key)
-
-
 def known_keys() -> set[str]:
-    """Every dotted key that some recipe may have."""
+    """Every dotted key that some recipe may have, and the sections."""
     keys = set(Recipe.model_fields)
     for section, field in Recipe.model_fields.items():
         kinds = [field.annotation]
         if section in PLUGIN_SECTIONS:
             folder = PLUGIN_SECTIONS[section]
             kinds = [plugins.load(folder, name).Config for name in plugins.available(folder)]
-        for kind in kinds:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                keys |= set(keys_of(kind, section))
+        keys |= {f"{section}.{key}" for kind in kinds for key in dotted_keys(kind)}
+        keys |= {f"{section}.{key}" for kind in kinds for key in fields_by_key(kind)}
     return keys
 
 
 KNOWN = known_keys()
-STAGE_KEYS = KNOWN | {field.alias or name for name, field in StageConfig.model_fields.items()}
+STAGE_KEYS = KNOWN | set(fields_by_key(StageConfig))
 
 
 def is_key(key: str) -> bool:
@@ -70,35 +64,39 @@ def code_of(text: str) -> tuple[list[list[str]], list[str]]:
     blocks = re.findall(r"```(?:bash|text)\n(.*?)```", text, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if "tag2mask " in line]
+    commands = [words for words in commands if "tag2mask" in words]
     inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    return commands + [code.split() for code in inline if code.startswith("tag2mask ")], inline
-
-
-def options(words: list[str]) -> list[str]:
-    return [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    mentioned = [code.split() for code in inline if re.match(r"tag2mask [^|]+$", code)]
+    return commands + mentioned, inline
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
-def test_commands_of_the_page_exist(page):
+def test_commands_of_the_page_are_accepted(page):
     commands, _ = code_of(page.read_text(encoding="utf-8"))
-    source = "\n".join(path.read_text(encoding="utf-8") for path in COMMANDS.glob("*.py"))
     for words in commands:
-        start = words.index("tag2mask") + 1 if "tag2mask" in words else len(words)
-        for command in words[start : start + 1]:
-            assert (COMMANDS / f"{command}.py").is_file() or command.startswith("-"), words
-        for option in options(words[start:]):
-            assert re.search(rf"\b{option.replace('-', '_')}\b", source) or option == "help", words
-        for name in re.findall(r"(?:train|keys) ([a-z_]+/\w+)", " ".join(words)):
-            assert name in available_recipes() or name.startswith("mine/"), words
+        name, *arguments = words[words.index("tag2mask") + 1 :]
+        assert name in COMMANDS or name.startswith("-"), words
+        if name not in COMMANDS or not arguments or "--help" in arguments:
+            continue
+        context = build_command(name).make_context(f"tag2mask {name}", arguments)
+        recipe = context.params.get("recipe")
+        if name == "train" and recipe in available_recipes():
+            raw = read_yaml(recipe_path(recipe))
+            assert apply_overrides(raw, context.obj.overrides, recipe), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_recipes_of_the_page_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"tag2mask (?:train|list keys) ([a-z_0-9]+/\w+)", text):
+        assert name in available_recipes() or name.startswith("mine/"), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_keys_of_the_page_are_keys_of_recipes(page):
     commands, inline = code_of(page.read_text(encoding="utf-8"))
-    for words in commands:
-        for word in words[2:]:
-            override = OVERRIDE.fullmatch(word)
-            assert override is None or is_key(override[1]), word
+    for word in {word for words in commands for word in words if is_override(word)}:
+        assert is_key(word.partition("=")[0]) or word.startswith("BENCH="), word
     for code in inline:
         for word in code.split():
             key = word.partition("=")[0]
