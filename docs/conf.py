@@ -51,8 +51,16 @@ def escape_docstring(app, what, name, obj, options, lines):
         parts = MARKUP.split(line)
         parts[::2] = [re.sub(r"([|*]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
         lines[number] = "".join(parts)
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")  # napoleon would read "none: no limit" as a type and its meaning
+
+
+def skip_model_settings(app, what, name, obj, skip, options):
+    """Leave out pydantic's own attribute."""
+    return True if name == "model_config" else None
 
 
 def setup(app):
-    """Connect the handler of docstrings."""
+    """Connect the handlers of autodoc."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)
+    app.connect("autodoc-skip-member", skip_model_settings)
