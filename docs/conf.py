@@ -41,6 +41,8 @@ default_role = "code"  # docstrings write `name`, as Markdown does
 
 MARKUP = re.compile(r"(`[^`]*`)")
 """Code of a docstring line; the rest of the line is plain text."""
+COLON = "\N{MODIFIER LETTER COLON}"
+"""Stands for a colon while napoleon, of priority 500, reads the docstring of an attribute."""
 
 
 def escape_docstring(app, what, name, obj, options, lines):
@@ -52,7 +54,12 @@ def escape_docstring(app, what, name, obj, options, lines):
         parts[::2] = [re.sub(r"([|*]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
         lines[number] = "".join(parts)
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")  # napoleon would read "none: no limit" as a type and its meaning
+        lines[:] = [line.replace(":", COLON) for line in lines]
+
+
+def restore_colons(app, what, name, obj, options, lines):
+    """Undo what `escape_docstring` did to keep napoleon from reading `none: no limit` as a type."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 def skip_model_settings(app, what, name, obj, skip, options):
@@ -63,4 +70,5 @@ def skip_model_settings(app, what, name, obj, skip, options):
 def setup(app):
     """Connect the handlers of autodoc."""
     app.connect("autodoc-process-docstring", escape_docstring, priority=400)
+    app.connect("autodoc-process-docstring", restore_colons, priority=600)
     app.connect("autodoc-skip-member", skip_model_settings)
