@@ -1,8 +1,9 @@
-"""A full step of AEFT over two bare forward and backward passes of its network.
+"""Time a full step of AEFT against two bare forward and backward passes of its network.
 
-The step looks at the images and at the same images under the erasing map, pools both over the gated
-pyramid, draws negatives and compares embeddings; the two passes are backbone and class layer alone,
-on the same images, each with its own backward. Same network and batch, by turns.
+The step runs the network on the images and on the same images under the erasing map, pools both
+over the gated pyramid, draws negatives and compares embeddings. The two passes run only the
+backbone and the classifier on the same images, each with its own backward pass. Network and batch
+are the same; step and passes take turns.
 
 Run: python benchmarks/aeft_step.py [--batch 8] [--side 256] [--repeats 3] [--json FILE]
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from row import Row, by_turns, save, show
+from row import Row, save, shortest_times, show
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.aeft.method import AEFT
@@ -24,12 +25,12 @@ from tag2mask.types import Batch
 
 CLASSES = tuple(f"class{index}" for index in range(20))
 LATE = 17_000
-"""A step after the start of the triplets."""
+"""A training step at which the triplet losses are active."""
 ARCHITECTURE = "mobilenet_v1_0.75_224"
 
 
 def build(stride: int) -> AEFT:
-    """AEFT on an untrained MobileNet whose BatchNorms stand still, as with loaded weights."""
+    """Build AEFT on an untrained MobileNet with frozen BatchNorm, as with loaded weights."""
     recipe = parse_recipe(
         {
             "data": {"name": "voc", "classes": CLASSES},
@@ -45,19 +46,19 @@ def build(stride: int) -> AEFT:
 
 
 def make_batch(count: int, side: int) -> Batch:
-    """Smooth colored images, each with two tags; any two that are no neighbors share none."""
+    """Make smooth colored images with two tags each; only adjacent images share a tag."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (count, 3, 12, 12), generator=generator).float()
     tags = torch.zeros(count, len(CLASSES))
-    for single_image in range(count):
-        tags[single_image, [single_image % len(CLASSES), (single_image + 1) % len(CLASSES)]] = 1
+    for row in range(count):
+        tags[row, [row % len(CLASSES), (row + 1) % len(CLASSES)]] = 1
     image = upsample(coarse, (side, side)).to(torch.uint8)
     valid = torch.ones(count, side, side, dtype=torch.bool)
     return Batch(image, tags, valid, [str(n) for n in range(count)], max_tags=2)
 
 
 def step(method: AEFT, batch: Batch) -> Callable[[], None]:
-    """The whole training step but the optimizer."""
+    """Return a job that does a training step without the optimizer."""
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
@@ -67,7 +68,7 @@ def step(method: AEFT, batch: Batch) -> Callable[[], None]:
 
 
 def two_passes(method: AEFT, batch: Batch) -> Callable[[], None]:
-    """Forward and backward of backbone and class layer, twice."""
+    """Return a job that runs backbone and classifier forward and backward, twice."""
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
@@ -79,23 +80,23 @@ def two_passes(method: AEFT, batch: Batch) -> Callable[[], None]:
 
 
 def comparisons(count: int, side: int, repeats: int) -> list[Row]:
-    """Time steps and passes by turns at both usual strides."""
+    """Time step and passes in turn, at both usual strides."""
     batch = make_batch(count, side)
     rows = []
     for stride in (16, 8):
         method = build(stride)
         jobs = {"step": step(method, batch), "passes": two_passes(method, batch)}
-        spent = by_turns(jobs, repeats)
+        times = shortest_times(jobs, repeats)
         rows.append(
             Row(
                 f"AEFT step, {count} images of {side} px, stride {stride}",
-                spent["step"],
+                times["step"],
                 "two bare passes",
-                spent["passes"],
-                most=1.3,
+                times["passes"],
+                max_ratio=1.3,
             )
         )
-        assert method.monitor["hard_pairs"] == count, "every image takes part in the repulsion"
+        assert method.monitor["hard_pairs"] == count, "every image must have a negative"
     return rows
 
 

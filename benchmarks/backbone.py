@@ -1,13 +1,14 @@
-"""Time the backbones against plain references, in one run, by turns.
+"""Time the backbones against plain references.
 
-    python benchmarks/backbone.py [--threads 2] [--repeats 9] [--json FILE]
+mit: forward and backward of MiT-B1 (batch 2, 320 px, fp32) against SegformerModel of transformers
+with the same strides, without and with captured attention. hybrid: forward and backward of the
+MobileNetV1 part (batch 8, 256 px) against its modules run one by one. precision: forward without
+gradients in bf16 against fp32.
 
-mit: forward and backward of MiT-B1 (batch 2, 320 px, fp32) against transformers' SegformerModel of
-the same strides, and what capturing attention adds. hybrid: forward and backward of the MobileNetV1
-part (batch 8, 256 px) against its modules run one by one, and bf16 against fp32 without gradient.
+Wall time is the time a user waits; processor time hardly changes if other work shares the machine.
+Ratios are medians over rounds; each round runs every job once.
 
-Wall time is what a user waits for; processor time hardly changes when other work shares the
-machine. Ratios are medians over rounds, each of which runs every arrangement once.
+Run: python benchmarks/backbone.py [--threads 2] [--repeats 9] [--json FILE]
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def compare(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, float]]:
-    """Run all jobs by turns; milliseconds and ratio to the first job, per clock.
+    """Run all jobs in turn; return milliseconds and the ratio to the first job, per clock.
 
     Args:
         jobs: The first is the reference.
         repeats: Rounds that count; one more warms up.
     """
-    spent: dict[str, dict[str, list[float]]] = {
+    times: dict[str, dict[str, list[float]]] = {
         name: {clock: [] for clock in CLOCKS} for name in jobs
     }
     for _ in range(repeats + 1):
@@ -47,12 +48,12 @@ def compare(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, float]
             start = {clock: read() for clock, read in CLOCKS.items()}
             job()
             for clock, read in CLOCKS.items():
-                spent[name][clock].append(read() - start[clock])
-    reference = spent[next(iter(jobs))]
+                times[name][clock].append(read() - start[clock])
+    reference = times[next(iter(jobs))]
     table = {}
-    for name, times in spent.items():
+    for name, clocks in times.items():
         row = {}
-        for clock, values in times.items():
+        for clock, values in clocks.items():
             pairs = zip(values[1:], reference[clock][1:], strict=True)
             row[f"{clock}_ms"] = round(1e3 * statistics.median(values[1:]), 1)
             row[f"{clock}_ratio"] = round(statistics.median(own / ref for own, ref in pairs), 3)
@@ -61,7 +62,7 @@ def compare(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, float]
 
 
 def backward_of(network: nn.Module, output: Callable[[], Tensor]) -> Job:
-    """A step without optimizer: forward, weighted sum, backward."""
+    """Return a job with forward, weighted sum and backward."""
     weight = torch.randn_like(output())
 
     def job() -> None:
@@ -72,7 +73,7 @@ def backward_of(network: nn.Module, output: Callable[[], Tensor]) -> Job:
 
 
 def mit_jobs() -> dict[str, Job]:
-    """MiT-B1 in training mode against the same network of `transformers`."""
+    """Return jobs for MiT-B1 and the same network of `transformers`, in training mode."""
     widths, depths = VARIANTS["b1"]
     reference = SegformerModel(
         SegformerConfig(strides=list(STRIDES), hidden_sizes=list(widths), depths=list(depths))
@@ -80,19 +81,19 @@ def mit_jobs() -> dict[str, Job]:
     network = MiT(MiTConfig(variant="b1")).train()
     image = torch.randn(2, 3, 320, 320)
 
-    def captured() -> Tensor:
-        found = network(image, attention=True)
-        return found.maps[3] + sum(logits.mean() for logits in found.logits())
+    def with_attention() -> Tensor:
+        features = network(image, attention=True)
+        return features.maps[3] + sum(logits.mean() for logits in features.logits())
 
     return {
         "transformers": backward_of(reference, lambda: reference(image).last_hidden_state),
         "mit": backward_of(network, lambda: network(image).maps[3]),
-        "mit with attention": backward_of(network, captured),
+        "mit with attention": backward_of(network, with_attention),
     }
 
 
 def module_by_module(network: Hybrid, image: Tensor) -> Tensor:
-    """MobileNetV1 without any fusing: pad, convolve, normalize, activate."""
+    """Run MobileNetV1 without fused layers: pad, convolve, normalize, activate."""
     out = image
     for layer in (network.cnn.conv_stem, *network.cnn.layer):
         out, (vertical, horizontal) = same_padding(out, layer.convolution)
@@ -101,8 +102,8 @@ def module_by_module(network: Hybrid, image: Tensor) -> Tensor:
     return out
 
 
-def loaded_like(blocks: int) -> Hybrid:
-    """A network whose statistics and norms are frozen as those of loaded weights are."""
+def build_frozen(blocks: int) -> Hybrid:
+    """Build an untrained network with frozen normalization, as with loaded weights."""
     network = Hybrid(HybridConfig(blocks=blocks))
     network.loaded = frozenset(f"cnn.{name}" for name, _ in network.cnn.named_parameters())
     freeze_loaded_norms(network)
@@ -110,14 +111,14 @@ def loaded_like(blocks: int) -> Hybrid:
 
 
 def hybrid_jobs() -> dict[str, Job]:
-    """Folded norms and channels-last maps against neither and one of them."""
-    plain, branched = loaded_like(0), loaded_like(2)
+    """Return jobs with folded norms and channels-last maps, with one of these, and with neither."""
+    plain, branched = build_frozen(0), build_frozen(2)
     image = torch.randn(8, 3, 256, 256)
-    last = image.contiguous(memory_format=torch.channels_last)
+    channels_last = image.contiguous(memory_format=torch.channels_last)
     return {
         "module by module": backward_of(plain, lambda: module_by_module(plain, image)),
         "module by module, channels last": backward_of(
-            plain, lambda: module_by_module(plain, last)
+            plain, lambda: module_by_module(plain, channels_last)
         ),
         "hybrid without branch": backward_of(plain, lambda: plain(image).maps[3]),
         "hybrid": backward_of(branched, lambda: branched(image).maps[3]),
@@ -125,8 +126,8 @@ def hybrid_jobs() -> dict[str, Job]:
 
 
 def precision_jobs() -> dict[str, Job]:
-    """Forward without gradient in both precisions, as label maps are computed."""
-    networks = {"hybrid": loaded_like(2).eval(), "mit b1": MiT(MiTConfig(variant="b1")).eval()}
+    """Return jobs with forward without gradients in both precisions, as for pseudo-labels."""
+    networks = {"hybrid": build_frozen(2).eval(), "mit b1": MiT(MiTConfig(variant="b1")).eval()}
     images = {"hybrid": torch.randn(8, 3, 256, 256), "mit b1": torch.randn(2, 3, 320, 320)}
 
     def forward(name: str, bf16: bool) -> None:
@@ -141,7 +142,7 @@ def precision_jobs() -> dict[str, Job]:
 
 
 def comparisons(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Row]:
-    """Wall-clock times as `make bench` shows them, each beside the plain arrangement."""
+    """Compare wall-clock times with the plain jobs for `make bench`."""
     pairs = [
         ("mit", "mit", "transformers"),
         ("hybrid", "hybrid without branch", "module by module"),
@@ -160,25 +161,25 @@ def comparisons(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> lis
 
 
 def main() -> None:
-    """Print one table per part; write them all as JSON where asked."""
+    """Print one table per part and write all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     results = {}
     parts = {"mit": mit_jobs, "hybrid": hybrid_jobs, "precision": precision_jobs}
     for part, jobs in parts.items():
-        results[part] = compare(jobs(), options.repeats)
+        results[part] = compare(jobs(), args.repeats)
         print(f"{part:34}{'wall ms':>10}{'ratio':>8}{'cpu ms':>10}{'ratio':>8}")
         for name, row in results[part].items():
             print(
                 f"  {name:32}{row['wall_ms']:10.1f}{row['wall_ratio']:8.3f}"
                 f"{row['cpu_ms']:10.1f}{row['cpu_ratio']:8.3f}"
             )
-    save(options.json, comparisons(results), **results)
+    save(args.json, comparisons(results), **results)
 
 
 if __name__ == "__main__":

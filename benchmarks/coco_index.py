@@ -1,7 +1,7 @@
-"""Reading a COCO annotation file of the size of train2014 against pycocotools' own index.
+"""Measure reading a COCO annotation file like train2014 against the index of pycocotools.
 
-Each reader runs in a process of its own on the same generated file: processor time, the peak of
-its memory above what the process held before, and what it keeps. Then both make the same masks.
+Each reader runs in its own process on the same generated file. Measured are its processor time, the
+peak memory it adds and the memory it keeps. Then both make the same masks.
 
 Run: python benchmarks/coco_index.py [--annotations 604907] [--images 82783] [--json FILE]
 """
@@ -26,25 +26,25 @@ from tag2mask.types import Mask
 if TYPE_CHECKING:
     from row import Row
 
-LISTED = 82_081 / 82_783
-"""Share of the images of train2014 that have an annotation."""
+ANNOTATED = 82_081 / 82_783
+"""Share of train2014 images with an annotation."""
 SIZES = ((640, 480), (480, 640), (640, 427), (500, 375))
-"""Usual widths and heights."""
+"""Common widths and heights."""
 CATEGORIES = 80
 CROWDS = 0.012
-"""Share of crowds; they come as run lengths."""
+"""Share of annotations that are crowds, which have run lengths."""
 MASKS = 300
 READERS = ("ours", "pycocotools")
 MakeMask = Callable[[int], Mask]
 
 
 def write_annotations(path: Path, images: int, annotations: int) -> None:
-    """Write a file like `instances_train2014.json`: polygons of 24 corners on average, crowds."""
+    """Write a file like `instances_train2014.json`: polygons with 24 corners on average, crowds."""
     rng = np.random.default_rng(0)
     sizes = [SIZES[kind] for kind in rng.integers(len(SIZES), size=images)]
-    listed = round(images * LISTED)
-    more = rng.integers(listed, size=max(annotations - listed, 0))
-    owners = np.sort(np.concatenate([np.arange(min(listed, annotations)), more]))
+    annotated = round(images * ANNOTATED)
+    more = rng.integers(annotated, size=max(annotations - annotated, 0))
+    owners = np.sort(np.concatenate([np.arange(min(annotated, annotations)), more]))
     with path.open("w", encoding="utf-8") as file:
         file.write('{"info": {"year": 2014}, "images": [')
         _write_list(file.write, (_image(number, size) for number, size in enumerate(sizes)))
@@ -56,8 +56,8 @@ def write_annotations(path: Path, images: int, annotations: int) -> None:
 
 
 def _write_list(write: Callable[[str], object], members: Iterator[Mapping[str, object]]) -> None:
-    for place, member in enumerate(members):
-        write((", " if place else "") + json.dumps(member))
+    for position, member in enumerate(members):
+        write((", " if position else "") + json.dumps(member))
 
 
 def _image(number: int, size: tuple[int, int]) -> dict[str, object]:
@@ -103,8 +103,8 @@ def _polygon(rng: np.random.Generator, size: tuple[int, int]) -> list[float]:
 def _runs(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, list[int]]:
     width, height = size
     inside = rng.choice(width * height - 1, 2 * int(rng.integers(25, 200)), replace=False) + 1
-    cuts = np.concatenate([[0], np.sort(inside), [width * height]])
-    return {"counts": np.diff(cuts).tolist(), "size": [height, width]}
+    borders = np.concatenate([[0], np.sort(inside), [width * height]])
+    return {"counts": np.diff(borders).tolist(), "size": [height, width]}
 
 
 def read_ours(path: Path) -> MakeMask:
@@ -115,26 +115,26 @@ def read_ours(path: Path) -> MakeMask:
 
 
 def read_pycocotools(path: Path) -> MakeMask:
-    """Read with the official tool; masks by its `annToMask`, as the package lays them."""
+    """Read with pycocotools; paste masks of its `annToMask` in the order this package uses."""
     from pycocotools.coco import COCO
 
-    found = COCO(str(path))
-    ids = [image["id"] for image in found.dataset["images"]]
-    ranks = {number: rank for rank, number in enumerate(sorted(found.cats))}
+    coco = COCO(str(path))
+    ids = [image["id"] for image in coco.dataset["images"]]
+    ranks = {number: rank for rank, number in enumerate(sorted(coco.cats))}
 
     def mask(index: int) -> npt.NDArray[np.uint8]:
-        image = found.imgs[ids[index]]
-        made = np.zeros((image["height"], image["width"]), dtype=np.uint8)
-        for note in found.imgToAnns[image["id"]]:
+        image = coco.imgs[ids[index]]
+        pixels = np.zeros((image["height"], image["width"]), dtype=np.uint8)
+        for note in coco.imgToAnns[image["id"]]:
             if not note["iscrowd"]:
-                made[found.annToMask(note) == 1] = ranks[note["category_id"]] + 1
-        return made
+                pixels[coco.annToMask(note) == 1] = ranks[note["category_id"]] + 1
+        return pixels
 
     return mask
 
 
 def memory_mb(entry: str) -> float:
-    """A line of Linux' record of this process (VmRSS: held now, VmHWM: the peak), in MB."""
+    """Read the memory of this process from /proc: VmRSS (now) or VmHWM (peak), in MB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(entry))
 
@@ -144,65 +144,65 @@ def measure_reader(name: str, path: Path) -> dict[str, float]:
     before, start = memory_mb("VmRSS"), time.process_time()
     make_mask = {"ours": read_ours, "pycocotools": read_pycocotools}[name](path)
     read = time.process_time()
-    found = {"peak_mb": memory_mb("VmHWM") - before, "kept_mb": memory_mb("VmRSS") - before}
+    measured = {"peak_mb": memory_mb("VmHWM") - before, "kept_mb": memory_mb("VmRSS") - before}
     total = sum(int(make_mask(index).astype(np.int64).sum()) for index in range(MASKS))
-    found["mask_ms"] = 1e3 * (time.process_time() - read) / MASKS
-    return {name: round(value, 2) for name, value in found.items()} | {
+    measured["mask_ms"] = 1e3 * (time.process_time() - read) / MASKS
+    return {name: round(value, 2) for name, value in measured.items()} | {
         "read_s": round(read - start, 2),
         "sum_of_masks": total,
     }
 
 
 def run_reader(name: str, path: Path) -> dict[str, float]:
-    """Measure a reader in a new process, so that memory is its own."""
-    done = subprocess.run(
+    """Measure a reader in a new process."""
+    process = subprocess.run(
         [sys.executable, __file__, "--reader", name, "--file", str(path)],
         capture_output=True,
         text=True,
         check=True,
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    return measured
 
 
 def comparisons(measured: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """Rows of time and memory; stops where masks differ."""
-    from row import Row  # imports torch, which the measured processes must not hold
+    """Compare time and memory; exit if the masks differ."""
+    from row import Row  # imports torch, whose memory must not count
 
-    ours, theirs = (measured[name] for name in READERS)
-    if ours["sum_of_masks"] != theirs["sum_of_masks"]:
-        raise SystemExit("the masks differ: times mean nothing")
-    named = (
+    ours, reference = (measured[name] for name in READERS)
+    if ours["sum_of_masks"] != reference["sum_of_masks"]:
+        raise SystemExit("the masks differ; their times cannot be compared")
+    cases = (
         ("read the file, processor time", "read_s", "s"),
         ("peak memory while reading", "peak_mb", "MB"),
         ("memory kept", "kept_mb", "MB"),
         ("mask of one image, processor time", "mask_ms", "ms"),
     )
-    return [Row(what, ours[key], "pycocotools", theirs[key], unit) for what, key, unit in named]
+    return [Row(case, ours[key], "pycocotools", reference[key], unit) for case, key, unit in cases]
 
 
 def main() -> None:
-    """Print the rows and write them as JSON if asked."""
+    """Print the rows and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=82_783)
     parser.add_argument("--annotations", type=int, default=604_907)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--reader", choices=READERS, help="measure this one only, on --file")
+    parser.add_argument("--reader", choices=READERS, help="measure only this reader, on --file")
     parser.add_argument("--file", type=Path)
-    asked = parser.parse_args()
-    if asked.reader is not None:
-        print(json.dumps(measure_reader(asked.reader, asked.file)))
+    args = parser.parse_args()
+    if args.reader is not None:
+        print(json.dumps(measure_reader(args.reader, args.file)))
         return
     from row import save, show
 
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "instances_train2014.json")
-        write_annotations(path, asked.images, asked.annotations)
+        write_annotations(path, args.images, args.annotations)
         size_mb = round(path.stat().st_size / 1e6, 1)
         measured = {name: run_reader(name, path) for name in READERS}
     rows = comparisons(measured)
     show(rows)
-    save(asked.json, rows, file_mb=size_mb, measured=measured)
+    save(args.json, rows, file_mb=size_mb, measured=measured)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The demo beside its baseline at equal steps: mIoU of 100 held-out scenes, raw and refined.
+"""Compare the demo with its baseline at equal steps: mIoU of 100 held-out scenes.
 
-Both are trained here where their folders do not hold them yet; class source `tags`.
+Trains both unless their run folders are complete; scores masks without and with the refiner, with
+classes from tags.
 
 Run: python benchmarks/demo_lead.py RUNS [--json FILE]
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from row import command
 from tag2mask.cli.demo import label_held_out, score_held_out
-from tag2mask.config.recipe import load_recipe
+from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.data.synthetic import Synthetic
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.training.trainer import train
@@ -23,18 +24,20 @@ RECIPES = {"baseline": "cam/synthetic_tiny", "demo": "rml/synthetic_tiny"}
 
 
 def raw_miou(run: Path) -> float:
-    """Score the evidence itself, cut at the same score of background as the refined masks."""
-    segmenter = Segmenter.load(run)
-    recipe = segmenter.recipe
-    predict = recipe.predict.model_copy(update={"refine": False})
-    plain = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
-    source = Synthetic(recipe.data, "val")
+    """Score masks of the CAM itself, at the same background threshold as the refined masks."""
+
+    def without_refiner(recipe: Recipe) -> Recipe:
+        predict = recipe.predict.model_copy(update={"refine": False})
+        return recipe.model_copy(update={"predict": predict})
+
+    segmenter = Segmenter.load(run, configure=without_refiner)
+    source = Synthetic(segmenter.recipe.data, "val")
     with tempfile.TemporaryDirectory() as folder:
-        return score_held_out(plain, source, Path(folder)).miou
+        return score_held_out(segmenter, source, Path(folder)).miou
 
 
 def score(name: str, run: Path) -> dict[str, float]:
-    """Train one recipe, or what is left of it, and score it."""
+    """Train one recipe, or resume its run, and score it."""
     recipe = load_recipe(name)
     train(recipe, run, resume=(run / "recipe.yaml").is_file(), command=command())
     seconds = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["seconds"]
@@ -42,21 +45,21 @@ def score(name: str, run: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a line per recipe and the lead, and write them as JSON."""
+    """Print the scores of both recipes and the lead of the demo, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, help="folder for the two run folders")
+    parser.add_argument("runs", type=Path, help="folder that contains or receives both run folders")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    found = {name: score(recipe, args.runs / name) for name, recipe in RECIPES.items()}
-    for name, values in found.items():
+    scores = {name: score(recipe, args.runs / name) for name, recipe in RECIPES.items()}
+    for name, values in scores.items():
         print(
             f"{RECIPES[name]:16s} raw {values['raw']:.3f}  + PAR {values['refined']:.3f}  "
             f"{values['seconds']:.0f} s"
         )
-    lead = {kind: found["demo"][kind] - found["baseline"][kind] for kind in ("raw", "refined")}
+    lead = {kind: scores["demo"][kind] - scores["baseline"][kind] for kind in ("raw", "refined")}
     print(f"{'lead':16s} raw {lead['raw']:.3f}  + PAR {lead['refined']:.3f}")
     if args.json:
-        record = {"command": command(), "class_source": "tags", **found, "lead": lead}
+        record = {"command": command(), "class_source": "tags", **scores, "lead": lead}
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,12 +1,13 @@
-"""IRN's walk along a stencil against powers of the dense matrix by squaring, in one run.
+"""Time IRN's random walk along a stencil against squaring the dense transition matrix.
 
-First both walks, whole, on a grid where the dense one is quick; the result is that of the dense one
-in float64 to 1e-5 (in float32 squaring itself is ten times further off). Then on the 96 x 128 cells
-of an image of 384 x 512 px. There the dense matrix has 12,288 rows (600 MB): by default one of its
-eight squarings is timed and counted eight times (the row says so), and the result is compared with
-the same matrix multiplied into the maps 256 times. --whole squares eight times.
+Both walks first run on a small grid. There the stencil walk must agree with a dense walk in float64
+to 1e-5; a dense walk in float32 is ten times less accurate. Then they run on the 96 x 128 grid of
+an image of 384 x 512 px, where the dense matrix has 12,288 rows (600 MB). By default one of its
+eight squarings is timed and multiplied by eight, as the row says, and the result is compared with
+256 products of CAM and matrix; --all-squarings does all eight.
 
-Run: python benchmarks/irn_walk.py [--height 96] [--width 128] [--repeats 5] [--whole] [--json FILE]
+Run: python benchmarks/irn_walk.py [--height 96] [--width 128] [--repeats 5] [--all-squarings]
+    [--json FILE]
 """
 
 from __future__ import annotations
@@ -19,120 +20,126 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from row import Row, by_turns, reject_gap, save, show
+from row import Row, check_gap, save, shortest_times, show
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
 from tag2mask.methods.irn.affinity import boundary_affinity
 
 RADIUS = 5
 POWER = 10
-MAPS = 3
+CLASSES = 3
 SQUARINGS = 8
 STEPS = 2**SQUARINGS
 SMALL = (36, 48)
 TOLERANCE = 1e-5
-"""Against the dense walk in float64."""
-ROUGH = 1e-3
-"""Against a dense walk in float32, whose own rounding adds up."""
-LIMIT = 0.01
-"""Largest share of the dense walk's time that is good enough."""
+"""For comparisons with the dense walk in float64."""
+FLOAT32_TOLERANCE = 1e-3
+"""For comparisons with a dense walk in float32, whose rounding errors add up."""
+GOAL = 0.01
+"""Largest acceptable share of the dense walk's time."""
 
 
 class Case(NamedTuple):
-    """One grid with its affinity."""
+    """One grid with its CAM and affinity."""
 
-    maps: Tensor
-    """(1, MAPS, h, w) evidence in [0, 1]."""
+    cam: Tensor
+    """(1, CLASSES, h, w) in [0, 1]."""
     half: Tensor
-    """(1, K, h, w) affinity to its power, one of each two directions."""
+    """(1, K, h, w) affinity to the power POWER, for one of each two opposite directions."""
 
 
-def case(height: int, width: int) -> Case:
-    """Random smooth boundaries and evidence."""
+def make_case(height: int, width: int) -> Case:
+    """Make random smooth boundaries and CAM."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 1 + MAPS, height // 4, width // 4, generator=generator)
+    coarse = torch.rand(1, 1 + CLASSES, height // 4, width // 4, generator=generator)
     fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
     half = boundary_affinity(fine[:, :1] ** 4, half_disc_offsets(RADIUS)) ** POWER
     return Case(fine[:, 1:], half)
 
 
-def transition(one: Case) -> Tensor:
-    """(L, L) matrix of one step, columns sum to 1."""
-    height, width = one.maps.shape[-2:]
-    matrix = torch.eye(height * width, dtype=one.maps.dtype)
-    place = torch.arange(height * width).view(height, width)
+def transition_matrix(case: Case) -> Tensor:
+    """(L, L) matrix of one step of the walk; columns sum to 1."""
+    height, width = case.cam.shape[-2:]
+    matrix = torch.eye(height * width, dtype=case.cam.dtype)
+    position = torch.arange(height * width).view(height, width)
     for tap, (dy, dx) in enumerate(half_disc_offsets(RADIUS)):
         columns = slice(max(0, -dx), width - max(0, dx))
-        here = place[: height - dy, columns].flatten()
-        there = here + dy * width + dx
-        value = one.half[0, tap, : height - dy, columns].flatten()
-        matrix[here, there] = value
-        matrix[there, here] = value
+        source = position[: height - dy, columns].flatten()
+        target = source + dy * width + dx
+        value = case.half[0, tap, : height - dy, columns].flatten()
+        matrix[source, target] = value
+        matrix[target, source] = value
     return matrix / matrix.sum(dim=0, keepdim=True)
 
 
-def dense_walk(one: Case) -> Tensor:
-    """Build the matrix, square it eight times, multiply once."""
-    matrix = transition(one)
+def dense_walk(case: Case) -> Tensor:
+    """Build the matrix, square it eight times and multiply once."""
+    matrix = transition_matrix(case)
     for _ in range(SQUARINGS):
         matrix = matrix @ matrix
-    return (one.maps.flatten(2)[0] @ matrix).view(one.maps.shape)
+    return (case.cam.flatten(2)[0] @ matrix).view(case.cam.shape)
 
 
-def stencil_walk(one: Case) -> Tensor:
-    """Ours: 256 steps along 69 neighbors."""
-    pairs, offsets = both_directions(one.half, half_disc_offsets(RADIUS))
-    return random_walk(one.maps, pairs, offsets, STEPS)
+def stencil_walk(case: Case) -> Tensor:
+    """Walk 256 steps along a stencil of 69 neighbors."""
+    pairs, offsets = both_directions(case.half, half_disc_offsets(RADIUS))
+    return random_walk(case.cam, pairs, offsets, STEPS)
 
 
-def gap_of(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference."""
-    return float((ours - theirs).abs().max())
+def largest_gap(ours: Tensor, reference: Tensor) -> float:
+    """Return the largest absolute difference."""
+    return float((ours - reference).abs().max())
 
 
-def large_row(one: Case, repeats: int, whole: bool) -> tuple[Row, dict[str, object]]:
-    """The walk on the large grid; the dense one is not repeated, as it takes minutes."""
-    height, width = one.maps.shape[-2:]
-    ours = by_turns({"ours": lambda: stencil_walk(one)}, repeats)["ours"]
-    found = stencil_walk(one)
-    matrix = transition(one)
-    squarings = SQUARINGS if whole else 1
+def large_row(case: Case, repeats: int, all_squarings: bool) -> tuple[Row, dict[str, object]]:
+    """Compare the walks on the large grid; the dense walk takes minutes and runs once."""
+    height, width = case.cam.shape[-2:]
+    ours = shortest_times({"ours": lambda: stencil_walk(case)}, repeats)["ours"]
+    result = stencil_walk(case)
+    matrix = transition_matrix(case)
+    squarings = SQUARINGS if all_squarings else 1
     powered = matrix
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(squarings):
         powered = powered @ powered
-    squaring = 1e3 * (time.perf_counter() - began) / squarings
-    moved = one.maps.flatten(2)[0]
-    if whole:
-        moved = moved @ powered
+    squaring = 1e3 * (time.perf_counter() - start) / squarings
+    walked = case.cam.flatten(2)[0]
+    if all_squarings:
+        walked = walked @ powered
     else:
         del powered
         for _ in range(STEPS):
-            moved = moved @ matrix
-    expected = moved.view(one.maps.shape)
-    reference = "8 squarings, dense" if whole else "8 x one squaring, dense"
-    gap = reject_gap("large grid", gap_of(found, expected), ROUGH)
+            walked = walked @ matrix
+    expected = walked.view(case.cam.shape)
+    reference = "8 squarings, dense" if all_squarings else "8 x one squaring, dense"
+    gap = check_gap("large grid", largest_gap(result, expected), FLOAT32_TOLERANCE)
     row = Row(
-        f"walk {height} x {width}, {MAPS} maps", ours, reference, SQUARINGS * squaring, most=LIMIT
+        f"walk {height} x {width}, {CLASSES} classes",
+        ours,
+        reference,
+        SQUARINGS * squaring,
+        max_ratio=GOAL,
     )
-    checked = "8 squarings" if whole else f"{STEPS} products with the dense matrix"
-    return row, {"one_squaring_ms": squaring, "gap_large": gap, "large_compared_with": checked}
+    checked = "8 squarings" if all_squarings else f"{STEPS} products with the dense matrix"
+    return row, {"one_squaring_ms": squaring, "gap_large": gap, "large_reference": checked}
 
 
 def comparisons(
-    height: int, width: int, repeats: int, whole: bool = False
+    height: int, width: int, repeats: int, all_squarings: bool = False
 ) -> tuple[list[Row], dict[str, object]]:
-    """Compare results, then times, on a small and a large grid."""
-    small = case(*SMALL)
-    ours, exact = stencil_walk(small), dense_walk(Case(small.maps.double(), small.half.double()))
-    gap = reject_gap("small grid", gap_of(ours, exact), TOLERANCE)
-    rough = reject_gap("small grid, float32", gap_of(dense_walk(small), exact), ROUGH)
-    spent = by_turns(
+    """Compare the results, then the times, on a small and a large grid."""
+    small = make_case(*SMALL)
+    ours, exact = stencil_walk(small), dense_walk(Case(small.cam.double(), small.half.double()))
+    gap = check_gap("small grid", largest_gap(ours, exact), TOLERANCE)
+    float32_gap = check_gap(
+        "small grid, float32", largest_gap(dense_walk(small), exact), FLOAT32_TOLERANCE
+    )
+    times = shortest_times(
         {"ours": lambda: stencil_walk(small), "dense": lambda: dense_walk(small)}, repeats
     )
-    named = f"walk {SMALL[0]} x {SMALL[1]}, {MAPS} maps"
-    rows = [Row(named, spent["ours"], "8 squarings, dense", spent["dense"])]
-    row, details = large_row(case(height, width), repeats, whole)
-    return [*rows, row], {"gap_small": gap, "gap_small_dense_float32": rough, **details}
+    name = f"walk {SMALL[0]} x {SMALL[1]}, {CLASSES} classes"
+    rows = [Row(name, times["ours"], "8 squarings, dense", times["dense"])]
+    row, details = large_row(make_case(height, width), repeats, all_squarings)
+    return [*rows, row], {"gap_small": gap, "gap_small_dense_float32": float32_gap, **details}
 
 
 def main() -> None:
@@ -141,10 +148,10 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=96)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--all-squarings", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows, details = comparisons(args.height, args.width, args.repeats, args.whole)
+    rows, details = comparisons(args.height, args.width, args.repeats, args.all_squarings)
     show(rows)
     save(args.json, rows, **details)
 

@@ -1,12 +1,12 @@
-"""Loader speed: augmented training batches against decoding alone, in the same run.
+"""Time the loading of augmented training batches against decoding alone.
 
-Run:     python benchmarks/loader.py [--data voc --root DIR] [--crop 320] [--seconds 10]
-         [--json FILE]
-Prints:  JSON lines. First milliseconds of processor time per image in one process (which other work
-         on the machine hardly changes); then images/s with 1 and 2 workers, the median of rounds in
-         which the two arrangements take turns, and their ratio.
+Prints JSON lines: first the processor time per image in one process, in milliseconds, which other
+work on the machine hardly changes; then images/s with 1 and 2 workers and their ratio. Rates are
+medians over rounds in which loading and decoding take turns.
 
-Scenes are written to files first, so that both arrangements decode.
+Synthetic scenes are written to files first, so that both decode files.
+
+Run: python benchmarks/loader.py [--data voc --root DIR] [--crop 320] [--seconds 10] [--json FILE]
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ROUNDS = 5
 
 
 class Decoder(Dataset[int]):
-    """Decodes images and drops them: only their number of bytes crosses to the main process."""
+    """Decode images and drop them; only their number of bytes reaches the main process."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -48,17 +48,17 @@ class Decoder(Dataset[int]):
 
 
 def images_per_second(images: Iterator[int], workers: int, seconds: float) -> float:
-    """Count images for that long, after using up what was loaded ahead meanwhile."""
+    """Measure a rate for some seconds, after using up the batches that were loaded ahead."""
     for _ in range(2 * workers + 1):
         next(images)
     count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds:
+    while (elapsed := time.perf_counter() - start) < seconds:
         count += next(images)
-    return count / spent
+    return count / elapsed
 
 
 def decode_only(source: Source, workers: int) -> Iterator[int]:
-    """Yield how many images have been decoded."""
+    """Yield the number of images of each decoded batch."""
     loader = DataLoader(
         Decoder(source), batch_size=BATCH, sampler=itertools.count(), num_workers=workers
     )
@@ -66,13 +66,13 @@ def decode_only(source: Source, workers: int) -> Iterator[int]:
 
 
 def augmented(source: Source, config: DataConfig, workers: int) -> Iterator[int]:
-    """Yield how many training crops have been delivered."""
-    loaded = batches(source, config, batch_size=BATCH, seed=1, workers=workers)
-    return (len(batch.name) for batch in loaded)
+    """Yield the number of training crops of each loaded batch."""
+    loader = batches(source, config, batch_size=BATCH, seed=1, workers=workers)
+    return (len(batch.name) for batch in loader)
 
 
 def processor_time(source: Source, config: DataConfig) -> dict[str, float]:
-    """Milliseconds per image of decoding and of augmenting, over 200 images in this process."""
+    """Measure milliseconds per image of decoding and of augmenting 200 images in this process."""
     source.reads_masks = False
     rng, images = np.random.default_rng(1), range(min(200, len(source)))
     start = time.process_time()
@@ -80,14 +80,14 @@ def processor_time(source: Source, config: DataConfig) -> dict[str, float]:
     decoded = time.process_time()
     for sample in samples:
         augment(sample, config, rng)
-    spent = {"decode_ms": decoded - start, "augment_ms": time.process_time() - decoded}
-    return {name: round(1000 * total / len(images), 3) for name, total in spent.items()}
+    times = {"decode_ms": decoded - start, "augment_ms": time.process_time() - decoded}
+    return {name: round(1000 * total / len(images), 3) for name, total in times.items()}
 
 
 def throughput(
     source: Source, config: DataConfig, workers: int, seconds: float
 ) -> dict[str, float]:
-    """Images/s of both arrangements, which take turns, and the ratio of their medians."""
+    """Measure images/s of loading and of decoding, in turn, and the ratio of their medians."""
     streams = {
         "decode_only_images_per_s": decode_only(source, workers),
         "augmented_images_per_s": augmented(source, config, workers),
@@ -102,10 +102,10 @@ def throughput(
 
 
 def comparisons(measured: Sequence[Mapping[str, float]]) -> list[Row]:
-    """Milliseconds per image as `make bench` shows them."""
+    """Convert rates to milliseconds per image for `make bench`."""
     return [
         Row(
-            f"training crops, {row['workers']:.0f} workers",
+            f"training crops, workers: {row['workers']:.0f}",
             1e3 / row["augmented_images_per_s"],
             "decoding alone",
             1e3 / row["decode_only_images_per_s"],
@@ -115,29 +115,29 @@ def comparisons(measured: Sequence[Mapping[str, float]]) -> list[Row]:
 
 
 def main() -> None:
-    """Measure, print and write as JSON if asked."""
+    """Print the measurements and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="synthetic", choices=["synthetic", "voc", "folder"])
     parser.add_argument("--root", type=Path)
     parser.add_argument("--crop", type=int, default=320)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        name, root = asked.data, asked.root
+        name, root = args.data, args.root
         if name == "synthetic":
             name, root = "folder", Path(scratch)
             write_scenes(SyntheticConfig(count=200, val_count=0, size_px=384), root)
         kind = plugins.load("data", name)
-        config = kind.Config(name=name, root=root, crop_px=asked.crop)
+        config = kind.Config(name=name, root=root, crop_px=args.crop)
         source = kind(config, "train")
-        setting = {"data": asked.data, "crop_px": asked.crop, "cores": os.cpu_count()}
-        print(json.dumps(setting | processor_time(source, config)), flush=True)
+        settings = {"data": args.data, "crop_px": args.crop, "cores": os.cpu_count()}
+        print(json.dumps(settings | processor_time(source, config)), flush=True)
         rows = []
         for workers in (1, 2):
-            rows.append(throughput(source, config, workers, asked.seconds))
-            print(json.dumps(setting | rows[-1]), flush=True)
-        save(asked.json, comparisons(rows), setting=setting, rows=rows)
+            rows.append(throughput(source, config, workers, args.seconds))
+            print(json.dumps(settings | rows[-1]), flush=True)
+        save(args.json, comparisons(rows), settings=settings, rows=rows)
 
 
 if __name__ == "__main__":

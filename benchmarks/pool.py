@@ -1,7 +1,7 @@
-"""Dense CRF of 20 images in two processes against one, 500 x 375 px, 21 classes.
+"""Time the dense CRF of 20 images in two processes against one, 500 x 375 px, 21 classes.
 
-The masks are the same, or no time is told. Starting the processes, which takes seconds once, is
-timed apart.
+Times are reported only if the masks are identical. The start of the processes, which takes seconds
+once, is timed separately.
 
 Run: python benchmarks/pool.py [--workers 2] [--images 20] [--repeats 3] [--json FILE]
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from row import Row, by_turns, save, show
+from row import Row, save, shortest_times, show
 from tag2mask.config.schema import PredictConfig
 from tag2mask.functional.cam import upsample
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
@@ -28,62 +28,62 @@ SIZE = (375, 500)
 NUM_CLASSES = 21
 
 
-class Decided(Segmenter):
-    """A segmenter without network: scores are at hand, the CRF is all there is to do."""
+class CRFOnly(Segmenter):
+    """A segmenter without a network; only the CRF of given logits is left to do."""
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
         self.postprocessor = PostProcessor(PredictConfig(), None, DenseCRF(DenseCRFConfig()))
 
 
-def images(count: int) -> list[InferenceOutput]:
-    """Colored areas under mild noise, each with smooth scores of all classes."""
+def make_outputs(count: int) -> list[InferenceOutput]:
+    """Make images of colored areas with mild noise, each with smooth logits of all classes."""
     generator = torch.Generator().manual_seed(0)
-    found = []
+    outputs = []
     for _ in range(count):
         areas = upsample(255 * torch.rand(1, 3, 6, 8, generator=generator), SIZE)
         noise = 4 * torch.randn(1, 3, *SIZE, generator=generator)
         image = (areas + noise).clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
         logits = 6 * torch.randn(1, NUM_CLASSES, 12, 16, generator=generator)
-        selected_maps = SelectedMaps(
-            tuple(range(NUM_CLASSES - 1)), upsample(logits, (94, 125)), "logit", SIZE
+        selected = SelectedMaps(
+            tuple(range(NUM_CLASSES - 1)), upsample(logits, (94, 125)), "logits", SIZE
         )
-        found.append(
-            InferenceOutput(np.ascontiguousarray(image), selected_maps, {}, "classifier", None)
+        outputs.append(
+            InferenceOutput(np.ascontiguousarray(image), selected, {}, "classifier", None)
         )
-    return found
+    return outputs
 
 
-def cut_over_there(pool: MaskWorkers, some: list[InferenceOutput]) -> list[Mask | str]:
-    """Masks in order, from the workers."""
-    handed = [pool.submit(one) for one in some]
-    return [one.result() for one in handed]
+def masks_from_workers(pool: MaskWorkers, outputs: list[InferenceOutput]) -> list[Mask | str]:
+    """Make masks in the workers; they come back in order."""
+    submitted = [pool.submit(output) for output in outputs]
+    return [one.result() for one in submitted]
 
 
 def comparisons(workers: int, count: int, repeats: int) -> tuple[list[Row], float]:
-    """Compare masks, then times; also the seconds until the workers are ready."""
-    segmenter, some = Decided(), images(count)
-    expected = [segmenter.cut(one) for one in some]
-    began = time.perf_counter()
+    """Compare masks, then times; also return the seconds until the workers are ready."""
+    segmenter, outputs = CRFOnly(), make_outputs(count)
+    expected = [segmenter.postprocess(output) for output in outputs]
+    start = time.perf_counter()
     with MaskWorkers(segmenter, workers) as pool:
-        cut_over_there(pool, some[:workers])
-        ready_s = time.perf_counter() - began
-        if not all(map(np.array_equal, expected, cut_over_there(pool, some))):
-            raise SystemExit("the masks differ: times mean nothing")
-        spent = by_turns(
+        masks_from_workers(pool, outputs[:workers])
+        ready_s = time.perf_counter() - start
+        if not all(map(np.array_equal, expected, masks_from_workers(pool, outputs))):
+            raise SystemExit("the masks differ; their times cannot be compared")
+        times = shortest_times(
             {
-                "one": lambda: [segmenter.cut(one) for one in some],
-                "several": lambda: cut_over_there(pool, some),
+                "one": lambda: [segmenter.postprocess(output) for output in outputs],
+                "several": lambda: masks_from_workers(pool, outputs),
             },
             repeats,
         )
-    what = f"CRF of {count} images, {workers} processes"
-    most = round(1 / 1.7, 3) if workers == 2 else None
-    return [Row(what, spent["several"], "one process", spent["one"], most=most)], ready_s
+    case = f"CRF of {count} images, {workers} processes"
+    goal = round(1 / 1.7, 3) if workers == 2 else None
+    return [Row(case, times["several"], "one process", times["one"], max_ratio=goal)], ready_s
 
 
 def main() -> None:
-    """Print the row and write it as JSON."""
+    """Print the comparison and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--images", type=int, default=20)

@@ -1,7 +1,6 @@
-"""Time the parts against plain references, each beside its own in the same run.
+"""Run the benchmarks, each against its plain reference, and print one table.
 
-Runs the scripts of this folder one after the other and prints one table. Nothing else should use
-the machine meanwhile.
+The scripts of this folder run one after the other. Nothing else should use the machine meanwhile.
 
 Run: python benchmarks/run.py [NAME ...] [--json FILE]
 """
@@ -27,22 +26,22 @@ from tag2mask.errors import Tag2MaskError, did_you_mean
 
 FOLDER = Path(__file__).parent
 ENTRY = "comparisons"
-"""A script of the folder is a benchmark if it defines a function of this name."""
+"""A script is a benchmark if it defines a function of this name."""
 
 FILE_WIDTH = 150
-"""Characters of a line of the table where it goes to a file."""
+"""Width of the table, in characters, if it is written to a file."""
 
 
 def run(names: Sequence[str], path: Path | None) -> None:
     """Run benchmarks and print one table of all comparisons.
 
     Args:
-        names: Benchmarks to run; none: all.
-        path: Results file that gets an entry per benchmark; other entries in it stay.
+        names: Benchmarks to run; all if empty.
+        path: Results file that receives one entry per benchmark; its other entries are kept.
 
     Raises:
-        Tag2MaskError: If a name is unknown, before anything runs; or if benchmarks failed, after
-            the table of the others.
+        Tag2MaskError: If a name is unknown, before any benchmark runs; or if a benchmark fails,
+            after the table of the others is printed.
     """
     scripts = find_scripts(FOLDER)
     for name in names:
@@ -64,54 +63,58 @@ def run(names: Sequence[str], path: Path | None) -> None:
             add_entry(path, name, records[name])
     print_table(records)
     if path is not None:
-        print(f"numbers: {path}")
+        print(f"results: {path}")
     if failures:
         raise Tag2MaskError("\n".join(failures))
 
 
 def find_scripts(folder: Path) -> dict[str, Path]:
-    """Map names to scripts that compare times, found by reading them."""
+    """Map names to the benchmarks of a folder; scripts are parsed, not imported."""
     return {path.stem: path for path in sorted(folder.glob("*.py")) if _is_benchmark(path)}
 
 
 def run_script(script: Path) -> dict[str, Any]:
-    """Run one script in a process of its own and return what it writes.
+    """Run one script in its own process and return its record.
 
     Raises:
-        Tag2MaskError: If it fails, with the last line that it printed.
+        Tag2MaskError: If the script fails; quotes the last line that it printed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "record.json")
-        ended = subprocess.run(
+        process = subprocess.run(
             [sys.executable, str(script), "--json", str(out)],
             capture_output=True,
             text=True,
             check=False,
         )
-        if ended.returncode or not out.is_file():
-            output = (ended.stderr.strip() or ended.stdout.strip()).splitlines() or ["no message"]
+        if process.returncode or not out.is_file():
+            output = (process.stderr.strip() or process.stdout.strip()).splitlines() or [
+                "no message"
+            ]
             raise Tag2MaskError(f"benchmark {script.stem} failed: {output[-1].strip()}")
         record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return record | {"command": f"python benchmarks/{script.name}"}
 
 
 def print_table(records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print every comparison: our value, the reference beside it, their ratio and its limit."""
-    table = Table("benchmark", "what")
-    for title in ("ours", "reference", "theirs", "ours / theirs", "at most"):
-        words = title == "reference"
-        table.add_column(title, justify="left" if words else "right", no_wrap=not words)
+    """Print every comparison: our value, the reference, its value, their ratio and the goal."""
+    table = Table("benchmark", "case")
+    for title in ("ours", "reference", "reference value", "ratio", "max ratio"):
+        is_text = title == "reference"
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=not is_text)
     for name, record in records.items():
         table.add_section()
         for row in record.get("table", ()):
-            most, ratio = row["most"], row["ratio"]
-            style = "" if most is None else "green" if ratio <= most else "red"
-            ours, theirs = (f"{row[key]:,.2f} {row['unit']}" for key in ("ours", "theirs"))
-            limit = "" if most is None else f"{most:g}"
+            goal, ratio = row["max_ratio"], row["ratio"]
+            style = "" if goal is None else "green" if ratio <= goal else "red"
+            ours, reference = (
+                f"{row[key]:,.2f} {row['unit']}" for key in ("ours", "reference_value")
+            )
+            limit = "" if goal is None else f"{goal:g}"
             shown = f"[{style}]{ratio:.3f}[/]" if style else f"{ratio:.3f}"
-            table.add_row(name, row["what"], ours, row["reference"], theirs, shown, limit)
+            table.add_row(name, row["case"], ours, row["reference"], reference, shown, limit)
     console = Console()
-    if not console.is_terminal:  # a file has room for whole numbers
+    if not console.is_terminal:  # the default of 80 characters would wrap the names
         console.width = FILE_WIDTH
     console.print(table)
 
@@ -122,10 +125,10 @@ def _is_benchmark(path: Path) -> bool:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Parse the command line and run the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; none: all")
-    parser.add_argument("--json", type=Path, help="results file that gets an entry per benchmark")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; default: all")
+    parser.add_argument("--json", type=Path, help="results file; receives one entry per benchmark")
     args = parser.parse_args()
     run(args.names, args.json)
 

@@ -1,9 +1,10 @@
-"""A full step of RML or AFA over its floor: what no arrangement of the same work avoids.
+"""Time a full training step of RML or AFA against its lower bound.
 
-The floor is bare forward + backward of the training views (for AFA with the decoder), plus the bare
-no-grad encoder forwards that the multi-scale label maps still need once the scale-1 features are
-reused; each timed alone, same network, same batch, in turn with the step. AFA's step is one after
-the switch to propagated labels. Peak memory is that of a process that does nothing else.
+The lower bound is the work that no implementation avoids: forward and backward of the training
+views (for AFA with the decoder), plus the forward passes without gradients that multi-scale
+pseudo-labels need when the features of scale 1 are reused. Each part is timed alone, with the same
+network and batch, in turn with the step. AFA's step uses propagated labels. Peak memory is measured
+in a process that does nothing else.
 
 Run: python benchmarks/step.py [--method rml afa] [--variant b1] [--batch 2] [--side 320]
     [--repeats 7] [--json FILE]
@@ -34,11 +35,11 @@ from tag2mask.types import Batch
 CLASSES = tuple(f"class{index}" for index in range(20))
 METHODS = ["rml", "afa"]
 LATE = 10_000
-"""A step after warm-up, and after AFA's switch to propagated labels."""
+"""A training step after warm-up and after AFA's switch to propagated labels."""
 
 
 def build(name: str, variant: str, precision: str) -> RML | AFA:
-    """The method as in its recipe for VOC, untrained."""
+    """Build a method as in its recipe for VOC, untrained."""
     recipe = parse_recipe(
         {
             "data": {"name": "voc", "classes": CLASSES[:0]},
@@ -55,7 +56,7 @@ def build(name: str, variant: str, precision: str) -> RML | AFA:
 
 
 def make_batch(count: int, side: int) -> Batch:
-    """Smooth colored images with two tags each."""
+    """Make smooth colored images with two tags each."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (count, 3, 12, 12), generator=generator).float()
     tags = torch.zeros(count, len(CLASSES))
@@ -66,7 +67,7 @@ def make_batch(count: int, side: int) -> Batch:
 
 
 def step(method: RML | AFA, batch: Batch, *, bf16: bool = False) -> Callable[[], None]:
-    """The whole training step but the optimizer."""
+    """Return a job that does a training step without the optimizer."""
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
@@ -79,7 +80,7 @@ def step(method: RML | AFA, batch: Batch, *, bf16: bool = False) -> Callable[[],
 
 
 def bare_training(method: RML | AFA, batch: Batch) -> Callable[[], None]:
-    """Forward and backward of the training views: RML's two encoders; AFA's encoder and decoder."""
+    """Return a job with forward and backward only: RML's two views, or AFA's view and decoder."""
     image = method.backbone.normalize(batch.image)
 
     def outputs() -> Tensor:
@@ -96,7 +97,7 @@ def bare_training(method: RML | AFA, batch: Batch) -> Callable[[], None]:
 
 
 def bare_labeling(method: RML | AFA, batch: Batch) -> Callable[[], None]:
-    """No-grad encoder forwards of the mirror at scale 1 and both views at 0.5 and 1.5."""
+    """Return a job with the encoder passes that pseudo-labels add, without gradients."""
     image = method.backbone.normalize(batch.image)
     half, large = (upsample(image, scaled_size(image.shape[-2:], s)) for s in (0.5, 1.5))
     views: list[Tensor] = [image.flip(-1)]
@@ -111,21 +112,21 @@ def bare_labeling(method: RML | AFA, batch: Batch) -> Callable[[], None]:
 
 
 def medians(parts: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Median seconds of each part, all parts in turn, after one warm-up each."""
+    """Measure the median seconds of each part; parts take turns, after one round to warm up."""
     for run in parts.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(repeats):
         for name, run in parts.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             run()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 @torch.no_grad()
 def label_agreement(name: str, variant: str, batch: Batch) -> float:
-    """Share of pixels whose label is the same from bf16 and fp32 maps, untrained network."""
+    """Return the share of pixels with equal labels from bf16 and fp32 CAMs of untrained weights."""
     labels = []
     for precision in ("fp32", "bf16"):
         method = build(name, variant, precision)
@@ -140,7 +141,7 @@ def label_agreement(name: str, variant: str, batch: Batch) -> float:
 
 
 def peak_mib(name: str, variant: str, count: int, side: int, threads: int, bf16: bool) -> float:
-    """How far three steps lift the resident size of a process that has the network (Linux)."""
+    """Measure the peak memory that three steps add to a process with the network (Linux)."""
     torch.set_num_threads(threads)
     run = step(build(name, variant, "bf16" if bf16 else "fp32"), make_batch(count, side), bf16=bf16)
     before = resident_kib("VmRSS")
@@ -150,30 +151,30 @@ def peak_mib(name: str, variant: str, count: int, side: int, threads: int, bf16:
 
 
 def resident_kib(entry: str) -> int:
-    """Resident size of this process now (VmRSS) or at most so far (VmHWM).
+    """Read the resident size of this process now (VmRSS) or its peak so far (VmHWM).
 
-    `getrusage` starts a new process with the peak of the one that started it.
+    `getrusage` does not serve: a child process inherits the peak of its parent.
     """
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(entry))
 
 
 def measure(method: str, args: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of step and floor, and their ratios."""
+    """Measure the seconds of step and lower bound, and their ratios."""
     batch = make_batch(args.batch, args.side)
     full, half = (build(method, args.variant, kind) for kind in ("fp32", "bf16"))
     parts = {
         "step fp32": step(full, batch),
-        "training floor": bare_training(full, batch),
-        "labeling floor": bare_labeling(full, batch),
+        "training bound": bare_training(full, batch),
+        "labeling bound": bare_labeling(full, batch),
     }
     fast = has_fast_bf16("cpu")
     if fast:
         parts["step, labels in bf16"] = step(half, batch)
         parts["step, all in bf16"] = step(half, batch, bf16=True)
     seconds = medians(parts, args.repeats)
-    floor = seconds["training floor"] + seconds["labeling floor"]
-    ratios = {"step / floor": seconds["step fp32"] / floor}
+    bound = seconds["training bound"] + seconds["labeling bound"]
+    ratios = {"step / bound": seconds["step fp32"] / bound}
     if fast:
         ratios["bf16 labels / fp32 step"] = seconds["step, labels in bf16"] / seconds["step fp32"]
         ratios["all bf16 / fp32 step"] = seconds["step, all in bf16"] / seconds["step fp32"]
@@ -182,20 +183,20 @@ def measure(method: str, args: argparse.Namespace) -> tuple[dict[str, float], di
 
 
 def comparisons(method: str, seconds: Mapping[str, float]) -> list[Row]:
-    """The step beside its floor, and the bf16 arrangements beside it, in milliseconds."""
+    """Compare the step with its lower bound, and bf16 with fp32, in milliseconds."""
     step_ms = 1e3 * seconds["step fp32"]
-    floor_ms = 1e3 * (seconds["training floor"] + seconds["labeling floor"])
-    rows = [Row(f"{method} step, fp32", step_ms, "floor", floor_ms, most=1.2)]
-    limits = {"step, labels in bf16": None, "step, all in bf16": 0.65}
+    bound_ms = 1e3 * (seconds["training bound"] + seconds["labeling bound"])
+    rows = [Row(f"{method} step, fp32", step_ms, "lower bound", bound_ms, max_ratio=1.2)]
+    goals = {"step, labels in bf16": None, "step, all in bf16": 0.65}
     return rows + [
-        Row(f"{method} {name}", 1e3 * seconds[name], "fp32 step", step_ms, most=most)
-        for name, most in limits.items()
+        Row(f"{method} {name}", 1e3 * seconds[name], "fp32 step", step_ms, max_ratio=goal)
+        for name, goal in goals.items()
         if name in seconds
     ]
 
 
 def memory_of(method: str, args: argparse.Namespace) -> dict[str, float]:
-    """Peak memory of the step in processes of their own."""
+    """Measure the peak memory of the step, each in a new process."""
     memory = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         sizes = (method, args.variant, args.batch, args.side, torch.get_num_threads())
@@ -205,7 +206,7 @@ def memory_of(method: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the ratios and write them as JSON."""
+    """Print times, ratios and memory, and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--variant", default="b1")

@@ -1,4 +1,4 @@
-"""The recipes of generated scenes: one for crashes, one for the demo, and its baseline."""
+"""Recipes of synthetic scenes: the crash test, the demo and the demo's baseline."""
 
 import json
 import signal
@@ -22,8 +22,8 @@ def logged_steps(run: Path) -> list[int]:
     return [line["step"] for line in lines if "losses" in line]
 
 
-def killed_after_first_save(run: Path) -> None:
-    """Train in a process of its own and kill it, as a crash would, once a state is on the disk."""
+def train_until_first_save_and_kill(run: Path) -> None:
+    """Train in a new process and kill it, like a crash, once a state is on the disk."""
     command = [sys.executable, "-m", "tag2mask", "train", "rml/synthetic_chaos", "--out", str(run)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 300
@@ -34,9 +34,9 @@ def killed_after_first_save(run: Path) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-def test_chaos_recipe_trains_survives_a_kill_and_labels(tmp_path):
+def test_chaos_recipe_resumes_after_a_kill_and_labels(tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
-    killed_after_first_save(run)
+    train_until_first_save_and_kill(run)
     before = logged_steps(run)
     assert before[-1] < 60
     assert main(["train", "--resume", str(run)]) == 0
@@ -48,7 +48,7 @@ def test_chaos_recipe_trains_survives_a_kill_and_labels(tmp_path):
     assert len(list((tmp_path / "masks").glob("*.png"))) == 3
 
 
-def test_chaos_recipe_has_every_loss_at_work(tmp_path):
+def test_chaos_recipe_uses_every_loss(tmp_path):
     line = ["train", "rml/synthetic_chaos", "--out", str(tmp_path / "run")]
     short = ["optim.steps=2", "method.warmup=0", "run.log_every=1"]
     assert main([*line, *short, "run.workers=0", "run.evaluate_every=0"]) == 0
@@ -58,25 +58,25 @@ def test_chaos_recipe_has_every_loss_at_work(tmp_path):
     assert all(value > 0 for value in losses.values())
 
 
-def test_baseline_of_the_demo_differs_in_its_losses_only():
+def test_the_baseline_of_the_demo_differs_only_in_its_losses():
     rml, cam = load_recipe("rml/synthetic_tiny"), load_recipe("cam/synthetic_tiny")
     assert rml.model_dump(exclude={"method"}) == cam.model_dump(exclude={"method"})
     assert rml.method.pooling == cam.method.pooling
 
 
-def test_demo_looks_at_held_out_scenes_only_when_all_is_learned():
-    """Else `best` weights would be chosen by the very masks that the demo's score is told on."""
+def test_the_demo_does_not_evaluate_on_held_out_scenes_during_training():
+    """Otherwise `best` weights would be chosen on the same masks that the demo is scored on."""
     assert load_recipe("rml/synthetic_tiny").run.evaluate_every == 0
 
 
 @pytest.mark.slow
-def test_demo_reaches_its_goal_and_the_baseline_stays_behind(tmp_path):
+def test_the_demo_reaches_its_goal_and_leads_the_baseline(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks" / "demo_lead.py"
-    found = tmp_path / "lead.json"
+    results = tmp_path / "lead.json"
     subprocess.run(
-        [sys.executable, script, str(tmp_path / "runs"), "--json", str(found)], check=True
+        [sys.executable, script, str(tmp_path / "runs"), "--json", str(results)], check=True
     )
-    scores = json.loads(found.read_text("utf-8"))
+    scores = json.loads(results.read_text("utf-8"))
     assert scores["demo"]["refined"] >= GOAL
     assert scores["lead"]["refined"] >= MARGIN
     assert scores["lead"]["raw"] >= MARGIN

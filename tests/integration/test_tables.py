@@ -1,4 +1,4 @@
-"""The tables of `benchmarks/`: recipes that parse, masks that a user would get."""
+"""Tables of `benchmarks/` are valid recipes, and their masks are the masks a user gets."""
 
 import importlib
 import sys
@@ -12,11 +12,11 @@ import yaml
 from tag2mask import plugins
 from tag2mask.config.recipe import load_recipe, read_yaml, recipe_path
 from tag2mask.errors import RecipeError
-from tag2mask.inference.postprocessing import postprocess, select_maps
+from tag2mask.inference.postprocessing import PostProcessor, select_maps
 from tag2mask.methods.protocol import NetworkOutput
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no checkout")
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs a checkout")
 
 
 @pytest.fixture(scope="module")
@@ -46,51 +46,55 @@ REFINERS = [None, "par", "{name: dense_crf, unary: label, iterations: 2}"]
 
 @pytest.mark.parametrize("propagated", [False, True])
 @pytest.mark.parametrize("spec", REFINERS)
-def test_masks_of_a_row_are_those_that_a_user_gets(scripts, spec, propagated):
+def test_masks_of_a_row_equal_the_masks_a_user_gets(scripts, spec, propagated):
     quality = scripts["seed_quality"]
     generator = torch.Generator().manual_seed(3)
     image = torch.randint(0, 256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)
     cam = torch.rand(1, 3, 64, 96, generator=generator)
     affinity = torch.rand(1, 24, 24, generator=generator) if propagated else None
-    seen = NetworkOutput(cam, torch.zeros(1, 3), affinity)
+    output = NetworkOutput(cam, torch.zeros(1, 3), affinity)
     refiner = None
     if spec is not None:
         settings = {"name": spec} if "{" not in spec else yaml.safe_load(spec)
         kind = plugins.load("refiners", settings["name"])
         refiner = kind(kind.Config(**settings))
     elif not propagated:
-        pytest.skip("the evidence itself is judged by its histogram")
-    cuts = quality.cut(image, seen, (0, 2), quality.Plan(propagated, refiner, (0.2, 0.5)))
+        pytest.skip("the CAM itself is scored by a threshold sweep")
+    plan = quality.MaskPlan(propagated, refiner, (0.2, 0.5))
+    masks = quality.make_masks(image, output, (0, 2), plan)
     predict = load_recipe("rml/synthetic_tiny").predict
-    for level, mask in cuts.items():
-        at = predict.model_copy(update={"background": level})
-        expected = postprocess(image, select_maps(seen, (0, 2), level), at, refiner).mask.numpy()
-        assert (mask != expected).mean() < 2e-3, level  # ties of resized maps
+    assert list(masks) == [0.2, 0.5]
+    for threshold, mask in masks.items():
+        config = predict.model_copy(update={"background": threshold})
+        selected = select_maps(output, (0, 2), threshold)
+        expected = PostProcessor(config, refiner, None)(image, selected).mask.numpy()
+        assert (mask != expected).mean() < 2e-3, threshold  # ties of resized maps
         assert set(np.unique(mask)) <= {0, 1, 3}
-    assert not quality.cut(image, seen, (), quality.Plan(propagated, refiner, (0.2,)))[0.2].any()
+    plan = quality.MaskPlan(propagated, refiner, (0.2,))
+    assert not quality.make_masks(image, output, (), plan)[0.2].any()
 
 
-WORDS = [
+MISTAKES = [
     (["advcan"], "Did you mean 'advcam'"),
     (["advcam", "stepz=3"], "stepz"),
     (["advcam", "steps"], "is not KEY=VALUE"),
-    (["advcam", "steps=[3"], "is no YAML"),
+    (["advcam", "steps=[3"], "is not valid YAML"),
     (["advcam", "iterations=many"], "method.iterations"),
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), WORDS, ids=lambda part: str(part))
-def test_settings_of_a_labeling_method_are_rejected_as_a_recipes_are(scripts, words, message):
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=lambda part: str(part))
+def test_wrong_settings_of_a_labeling_method_are_rejected(scripts, words, message):
     with pytest.raises(RecipeError, match=message):
         scripts["seed_quality"].named_method(words)
 
 
-def test_settings_of_a_labeling_method_are_read_as_yaml(scripts):
+def test_settings_of_a_labeling_method_are_parsed_as_yaml(scripts):
     config = scripts["seed_quality"].named_method(["advcam", "step_size=0.05"])
     assert (config.name, config.step_size) == ("advcam", 0.05)
 
 
-def test_a_table_that_cannot_be_read_is_rejected_with_its_place(scripts, tmp_path):
+def test_an_unreadable_table_is_rejected_with_its_path(scripts, tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         scripts["ablation"].read_table(tmp_path / "none.yaml")
     (tmp_path / "table.yaml").write_text(

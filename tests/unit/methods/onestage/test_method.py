@@ -110,7 +110,7 @@ def test_labels_are_made_of_masks_that_the_refiner_has_seen_at_their_own_size(
     built._label(small_batch(), masks)
     assert seen == ([(torch.Size([2, 3, 16, 16]), torch.Size([2, 4, 16, 16]))] if refine else [])
     assert rules.pop("background") == pytest.approx(0.1 if refine else 0.4)
-    assert rules == {"share": 0.5, "background_share": 0.4, "least": 0.1}
+    assert rules == {"share": 0.5, "background_share": 0.4, "min_score": 0.1}
 
 
 def test_own_labels_carry_no_gradient_and_teach_the_whole_network(
