@@ -1,4 +1,4 @@
-"""What a reader of the repository relies on: version, license, links, no trace of a machine."""
+"""What a reader of the repository relies on: version, license, links, no path of any machine."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ FORBIDDEN = ["/work" + "/", "/tmp" + "/venv", "/ro" + "ot/"]
 
 
 def tracked_files() -> list[Path]:
-    """Text files of the repository; those of the working tree where there is no git."""
+    """Text files of the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=False
     )
@@ -38,7 +38,7 @@ def test_changelog_head_is_the_version():
     assert re.findall(r"^version: (\S+)", citation, re.MULTILINE) == [PROJECT["version"]]
 
 
-def test_license_and_notice_are_whole():
+def test_license_and_notice_are_complete():
     license = (REPOSITORY / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in license
     assert "END OF TERMS AND CONDITIONS" in license
@@ -65,14 +65,14 @@ def test_lock_file_pins_every_package_with_its_hashes():
         assert pinned.fullmatch(entry), entry
 
 
-def test_lock_file_covers_the_dependencies_but_torch():
-    wanted = [
+def test_lock_file_covers_all_dependencies_except_torch():
+    required = [
         *PROJECT["dependencies"],
         *PROJECT["optional-dependencies"]["train"],
         *PYPROJECT["dependency-groups"]["dev"],
         *PYPROJECT["dependency-groups"]["docs"],
     ]
-    missing = {package(name) for name in wanted} - {package(entry) for entry in locked_packages()}
+    missing = {package(name) for name in required} - {package(entry) for entry in locked_packages()}
     assert missing == {"torch"}
 
 
@@ -87,11 +87,12 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors that GitHub makes from the headings, and explicit ones, `(spec-2-9)=`."""
+    """Anchors that GitHub and MyST make from headings, and explicit ones, `(spec-2-9)=`."""
     text = page.read_text(encoding="utf-8")
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     made = {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
-    return made | set(re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE))
+    explicit = re.findall(r"^\(([\w-]+)\)=$", text, re.MULTILINE)
+    return made | set(explicit) | {name.lower() for name in explicit}  # Sphinx makes them lowercase
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
@@ -106,7 +107,15 @@ def test_links_of_the_page_lead_somewhere(page):
             assert anchor in anchors(target), link
 
 
-def test_nothing_names_anybodys_machine():
+def test_readme_begins_with_a_small_picture_and_links_to_the_glossary():
+    readme = REPOSITORY / "README.md"
+    picture = REPOSITORY / "docs" / "images" / "demo.png"
+    assert links(readme)[0] == picture.relative_to(REPOSITORY).as_posix()
+    assert 0 < picture.stat().st_size < 300_000
+    assert "docs/glossary.md" in links(readme)
+
+
+def test_no_file_names_a_path_of_one_machine():
     for path in tracked_files():
         try:
             text = path.read_text(encoding="utf-8")
