@@ -106,9 +106,11 @@ def climb_pair(method: AdvCAM, pair: Tensor, class_index: int) -> Tensor:
         total = current if total is None else total + current
         score = maps.mean((2, 3))
         peak = grad_cam.amax((1, 2), keepdim=True)
-        region = (grad_cam / peak > config.discriminative).float()
+        region = (grad_cam / peak > config.discriminative_threshold).float()
         drift = ((grad_cam - first).abs() * region).sum()
-        objective = 2 * score[:, class_index].sum() - score.sum() - config.hold * drift
+        objective = (
+            2 * score[:, class_index].sum() - score.sum() - config.regularization_weight * drift
+        )
         method.zero_grad()
         pair.grad = None
         objective.backward()

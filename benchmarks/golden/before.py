@@ -21,6 +21,14 @@ KEYS = {
     ("optim", "max_grad_norm"): "clip_norm",
     ("optim", "optimizer"): "optimiser",
     ("optim", "bias_lr_factor"): "bias_rate",
+    ("method", "foreground_threshold"): "high",
+    ("method", "background_threshold"): "low",
+    ("method", "background_peak_fraction"): "background_share",
+    ("method", "min_score"): "least",
+    ("method", "min_hard_pairs"): "least_pairs",
+    ("method", "num_reference_images"): "companions",
+    ("method", "reference_px"): "companion_px",
+    ("method", "lr"): "rate",
 }
 """(section, key of the working tree) -> key of BASE; what is not listed has the same name."""
 CHOICES = {

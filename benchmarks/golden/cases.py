@@ -82,8 +82,8 @@ AFA = {
     "decoder_width": 32,
     "decoder_dropout": 0.0,
     "segmentation_weight": 1.0,
-    "high": 0.4,
-    "low": 0.2,
+    "foreground_threshold": 0.4,
+    "background_threshold": 0.2,
 }
 ONESTAGE = {
     "name": "onestage",
@@ -91,8 +91,8 @@ ONESTAGE = {
     "mask_weight": 3.0,
     "width": 32,
     "dilations": [2, 4],
-    "background_share": 0.5,
-    "least": 0.0,
+    "background_peak_fraction": 0.5,
+    "min_score": 0.0,
 }
 RRM = {
     "name": "rrm",
@@ -200,7 +200,7 @@ METHODS = (
     Case(
         "aeft",
         small(
-            {"name": "aeft", "pooling": "gpp", "width": 32, "start": 6, "least_pairs": 0},
+            {"name": "aeft", "pooling": "gpp", "width": 32, "start": 6, "min_hard_pairs": 0},
             optim={
                 "head_lr": 3.0e-3,
                 "batch_size": 6,
@@ -289,8 +289,23 @@ LABELS = (
                 "cam": CLASSIFIER,
                 "irn_crf": labeled("cam", LABEL_CRF, confident={"name": "irn"}),
                 "psa_crf": labeled("cam", CRF, confident={"name": "psa"}),
-                "irn_plain": labeled("cam", confident={"name": "irn", "foreground_threshold": 0.5, "background_threshold": 0.1}),
-                "psa_par": labeled("cam", PAR, confident={"name": "psa", "foreground_threshold": 1, "background_threshold": 12}),
+                "irn_plain": labeled(
+                    "cam",
+                    confident={
+                        "name": "irn",
+                        "foreground_threshold": 0.5,
+                        "background_threshold": 0.1,
+                    },
+                ),
+                "psa_par": labeled(
+                    "cam",
+                    PAR,
+                    confident={
+                        "name": "psa",
+                        "foreground_threshold": 1,
+                        "background_threshold": 12,
+                    },
+                ),
             },
         ),
     ),
@@ -348,14 +363,21 @@ LABELS = (
             stages={
                 "cam": CLASSIFIER,
                 "masks": labeled("cam")
-                | {"method": {"name": "rib", "iterations": 4, "companion_px": 64, "rate": 1e-3}},
+                | {"method": {"name": "rib", "iterations": 4, "reference_px": 64, "lr": 1e-3}},
             },
         ),
         masks=(
             Masks(
                 "label",
                 "label",
-                {"method": {"name": "rib", "iterations": 3, "companions": 4, "companion_px": 32}},
+                {
+                    "method": {
+                        "name": "rib",
+                        "iterations": 3,
+                        "num_reference_images": 4,
+                        "reference_px": 32,
+                    }
+                },
             ),
         ),
     ),

@@ -176,16 +176,3 @@ def test_a_thorough_check_finds_damage_in_the_middle(tmp_path):
     path.write_bytes(content)
     assert find_unreadable([path]) == {}
     assert list(find_unreadable([path], thorough=True)) == [path]
-
-
-def test_indices_are_read_unchecked(tmp_path):
-    values = np.array([[0, 7, 255], [200, 1, 2]], dtype=np.uint8)
-    save_mask(values, tmp_path / "palette.png")
-    Image.fromarray(values).save(tmp_path / "gray.png")
-    Image.fromarray(values.astype(np.uint16) * 2).save(tmp_path / "deep.png")
-    for name, factor in (("palette", 1), ("gray", 1), ("deep", 2)):
-        found = read_indices(tmp_path / f"{name}.png")
-        np.testing.assert_array_equal(found, values.astype(int) * factor)
-    Image.new("RGB", (3, 2)).save(tmp_path / "color.png")
-    with pytest.raises(DataError, match=r"color\.png: is a RGB"):
-        read_indices(tmp_path / "color.png")

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.errors import DataError
-from tag2mask.io.masks import read_mask, renumber, save_mask
+from tag2mask.io.masks import read_indices, read_mask, renumber, save_mask
 
 
 def _save(array, path):
@@ -88,3 +88,16 @@ def test_a_failed_save_leaves_the_previous_mask_intact(tmp_path, monkeypatch):
     monkeypatch.undo()
     with Image.open(path) as opened:
         assert np.asarray(opened).tolist() == [[1, 1], [1, 1]]
+
+
+def test_indices_are_read_unchecked(tmp_path):
+    values = np.array([[0, 7, 255], [200, 1, 2]], dtype=np.uint8)
+    save_mask(values, tmp_path / "palette.png")
+    Image.fromarray(values).save(tmp_path / "gray.png")
+    Image.fromarray(values.astype(np.uint16) * 2).save(tmp_path / "deep.png")
+    for name, factor in (("palette", 1), ("gray", 1), ("deep", 2)):
+        found = read_indices(tmp_path / f"{name}.png")
+        np.testing.assert_array_equal(found, values.astype(int) * factor)
+    Image.new("RGB", (3, 2)).save(tmp_path / "color.png")
+    with pytest.raises(DataError, match=r"color\.png: a color image \(RGB\)"):
+        read_indices(tmp_path / "color.png")
