@@ -103,12 +103,12 @@ def comparisons(count: int, side: int, repeats: int) -> list[Row]:
 def main() -> None:
     """Print the comparison and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows = comparisons(args.batch, args.side, args.repeats)
+    rows = comparisons(args.batch_size, args.side, args.repeats)
     show(rows)
     save(args.json, rows)
 

@@ -111,12 +111,12 @@ def comparisons(batch: int, side_px: int, repeats: int) -> list[Row]:
 def main() -> None:
     """Print the rows and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows = comparisons(args.batch, args.side, args.repeats)
+    rows = comparisons(args.batch_size, args.side, args.repeats)
     show(rows)
     save(args.json, rows)
 

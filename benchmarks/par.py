@@ -88,7 +88,7 @@ def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, float]
         statistics.median(column) for column in zip(*rounds, strict=True)
     )
     return {
-        "batch": num,
+        "batch_size": num,
         "side_px": side,
         "classes": classes,
         "iterations": config.iterations,
@@ -107,7 +107,7 @@ def comparisons(rows: Sequence[Mapping[str, float]]) -> list[Row]:
     """Compare wall-clock times for `make bench`."""
     return [
         Row(
-            f"PAR, {row['batch']} x {row['side_px']} px, {row['classes']} classes",
+            f"PAR, {row['batch_size']} x {row['side_px']} px, {row['classes']} classes",
             row["ours_ms"],
             "one-hot convolutions",
             row["plain_ms"],

@@ -161,7 +161,7 @@ def resident_kib(entry: str) -> int:
 
 def measure(method: str, args: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:
     """Measure the seconds of step and lower bound, and their ratios."""
-    batch = make_batch(args.batch, args.side)
+    batch = make_batch(args.batch_size, args.side)
     full, half = (build(method, args.variant, kind) for kind in ("fp32", "bf16"))
     parts = {
         "step fp32": step(full, batch),
@@ -199,7 +199,7 @@ def memory_of(method: str, args: argparse.Namespace) -> dict[str, float]:
     """Measure the peak memory of the step, each in a new process."""
     memory = {}
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        sizes = (method, args.variant, args.batch, args.side, torch.get_num_threads())
+        sizes = (method, args.variant, args.batch_size, args.side, torch.get_num_threads())
         for kind, bf16 in (("fp32", False), ("all in bf16", True)):
             memory[f"peak MiB over the network, {kind}"] = pool.apply(peak_mib, (*sizes, bf16))
     return memory
@@ -210,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--variant", default="b1")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)

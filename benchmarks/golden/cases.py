@@ -102,6 +102,9 @@ RRM = {
     "confidence": 0.4,
     "alpha_high": 8.0,
 }
+IRN_LABELS = {"name": "irn", "foreground_threshold": 0.5, "background_threshold": 0.1}
+PSA_LABELS = {"name": "psa", "foreground_threshold": 1, "background_threshold": 12}
+REFERENCES = {"num_reference_images": 4, "reference_px": 32}
 SUPERVISED = {
     "name": "supervised",
     "head": "segformer",

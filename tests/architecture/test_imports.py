@@ -1,4 +1,4 @@
-"""The import table: data flows one way, and no room reaches into a room it must not know."""
+"""The import table: data flows one way, and no package imports from a package it must not know."""
 
 import ast
 from pathlib import Path
@@ -30,13 +30,13 @@ MAY_IMPORT = {
 }
 ENTRY_POINTS = {"api", "pipeline", "stage_state"}
 """Root modules that may import everything but the command line."""
-ROOMS = {*MAY_IMPORT, *ENTRY_POINTS, "cli"}
+PACKAGES = {*MAY_IMPORT, *ENTRY_POINTS, "cli"}
 ROOT_MODULES_THAT_MAY_IMPORT_ALL = {"__init__", "__main__"}
-"""The public names and the door; the rest of the root knows no room."""
+"""The public names and the door; the rest of the root knows no package."""
 
 
-def imported_rooms(node: ast.AST) -> list[str]:
-    """Rooms that one statement imports: `import tag2mask.x`, `from tag2mask import x`,
+def imported_packages(node: ast.AST) -> list[str]:
+    """Packages that one statement imports: `import tag2mask.x`, `from tag2mask import x`,
     `from tag2mask.x import y`."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
@@ -48,29 +48,29 @@ def imported_rooms(node: ast.AST) -> list[str]:
     return [part[1] for part in parts if part[0] == "tag2mask" and len(part) > 1]
 
 
-def problems(source: str, room: str) -> list[str]:
-    """Rooms that a file of `room` imports against the table, and relative imports."""
+def problems(source: str, package: str) -> list[str]:
+    """Packages that a file of `package` imports against the table, and relative imports."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level:
             found.append("a relative import")
-        for name in imported_rooms(node):
-            if not allowed(room, name):
+        for name in imported_packages(node):
+            if not allowed(package, name):
                 found.append(name)
     return found
 
 
-def allowed(room: str, name: str) -> bool:
-    if name == room or name not in ROOMS:
+def allowed(package: str, name: str) -> bool:
+    if name == package or name not in PACKAGES:
         return True
-    if room == "cli":
+    if package == "cli":
         return True
-    if room in ENTRY_POINTS:
+    if package in ENTRY_POINTS:
         return name != "cli"
-    return name in MAY_IMPORT.get(room, set())
+    return name in MAY_IMPORT.get(package, set())
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
@@ -79,18 +79,18 @@ FILES = sorted(path for path in ROOT.rglob("*.py"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_file_keeps_to_the_table(path):
-    room = room_of(path)
-    if room not in ROOT_MODULES_THAT_MAY_IMPORT_ALL:
-        assert problems(path.read_text(encoding="utf-8"), room) == []
+    package = package_of(path)
+    if package not in ROOT_MODULES_THAT_MAY_IMPORT_ALL:
+        assert problems(path.read_text(encoding="utf-8"), package) == []
 
 
 def test_every_folder_and_root_module_stands_in_the_table():
-    rooms = {room_of(path) for path in FILES}
-    assert rooms <= ROOMS | FREE | ROOT_MODULES_THAT_MAY_IMPORT_ALL
+    packages = {package_of(path) for path in FILES}
+    assert packages <= PACKAGES | FREE | ROOT_MODULES_THAT_MAY_IMPORT_ALL
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("package", "source"),
     [
         ("models", "import tag2mask.methods.base"),
         ("models", "from tag2mask import methods"),
@@ -102,18 +102,18 @@ def test_every_folder_and_root_module_stands_in_the_table():
         ("functional", "from tag2mask import types, models"),
         ("evaluation", "from tag2mask.methods.base import Method"),
         ("recipe", "from tag2mask.methods.base import Method"),
-        ("types", "import tag2mask.io.images"),
+        ("types", "import tag2mask.data.base"),
         ("pipeline", "from tag2mask.cli import main"),
         ("training", "from tag2mask.report.page import write_report"),
         ("methods", "from .base import Method"),
     ],
 )
-def test_a_wrong_import_is_caught_in_every_form(room, source):
-    assert problems(source, room)
+def test_a_wrong_import_is_caught_in_every_form(package, source):
+    assert problems(source, package)
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("package", "source"),
     [
         ("models", "from tag2mask.functional.cam import upsample"),
         ("models", "from tag2mask import plugins, types"),
@@ -124,5 +124,5 @@ def test_a_wrong_import_is_caught_in_every_form(room, source):
         ("data", "from tag2masks.engine import x"),
     ],
 )
-def test_a_right_import_passes(room, source):
-    assert problems(source, room) == []
+def test_a_right_import_passes(package, source):
+    assert problems(source, package) == []

@@ -103,7 +103,7 @@ PAGE = SPECIFICATION.read_text(encoding="utf-8")
 SECTIONS = sections(PAGE)
 
 
-def faults_of(items: list[Cited]) -> list[str]:
+def problems_of(items: list[Cited]) -> list[str]:
     missing = [item.number for item in items if item.number not in SECTIONS]
     return missing + [
         f"{item.number} ({item.part})"
@@ -121,38 +121,40 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def test_cited_sections_exist():
-    faults, found = [], 0
+    problems, found = [], 0
     for name, text in texts():
         for words, items in citations(text):
             found += 1
-            if missing := faults_of(items):
-                faults.append(f"{name}: no {', '.join(missing)} in the specification: '{words}'")
-    assert not faults, "\n".join(faults)
+            if missing := problems_of(items):
+                problems.append(f"{name}: no {', '.join(missing)} in the specification: '{words}'")
+    assert not problems, "\n".join(problems)
     assert found >= FEWEST_CITATIONS
 
 
 def test_no_old_form_of_citation_is_left():
-    faults = [
+    problems = [
         f"{name}: write 'Specification 2.9' or 'Specification R8', not '{flat[old.start() :][:60]}'"
         for name, text in texts()
         for flat in (unwrapped(text),)
         for old in OLD_FORMS.finditer(flat)
     ]
-    assert not faults, "\n".join(faults)
+    assert not problems, "\n".join(problems)
 
 
 def test_every_numbered_heading_follows_its_anchor():
     lines = [line for line in PAGE.splitlines() if line]
-    headings = {place: found for place, line in enumerate(lines) if (found := HEADING.match(line))}
+    headings = {
+        location: found for location, line in enumerate(lines) if (found := HEADING.match(line))
+    }
     assert headings
     named = []
-    for place, heading in headings.items():
+    for location, heading in headings.items():
         _, section, decision = heading.groups()
-        anchor = ANCHOR.match(lines[place - 1])
-        assert anchor, f"no anchor before '{lines[place]}'"
-        assert anchor.group(1) == (decision or section.replace(".", "-")), lines[place]
+        anchor = ANCHOR.match(lines[location - 1])
+        assert anchor, f"no anchor before '{lines[location]}'"
+        assert anchor.group(1) == (decision or section.replace(".", "-")), lines[location]
         depth = 4 if decision else 3 if "." in section else 2
-        assert len(heading.group(1)) == depth, lines[place]
+        assert len(heading.group(1)) == depth, lines[location]
         named.append(decision or section)
     assert named == list(SECTIONS), "an anchor stands before no numbered heading"
 
@@ -214,9 +216,9 @@ def test_items_of_a_citation_are_read(text, expected):
         "Specification 4.1, 15 epochs",
     ],
 )
-def test_a_citation_of_nothing_is_a_fault(text):
+def test_a_citation_of_nothing_is_a_problem(text):
     ((_, items),) = citations(text)
-    assert faults_of(items)
+    assert problems_of(items)
 
 
 @pytest.mark.parametrize(

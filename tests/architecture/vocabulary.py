@@ -15,22 +15,24 @@ class Rule(NamedTuple):
     """Pattern of paths where the word is right; each says why."""
 
 
-GPP = r"gated|pooling|gpp|aeft|onestage|ngwp"
+GPP = r"gated|pooling|gpp|aeft|onestage|ngwp|ablations|test_stages"
 """GPP and the stochastic gate of 1Stage: `gate` is the papers' own word there."""
 NAMES = {
     "evidence": Rule("cam"),
     "photo": Rule("image"),
     "photos": Rule("images"),
-    "cell": Rule("position", allowed=r"data/tags|data/test_tags"),  # of a table
-    "cells": Rule("positions"),
+    "cell": Rule("position", allowed=r"data/tags|data/test_tags|test_evaluate"),  # of a table
+    "cells": Rule("positions", allowed=r"data/tags|test_evaluate"),  # of a table
     "place": Rule("position"),
     "places": Rule("positions"),
     "gate": Rule("class_source", allowed=GPP),
     "gates": Rule("class_source", allowed=GPP),
     "oracle": Rule("tags", allowed=r"^tests/"),  # a test's independent truth is an oracle
-    "predicted": Rule("classifier", "value"),
+    "predicted": Rule("classifier", "value", r"evaluation|seed_quality"),  # predicted masks
     # `dict.keys()` and keys of recipes stay; class indices are no keys.
-    "keys": Rule("class_indices", "whole", r"config|cli|lattice|mit|overrides|recipe|doc|test_"),
+    "keys": Rule(
+        "class_indices", "whole", r"config|cli|api|lattice|mit|recipe|doc|test_"
+    ),
     "pick": Rule("select"),
     "picks": Rule("selects"),
     "picked": Rule("selected"),

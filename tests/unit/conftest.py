@@ -17,7 +17,7 @@ from tag2mask.types import Sample
 CLASSES = ("cat", "cow", "dog")
 
 
-class Painted(Source):
+class ColorBlocks(Source):
     """Images of random color blocks of odd sizes; image k shows class k, the last one none."""
 
     Config = DataConfig
@@ -52,14 +52,14 @@ def segmenter(recipe: Recipe) -> Segmenter:
     torch.manual_seed(0)
     method = build_method(recipe)
     for part in method.modules():
-        if isinstance(part, torch.nn.Conv2d):  # otherwise depth makes all evidence vanish
+        if isinstance(part, torch.nn.Conv2d):  # otherwise depth makes the CAM vanish
             torch.nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
     return Segmenter(method, recipe)
 
 
 @pytest.fixture
 def source() -> Source:
-    return Painted(DataConfig(name="painted"), "train")
+    return ColorBlocks(DataConfig(name="painted"), "train")
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def _switch_plugin(merged: dict[str, Any], key: str, name: str) -> str:
     if path[0] == "stages" and (problem := _stage_problem(merged, key)):
         return problem
     if section == "refiner" and name.lower() in _NONE:
-        _place(merged, path, None)
+        _set_at(merged, path, None)
         return ""
     try:
         known = plugins.load(PLUGIN_SECTIONS[section], name).Config.model_fields
@@ -194,7 +194,7 @@ def _switch_plugin(merged: dict[str, Any], key: str, name: str) -> str:
         keys = {key: value for key, value in keys.items() if key in known}
         if section == "backbone":
             keys.pop("weights", None)
-    _place(merged, path, {**keys, "name": name})
+    _set_at(merged, path, {**keys, "name": name})
     return ""
 
 
@@ -215,7 +215,7 @@ def _set_value(
         return f"{key}: is a section; set one of its keys, such as {key}.{first}=VALUE"
     if path[0] == "refiner" and overrides.get("refiner.name", "").lower() in _NONE:
         return f"{key}: has no effect, because refiner=none removes the section"
-    _place(merged, *_read_value(annotation, path, text))
+    _set_at(merged, *_read_value(annotation, path, text))
     return ""
 
 
@@ -230,7 +230,7 @@ def _set_stage_value(merged: dict[str, Any], recipe: Recipe, key: str, text: str
     _, stage, *path = key.split(".")
     kind = StageConfig if len(path) < 2 else type(stage_recipe(recipe, stage))
     inner, value = _read_value(annotation_at(kind, path), path, text)
-    _place(merged, ["stages", stage, *inner], value)
+    _set_at(merged, ["stages", stage, *inner], value)
     return ""
 
 
@@ -275,7 +275,7 @@ def _value_at(merged: Mapping[str, Any], path: Sequence[str]) -> object:
     return value
 
 
-def _place(merged: dict[str, Any], path: Sequence[str], value: object) -> None:
+def _set_at(merged: dict[str, Any], path: Sequence[str], value: object) -> None:
     """Set one value of a raw recipe; copy the sections on the way, or make them."""
     section = merged
     for key in path[:-1]:

@@ -122,8 +122,8 @@ class COCO(IndexedDataset, Source):
 
 
 @dataclass(frozen=True, slots=True)
-class Painter:
-    """Paints masks by name, turned as the images are."""
+class AnnotationMasks:
+    """Draws masks by name, turned as the images are."""
 
     annotations: COCOAnnotations
     index: Mapping[str, int]
@@ -131,7 +131,7 @@ class Painter:
     images: Mapping[str, Path]
 
     def __call__(self, name: str) -> Mask:
-        """Paint one mask.
+        """Draw one mask.
 
         Annotations are drawn on the image upright, or as its pixels are stored; which, the stated
         size tells where the sides are swapped.
@@ -172,7 +172,7 @@ def coco_splits(root: Path) -> list[str]:
 
 
 def index_coco(config: COCOConfig, split: str) -> DatasetIndex:
-    """Look at the images of one split, with their tags and masks.
+    """Index the images of one split, with their tags and masks.
 
     Raises:
         DataError: If the instances file or the images are missing or cannot be used.
@@ -197,8 +197,8 @@ def _match_images(annotations: COCOAnnotations, folder: Path, *, keep_empty: boo
     annotated = annotations.annotated
     index: dict[str, int] = {}
     absent = []
-    for place, written in enumerate(annotations.file_names):
-        if not annotated[place] and not keep_empty:
+    for position, written in enumerate(annotations.file_names):
+        if not annotated[position] and not keep_empty:
             continue
         name = find(written)
         if name is None:
@@ -206,7 +206,7 @@ def _match_images(annotations: COCOAnnotations, folder: Path, *, keep_empty: boo
         elif name in index:
             problems.append(f"{annotations.path}: two images have the image {present[name]}")
         else:
-            index[name] = place
+            index[name] = position
     if absent:
         problems.append(
             f"{annotations.path}: {count(len(absent), 'image')} not in {folder}: "
@@ -217,12 +217,12 @@ def _match_images(annotations: COCOAnnotations, folder: Path, *, keep_empty: boo
     return DatasetIndex(
         where=str(annotations.path),
         images=images,
-        tags={name: annotations.tags(place) for name, place in index.items()},
+        tags={name: annotations.tags(position) for name, position in index.items()},
         masks=dict.fromkeys(images, annotations.path) if paintable else {},
         mask_classes=annotations.class_names,
         problems=tuple(problems),
         warnings=annotations.warnings,
-        paint=Painter(annotations, index, images),
+        paint=AnnotationMasks(annotations, index, images),
     )
 
 
@@ -248,7 +248,7 @@ def _finder(present: Mapping[str, Path]) -> Callable[[str], str | None]:
 
 
 def _index_layout(root: Path, split: str, config: COCOConfig) -> DatasetIndex:
-    """Look at one part of the VOC-style layout: images, masks and `tags.csv` in place of a JSON."""
+    """Index one part of the VOC-style layout: images, masks and `tags.csv` instead of a JSON."""
     part = next((name for name in _spellings(split) if (root / IMAGE_FOLDER / name).is_dir()), None)
     path = root / TAG_FILE
     if part is None or not path.is_file():
@@ -283,8 +283,8 @@ def _instances_path(root: Path, split: str) -> Path | None:
         if not (root / split).is_file():
             raise DataError(f"{root / split}: no such file")
         return root / split
-    places = (root / pattern.format(split) for pattern in _JSON_NAMES)
-    return next((path for path in places if path.is_file()), None)
+    positions = (root / pattern.format(split) for pattern in _JSON_NAMES)
+    return next((path for path in positions if path.is_file()), None)
 
 
 def _image_folder(root: Path, path: Path, split: str, chosen: Path | None) -> Path:
@@ -294,9 +294,11 @@ def _image_folder(root: Path, path: Path, split: str, chosen: Path | None) -> Pa
             raise DataError(f"{root / chosen}: no such folder (data.images)")
         return root / chosen
     name = path.stem.removeprefix("instances_") if split.endswith(".json") else split
-    for place in (pattern.format(part) for part in _spellings(name) for pattern in _IMAGE_FOLDERS):
-        if (root / place).is_dir():
-            return root / place
+    for position in (
+        pattern.format(part) for part in _spellings(name) for pattern in _IMAGE_FOLDERS
+    ):
+        if (root / position).is_dir():
+            return root / position
     for folder in (root / "images", root / IMAGE_FOLDER):
         if folder.is_dir():
             return folder

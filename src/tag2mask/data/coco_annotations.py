@@ -65,7 +65,7 @@ class COCOAnnotations:
     @property
     def has_shapes(self) -> bool:
         """Whether all annotations but crowds have outlines, so that masks can be decoded."""
-        return bool((self.outlines.present | self.crowds).all())
+        return bool((self.outlines.has_outline | self.crowds).all())
 
     def tags(self, index: int) -> tuple[str, ...]:
         """Return the classes of an image, crowds included, by rank."""
@@ -111,7 +111,7 @@ def _read_known(path: Path, changed: int, size: int) -> COCOAnnotations:
         raise DataError(f"{path}: lists no images, or no categories")
     sizes = np.array([(height, width) for _, height, width in images.values()], dtype=np.int64)
     notes = lists["annotations"]
-    owner, ranks = _look_up(path, notes, list(images), sorted(categories))
+    owner, ranks = _positions_of(path, notes, list(images), sorted(categories))
     crowds = _read_crowds(path, notes)
     outlines = _read_outlines(path, notes, sizes[owner], crowds)
     order = np.argsort(owner, kind="stable")
@@ -151,9 +151,9 @@ def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
         members = found.get(name)
         if not isinstance(members, list):
             raise DataError(f"{path}: has no list '{name}', so it is not a COCO annotation file")
-        for place, member in enumerate(members):
+        for position, member in enumerate(members):
             if not isinstance(member, dict):
-                raise DataError(f"{path}: {name}[{place}] is not an object")
+                raise DataError(f"{path}: {name}[{position}] is not an object")
     return {name: found[name] for name in _LISTS}
 
 
@@ -171,11 +171,11 @@ def _read_images(
 ) -> dict[int, tuple[str, int, int]]:
     """Return id -> file name, height, width."""
     images: dict[int, tuple[str, int, int]] = {}
-    for place, image in enumerate(members):
+    for position, image in enumerate(members):
         number, name = image.get("id"), image.get("file_name")
         if not _is_id(number) or not isinstance(name, str) or not name:
             raise DataError(
-                f"{path}: images[{place}] needs a 64-bit whole number as id, and a file_name"
+                f"{path}: images[{position}] needs a 64-bit whole number as id, and a file_name"
             )
         height, width = image.get("height"), image.get("width")
         if type(height) is not int or type(width) is not int or min(height, width) < 1:
@@ -193,11 +193,11 @@ def _read_images(
 def _read_categories(path: Path, members: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """Return id -> name."""
     categories: dict[int, str] = {}
-    for place, category in enumerate(members):
+    for position, category in enumerate(members):
         number, name = category.get("id"), category.get("name")
         if not _is_id(number) or not isinstance(name, str) or not name.strip():
             raise DataError(
-                f"{path}: categories[{place}] needs a 64-bit whole number as id, and a name"
+                f"{path}: categories[{position}] needs a 64-bit whole number as id, and a name"
             )
         if number in categories or name.strip() in categories.values():
             raise DataError(f"{path}: two categories have the id {number} or name '{name}'")
@@ -205,7 +205,7 @@ def _read_categories(path: Path, members: Sequence[Mapping[str, Any]]) -> dict[i
     return categories
 
 
-def _look_up(
+def _positions_of(
     path: Path,
     notes: Sequence[Mapping[str, Any]],
     images: Sequence[int],
@@ -216,15 +216,15 @@ def _look_up(
     for thing, known in (("image", images), ("category", categories)):
         positions = {number: position for position, number in enumerate(known)}
         key = f"{thing}_id"
-        for place, note in enumerate(notes):
+        for position, note in enumerate(notes):
             if not _is_id(note.get(key)):
                 raise DataError(
-                    f"{path}: {_label(note, place)}: {key} must be a 64-bit whole number, not "
+                    f"{path}: {_label(note, position)}: {key} must be a 64-bit whole number, not "
                     f"{_brief(note.get(key))}"
                 )
         strange = [
-            f"{_label(note, place, image=False)} ({thing} {note[key]})"
-            for place, note in enumerate(notes)
+            f"{_label(note, position, image=False)} ({thing} {note[key]})"
+            for position, note in enumerate(notes)
             if note[key] not in positions
         ]
         if strange:
@@ -238,10 +238,10 @@ def _look_up(
 
 def _read_crowds(path: Path, notes: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.bool_]:
     """Return whether each annotation outlines a crowd."""
-    for place, note in enumerate(notes):
+    for position, note in enumerate(notes):
         if note.get("iscrowd") not in (0, 1, None):
             raise DataError(
-                f"{path}: {_label(note, place)}: iscrowd must be 0 or 1, not "
+                f"{path}: {_label(note, position)}: iscrowd must be 0 or 1, not "
                 f"{_brief(note['iscrowd'])}"
             )
     return np.array([bool(note.get("iscrowd")) for note in notes], dtype=np.bool_)
@@ -265,19 +265,19 @@ def _read_outlines(
         DataError: Naming the first faulty annotation.
     """
     packer = OutlinePacker()
-    for place, (note, size, crowd) in enumerate(
+    for position, (note, size, crowd) in enumerate(
         zip(notes, sizes.tolist(), crowds.tolist(), strict=True)
     ):
         try:
             packer.add(note.pop("segmentation", None), tuple(size), keep=not crowd)
         except ValueError as error:
-            raise DataError(f"{path}: {_label(note, place)}: {error}") from error
+            raise DataError(f"{path}: {_label(note, position)}: {error}") from error
     outlines = packer.packed()
     part = outlines.find_too_long()
     if part is not None:
-        place = int(np.searchsorted(outlines.parts, part, side="right")) - 1
+        position = int(np.searchsorted(outlines.parts, part, side="right")) - 1
         raise DataError(
-            f"{path}: {_label(notes[place], place)}: a polygon is longer than {LONGEST:,} px"
+            f"{path}: {_label(notes[position], position)}: a polygon is longer than {LONGEST:,} px"
         )
     return outlines
 
@@ -298,7 +298,7 @@ def _warn_strays(
     strays = np.flatnonzero((out > 0) & (out == per_note))
     if not strays.size:
         return ()
-    where = [_label(notes[place], place) for place in strays.tolist()]
+    where = [_label(notes[position], position) for position in strays.tolist()]
     return (
         f"{path}: {count(len(where), 'outline')} outside the image, so a tag without pixels: "
         f"{name_some(where)}",
@@ -310,10 +310,10 @@ def _is_id(number: Any) -> TypeGuard[int]:
     return type(number) is int and -_LARGEST_ID <= number <= _LARGEST_ID
 
 
-def _label(note: Mapping[str, Any], place: int, *, image: bool = True) -> str:
+def _label(note: Mapping[str, Any], position: int, *, image: bool = True) -> str:
     """Return what messages call an annotation."""
     number = note.get("id")
-    name = f"annotation {number}" if _is_id(number) else f"annotations[{place}]"
+    name = f"annotation {number}" if _is_id(number) else f"annotations[{position}]"
     return f"{name} (image {_brief(note.get('image_id'))})" if image else name
 
 

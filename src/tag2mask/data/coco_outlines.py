@@ -45,7 +45,7 @@ class Outlines:
     """Position of an annotation -> its compressed run lengths."""
 
     @property
-    def present(self) -> npt.NDArray[np.bool_]:
+    def has_outline(self) -> npt.NDArray[np.bool_]:
         """(A,) whether an annotation has an outline."""
         found: npt.NDArray[np.bool_] = np.diff(self.parts) > 0
         found[list(self.runs)] = True
@@ -210,8 +210,8 @@ def _decompressed(text: str) -> Sequence[int]:
     used = ends - starts + 1
     if used.max() > _MOST_LETTERS:
         raise ValueError("the compressed run lengths hold a number that is too large")
-    place = np.arange(len(letters)) - np.repeat(starts, used)
-    numbers = np.add.reduceat((letters & 31) << 5 * place, starts)
+    digit = np.arange(len(letters)) - np.repeat(starts, used)
+    numbers = np.add.reduceat((letters & 31) << 5 * digit, starts)
     numbers -= np.where(letters[ends] & 16, 1 << 5 * used, 0)
     for first in (1, 2):
         numbers[first::2] = numbers[first::2].cumsum()

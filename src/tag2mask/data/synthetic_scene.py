@@ -48,7 +48,7 @@ def draw_scene(classes: Sequence[int], size: int, rng: np.random.Generator) -> t
     """
     while True:  # nearly always once, because objects are placed apart
         canvas, mask = _clutter(size, rng), np.full((size, size), BACKGROUND, dtype=np.uint8)
-        _place_objects(canvas, mask, classes, rng)
+        _draw_objects(canvas, mask, classes, rng)
         visible = np.bincount(mask.ravel(), minlength=len(OBJECT_CLASSES) + 1)
         if min(visible[list(classes)]) >= MIN_VISIBLE * mask.size:
             break
@@ -57,7 +57,7 @@ def draw_scene(classes: Sequence[int], size: int, rng: np.random.Generator) -> t
     return canvas.clip(0, 255).astype(np.uint8), mask
 
 
-def _place_objects(
+def _draw_objects(
     canvas: Plane, mask: Mask, classes: Sequence[int], rng: np.random.Generator
 ) -> None:
     """Draw one object per class and up to four in all, in random order; later ones are on top."""

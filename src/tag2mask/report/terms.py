@@ -66,9 +66,6 @@ MONITORS: Mapping[str, Term] = {
     "ignored_pixels": Term(
         "ignored pixels", "Share of pixels that the label leaves out as uncertain."
     ),
-    "ignored_cells": Term(
-        "ignored positions", "Share of feature positions that the label leaves out as uncertain."
-    ),
     "erased": Term("erased pixels", "Share of pixels that the erased image hides."),
     "hard_pairs": Term("hard negative pairs"),
     "background": Term("background"),

@@ -82,12 +82,12 @@ def test_twelve_digits_stand_for_the_long_name_and_back(tmp_path):
     assert _open(other).names == NAMES
 
 
-@pytest.mark.parametrize("place", ["images/train2014", "JPEGImages/train", "pictures"])
-def test_images_are_found_in_other_folders(tmp_path, place):
+@pytest.mark.parametrize("position", ["images/train2014", "JPEGImages/train", "pictures"])
+def test_images_are_found_in_other_folders(tmp_path, position):
     write_data(tmp_path)
-    (tmp_path / place).parent.mkdir(exist_ok=True)
-    (tmp_path / "train2014").rename(tmp_path / place)
-    options = {"images": "pictures"} if place == "pictures" else {}
+    (tmp_path / position).parent.mkdir(exist_ok=True)
+    (tmp_path / "train2014").rename(tmp_path / position)
+    options = {"images": "pictures"} if position == "pictures" else {}
     assert _open(tmp_path, **options).names == NAMES
 
 
@@ -143,7 +143,7 @@ def test_masks_are_turned_with_the_image(tmp_path, stated):
     np.testing.assert_array_equal(sample.mask == 1, sample.image[..., 0] == 255)
 
 
-def test_a_image_of_another_size_is_told(tmp_path):
+def test_an_image_of_another_size_is_reported(tmp_path):
     write_data(tmp_path)
     Image.new("RGB", (9, 6)).save(tmp_path / "train2014" / f"{NAMES[1]}.jpg")
     source = _open(tmp_path)
@@ -169,7 +169,7 @@ def test_unknown_split_names_the_known(tmp_path):
         _open(tmp_path / "none")
 
 
-def test_doctor_looks_at_all_splits(tmp_path):
+def test_check_covers_all_splits(tmp_path):
     write_data(tmp_path)
     held = document([annotation(1, 9, 1, [square(0, 0, 2, 2)])], year="val2014")
     write_data(tmp_path, held, split="val2014")

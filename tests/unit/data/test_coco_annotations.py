@@ -49,7 +49,7 @@ def test_file_order_decides_not_ids(tmp_path):
     assert (mask[0, 0], mask[0, 7]) == (2, 1)
 
 
-def test_lists_may_stand_in_any_order_and_run_lengths_are_painted(tmp_path):
+def test_lists_may_stand_in_any_order_and_run_lengths_are_drawn(tmp_path):
     runs = {"counts": "0<T1", "size": [6, 8]}  # 0 outside, 12 inside, 36 outside
     found = document([annotation(1, 9, 90, runs)])
     turned = {name: found[name] for name in ("annotations", "categories", "images")}
@@ -168,7 +168,7 @@ A7 = r"annotation 7 \(image 9\): "
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "message"),
     [
         (_noted(segmentation=[[0.0, 0, 4, 0, 4]]), A7 + "a polygon is x, y, .* has 5 numbers"),
         (_noted(segmentation=[[]]), A7 + "a polygon has no numbers"),
@@ -219,8 +219,8 @@ A7 = r"annotation 7 \(image 9\): "
         ('{"images": ' + "1" * 5000 + "}", r"is not valid JSON \(Exceeds the limit"),
     ],
 )
-def test_problems_are_one_line(tmp_path, found, told):
-    with pytest.raises(DataError, match=told) as problem:
+def test_problems_are_one_line(tmp_path, found, message):
+    with pytest.raises(DataError, match=message) as problem:
         _read(tmp_path, found)
     assert "\n" not in str(problem.value)
     assert str(problem.value).startswith(str(tmp_path / "instances.json"))

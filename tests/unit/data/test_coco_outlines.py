@@ -127,8 +127,8 @@ def test_long_and_shrinking_runs_survive_compression():
 def compressed(counts):
     """The published encoding, spelled out number by number."""
     letters = []
-    for place, number in enumerate(counts):
-        rest = number - counts[place - 2] if place > 2 else number
+    for position, number in enumerate(counts):
+        rest = number - counts[position - 2] if position > 2 else number
         while True:
             five, rest = rest % 32, rest // 32
             done = (rest == 0 and five < 16) or (rest == -1 and five >= 16)
@@ -139,7 +139,7 @@ def compressed(counts):
 
 
 @pytest.mark.parametrize(
-    ("counts", "told"),
+    ("counts", "message"),
     [
         ("", "end within a number"),
         ("h", "end within a number"),
@@ -162,12 +162,12 @@ def compressed(counts):
         (6, "no run lengths"),
     ],
 )
-def test_bad_run_lengths_never_reach_pycocotools(counts, told):
-    with pytest.raises(ValueError, match=told):
+def test_bad_run_lengths_never_reach_pycocotools(counts, message):
+    with pytest.raises(ValueError, match=message):
         encode_runs({"counts": counts, "size": [2, 3]}, (2, 3))
 
 
-def test_annotations_keep_their_places():
+def test_annotations_keep_their_positions():
     packer = OutlinePacker()
     size = (2, 4)
     shapes = [None, [[0, 0, 1, 0, 1, 2, 0, 2]] * 2, {"counts": [6, 2], "size": [2, 4]}, []]
@@ -175,7 +175,7 @@ def test_annotations_keep_their_places():
         packer.add(pack_polygons(shape), size, keep=True)
     packer.add({"counts": [8], "size": [2, 4]}, size, keep=False)
     outlines = packer.packed()
-    np.testing.assert_array_equal(outlines.present, [False, True, True, False, False])
+    np.testing.assert_array_equal(outlines.has_outline, [False, True, True, False, False])
     assert outlines.decode(0, size) is None
     np.testing.assert_array_equal(outlines.decode(1, size), [[1, 0, 0, 0]] * 2)
     np.testing.assert_array_equal(outlines.decode(2, size), [[0, 0, 0, 1]] * 2)
@@ -186,7 +186,7 @@ def test_no_outlines_at_all_are_fine():
     packer = OutlinePacker()
     packer.add(None, (2, 2), keep=True)
     outlines = packer.packed()
-    assert not outlines.present.any()
+    assert not outlines.has_outline.any()
     assert outlines.extents().shape == (0, 4)
     assert outlines.find_too_long() is None
 

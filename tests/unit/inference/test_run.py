@@ -48,10 +48,10 @@ def test_a_method_that_cannot_read_a_run_says_so_in_one_line(
     run = write_run(segmenter, tmp_path)
     with pytest.raises(WeightsError) as caught:
         load(run, configure=read_by(width=8))
-    told = str(caught.value)
-    assert "\n" not in told
-    assert "(of method 'cam') read by method 'advcam': weights of another architecture" in told
-    assert "head.classifier.weight is (3, 8, 1, 1) here" in told
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "(of method 'cam') read by method 'advcam': weights of another architecture" in message
+    assert "head.classifier.weight is (3, 8, 1, 1) here" in message
 
 
 def test_run_trained_from_other_weights_needs_them_no_more(

@@ -41,13 +41,17 @@ def test_mask_is_an_indexed_picture_with_the_voc_palette_in_its_folder(tmp_path:
         assert picture.getpalette()[6:9] == [0, 128, 0]
 
 
-def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
+def test_classes_file_contains_values_class_source_and_settings(tmp_path: Path) -> None:
     open_writer(tmp_path, scales=(1.0, 0.5), refiner=None)
-    told = read_classes(tmp_path)
-    assert told["classes"] == list(CLASSES)
-    assert (told["background"], told["ignore"], told["class_source"]) == (0, 255, "classifier")
-    assert told["settings"] == {"scales": [1.0, 0.5], "refiner": None}
-    assert told["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    described = read_classes(tmp_path)
+    assert described["classes"] == list(CLASSES)
+    assert (described["background"], described["ignore"], described["class_source"]) == (
+        0,
+        255,
+        "classifier",
+    )
+    assert described["settings"] == {"scales": [1.0, 0.5], "refiner": None}
+    assert described["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

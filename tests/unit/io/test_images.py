@@ -153,9 +153,9 @@ def test_a_missing_folder_and_a_name_that_is_not_utf8_are_rejected(tmp_path):
 
 def test_unreadable_files_are_found_without_decoding_complete_ones(tmp_path, monkeypatch):
     complete = [_save(_noise(), tmp_path / name) for name in ("a.jpg", "b.png")]
-    cut_jpeg, cut_png, text = (tmp_path / name for name in ("c.jpg", "d.png", "e.jpg"))
-    cut_jpeg.write_bytes(complete[0].read_bytes()[:-200])
-    cut_png.write_bytes(complete[1].read_bytes()[:-200])
+    truncated_jpeg, truncated_png, text = (tmp_path / name for name in ("c.jpg", "d.png", "e.jpg"))
+    truncated_jpeg.write_bytes(complete[0].read_bytes()[:-200])
+    truncated_png.write_bytes(complete[1].read_bytes()[:-200])
     text.write_text("no image")
     trailer = tmp_path / "f.jpg"
     trailer.write_bytes(complete[0].read_bytes() + b"camera maker's data")
@@ -163,8 +163,8 @@ def test_unreadable_files_are_found_without_decoding_complete_ones(tmp_path, mon
     monkeypatch.setattr(
         "tag2mask.io.images.read_image", lambda path: decoded.append(path) or read_image(path)
     )
-    reasons = find_unreadable([*complete, cut_jpeg, cut_png, text, trailer])
-    assert list(reasons) == [cut_jpeg, cut_png, text]
+    reasons = find_unreadable([*complete, truncated_jpeg, truncated_png, text, trailer])
+    assert list(reasons) == [truncated_jpeg, truncated_png, text]
     assert all(reasons.values())
     assert not set(complete) & set(decoded)
 

@@ -30,7 +30,7 @@ class Pixels(Backbone):
 
 
 class Colors(Method):
-    """Red, green, blue: evidence is the mean color of 16 px cells, the logit its first column."""
+    """Red, green, blue: the CAM is the mean color of 16 px blocks, the logit its first column."""
 
     Config = MethodConfig
 
@@ -48,8 +48,8 @@ class Colors(Method):
         return CamOutput(10 * cam[..., 0].mean(2) - 5, cam)
 
     def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
-        cells = -(-image.shape[2] // 16) * -(-image.shape[3] // 16)
-        return {"affinity": torch.ones(1, cells, cells)}
+        blocks = -(-image.shape[2] // 16) * -(-image.shape[3] // 16)
+        return {"affinity": torch.ones(1, blocks, blocks)}
 
 
 def red_left_half(height: int = 64, width: int = 96) -> Tensor:
@@ -68,10 +68,10 @@ class Decoding(Colors):
 
     def segmentation(self, image: Tensor) -> Tensor:
         self.shapes.append(tuple(image.shape))
-        cells = F.avg_pool2d(image, 4, ceil_mode=True, count_include_pad=False)
-        place = torch.linspace(0, 1, cells.shape[3]).expand(len(image), 1, cells.shape[2], -1)
-        planes = torch.einsum("cd,ndhw->nchw", self.mixture.to(cells), cells)
-        return planes * (0.5 + place) + place.roll(1, dims=3) * planes.flip(1)
+        blocks = F.avg_pool2d(image, 4, ceil_mode=True, count_include_pad=False)
+        column = torch.linspace(0, 1, blocks.shape[3]).expand(len(image), 1, blocks.shape[2], -1)
+        planes = torch.einsum("cd,ndhw->nchw", self.mixture.to(blocks), blocks)
+        return planes * (0.5 + column) + column.roll(1, dims=3) * planes.flip(1)
 
 
 def noise(height: int, width: int) -> Tensor:
