@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,12 +92,19 @@ def build_command(name: str) -> Command:
     """Import one command's file and make its function `run` a command."""
     module = importlib.import_module(f"tag2mask.cli.{name}")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(name, cls=Command, context_settings=HELP_OPTIONS)(module.run)
+    text = help_text(module.run.__doc__ or "")
+    app.command(name, cls=Command, help=text, context_settings=HELP_OPTIONS)(module.run)
     command = typer.main.get_command(app)
     assert isinstance(command, Command)
     command.examples = module.EXAMPLES
     command.sections = getattr(module, "KEY_SECTIONS", ())
     return command
+
+
+def help_text(docstring: str) -> str:
+    """Join the lines of each paragraph, so that the terminal wraps them at its own width."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def recipe_schema(plain: Sequence[str]) -> type[BaseModel]:

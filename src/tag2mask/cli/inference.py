@@ -4,11 +4,42 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
 
 if TYPE_CHECKING:  # imports torch, which --help need not load
     from tag2mask.inference.writer import WriteSummary
 
+RunArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run folder that `train` or `demo` wrote, or a Hugging Face id."
+    ),
+]
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder for masks, classes.json and scores; finished images are skipped.",
+    ),
+]
+WeightsOption = Annotated[
+    Literal["best", "last"], typer.Option("--weights", help="Weights of the run to use.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Stop at an unreadable image; otherwise skip it.")
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Processes that refine masks on the CPU; more help slow refiners such as dense_crf.",
+    ),
+]
 KEY_SECTIONS = ("predict", "refiner", "data", "method")
 """Sections of a recipe whose keys may change after training."""
 

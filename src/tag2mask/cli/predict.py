@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from tag2mask.cli.inference import KEY_SECTIONS, print_network, print_summary
+from tag2mask.cli.inference import (
+    KEY_SECTIONS,
+    OutOption,
+    RunArgument,
+    StrictOption,
+    WeightsOption,
+    WorkersOption,
+    print_network,
+    print_summary,
+)
 
 __all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
 EXAMPLES = """\
@@ -18,39 +27,14 @@ EXAMPLES = """\
 
 def run(
     ctx: typer.Context,
-    folder: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="Run folder that `train` or `demo` wrote, or a Hugging Face id."
-        ),
-    ],
+    folder: RunArgument,
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE", help="Images and folders of images.")
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            metavar="DIR",
-            help="Folder for masks, classes.json and scores; finished images are skipped.",
-        ),
-    ],
-    weights: Annotated[
-        Literal["best", "last"], typer.Option("--weights", help="Weights of the run to use.")
-    ] = "best",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an unreadable image; otherwise skip it.")
-    ] = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            help="Processes that refine masks on the CPU; more help slow refiners such as "
-            "dense_crf.",
-        ),
-    ] = 1,
+    out: OutOption,
+    weights: WeightsOption = "best",
+    strict: StrictOption = False,
+    workers: WorkersOption = 1,
 ) -> None:
     """Write masks of untagged images; the classifier chooses the classes.
 

@@ -32,8 +32,7 @@ def dense_energy_loss(
 ) -> Tensor:
     """Sum, over pairs of similar pixels, the negative probability that they share a class.
 
-    The sum is computed at a smaller size. The weight of a labeled pixel is 1 minus its largest
-    probability; that of other pixels is 1.
+    A labeled pixel weighs 1 minus its largest probability, any other pixel 1.
 
     Args:
         probs: (N, C, h, w) class probabilities, any size.

@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 
-from tag2mask.cli.command import build_command, recipe_schema
+from tag2mask.cli.command import build_command, help_text, recipe_schema
 from tag2mask.cli.main import COMMANDS, run
 from tag2mask.config.keys import annotation_at
 from tag2mask.config.overrides import apply_overrides
@@ -80,3 +80,9 @@ def test_hints_know_the_keys_of_the_named_recipe(tmp_path):
     assert annotation_at(recipe_schema([str(tmp_path)]), ["method", "ciml"]) is not None
     assert recipe_schema(["gone"]) is Recipe
     assert recipe_schema([]) is Recipe
+
+
+def test_the_lines_of_a_paragraph_are_joined_and_paragraphs_stay_apart():
+    assert (
+        help_text("One line\n    and its rest.\n\n    Two.\n") == "One line and its rest.\n\nTwo."
+    )

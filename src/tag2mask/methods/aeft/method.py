@@ -9,7 +9,7 @@ Paper: Adversarial Erasing Framework via Triplet with Gated Pyramid Pooling Laye
 2. The positive is the image with its most confident regions softly erased. Attraction makes its
    attention contain as much of each class as the anchor's, so the map covers the whole object.
 3. The anchor-low is the anchor's attention outside the CAM. The negative is an image that shares no
-   class with the anchor. Repulsion pushes the two apart, so the map does not spread beyond objects.
+   class with the anchor. The repulsion of both keeps the map from spreading beyond objects.
 4. L = L_cls + 0.2 L_att + 0.15 L_rep; only L_cls until `start`.
 
 Labels are made from the class maps without attention, added over scales 0.5, 1, 1.5, 2 and flips.
@@ -74,7 +74,7 @@ class AEFTConfig(MethodConfig):
     margin: PositiveFloat = 0.5
     """Squared distance beyond which anchor-low and negative are not pushed apart (COCO: 0.1)."""
     min_hard_pairs: int = Field(default=4, ge=0)
-    """Repulsion applies only if more pairs than this are closer than the margin."""
+    """The repulsion applies only if more pairs than this are closer than the margin."""
     num_classified: int = Field(default=8, ge=0)
     """Number of images of a batch, the first ones, that train the classifier; 0: all."""
 
