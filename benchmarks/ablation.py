@@ -117,7 +117,7 @@ def finish(runs: Path, row: Row, recipe: Recipe, images: Images) -> Scores:
     if not scores.is_file():
         for stage in stages_until(recipe, row.stage) if row.stage else (None,):
             resume = (run / "recipe.yaml").is_file()
-            train(recipe, run, resume=resume, stage=stage, command=command(), tell=print)
+            train(recipe, run, resume=resume, stage=stage, command=command(), notify=print)
         scores.write_text(json.dumps(score(run / (row.stage or ""), row, images)), "utf-8")
     result: Scores = json.loads(scores.read_text(encoding="utf-8"))
     return result

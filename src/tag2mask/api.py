@@ -68,7 +68,7 @@ def train(
     else:
         raw, where = read_yaml(recipe_path(str(recipe))), str(recipe)
     resolved = apply_overrides(raw, _as_words(overrides), where)
-    return pipeline.train(resolved, Path(out), resume=resume, stage=stage, tell=notify)
+    return pipeline.train(resolved, Path(out), resume=resume, stage=stage, notify=notify)
 
 
 def label(

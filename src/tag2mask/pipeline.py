@@ -33,7 +33,7 @@ def train(
     resume: bool = False,
     stage: str | None = None,
     command: str = "",
-    tell: Notify = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Path:
     """Train a recipe into a run folder; of a recipe with stages, run all of them or one.
 
@@ -47,7 +47,7 @@ def train(
         resume: Resume the run in `out`.
         stage: Run this stage only; the stages that it needs must be finished.
         command: Command line that started the run, for the log.
-        tell: Receives one line of text about each stage.
+        notify: Receives one line of text about each stage.
 
     Returns:
         The run folder.
@@ -67,7 +67,7 @@ def train(
     if stage is not None and stage not in recipe.stages:
         hint = did_you_mean(stage, recipe.stages)
         raise RecipeError(f"unknown stage '{stage}'.{hint} Known: {', '.join(recipe.stages)}")
-    pipeline = _Pipeline(recipe, out, command, tell)
+    pipeline = _Pipeline(recipe, out, command, notify)
     pipeline.open(resume=resume)
     if stage is None:
         for name in recipe.stages:

@@ -30,9 +30,7 @@ NAMES = {
     "oracle": Rule("tags", allowed=r"^tests/"),  # a test's independent truth is an oracle
     "predicted": Rule("classifier", "value", r"evaluation|seed_quality"),  # predicted masks
     # `dict.keys()` and keys of recipes stay; class indices are no keys.
-    "keys": Rule(
-        "class_indices", "whole", r"config|cli|api|lattice|mit|recipe|doc|test_"
-    ),
+    "keys": Rule("class_indices", "whole", r"config|cli|api|lattice|mit|recipe|doc|test_"),
     "pick": Rule("select"),
     "picks": Rule("selects"),
     "picked": Rule("selected"),

@@ -55,7 +55,7 @@ def finished(tmp_path_factory) -> tuple[Path, list[str]]:
     """Return a finished run, which no test may change, and the lines it printed."""
     lines: list[str] = []
     home = tmp_path_factory.mktemp("finished")
-    return pipeline.train(recipe(), home / "run", command="test", tell=lines.append), lines
+    return pipeline.train(recipe(), home / "run", command="test", notify=lines.append), lines
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def run(finished, tmp_path, monkeypatch) -> Path:
 
 def resume(run: Path, line: str = "", stage: str | None = None) -> list[str]:
     lines: list[str] = []
-    pipeline.train(recipe(line), run, stage=stage, tell=lines.append)
+    pipeline.train(recipe(line), run, stage=stage, notify=lines.append)
     return lines
 
 

@@ -74,7 +74,7 @@ def run(
     from tag2mask.pipeline import train
 
     command, resumed = ctx.obj.command, resume is not None
-    train(resolved, folder, resume=resumed, stage=stage, command=command, tell=_print_now)
+    train(resolved, folder, resume=resumed, stage=stage, command=command, notify=_print_now)
     if os.environ.get("RANK", "0") == "0":  # torchrun's other processes print nothing
         done = folder / stage if stage else folder
         print(f"trained: {done}\nnext:    {_next_command(folder, stage)}")

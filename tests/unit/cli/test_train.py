@@ -81,7 +81,7 @@ def pipeline_calls(monkeypatch):
     calls = []
     monkeypatch.setattr(
         "tag2mask.pipeline.train",
-        lambda recipe, out, *, resume, stage, command, tell: calls.append((out, resume, stage)),
+        lambda recipe, out, *, resume, stage, command, notify: calls.append((out, resume, stage)),
     )
     return calls
 
