@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 # One process per core with one thread each; the tests of a file stay together and share what they made.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
-.PHONY: install demo test test-all check fmt docs
+.PHONY: install demo test test-all check fmt docs golden
 
 install: $(STAMP)
 
@@ -38,3 +38,8 @@ fmt: install
 
 docs: install
 	$(BIN)/python docs/build.py build/docs
+
+# Compares the working tree with a commit, bit for bit; see benchmarks/golden/README.md.
+BASE ?= 96bf254
+golden: install
+	$(BIN)/python benchmarks/golden/compare.py --base $(BASE)
