@@ -21,11 +21,11 @@ KEYS = {
     ("optim", "max_grad_norm"): "clip_norm",
     ("optim", "optimizer"): "optimiser",
     ("optim", "bias_lr_factor"): "bias_rate",
-    ("predict", "confident_thresholds"): "confident_cuts",
 }
 """(section, key of the working tree) -> key of BASE; what is not listed has the same name."""
 CHOICES = {
     ("data", "name"): {"synthetic": "scenes"},
+    ("predict", "protocol"): {"cam": "rml"},
 }
 """(section, key of the working tree) -> values of the working tree -> values of BASE."""
 
@@ -63,11 +63,22 @@ def _stage(stage: Mapping[str, Any]) -> dict[str, Any]:
 def _section(section: str, part: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if part is None:
         return None
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in part.items():
+        if (section, key) == ("predict", "confident"):
+            found |= _confident(value)
+            continue
         choices = CHOICES.get((section, key), {})
         known = choices.get(value, value) if isinstance(value, str) else value
         found[KEYS.get((section, key), key)] = known
+    return found
+
+
+def _confident(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate how confident pseudo-labels are made: one mapping was two keys."""
+    found: dict[str, Any] = {"confident": value["name"]}
+    if "foreground_threshold" in value:
+        found["confident_cuts"] = [value["foreground_threshold"], value["background_threshold"]]
     return found
 
 
