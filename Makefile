@@ -1,20 +1,33 @@
-# One door for people and machines. `make demo` and `make test` need nothing but python3 (3.11 to 3.13):
-# each makes .venv from the lock file first, once.
+# One door for people and machines. Every target needs nothing but python3 (3.11 to 3.13): the first one
+# creates .venv from the lock file. On Linux, `make install TORCH=cpu` avoids gigabytes of CUDA libraries.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Python compiles a module when it is first imported; compiling all of them doubles the time of set-up.
+INSTALL := $(PIP) install --no-compile
 STAMP := $(VENV)/installed
-# One process per core with one thread each; the tests of a file stay together and share what they made.
+TORCH_VERSION := 2.13.0
+# CPU wheels have an index of their own. The lock file brings the few packages that they need.
+TORCH_OPTIONS_cpu := --no-deps --index-url https://download.pytorch.org/whl/cpu
+UV := build/uv/bin/uv
+# One process per core with one thread each; the tests of a file run in the same process and share fixtures.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
-.PHONY: install demo test test-all check fmt docs golden
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
+endif
+
+.PHONY: install demo test test-all check fmt docs golden bench wheel lock
 
 install: $(STAMP)
 
+# Torch comes first, by version: its wheel differs by platform, so the lock file holds no hash of it.
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(INSTALL) $(TORCH_OPTIONS_$(TORCH)) torch==$(TORCH_VERSION)
+	$(INSTALL) --no-deps --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --editable .
 	touch $@
 
 demo: install
@@ -37,7 +50,25 @@ fmt: install
 	$(BIN)/ruff format .
 
 docs: install
-	$(BIN)/python docs/build.py build/docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs build/docs
+
+# Times each part beside a plain reference; nothing else should use the machine meanwhile.
+# Some only, with all numbers to a file: make bench BENCH="par step --json speed.json"
+bench: install
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+wheel: install
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+# Keeps the versions of requirements.lock where pyproject.toml allows; delete the file first to take the newest.
+lock: $(UV)
+	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --group dev --group docs \
+		--universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
+		--no-emit-package torch --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+$(UV):
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --disable-pip-version-check --quiet uv==0.13.9
 
 # Compares the working tree with a commit, bit for bit; see benchmarks/golden/README.md.
 BASE ?= 96bf254

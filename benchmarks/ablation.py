@@ -19,29 +19,30 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from row import command, run_as_command
+from row import add_entry, command, run_as_command
 from seed_quality import (
     Rows,
     build_refiners,
-    judge,
     method_config,
     open_run,
     read_setting,
     summarise,
+    validation_loop,
 )
 from tag2mask import plugins
+from tag2mask.config.messages import validation_errors
+from tag2mask.config.recipe import Recipe, parse_recipe, read_yaml, recipe_path
+from tag2mask.config.schema import MethodConfig
 from tag2mask.errors import RecipeError
-from tag2mask.faults import fault_lines
 from tag2mask.pipeline import train
-from tag2mask.recipe import MethodConfig, Recipe, parse_recipe, read_yaml, recipe_path
-from tag2mask.types import Gate
+from tag2mask.types import ClassSource
 
 Scores = dict[str, Any]
 Section = dict[str, Any]
 
 
 class Row(BaseModel):
-    """One network, or one way of labelling with it, and the paper's number for it."""
+    """One network, or one way of labeling with it, and the paper's number for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +56,7 @@ class Row(BaseModel):
     reader: Section = {}
     """Another method that labels with the weights."""
     long_side_px: int | None = None
-    """Size at which photos are looked at, in place of the recipe's."""
+    """Size at which images are looked at, in place of the recipe's."""
     refiners: tuple[str, ...] = ()
     """Refiners of the maps, in place of the recipe's."""
 
@@ -82,8 +83,8 @@ def row_recipe(base: Mapping[str, Any], changes: Mapping[str, Any], where: str) 
     return parse_recipe(raw, where)
 
 
-class Photos(NamedTuple):
-    """The photos by which rows are judged."""
+class Images(NamedTuple):
+    """The images by which rows are judged."""
 
     root: Path
     """Data set in VOC layout."""
@@ -93,15 +94,15 @@ class Photos(NamedTuple):
     """At most this many of each, spread evenly."""
 
 
-def score(run: Path, row: Row, photos: Photos) -> Scores:
-    """Score a network's masks, gate oracle."""
+def score(run: Path, row: Row, images: Images) -> Scores:
+    """Score a network's masks, classes from tags."""
     segmenter = open_run(run, "last", reading_method(row), row.long_side_px)
-    data = segmenter.recipe.data.model_copy(update={"root": photos.root, "labels": None})
-    sources = [plugins.load("data", data.name)(data, name + ".txt") for name in photos.lists]
+    data = segmenter.recipe.data.model_copy(update={"root": images.root, "labels": None})
+    sources = [plugins.load("data", data.name)(data, name + ".txt") for name in images.lists]
     refiners = build_refiners(segmenter, row.refiners)
-    gate: Gate = "oracle"
+    gate: ClassSource = "tags"
     judged: list[Rows] = [
-        judge(segmenter, source, refiners, photos.limit)[gate] for source in sources
+        validation_loop(segmenter, source, refiners, images.limit)[gate] for source in sources
     ]
     return summarise(*judged)
 
@@ -111,17 +112,17 @@ def reading_method(row: Row) -> MethodConfig | None:
     return method_config(row.reader, f"reader of row '{row.name}'") if row.reader else None
 
 
-def finish(runs: Path, row: Row, recipe: Recipe, photos: Photos) -> Scores:
+def finish(runs: Path, row: Row, recipe: Recipe, images: Images) -> Scores:
     """Train and score one row, or what is left of it."""
     seed = f"seed{recipe.run.seed}"
     name = row.name.replace(" ", "_").replace("+", "plus")
     run = runs / (f"stages_{seed}" if row.stage else f"{name}_{seed}")
-    scores = runs / f"{name}_{seed}_{Path(photos.lists[1]).name}_{photos.limit or 'all'}.json"
+    scores = runs / f"{name}_{seed}_{Path(images.lists[1]).name}_{images.limit or 'all'}.json"
     if not scores.is_file():
         for stage in stages_until(recipe, row.stage) if row.stage else (None,):
             resume = (run / "recipe.yaml").is_file()
             train(recipe, run, resume=resume, stage=stage, command=command(), tell=print)
-        scores.write_text(json.dumps(score(run / (row.stage or ""), row, photos)), "utf-8")
+        scores.write_text(json.dumps(score(run / (row.stage or ""), row, images)), "utf-8")
     found: Scores = json.loads(scores.read_text(encoding="utf-8"))
     return found
 
@@ -143,8 +144,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         runs = list(row["runs"].values())
         for kind in runs[0] if runs else ():
             values = [run[kind]["miou"] for run in runs]
-            spread = max(values) - min(values)
-            cells.append(f"{kind} {statistics.mean(values):.4f} (spread {spread:.4f})")
+            propagate_cam = max(values) - min(values)
+            cells.append(f"{kind} {statistics.mean(values):.4f} (spread {propagate_cam:.4f})")
         paper = "    -" if row["paper"] is None else f"{row['paper']:5.1f}"
         lines.append(f"{row['name']:28s} paper {paper}  " + "  ".join(cells))
     return "\n".join(lines)
@@ -159,7 +160,7 @@ def read_table(path: Path) -> Table:
     try:
         return Table.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise RecipeError("\n".join(fault_lines(error, Table, str(path), ""))) from error
+        raise RecipeError("\n".join(validation_errors(error, Table, str(path), ""))) from error
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -181,8 +182,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
     parser.add_argument("--lists", nargs=2, default=["devval", "train"], metavar="LIST")
-    parser.add_argument("--limit", type=int, help="at most this many photos of each list")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--limit", type=int, help="at most this many images of each list")
+    parser.add_argument("--json", type=Path, help="results file that gets an entry")
+    parser.add_argument("--entry", help="name of the entry; default: the table's name")
     return parser.parse_args()
 
 
@@ -209,18 +211,18 @@ def main() -> None:
     if unknown := set(args.rows or ()) - {row.name for row in spec.rows}:
         raise RecipeError(f"{args.table} has no row {', '.join(sorted(unknown))}")
     chosen = [row for row in spec.rows if not args.rows or row.name in args.rows]
-    photos = Photos(args.root, tuple(args.lists), args.limit)
+    images = Images(args.root, tuple(args.lists), args.limit)
     args.runs.mkdir(parents=True, exist_ok=True)
     done = [{**row.model_dump(exclude_defaults=True), "runs": {}} for row in chosen]
     for seed in args.seeds:
         for row, entry in zip(chosen, done, strict=True):
             changes = common_changes(args) | {"run.seed": seed} | row.set
             recipe = row_recipe(base, changes, row.name)
-            entry["runs"][seed] = finish(args.runs, row, recipe, photos)
+            entry["runs"][seed] = finish(args.runs, row, recipe, images)
             print(table(done), flush=True)
             if args.json:
-                record = {"command": command(), "gate": "oracle", "rows": done}
-                args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                record = {"command": command(), "class_source": "tags", "rows": done}
+                add_entry(args.json, args.entry or args.table.stem, record)
 
 
 if __name__ == "__main__":

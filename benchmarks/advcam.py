@@ -1,12 +1,12 @@
-"""AdvCAM over photos of one shape: all climb together, against one photo and class after another.
+"""AdvCAM over images of one shape: all climb together, against one image and class after another.
 
-The reference is written as the published program goes about it: for each photo and each class, the
-photo and its mirror image; per round one backward pass for Grad-CAM and one for the climb, each
+The reference is written as the published program goes about it: for each image and each class, the
+image and its mirror image; per round one backward pass for Grad-CAM and one for the climb, each
 through the whole network with gradients of the weights. Both must give the same maps in float64
 before any time is believed; bfloat16, AdvCAM's default where the processor is fast in it, is timed
 beside float32.
 
-Run: python benchmarks/advcam.py [--run RUN] [--photos 4] [--side 256] [--rounds 4]
+Run: python benchmarks/advcam.py [--run RUN] [--images 4] [--side 256] [--rounds 4]
     [--threads 2] [--repeats 2] [--json FILE]
 """
 
@@ -20,19 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from row import Row, by_turns, refuse_gap, save, show
+from row import Row, by_turns, reject_gap, save, show
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import has_fast_bf16
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
-from tag2mask.methods.base import build_method
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import parse_recipe
+from tag2mask.methods.build import build_method
 
 CLASSES = tuple(f"class{index}" for index in range(6))
 TOLERANCE = 1e-8
 """Largest gap of maps whose peak is 1, in float64: in float32 a climb soon magnifies rounding."""
 CHECKED_PX = 96
-"""Side of the photo on which both must agree."""
+"""Side of the image on which both must agree."""
 GOAL = 1 / 3
 REFERENCE = "one by one"
 
@@ -57,11 +57,11 @@ def build(run: Path | None, **settings: Any) -> AdvCAM:
     return method.eval()
 
 
-def photos(method: AdvCAM, count: int, side: int) -> tuple[Tensor, Tensor]:
-    """Normalised smooth photos with their mirror images, and two tags each."""
+def images(method: AdvCAM, count: int, side: int) -> tuple[Tensor, Tensor]:
+    """Normalized smooth images with their mirror images, and two tags each."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (count, 3, 12, 12), generator=generator).float()
-    image = method.backbone.normalise(upsample(coarse, (side, side)).to(torch.uint8))
+    image = method.backbone.normalize(upsample(coarse, (side, side)).to(torch.uint8))
     tags = torch.zeros(count, method.num_foreground)
     for row in range(count):
         tags[row, [row % method.num_foreground, (row + 2) % method.num_foreground]] = 1
@@ -84,7 +84,7 @@ def one_by_one(method: AdvCAM, image: Tensor, tags: Tensor) -> Tensor:
 
 
 def climb_pair(method: AdvCAM, pair: Tensor, key: int) -> Tensor:
-    """Added (2, h, w) Grad-CAMs of one class while a photo and its mirror image climb it."""
+    """Added (2, h, w) Grad-CAMs of one class while an image and its mirror image climb it."""
     config = method.config
     bounds = pair.amin((1, 2, 3), keepdim=True), pair.amax((1, 2, 3), keepdim=True)
     first = total = None
@@ -124,17 +124,17 @@ def peak_one(maps: Tensor) -> Tensor:
 
 
 def disagreement(method: AdvCAM) -> float:
-    """Largest difference of present classes' maps, peak 1, on a small photo in float64."""
-    image, tags = photos(method, 1, CHECKED_PX)
+    """Largest difference of present classes' maps, peak 1, on a small image in float64."""
+    image, tags = images(method, 1, CHECKED_PX)
     image = image.double()
     method.double()
-    ours, theirs = method.evidence(image, tags).cam, one_by_one(method, image, tags)
+    ours, theirs = method.compute_cam(image, tags).cam, one_by_one(method, image, tags)
     present = tags[:, :, None, None] > 0
     return float(((peak_one(ours) - peak_one(theirs)) * present).abs().max())
 
 
 def comparisons(times: dict[str, float], what: str) -> list[Row]:
-    """Times as `tag2mask bench` shows them; the limit is for the arithmetic that `auto` chooses."""
+    """Times as `make bench` shows them; the limit is for the arithmetic that `auto` chooses."""
     ours = {name: time for name, time in times.items() if name != REFERENCE}
     chosen = "bfloat16" if "bfloat16" in ours else "float32"
     return [
@@ -148,7 +148,7 @@ def main() -> None:
     """Check that the maps are the same, then time both in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="run of method cam; none: untrained weights")
-    parser.add_argument("--photos", type=int, default=4)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
@@ -158,16 +158,16 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     full = build(args.run, iterations=args.rounds, label_precision="fp32")
     half = build(args.run, iterations=args.rounds, label_precision="bf16")
-    image, tags = photos(full, args.photos, args.side)
+    image, tags = images(full, args.images, args.side)
     gap = disagreement(build(args.run, iterations=args.rounds, label_precision="fp32"))
-    refuse_gap("maps", gap, TOLERANCE)
+    reject_gap("maps", gap, TOLERANCE)
     jobs: dict[str, Callable[[], object]] = {
-        "float32": lambda: full.evidence(image, tags),
+        "float32": lambda: full.compute_cam(image, tags),
         REFERENCE: lambda: one_by_one(full, image, tags),
     }
     if has_fast_bf16("cpu"):
-        jobs["bfloat16"] = lambda: half.evidence(image, tags)
-    what = f"{args.photos} photos of {args.side} px, 2 classes, {args.rounds} rounds"
+        jobs["bfloat16"] = lambda: half.compute_cam(image, tags)
+    what = f"{args.images} images of {args.side} px, 2 classes, {args.rounds} rounds"
     rows = comparisons(by_turns(jobs, args.repeats), what)
     show(rows)
     print(f"largest gap of the maps {gap:.1e}")

@@ -1,8 +1,8 @@
 """A full step of AEFT over two bare forward and backward passes of its network.
 
-The step looks at the photos and at the same photos under the erasing map, pools both over the gated
+The step looks at the images and at the same images under the erasing map, pools both over the gated
 pyramid, draws negatives and compares embeddings; the two passes are backbone and class layer alone,
-on the same photos, each with its own backward. Same network and batch, by turns.
+on the same images, each with its own backward. Same network and batch, by turns.
 
 Run: python benchmarks/aeft_step.py [--batch 8] [--side 256] [--repeats 3] [--json FILE]
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from row import Row, by_turns, save, show
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import upsample
-from tag2mask.methods.aeft import AEFT
-from tag2mask.methods.base import build_method
-from tag2mask.recipe import parse_recipe
+from tag2mask.methods.aeft.method import AEFT
+from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 CLASSES = tuple(f"class{index}" for index in range(20))
@@ -45,19 +45,19 @@ def build(stride: int) -> AEFT:
 
 
 def make_batch(count: int, side: int) -> Batch:
-    """Smooth coloured photos, each with two tags; any two that are no neighbours share none."""
+    """Smooth colored images, each with two tags; any two that are no neighbors share none."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (count, 3, 12, 12), generator=generator).float()
     tags = torch.zeros(count, len(CLASSES))
-    for photo in range(count):
-        tags[photo, [photo % len(CLASSES), (photo + 1) % len(CLASSES)]] = 1
+    for single_image in range(count):
+        tags[single_image, [single_image % len(CLASSES), (single_image + 1) % len(CLASSES)]] = 1
     image = upsample(coarse, (side, side)).to(torch.uint8)
     valid = torch.ones(count, side, side, dtype=torch.bool)
-    return Batch(image, tags, valid, [str(n) for n in range(count)], most_tags=2)
+    return Batch(image, tags, valid, [str(n) for n in range(count)], max_tags=2)
 
 
 def step(method: AEFT, batch: Batch) -> Callable[[], None]:
-    """The whole training step but the optimiser."""
+    """The whole training step but the optimizer."""
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
@@ -72,7 +72,7 @@ def two_passes(method: AEFT, batch: Batch) -> Callable[[], None]:
     def run() -> None:
         method.zero_grad(set_to_none=True)
         for _ in range(2):
-            image = method.backbone.normalise(batch.image)
+            image = method.backbone.normalize(batch.image)
             method.head.raw(method.backbone(image).maps[-1]).mean().backward()
 
     return run
@@ -88,14 +88,14 @@ def comparisons(count: int, side: int, repeats: int) -> list[Row]:
         spent = by_turns(jobs, repeats)
         rows.append(
             Row(
-                f"AEFT step, {count} photos of {side} px, stride {stride}",
+                f"AEFT step, {count} images of {side} px, stride {stride}",
                 spent["step"],
                 "two bare passes",
                 spent["passes"],
                 most=1.3,
             )
         )
-        assert method.monitor["hard_pairs"] == count, "every photo takes part in the repulsion"
+        assert method.monitor["hard_pairs"] == count, "every image takes part in the repulsion"
     return rows
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from row import Row, by_turns, refuse_gap, save, show
+from row import Row, by_turns, reject_gap, save, show
 from tag2mask.functional import affinity
 from tag2mask.types import IGNORE
 
@@ -101,7 +101,7 @@ def comparisons(batch: int, side_px: int, repeats: int) -> list[Row]:
     rows = []
     for name, (loops, ours) in parts.items():
         gap = np.abs(loops().astype(np.float64) - ours().numpy().astype(np.float64)).max()
-        refuse_gap(name, float(gap), TOLERANCE)
+        reject_gap(name, float(gap), TOLERANCE)
         spent = by_turns({"loops": loops, "ours": ours}, repeats)
         rows.append(Row(name, spent["ours"], "loops over cells", spent["loops"], most=0.2))
     return rows

@@ -61,7 +61,7 @@ def compare(jobs: Mapping[str, Job], repeats: int) -> dict[str, dict[str, float]
 
 
 def backward_of(network: nn.Module, output: Callable[[], Tensor]) -> Job:
-    """A step without optimiser: forward, weighted sum, backward."""
+    """A step without optimizer: forward, weighted sum, backward."""
     weight = torch.randn_like(output())
 
     def job() -> None:
@@ -82,7 +82,7 @@ def mit_jobs() -> dict[str, Job]:
 
     def captured() -> Tensor:
         found = network(image, attention=True)
-        return found.maps[3] + sum(logit.mean() for logit in found.logits())
+        return found.maps[3] + sum(logits.mean() for logits in found.logits())
 
     return {
         "transformers": backward_of(reference, lambda: reference(image).last_hidden_state),
@@ -92,7 +92,7 @@ def mit_jobs() -> dict[str, Job]:
 
 
 def module_by_module(network: Hybrid, image: Tensor) -> Tensor:
-    """MobileNetV1 without any fusing: pad, convolve, normalise, activate."""
+    """MobileNetV1 without any fusing: pad, convolve, normalize, activate."""
     out = image
     for layer in (network.cnn.conv_stem, *network.cnn.layer):
         out, (vertical, horizontal) = same_padding(out, layer.convolution)
@@ -141,7 +141,7 @@ def precision_jobs() -> dict[str, Job]:
 
 
 def comparisons(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Row]:
-    """Wall-clock times as `tag2mask bench` shows them, each beside the plain arrangement."""
+    """Wall-clock times as `make bench` shows them, each beside the plain arrangement."""
     pairs = [
         ("mit", "mit", "transformers"),
         ("hybrid", "hybrid without branch", "module by module"),

@@ -1,6 +1,6 @@
 """The demo beside its baseline at equal steps: mIoU of 100 held-out scenes, raw and refined.
 
-Both are trained here where their folders do not hold them yet; gate `oracle`.
+Both are trained here where their folders do not hold them yet; class source `tags`.
 
 Run: python benchmarks/demo_lead.py RUNS [--json FILE]
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from row import command
 from tag2mask.cli.demo import label_held_out, score_held_out
-from tag2mask.data.scenes import Scenes
-from tag2mask.engine.trainer import train
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import load_recipe
+from tag2mask.config.recipe import load_recipe
+from tag2mask.data.synthetic import Synthetic
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.training.trainer import train
 
-RECIPES = {"baseline": "cam/scenes_tiny", "demo": "rml/scenes_tiny"}
+RECIPES = {"baseline": "cam/synthetic_tiny", "demo": "rml/synthetic_tiny"}
 
 
 def raw_miou(run: Path) -> float:
@@ -28,7 +28,7 @@ def raw_miou(run: Path) -> float:
     recipe = segmenter.recipe
     predict = recipe.predict.model_copy(update={"refine": False})
     plain = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
-    source = Scenes(recipe.data, "val")
+    source = Synthetic(recipe.data, "val")
     with tempfile.TemporaryDirectory() as folder:
         return score_held_out(plain, source, Path(folder)).miou
 
@@ -56,7 +56,7 @@ def main() -> None:
     lead = {kind: found["demo"][kind] - found["baseline"][kind] for kind in ("raw", "refined")}
     print(f"{'lead':16s} raw {lead['raw']:.3f}  + PAR {lead['refined']:.3f}")
     if args.json:
-        record = {"command": command(), "gate": "oracle", **found, "lead": lead}
+        record = {"command": command(), "class_source": "tags", **found, "lead": lead}
         args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,12 +1,12 @@
 """The dense CRF against the package pydensecrf2, in one run.
 
-Both refine the same photos of 500 x 375 px on one thread, lattices built each time, and give the
+Both refine the same images of 500 x 375 px on one thread, lattices built each time, and give the
 same probabilities before times are told. Where the package is not installed, our own version in
 plain torch takes its place. Several processes: benchmarks/pool.py.
 
 Run: python benchmarks/dense_crf.py [--root DIR] [--repeats 5] [--json FILE]
 
-DIR is a data set in VOC layout (or TAG2MASK_VOC_ANIMALS); without one, photos are painted.
+DIR is a data set in VOC layout (or TAG2MASK_VOC_ANIMALS); without one, images are painted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 
-from row import Row, refuse_gap, save, show
+from row import Row, reject_gap, save, show
 from tag2mask.refiners.dense_crf import DenseCRF, DenseCRFConfig, torch_mean_field
 
 SIZE = (375, 500)
@@ -35,8 +35,8 @@ FEW = 3
 TOLERANCE = 1e-4
 
 
-def photo(root: Path | None) -> Tensor:
-    """(1, 3, *SIZE) uint8: the first photo of the data set, or painted cells under grain."""
+def random_image(root: Path | None) -> Tensor:
+    """(1, 3, *SIZE) uint8: the first image of the data set, or painted cells under grain."""
     if root is not None:
         name = min(Path(root, "JPEGImages").glob("*.jpg"))
         with PILImage.open(name) as opened:
@@ -56,19 +56,19 @@ def probability(classes: int, seed: int) -> Tensor:
     return F.interpolate(coarse, size=SIZE, mode="bilinear").softmax(dim=1)
 
 
-def with_absent(prob: Tensor) -> Tensor:
+def with_absent(probs: Tensor) -> Tensor:
     """Set few classes among CLASSES channels, the rest 0."""
-    return torch.cat([prob, prob.new_zeros(1, CLASSES - prob.shape[1], *SIZE)], dim=1)
+    return torch.cat([probs, probs.new_zeros(1, CLASSES - probs.shape[1], *SIZE)], dim=1)
 
 
-def package(image: Tensor, prob: Tensor) -> npt.NDArray[np.float32]:
+def package(image: Tensor, probs: Tensor) -> npt.NDArray[np.float32]:
     """(C, H, W) by pydensecrf2."""
     from pydensecrf import densecrf
 
     config = DenseCRFConfig()
-    classes = prob.shape[1]
+    classes = probs.shape[1]
     model = densecrf.DenseCRF2D(SIZE[1], SIZE[0], classes)
-    unary = -prob[0].clamp(1e-5, 1).log()
+    unary = -probs[0].clamp(1e-5, 1).log()
     model.setUnaryEnergy(unary.view(classes, -1).numpy())
     model.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_weight)
     model.addPairwiseBilateral(
@@ -80,9 +80,9 @@ def package(image: Tensor, prob: Tensor) -> npt.NDArray[np.float32]:
     return np.array(model.inference(config.iterations), dtype=np.float32).reshape(classes, *SIZE)
 
 
-def plain(image: Tensor, prob: Tensor) -> npt.NDArray[np.float32]:
+def plain(image: Tensor, probs: Tensor) -> npt.NDArray[np.float32]:
     """(C, H, W) by our own version in plain torch."""
-    return torch_mean_field(image, prob[:, None], DenseCRFConfig())[0, 0].numpy()
+    return torch_mean_field(image, probs[:, None], DenseCRFConfig())[0, 0].numpy()
 
 
 def timed(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
@@ -118,7 +118,7 @@ def comparisons(image: Tensor, repeats: int) -> tuple[list[Row], dict[str, float
             np.abs(refiner(image, padded)[0, :FEW].numpy() - reference(image, few)).max()
         ),
     }
-    refuse_gap("dense CRF", max(gaps.values()), TOLERANCE)
+    reject_gap("dense CRF", max(gaps.values()), TOLERANCE)
     spent = timed(
         {
             "ours_many": lambda: refiner(image, many),
@@ -152,9 +152,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows, gaps = comparisons(photo(args.root), args.repeats)
+    rows, gaps = comparisons(random_image(args.root), args.repeats)
     show(rows)
-    save(args.json, rows, photos="painted" if args.root is None else "real", **gaps)
+    save(args.json, rows, images="painted" if args.root is None else "real", **gaps)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Scoring a folder of masks against a plain loop over the same files, in one run.
 
-The loop opens both masks of a photo with Pillow and counts pairs with NumPy's bincount. The
+The loop opens both masks of an image with Pillow and counts pairs with NumPy's bincount. The
 predictions are the true masks, moved by a few pixels. Both count the same before times are told.
 
 Run: python benchmarks/evaluation.py [--root DIR] [--workers 2] [--repeats 9] [--json FILE]
@@ -23,9 +23,9 @@ from PIL import Image as PILImage
 
 from row import Row, by_turns, save, show
 from tag2mask.data.voc import VOC_CLASSES
-from tag2mask.evaluation.evaluator import MaskPair, count_files, evaluate_folder
+from tag2mask.evaluation.folders import MaskPair, count_files, evaluate_folder
 from tag2mask.functional.cam import upsample
-from tag2mask.palette import save_mask
+from tag2mask.io.masks import save_mask
 from tag2mask.types import IGNORE
 
 NUM_CLASSES = len(VOC_CLASSES) + 1
@@ -48,7 +48,7 @@ def paint(folder: Path, count: int) -> None:
 def predict(truth: Path, out: Path) -> list[MaskPair]:
     """Write moved copies of the true masks with their class list."""
     out.mkdir()
-    described = {"classes": VOC_CLASSES, "gate": "oracle", "settings": {}}
+    described = {"classes": VOC_CLASSES, "class_source": "tags", "settings": {}}
     (out / "classes.json").write_text(json.dumps(described), encoding="utf-8")
     pairs = []
     for path in sorted(truth.glob("*.png")):

@@ -2,7 +2,7 @@
 
 First both walks, whole, on a grid where the dense one is quick; the result is that of the dense one
 in float64 to 1e-5 (in float32 squaring itself is ten times further off). Then on the 96 x 128 cells
-of a photo of 384 x 512 px. There the dense matrix has 12,288 rows (600 MB): by default one of its
+of an image of 384 x 512 px. There the dense matrix has 12,288 rows (600 MB): by default one of its
 eight squarings is timed and counted eight times (the row says so), and the result is compared with
 the same matrix multiplied into the maps 256 times. --whole squares eight times.
 
@@ -19,9 +19,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from row import Row, by_turns, refuse_gap, save, show
-from tag2mask.functional.pair_affinity import boundary_affinity
+from row import Row, by_turns, reject_gap, save, show
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
+from tag2mask.methods.irn.affinity import boundary_affinity
 
 RADIUS = 5
 POWER = 10
@@ -79,7 +79,7 @@ def dense_walk(one: Case) -> Tensor:
 
 
 def stencil_walk(one: Case) -> Tensor:
-    """Ours: 256 steps along 69 neighbours."""
+    """Ours: 256 steps along 69 neighbors."""
     pairs, offsets = both_directions(one.half, half_disc_offsets(RADIUS))
     return random_walk(one.maps, pairs, offsets, STEPS)
 
@@ -110,7 +110,7 @@ def large_row(one: Case, repeats: int, whole: bool) -> tuple[Row, dict[str, obje
             moved = moved @ matrix
     expected = moved.view(one.maps.shape)
     reference = "8 squarings, dense" if whole else "8 x one squaring, dense"
-    gap = refuse_gap("large grid", gap_of(found, expected), ROUGH)
+    gap = reject_gap("large grid", gap_of(found, expected), ROUGH)
     row = Row(
         f"walk {height} x {width}, {MAPS} maps", ours, reference, SQUARINGS * squaring, most=LIMIT
     )
@@ -124,8 +124,8 @@ def comparisons(
     """Compare results, then times, on a small and a large grid."""
     small = case(*SMALL)
     ours, exact = stencil_walk(small), dense_walk(Case(small.maps.double(), small.half.double()))
-    gap = refuse_gap("small grid", gap_of(ours, exact), TOLERANCE)
-    rough = refuse_gap("small grid, float32", gap_of(dense_walk(small), exact), ROUGH)
+    gap = reject_gap("small grid", gap_of(ours, exact), TOLERANCE)
+    rough = reject_gap("small grid, float32", gap_of(dense_walk(small), exact), ROUGH)
     spent = by_turns(
         {"ours": lambda: stencil_walk(small), "dense": lambda: dense_walk(small)}, repeats
     )

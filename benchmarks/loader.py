@@ -2,7 +2,7 @@
 
 Run:     python benchmarks/loader.py [--data voc --root DIR] [--crop 320] [--seconds 10]
          [--json FILE]
-Prints:  JSON lines. First milliseconds of processor time per photo in one process (which other work
+Prints:  JSON lines. First milliseconds of processor time per image in one process (which other work
          on the machine hardly changes); then images/s with 1 and 2 workers, the median of rounds in
          which the two arrangements take turns, and their ratio.
 
@@ -26,18 +26,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from row import Row, save
 from tag2mask import plugins
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.data.loader import batches
-from tag2mask.data.scenes import ScenesConfig, write_scenes
+from tag2mask.data.synthetic import SyntheticConfig, write_scenes
 from tag2mask.data.transforms import augment
-from tag2mask.recipe import DataConfig
 
 BATCH = 8
 ROUNDS = 5
 
 
 class Decoder(Dataset[int]):
-    """Decodes photos and drops them: only their number of bytes crosses to the main process."""
+    """Decodes images and drops them: only their number of bytes crosses to the main process."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -58,7 +58,7 @@ def images_per_second(images: Iterator[int], workers: int, seconds: float) -> fl
 
 
 def decode_only(source: Source, workers: int) -> Iterator[int]:
-    """Yield how many photos have been decoded."""
+    """Yield how many images have been decoded."""
     loader = DataLoader(
         Decoder(source), batch_size=BATCH, sampler=itertools.count(), num_workers=workers
     )
@@ -67,21 +67,21 @@ def decode_only(source: Source, workers: int) -> Iterator[int]:
 
 def augmented(source: Source, config: DataConfig, workers: int) -> Iterator[int]:
     """Yield how many training crops have been delivered."""
-    loaded = batches(source, config, batch=BATCH, seed=1, workers=workers)
+    loaded = batches(source, config, batch_size=BATCH, seed=1, workers=workers)
     return (len(batch.name) for batch in loaded)
 
 
 def processor_time(source: Source, config: DataConfig) -> dict[str, float]:
-    """Milliseconds per photo of decoding and of augmenting, over 200 photos in this process."""
+    """Milliseconds per image of decoding and of augmenting, over 200 images in this process."""
     source.reads_masks = False
-    rng, photos = np.random.default_rng(1), range(min(200, len(source)))
+    rng, images = np.random.default_rng(1), range(min(200, len(source)))
     start = time.process_time()
-    samples = [source[index] for index in photos]
+    samples = [source[index] for index in images]
     decoded = time.process_time()
     for sample in samples:
         augment(sample, config, rng)
     spent = {"decode_ms": decoded - start, "augment_ms": time.process_time() - decoded}
-    return {name: round(1000 * total / len(photos), 3) for name, total in spent.items()}
+    return {name: round(1000 * total / len(images), 3) for name, total in spent.items()}
 
 
 def throughput(
@@ -102,7 +102,7 @@ def throughput(
 
 
 def comparisons(measured: Sequence[Mapping[str, float]]) -> list[Row]:
-    """Milliseconds per photo as `tag2mask bench` shows them."""
+    """Milliseconds per image as `make bench` shows them."""
     return [
         Row(
             f"training crops, {row['workers']:.0f} workers",
@@ -117,7 +117,7 @@ def comparisons(measured: Sequence[Mapping[str, float]]) -> list[Row]:
 def main() -> None:
     """Measure, print and write as JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="scenes", choices=["scenes", "voc", "folder"])
+    parser.add_argument("--data", default="synthetic", choices=["synthetic", "voc", "folder"])
     parser.add_argument("--root", type=Path)
     parser.add_argument("--crop", type=int, default=320)
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -125,9 +125,9 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         name, root = asked.data, asked.root
-        if name == "scenes":
+        if name == "synthetic":
             name, root = "folder", Path(scratch)
-            write_scenes(ScenesConfig(count=200, val_count=0, size_px=384), root)
+            write_scenes(SyntheticConfig(count=200, val_count=0, size_px=384), root)
         kind = plugins.load("data", name)
         config = kind.Config(name=name, root=root, crop_px=asked.crop)
         source = kind(config, "train")

@@ -2,8 +2,8 @@
 
     python benchmarks/par.py [--threads 2] [--repeats 9] [--json FILE]
 
-The reference lets a 3x3 convolution with one-hot weights fetch the eight neighbours of each
-dilation and builds the whole (N, C, 48, H, W) stack in every round. Both refine the same photos, in
+The reference lets a 3x3 convolution with one-hot weights fetch the eight neighbors of each
+dilation and builds the whole (N, C, 48, H, W) stack in every round. Both refine the same images, in
 turn, and the outputs are compared before any time is believed. `ratio` is of wall-clock times,
 `processor_ratio` of processor times; with `--threads 1` other work hardly changes the latter.
 """
@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from row import Row, refuse_gap, save
-from tag2mask.refiners.par import PAR, ParConfig, neighbour_offsets
+from row import Row, reject_gap, save
+from tag2mask.refiners.par import PAR, ParConfig, neighbor_offsets
 
 TOLERANCE = 1e-5
 
 
-def neighbour_stack(maps: Tensor, dilations: tuple[int, ...]) -> Tensor:
+def neighbor_stack(maps: Tensor, dilations: tuple[int, ...]) -> Tensor:
     """(N, C, H, W) -> (N, C, K, H, W), fetched by one-hot convolutions."""
     num, channels, height, width = maps.shape
     taps = torch.eye(9)[[0, 1, 2, 3, 5, 6, 7, 8]].view(8, 1, 3, 3)
@@ -37,22 +37,22 @@ def neighbour_stack(maps: Tensor, dilations: tuple[int, ...]) -> Tensor:
     return torch.cat(stacks, dim=1).view(num, channels, -1, height, width)
 
 
-def plain_par(image: Tensor, prob: Tensor, config: ParConfig) -> Tensor:
-    """PAR of photos (N, 3, H, W) and probabilities (N, C, H, W), the formula line by line."""
+def plain_par(image: Tensor, probs: Tensor, config: ParConfig) -> Tensor:
+    """PAR of images (N, 3, H, W) and probabilities (N, C, H, W), the formula line by line."""
     image = image.float() / 255
-    near = neighbour_stack(image, config.dilations)
-    spread = near.std(dim=2, keepdim=True) + 1e-8
-    colour = -(((near - image.unsqueeze(2)).abs() / (config.w1 * spread)) ** 2).mean(dim=1)
-    distance = torch.tensor(neighbour_offsets(config.dilations)).float().norm(dim=1)
+    near = neighbor_stack(image, config.dilations)
+    propagate_cam = near.std(dim=2, keepdim=True) + 1e-8
+    color = -(((near - image.unsqueeze(2)).abs() / (config.w1 * propagate_cam)) ** 2).mean(dim=1)
+    distance = torch.tensor(neighbor_offsets(config.dilations)).float().norm(dim=1)
     position = -((distance / (config.w2 * distance.std())) ** 2)
-    kernel = colour.softmax(dim=1) + config.w3 * position.softmax(dim=0).view(1, -1, 1, 1)
+    kernel = color.softmax(dim=1) + config.w3 * position.softmax(dim=0).view(1, -1, 1, 1)
     for _ in range(config.iterations):
-        prob = (neighbour_stack(prob, config.dilations) * kernel.unsqueeze(1)).sum(dim=2)
-    return prob / prob.sum(dim=1, keepdim=True)
+        probs = (neighbor_stack(probs, config.dilations) * kernel.unsqueeze(1)).sum(dim=2)
+    return probs / probs.sum(dim=1, keepdim=True)
 
 
-def photos(num: int, side: int) -> Tensor:
-    """Coloured cells under mild noise, uint8: edges to respect and grain to look past."""
+def images(num: int, side: int) -> Tensor:
+    """Colored cells under mild noise, uint8: edges to respect and grain to look past."""
     generator = torch.Generator().manual_seed(0)
     cells = torch.rand(num, 3, 8, 8, generator=generator) * 255
     smooth = F.interpolate(cells, size=(side, side), mode="nearest")
@@ -71,16 +71,16 @@ def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, float]
     """Check that both agree, then time them in turn; medians."""
     config = ParConfig()
     refiner = PAR(config)
-    image = photos(num, side)
+    image = images(num, side)
     generator = torch.Generator().manual_seed(1)
-    prob = torch.rand(num, classes, side, side, generator=generator).softmax(dim=1)
+    probs = torch.rand(num, classes, side, side, generator=generator).softmax(dim=1)
     with torch.inference_mode():
-        gap = float((plain_par(image, prob, config) - refiner(image, prob)).abs().max())
-        refuse_gap("PAR", gap, TOLERANCE)
+        gap = float((plain_par(image, probs, config) - refiner(image, probs)).abs().max())
+        reject_gap("PAR", gap, TOLERANCE)
         rounds = [
             (
-                *seconds(lambda: plain_par(image, prob, config)),
-                *seconds(lambda: refiner(image, prob)),
+                *seconds(lambda: plain_par(image, probs, config)),
+                *seconds(lambda: refiner(image, probs)),
             )
             for _ in range(repeats)
         ]
@@ -104,7 +104,7 @@ def measure(num: int, side: int, classes: int, repeats: int) -> dict[str, float]
 
 
 def comparisons(rows: Sequence[Mapping[str, float]]) -> list[Row]:
-    """Wall-clock times as `tag2mask bench` shows them."""
+    """Wall-clock times as `make bench` shows them."""
     return [
         Row(
             f"PAR, {row['batch']} x {row['side_px']} px, {row['classes']} classes",

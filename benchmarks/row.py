@@ -1,4 +1,4 @@
-"""What `tag2mask bench` reads: times beside a reference of the same run, as rows of a JSON file.
+"""What `make bench` reads: times beside a reference of the same run, as rows of a JSON file.
 
 A benchmark is a script of this folder with a function `comparisons` that returns such rows; it
 takes `--json FILE` and needs no other argument.
@@ -7,7 +7,9 @@ takes `--json FILE` and needs no other argument.
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -47,7 +49,7 @@ def by_turns(jobs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: min(values[1:]) for name, values in spent.items()}
 
 
-def refuse_gap(what: str, gap: float, most: float) -> float:
+def reject_gap(what: str, gap: float, most: float) -> float:
     """Return the difference of two results; stops where times would mean nothing."""
     if not gap <= most:
         raise SystemExit(f"{what}: results differ by {gap:.1e}: times mean nothing")
@@ -81,6 +83,7 @@ def save(path: Path | None, rows: Sequence[Row], /, **details: Any) -> None:
         return
     record = {
         "command": command(),
+        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -88,3 +91,14 @@ def save(path: Path | None, rows: Sequence[Row], /, **details: Any) -> None:
         **details,
     }
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def add_entry(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """Put an entry into a results file under its name; other entries stay as they are.
+
+    Lists of plain values take one line each, so that the file can be read and compared.
+    """
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    text = json.dumps(entries | {name: entry}, indent=1)
+    flat = re.sub(r"\[[^][{}]*\]", lambda found: re.sub(r"\n +", " ", found[0]), text)
+    path.write_text(flat + "\n", encoding="utf-8")

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from row import Row, save
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.functional.cam import scaled_size, upsample
 from tag2mask.functional.precision import has_fast_bf16
 from tag2mask.methods.afa import AFA
-from tag2mask.methods.base import build_method
-from tag2mask.methods.rml import RML
-from tag2mask.recipe import parse_recipe
+from tag2mask.methods.build import build_method
+from tag2mask.methods.rml.method import RML
 from tag2mask.types import Batch
 
 CLASSES = tuple(f"class{index}" for index in range(20))
@@ -55,18 +55,18 @@ def build(name: str, variant: str, precision: str) -> RML | AFA:
 
 
 def make_batch(count: int, side: int) -> Batch:
-    """Smooth coloured photos with two tags each."""
+    """Smooth colored images with two tags each."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randint(0, 256, (count, 3, 12, 12), generator=generator).float()
     tags = torch.zeros(count, len(CLASSES))
     tags[:, [3, 14]] = 1
     image = upsample(coarse, (side, side)).to(torch.uint8)
     valid = torch.ones(count, side, side, dtype=torch.bool)
-    return Batch(image, tags, valid, [str(n) for n in range(count)], most_tags=2)
+    return Batch(image, tags, valid, [str(n) for n in range(count)], max_tags=2)
 
 
 def step(method: RML | AFA, batch: Batch, *, bf16: bool = False) -> Callable[[], None]:
-    """The whole training step but the optimiser."""
+    """The whole training step but the optimizer."""
 
     def run() -> None:
         method.zero_grad(set_to_none=True)
@@ -80,7 +80,7 @@ def step(method: RML | AFA, batch: Batch, *, bf16: bool = False) -> Callable[[],
 
 def bare_training(method: RML | AFA, batch: Batch) -> Callable[[], None]:
     """Forward and backward of the training views: RML's two encoders; AFA's encoder and decoder."""
-    image = method.backbone.normalise(batch.image)
+    image = method.backbone.normalize(batch.image)
 
     def outputs() -> Tensor:
         maps = method.backbone(image).maps
@@ -95,9 +95,9 @@ def bare_training(method: RML | AFA, batch: Batch) -> Callable[[], None]:
     return run
 
 
-def bare_labelling(method: RML | AFA, batch: Batch) -> Callable[[], None]:
+def bare_labeling(method: RML | AFA, batch: Batch) -> Callable[[], None]:
     """No-grad encoder forwards of the mirror at scale 1 and both views at 0.5 and 1.5."""
-    image = method.backbone.normalise(batch.image)
+    image = method.backbone.normalize(batch.image)
     half, large = (upsample(image, scaled_size(image.shape[-2:], s)) for s in (0.5, 1.5))
     views: list[Tensor] = [image.flip(-1)]
     views += [torch.cat([view, view.flip(-1)]) for view in (half, large)]
@@ -129,13 +129,13 @@ def label_agreement(name: str, variant: str, batch: Batch) -> float:
     labels = []
     for precision in ("fp32", "bf16"):
         method = build(name, variant, precision)
-        image = method.backbone.normalise(batch.image)
+        image = method.backbone.normalize(batch.image)
         if isinstance(method, AFA):
             features = method.eval().backbone(image, attention=True)
             cam = method.head(features.maps[-1])[1]
             labels.append(method._labels(batch, image, cam, features, propagates=True)[0])
         else:
-            labels.append(method._pseudo_label(batch, image, method.evidence(image).cam))
+            labels.append(method._pseudo_label(batch, image, method.compute_cam(image).cam))
     return float((labels[0] == labels[1]).float().mean())
 
 
@@ -165,14 +165,14 @@ def measure(method: str, args: argparse.Namespace) -> tuple[dict[str, float], di
     parts = {
         "step fp32": step(full, batch),
         "training floor": bare_training(full, batch),
-        "labelling floor": bare_labelling(full, batch),
+        "labeling floor": bare_labeling(full, batch),
     }
     fast = has_fast_bf16("cpu")
     if fast:
         parts["step, labels in bf16"] = step(half, batch)
         parts["step, all in bf16"] = step(half, batch, bf16=True)
     seconds = medians(parts, args.repeats)
-    floor = seconds["training floor"] + seconds["labelling floor"]
+    floor = seconds["training floor"] + seconds["labeling floor"]
     ratios = {"step / floor": seconds["step fp32"] / floor}
     if fast:
         ratios["bf16 labels / fp32 step"] = seconds["step, labels in bf16"] / seconds["step fp32"]
@@ -184,7 +184,7 @@ def measure(method: str, args: argparse.Namespace) -> tuple[dict[str, float], di
 def comparisons(method: str, seconds: Mapping[str, float]) -> list[Row]:
     """The step beside its floor, and the bf16 arrangements beside it, in milliseconds."""
     step_ms = 1e3 * seconds["step fp32"]
-    floor_ms = 1e3 * (seconds["training floor"] + seconds["labelling floor"])
+    floor_ms = 1e3 * (seconds["training floor"] + seconds["labeling floor"])
     rows = [Row(f"{method} step, fp32", step_ms, "floor", floor_ms, most=1.2)]
     limits = {"step, labels in bf16": None, "step, all in bf16": 0.65}
     return rows + [

@@ -1,66 +1,32 @@
-"""Photos with image-level tags in, pixel masks out.
-
-The public names below are imported when first used, so that `import tag2mask` stays quick.
+"""Images with image-level tags in, pixel masks out.
 
     >>> import tag2mask
     >>> tag2mask.IGNORE
     255
+
+Public names are imported when they are first used, so `import tag2mask` is fast.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tag2mask.errors import Tag2MaskError
-    from tag2mask.evaluation.evaluator import evaluate_folder
-    from tag2mask.pipeline import train
-    from tag2mask.prediction.segmenter import Segmenter, load
-    from tag2mask.recipe import Recipe, load_recipe
-    from tag2mask.types import BACKGROUND, IGNORE, Prediction, Report
+    from tag2mask.api import evaluate as evaluate
+    from tag2mask.api import label as label
+    from tag2mask.api import predict as predict
+    from tag2mask.api import train as train
+    from tag2mask.config.recipe import Recipe as Recipe
+    from tag2mask.config.recipe import load_recipe as load_recipe
+    from tag2mask.errors import Tag2MaskError as Tag2MaskError
+    from tag2mask.inference.segmenter import Segmenter as Segmenter
+    from tag2mask.inference.segmenter import load as load
+    from tag2mask.types import BACKGROUND as BACKGROUND
+    from tag2mask.types import IGNORE as IGNORE
+    from tag2mask.types import Prediction as Prediction
+    from tag2mask.types import Report as Report
+    from tag2mask.version import __version__ as __version__
+else:
+    from tag2mask.lazy import attach
 
-_HOME = {
-    "BACKGROUND": "tag2mask.types",
-    "IGNORE": "tag2mask.types",
-    "Prediction": "tag2mask.types",
-    "Recipe": "tag2mask.recipe",
-    "Report": "tag2mask.types",
-    "Segmenter": "tag2mask.prediction.segmenter",
-    "Tag2MaskError": "tag2mask.errors",
-    "evaluate_folder": "tag2mask.evaluation.evaluator",
-    "load": "tag2mask.prediction.segmenter",
-    "load_recipe": "tag2mask.recipe",
-    "train": "tag2mask.pipeline",
-}
-"""Public name -> module that defines it."""
-
-__all__ = [
-    "BACKGROUND",
-    "IGNORE",
-    "Prediction",
-    "Recipe",
-    "Report",
-    "Segmenter",
-    "Tag2MaskError",
-    "__version__",
-    "evaluate_folder",
-    "load",
-    "load_recipe",
-    "train",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("tag2mask")
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'tag2mask' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    __getattr__, __dir__, __all__ = attach(__name__)

@@ -1,16 +1,13 @@
-"""Weights with the recipe inside, and full training state; safetensors and JSON, never pickle.
+"""Weights files that carry their recipe, and training state; safetensors and JSON, never pickle.
 
-Every file is written in a temporary folder beside it, flushed to the disk and renamed, so
-that a full disk, a missing permission or a killed process leaves the previous file whole.
+Every file is written in a temporary folder beside its target, flushed to disk and renamed. So a
+full disk, a missing permission or a killed process leaves the previous file intact.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,22 +17,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe
 from tag2mask.errors import RunError, WeightsError
-from tag2mask.recipe import Recipe, load_recipe, parse_recipe
+from tag2mask.io.files import write_atomically
+from tag2mask.version import __version__
 
-TEMPORARY_SUFFIX = ".part"
-"""Ending of folders that hold a file not yet whole; one that a killed process left is harmless."""
 MAX_NAMED_TENSORS = 3
-"""Tensors that a message about unfitting weights names."""
+"""Number of tensors that a message about mismatched weights names."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result: this package and torch."""
-    return {"tag2mask": version("tag2mask"), "torch": torch.__version__}
+    """Return the versions of this package and of torch."""
+    return {"tag2mask": __version__, "torch": torch.__version__}
 
 
 def stage_folder(run: Path, kind: Literal["train", "label"]) -> Path:
-    """Return the folder of the last stage that trains or labels; `run` itself has no stages.
+    """Return the folder of the last stage of a kind; of a run without stages, `run` itself.
+
+    Args:
+        run: A run folder.
+        kind: `train` for the stage with the trained network, `label` for that with the masks.
 
     Raises:
         RecipeError: If the run's recipe cannot be read.
@@ -44,30 +45,30 @@ def stage_folder(run: Path, kind: Literal["train", "label"]) -> Path:
     if (run / "weights").is_dir() or not path.is_file():
         return run
     stages = load_recipe(str(path)).stages
-    fitting = [name for name, stage in stages.items() if stage.run == kind]
-    return run / fitting[-1] if fitting else run
+    names = [name for name, stage in stages.items() if stage.run == kind]
+    return run / names[-1] if names else run
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], recipe: Recipe) -> None:
-    """Write a network's parameters and buffers with the resolved recipe and versions as metadata.
+    """Write the parameters and buffers of a network, with recipe and versions as metadata.
 
     Args:
-        path: Target, ends in `.safetensors`; its folder is made if it is missing.
+        path: Target, ends in `.safetensors`; its folder is created if it is missing.
         state: As `Module.state_dict()` returns it, on any device.
         recipe: What `build_method` needs to build the network again.
 
     Raises:
-        RunError: If the disk is full or writing is not allowed; an older file stays whole.
+        RunError: If the file cannot be written; a previous file stays intact.
     """
     metadata = {"format": "pt", "recipe": recipe.to_yaml(), **versions()}
     _save_tensors(path, state, metadata)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
-    """Read what `save_weights` wrote, tensors on the CPU.
+    """Read what `save_weights` wrote; the tensors are on the CPU.
 
     Raises:
-        WeightsError: If the file is missing, is no safetensors file or carries no recipe.
+        WeightsError: If the file is missing, is not a safetensors file or contains no recipe.
     """
     try:
         tensors, metadata = _read_tensors(path)
@@ -75,42 +76,43 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
         raise WeightsError(f"{path}: weights cannot be read ({_reason(error)})") from error
     if "recipe" not in metadata:
         raise WeightsError(
-            f"{path}: carries no recipe, so it is no weights file of tag2mask; "
-            "give pretrained networks as backbone.weights"
+            f"{path}: contains no recipe, so it is not a weights file of tag2mask; "
+            "set backbone.weights to use a pretrained network"
         )
     return tensors, parse_recipe(yaml.safe_load(metadata["recipe"]), str(path))
 
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    """Refuse tensors that do not fit a network.
+    """Reject tensors that do not fit a network.
 
     Args:
         expected: The network's own `state_dict()`.
-        found: The tensors about to be loaded into it.
+        found: The tensors to load into it.
         where: File or hub id, for the message.
 
     Raises:
         WeightsError: One line that names up to three tensors that differ, with both shapes.
     """
-    here = {name: str(tuple(tensor.shape)) for name, tensor in expected.items()}
-    there = {name: str(tuple(tensor.shape)) for name, tensor in found.items()}
-    faults = [
-        f"{name} is {here.get(name, 'absent')} here and {there.get(name, 'absent')} in the file"
-        for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name)
+    own = {name: str(tuple(tensor.shape)) for name, tensor in expected.items()}
+    other = {name: str(tuple(tensor.shape)) for name, tensor in found.items()}
+    problems = [
+        f"{name} is {own.get(name, 'absent')} in the network, "
+        f"{other.get(name, 'absent')} in the file"
+        for name in sorted(own.keys() | other.keys())
+        if own.get(name) != other.get(name)
     ]
-    if faults:
-        named = "; ".join(faults[:MAX_NAMED_TENSORS])
-        more = len(faults) - MAX_NAMED_TENSORS
+    if problems:
+        named = "; ".join(problems[:MAX_NAMED_TENSORS])
+        more = len(problems) - MAX_NAMED_TENSORS
         rest = f"; and {more} more" if more > 0 else ""
         raise WeightsError(f"{where}: weights of another architecture: {named}{rest}")
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write training state: tensors by name, and whatever else resume needs as JSON.
+    """Write training state: tensors by name, and everything else needed to resume as JSON.
 
     Raises:
-        RunError: If the disk is full or writing is not allowed; an older file stays whole.
+        RunError: If the file cannot be written; a previous file stays intact.
     """
     _save_tensors(path, tensors, {"format": "pt", "record": json.dumps(record)})
 
@@ -119,8 +121,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_state` wrote: tensors on the CPU, and the JSON record.
 
     Raises:
-        RunError: If the file is unreadable. A killed run does not cause this: only whole files get
-            their name.
+        RunError: If the file is unreadable. A killed run does not cause this, because a file gets
+            its name only when it is complete.
     """
     try:
         tensors, metadata = _read_tensors(path)
@@ -132,79 +134,36 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all.
-
-    Raises:
-        RunError: If the disk is full or writing is not allowed.
-    """
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file in a folder beside `path`, flush it to the disk, then rename it.
-
-    The folder also takes the temporary files that a writer makes for itself (safetensors does), so
-    that nothing of a killed process stays for longer than until the next write.
-
-    Raises:
-        RunError: If the disk is full or writing is not allowed; nothing temporary stays behind.
-    """
-    staging = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
-    temporary = staging / path.name
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the user's umask gives; safetensors would give 0600
-        write(temporary)
-        temporary.chmod(mode)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
-    except (OSError, SafetensorError) as error:
-        raise RunError(
-            f"{path}: cannot be saved ({_reason(error)}); an earlier one is still whole. "
-            "Free space, or choose another folder"
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors in one safetensors file; tied tensors are written once per name."""
-    seen: set[int] = set()
+    """Write tensors to one safetensors file; tied tensors are written once per name."""
+    storages: set[int] = set()
     flat: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
         storage = value.untyped_storage().data_ptr()
-        # safetensors refuses two names on one memory.
-        flat[name] = value.clone() if storage in seen else value
-        seen.add(storage)
-    write_whole(path, lambda temporary: save_file(flat, temporary, dict(metadata)))
+        # safetensors rejects two names that share memory.
+        flat[name] = value.clone() if storage in storages else value
+        storages.add(storage)
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(flat, temporary, dict(metadata))
+        except SafetensorError as error:
+            raise OSError(_reason(error)) from error
+
+    write_atomically(path, write)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read all tensors and the metadata of one safetensors file."""
+    """Read all tensors and the metadata of a safetensors file."""
     with safe_open(path, framework="pt") as file:
-        # Clones: the tensors must not be views of a mapped file that the next save replaces.
+        # Clone, because the tensors must not be views of a mapped file that the next save replaces.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 not a dict
         return tensors, file.metadata() or {}
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _reason(error: Exception) -> str:
-    """Short cause without the library's preamble."""
+    """Return a short reason without the library's preamble."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]

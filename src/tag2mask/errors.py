@@ -1,12 +1,12 @@
-"""Every error that a user can cause, each with one clear line and exit code 2.
+"""Define every error that a user can cause; each has one clear line and exit code 2.
 
 Tag2MaskError
-├── DataError              photos, tags, masks, lists
-│   └── NothingHeldOutError    the recipe holds no photo out; training then does without scores
+├── DataError              images, tags, masks, lists
+│   └── NothingHeldOutError    the recipe holds out no image; training then computes no scores
 ├── RecipeError            a recipe or an override: unknown key, value out of range, unreadable YAML
-│   └── UnknownPluginError     a name that no file of the plug-in folder has
+│   └── UnknownPluginError     no plug-in of the folder has the name
 ├── WeightsError           weights missing, of another architecture, unreadable
-├── RunError               a run folder that is missing, incomplete or cannot be written
+├── RunError               a run folder is missing, incomplete or cannot be written
 └── MissingExtraError      an optional part is not installed
 """
 
@@ -17,26 +17,26 @@ from collections.abc import Iterable
 
 
 class Tag2MaskError(Exception):
-    """A fault the user can mend; the message says what, where and how.
+    """A mistake that the user can mend; the message says what is wrong, where, and what to do.
 
-    The command line prints it and exits with code 2.
+    The command line prints the message and exits with code 2.
     """
 
 
 class DataError(Tag2MaskError):
-    """Photos, tags, masks or lists are missing, unreadable or contradict each other."""
+    """Images, tags, masks or lists are missing, unreadable or contradict each other."""
 
 
 class NothingHeldOutError(DataError):
-    """The recipe holds no photo out. Told apart from a held-out list that cannot be read."""
+    """The recipe holds out no image; unlike an unreadable held-out list, this is allowed."""
 
 
 class RecipeError(Tag2MaskError):
-    """A recipe or an override cannot be used. Several faults are several lines."""
+    """A recipe or an override cannot be used. Each problem is one line."""
 
 
 class UnknownPluginError(RecipeError):
-    """A name that no file of a plug-in folder has."""
+    """No plug-in of a folder has the name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)

@@ -1,7 +1,7 @@
-"""The values that cross borders between packages: Sample, Batch, Prediction, Report.
+"""The values that packages exchange: Sample, Batch, Prediction, Report.
 
-Axes: N batch, F foreground classes, C = F + 1 classes with background, H before W. Mask values: 0
-is background, 1..F are the recipe's classes in order, 255 is ignore; always.
+Axes: N batch, F foreground classes, C = F + 1 classes with background, H before W. Mask values are
+always the same: 0 is background, 1..F are the recipe's classes in order, 255 is ignore.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:  # torch costs a second of start-up that `tag2mask --help` must not pay
+from tag2mask.io.palette import colorize
+
+if TYPE_CHECKING:  # importing torch takes a second, too long for `tag2mask --help`
     import torch
     from torch import Tensor
 
@@ -24,16 +26,16 @@ Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright (EXIF orientation applied)."""
 Mask = npt.NDArray[np.uint8]
 """(H, W) uint8 class indices; 0 background, 255 ignore."""
-Gate = Literal["predicted", "oracle"]
-"""Who chooses the classes of a mask: the classifier, or the true tags."""
+ClassSource = Literal["classifier", "tags"]
+"""Where the classes of a mask come from: the classifier, or the true tags."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One photo as a data source delivers it, before augmentation."""
+    """One image as a data source delivers it, before augmentation."""
 
     name: str
-    """Unique within its source; file name without suffix, folders kept (`lane1/cow`)."""
+    """Unique within its source: the file's path without suffix (`lane1/cow`)."""
     image: Image
     tags: npt.NDArray[np.uint8]
     """(F,) in {0, 1}."""
@@ -42,22 +44,22 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a method trains on. No tensor is built that the method does not read."""
+    """What a method trains on; a tensor that the method does not read is not built."""
 
     image: Tensor
-    """(N, 3, H, W) uint8 RGB; methods normalise on the device, so refiners read true colours."""
+    """(N, 3, H, W) uint8 RGB; methods normalize it on the device, refiners read the true colors."""
     tags: Tensor
     """(N, F) float32 in {0, 1}."""
     valid: Tensor
-    """(N, H, W) bool; False on crop padding."""
+    """(N, H, W) bool; False on the padding of crops."""
     name: Sequence[str]
     mask: Tensor | None = None
     """(N, H, W) int64 pseudo-labels or true masks, or None."""
-    most_tags: int = 1
-    """Largest number of tags of one photo, counted on the host: asking the device would wait."""
+    max_tags: int = 1
+    """Largest number of tags of one image, counted on the host to avoid waiting for the device."""
 
     def to(self, device: torch.device) -> Batch:
-        """Copy every tensor to `device`, without waiting where the memory is pinned."""
+        """Copy every tensor to `device`, asynchronously if the memory is pinned."""
         moved: dict[str, Any] = {
             "image": self.image.to(device, non_blocking=True),
             "tags": self.tags.to(device, non_blocking=True),
@@ -68,62 +70,65 @@ class Batch:
         return replace(self, **moved)
 
 
-class TaggedPhotos(Protocol):
-    """The photos of a labelling run, for methods that look at others while they label one."""
+class DatasetView(Protocol):
+    """The images of a labeling run, for methods that compare an image with others."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Unique."""
+        """Unique names of the images."""
 
     @property
     def tags(self) -> npt.NDArray[np.uint8]:
-        """(len(names), F) in {0, 1}."""
+        """Tags of the images, (len(names), F) in {0, 1}."""
 
-    def photo(self, index: int) -> Tensor:
-        """(3, H, W) uint8 RGB; raises DataError if it cannot be read."""
+    def image(self, index: int) -> Tensor:
+        """Return one image, (3, H, W) uint8 RGB; raise DataError if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The masks of one photo, at the photo's own size."""
+    """The mask of one image, at the image's own size."""
 
     mask: Mask
     class_names: tuple[str, ...]
     """Foreground names in order; mask value k is `class_names[k - 1]`."""
     scores: Mapping[str, float]
-    """Class probability of each name from the classifier, whatever the gate."""
-    gate: Gate
+    """Class probability of each name from the classifier, for both class sources."""
+    class_source: ClassSource
     image: Image = field(repr=False)
-    evidence: npt.NDArray[np.float32] | None = field(default=None, repr=False)
-    """(F, h, w) normalised evidence in [0, 1], 0 for gated-out classes; None if not asked for."""
+    cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected;
+    None unless requested."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes that own at least one pixel."""
+        """Names of the classes that have at least one pixel."""
         present = np.unique(self.mask)
         return tuple(self.class_names[k - 1] for k in present if k not in (BACKGROUND, IGNORE))
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """Return the photo with its mask in palette colours; background stays as photographed."""
-        from tag2mask.palette import colourise
+        """Return the image with its mask in palette colors; background pixels do not change.
 
-        painted = colourise(self.mask)
+        Args:
+            opacity: Share of the palette color, in [0, 1].
+        """
+        colors = colorize(self.mask)
         share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
-        blend: Image = (self.image * (1 - share) + painted * share).round().astype(np.uint8)
-        return blend
+        overlay: Image = (self.image * (1 - share) + colors * share).round().astype(np.uint8)
+        return overlay
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Scores of one set of masks, with everything one must know to compare them."""
+    """Scores of one set of masks, with everything needed to compare them."""
 
     class_names: tuple[str, ...]
     """Foreground names; `iou` has background first."""
     iou: tuple[float, ...]
-    """(C,) in [0, 1]; NaN for a class that neither truth nor prediction holds."""
+    """(C,) in [0, 1]; NaN for a class without true and predicted pixels."""
     miou: float
-    """Mean of `iou` over classes with true pixels."""
+    """Mean of `iou` over the classes with true pixels."""
     images: int
-    gate: Gate | None
+    class_source: ClassSource | None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Split, scales, flip, refiner, CRF, threshold: how the masks were made."""
+    """How the masks were made: split, scales, flip, refiner, CRF, threshold."""

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from tag2mask import plugins
-from tag2mask.cli.main import VERBS
-from tag2mask.methods.base import build_method
-from tag2mask.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
+from tag2mask.cli.main import COMMANDS
+from tag2mask.config.recipe import PLUGIN_SECTIONS, Recipe, available_recipes, parse_recipe
+from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def test_commands_of_the_page_exist(page):
     code = re.findall(r"```bash\n(.*?)```|`([^`\n]+)`", text, re.DOTALL)
     for block in (first or second for first, second in code):
         for verb in re.findall(r"(?:^|\s)tag2mask (?!--)([a-z]+)", block):
-            assert verb in VERBS, block
+            assert verb in COMMANDS, block
         for name in re.findall(r"tag2mask train ([a-z_]+/\w+)", block):
             assert name in available_recipes() or name.startswith("mine/"), block
 
@@ -63,7 +63,7 @@ def test_the_method_of_ten_minutes_trains(monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     mine = importlib.import_module("mine")
-    assert plugins._defines(source, "Method") == "Mine"
+    assert plugins._plugin_class(source, "Method") == "Mine"
     point = SimpleNamespace(name="mine", load=lambda: mine.Mine)
     monkeypatch.setattr(
         plugins, "entry_points", lambda group: [point] if group.endswith("methods") else []
@@ -80,5 +80,5 @@ def test_the_method_of_ten_minutes_trains(monkeypatch, tmp_path):
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
     assert method.classifier.weight.grad.abs().sum() > 0
-    score = method.score(method.backbone.normalise(batch.image), batch.tags)
+    score = method.score(method.backbone.normalize(batch.image), batch.tags)
     assert score.shape == (2, 2, 64, 64)

@@ -58,10 +58,11 @@ def test_no_unit_test_has_lost_its_module():
         assert (ROOT / inside.with_name(inside.name.removeprefix("test_"))).is_file(), test
 
 
-def test_packages_hold_nothing_but_a_docstring():
+def test_packages_hold_nothing_but_a_docstring_or_lazy_names():
     for path in ROOT.rglob("__init__.py"):
-        if path.parent != ROOT:
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 5, path
+        source = path.read_text(encoding="utf-8")
+        is_lazy = "attach(__name__)" in source or "plugins.load_class(" in source
+        assert is_lazy or len(source.splitlines()) <= 5, path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())

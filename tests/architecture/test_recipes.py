@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tag2mask.recipe import RECIPE_FOLDER, available_recipes, load_recipe
+from tag2mask.config.recipe import RECIPE_FOLDER, available_recipes, load_recipe
 
 RECIPES = available_recipes()
 
@@ -15,9 +15,12 @@ def header(name: str) -> list[str]:
 
 
 def test_there_are_recipes():
-    assert {"rml/scenes_tiny", "cam/scenes_tiny", "rml/animals_hybrid", "rml/voc_mitb1"} <= set(
-        RECIPES
-    )
+    assert {
+        "rml/synthetic_tiny",
+        "cam/synthetic_tiny",
+        "rml/animals_hybrid",
+        "rml/voc_mitb1",
+    } <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -1,4 +1,4 @@
-"""Small networks and photos for sweeping plug-ins; nothing is trained or downloaded."""
+"""Small networks and images for sweeping plug-ins; nothing is trained or downloaded."""
 
 from typing import Any
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask import plugins
+from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.functional.cam import upsample
-from tag2mask.methods.base import Method, build_method
-from tag2mask.recipe import Recipe, parse_recipe
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.types import IGNORE, Batch
 
 NUM_FOREGROUND = 3
@@ -19,11 +20,11 @@ def small_recipe(method: str, **changes: Any) -> Recipe:
     """A recipe with the smallest network that has attention, and 10 steps."""
     return parse_recipe(
         {
-            "data": {"name": "scenes", "classes": CLASSES, "crop_px": 64},
+            "data": {"name": "synthetic", "classes": CLASSES, "crop_px": 64},
             "backbone": {"name": "hybrid", "weights": "none", "depth_multiplier": 0.25},
             "method": {"name": method} | changes,
             "refiner": {"name": "par", "iterations": 2},
-            "optim": {"steps": 10, "batch": 2},
+            "optim": {"steps": 10, "batch_size": 2},
         },
         "small recipe",
     )
@@ -39,7 +40,7 @@ def small_method(name: str, **changes: Any) -> Method:
 
 
 def small_batch(side: int = 64, seed: int = 0) -> Batch:
-    """Two photos of coloured squares with tags and masks; a strip of the second is padding."""
+    """Two images of colored squares with tags and masks; a strip of the second is padding."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randint(0, 256, (2, 3, 4, 4), generator=generator).float()
     image: Tensor = upsample(coarse, (side, side)).to(torch.uint8)
@@ -50,14 +51,14 @@ def small_batch(side: int = 64, seed: int = 0) -> Batch:
     mask[0, side // 2 :, : side // 4] = 1
     mask[:, : side // 8] = IGNORE
     mask[~valid] = IGNORE
-    return Batch(image, tags, valid, ("one", "two"), mask, most_tags=2)
+    return Batch(image, tags, valid, ("one", "two"), mask, max_tags=2)
 
 
 METHODS = plugins.available("methods")
 BACKBONES = plugins.available("models.backbones")
 
 
-def worn(network: nn.Module) -> None:
+def randomized_batchnorm(network: nn.Module) -> None:
     """Weights and statistics of a size that lets every layer count."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

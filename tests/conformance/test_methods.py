@@ -4,12 +4,17 @@ import pytest
 import torch
 from tests.conformance.stand_ins import METHODS, NUM_FOREGROUND, small_batch, small_method
 
+from tag2mask.config.schema import PredictConfig
+from tag2mask.functional.cam import normalize_cam, upsample
+from tag2mask.inference.multi_scale import predict_multi_scale
+from tag2mask.inference.postprocessing import PostProcessor, select_maps
 from tag2mask.methods.base import Method
 
 LATE = 9
 """A step after every warm-up of a 10-step run."""
-RATES = {"irn": 1e-2}
-"""Learning rates of methods that need another: IRN trains one small branch, at 0.1 in its paper."""
+RATES = {"irn": 1e-2, "rml": 5e-4}
+"""Learning rates of methods that need another than 1e-3: IRN trains one small branch, at 0.1 in its
+paper; at 1e-3 RML's pseudo-labels flip within 30 steps and its loss rises again."""
 
 
 @pytest.fixture(params=METHODS)
@@ -44,13 +49,13 @@ def test_monitored_values_carry_no_gradient(method: Method) -> None:
 
 
 def test_every_trainable_parameter_gets_a_gradient(method: Method) -> None:
-    """At one step or another: zero-initialised parts pass none on at first."""
-    optimiser = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-2)
+    """At one step or another: zero-initialized parts pass none on at first."""
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=1e-2)
     reached = set()
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         sum(method.train().losses(small_batch(), LATE).values()).backward()
-        optimiser.step()
+        optimizer.step()
         reached |= {n for n, p in method.named_parameters() if p.grad is not None and p.grad.any()}
     assert {n for n, p in method.named_parameters() if p.requires_grad} <= reached
 
@@ -62,43 +67,45 @@ def test_parameter_groups_hold_each_trainable_parameter_once(method: Method) -> 
 
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (32, 100)])
 @torch.no_grad()
-def test_score_has_the_photos_size_and_lies_in_zero_to_one(
+def test_the_normalized_cam_has_the_images_size_and_lies_in_zero_to_one(
     method: Method, size: tuple[int, int]
 ) -> None:
-    photo = torch.rand(2, 3, *size)
-    score = method.eval().score(photo)
-    assert score.shape == (2, NUM_FOREGROUND, *size)
-    assert score.min() >= 0
-    assert score.max() <= 1
+    image = torch.rand(2, 3, *size)
+    cam = normalize_cam(upsample(method.eval().compute_cam(image).cam, size).relu())
+    assert cam.shape == (2, NUM_FOREGROUND, *size)
+    assert cam.min() >= 0
+    assert cam.max() <= 1
 
 
 @torch.no_grad()
-def test_absent_classes_score_nothing(method: Method) -> None:
-    tags = torch.tensor([[0.0, 1.0, 0.0]])
-    score = method.eval().score(torch.rand(1, 3, 64, 64), tags)
-    assert score[:, [0, 2]].abs().max() == 0
+def test_a_mask_contains_no_class_without_its_tag(method: Method) -> None:
+    config = PredictConfig(refine=False)
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    output = predict_multi_scale(method.eval(), image, config, torch.tensor([[0.0, 1.0, 0.0]]))
+    mask = PostProcessor(config, None, None)(image, select_maps(output, (1,), 0.45)).mask
+    assert set(mask.unique().tolist()) <= {0, 2}
 
 
 @torch.no_grad()
 def test_class_probabilities_have_one_entry_per_class(method: Method) -> None:
-    prob = method.eval().classify(torch.rand(2, 3, 64, 64))
-    assert prob.shape == (2, NUM_FOREGROUND)
-    assert prob.min() >= 0
-    assert prob.max() <= 1
+    probs = method.eval().class_logits(torch.rand(2, 3, 64, 64)).sigmoid()
+    assert probs.shape == (2, NUM_FOREGROUND)
+    assert probs.min() >= 0
+    assert probs.max() <= 1
 
 
 @torch.no_grad()
 def test_a_batch_of_one_equals_its_row_of_a_batch_of_two(method: Method) -> None:
     method.eval()
-    photos = torch.rand(2, 3, 64, 64)
-    both, one = method.evidence(photos), method.evidence(photos[1:])
+    images = torch.rand(2, 3, 64, 64)
+    both, one = method.compute_cam(images), method.compute_cam(images[1:])
     torch.testing.assert_close(both.cam[1:], one.cam, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(both.logit[1:], one.logit, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(both.logits[1:], one.logits, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
-def test_affinity_where_given_is_symmetric_over_the_feature_grid(method: Method) -> None:
-    maps = method.eval().maps(torch.rand(1, 3, 48, 64))
+def test_the_affinity_is_symmetric_over_the_feature_grid(method: Method) -> None:
+    maps = method.eval().attention_maps(torch.rand(1, 3, 48, 64))
     if "affinity" in maps:
         affinity = maps["affinity"]
         assert affinity.shape == (1, 12, 12)
@@ -116,26 +123,28 @@ def test_same_seed_gives_the_same_losses(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_state_survives_a_round_trip(name: str) -> None:
+def test_the_state_dict_survives_a_round_trip(name: str) -> None:
     first, second = small_method(name), small_method(name)
     with torch.no_grad():
         for parameter in second.parameters():
             parameter.add_(1)
     second.load_state_dict(first.state_dict())
-    photo = torch.rand(1, 3, 64, 64)
-    torch.testing.assert_close(first.eval().evidence(photo).cam, second.eval().evidence(photo).cam)
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(
+        first.eval().compute_cam(image).cam, second.eval().compute_cam(image).cam
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_falls_in_30_steps(name: str) -> None:
     method = small_method(name).train()
     trained = [p for p in method.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=RATES.get(name, 1e-3))
-    seen = []
+    optimizer = torch.optim.AdamW(trained, lr=RATES.get(name, 1e-3))
+    totals = []
     for _ in range(30):
         loss = sum(method.losses(small_batch(), LATE).values())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
-        seen.append(loss.item())
-    assert sum(seen[-5:]) < 0.8 * sum(seen[:5])
+        optimizer.step()
+        totals.append(loss.item())
+    assert sum(totals[-5:]) < 0.8 * sum(totals[:5])

@@ -1,4 +1,4 @@
-"""Every backbone of the folder keeps the contract."""
+"""The contract of every backbone in the folder `models/backbones`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "hub": {"arch": "mobilenet_v1_0.25_128"},
     "resnet38d": {"width": 1 / 16},
 }
-"""Settings that keep the sweep fast; a backbone that is not listed runs with its defaults."""
+"""Settings that keep the tests fast; other backbones run with their defaults."""
 
 
 @pytest.fixture(params=BACKBONES)
@@ -29,7 +29,7 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
 
 @pytest.mark.parametrize("size", [(64, 96), (33, 47), (32, 32)])
 @torch.no_grad()
-def test_maps_have_the_promised_channels_and_strides(
+def test_maps_have_the_declared_channels_and_strides(
     backbone: Backbone, size: tuple[int, int]
 ) -> None:
     features = backbone(torch.rand(2, 3, *size))
@@ -40,28 +40,28 @@ def test_maps_have_the_promised_channels_and_strides(
 
 
 @torch.no_grad()
-def test_attention_is_captured_only_when_asked_for(backbone: Backbone) -> None:
-    photo = torch.rand(1, 3, 64, 96)
-    assert backbone(photo).attention == ()
-    attention = backbone(photo, attention=True).attention
+def test_attention_is_captured_only_on_request(backbone: Backbone) -> None:
+    image = torch.rand(1, 3, 64, 96)
+    assert backbone(image).attention == ()
+    attention = backbone(image, attention=True).attention
     assert sum(block.heads for block in attention) == backbone.attention_channels
-    cells = (64 // backbone.strides[-1]) * (96 // backbone.strides[-1])
-    assert all(block.logits().shape[-2:] == (cells, cells) for block in attention)
+    positions = (64 // backbone.strides[-1]) * (96 // backbone.strides[-1])
+    assert all(block.logits().shape[-2:] == (positions, positions) for block in attention)
 
 
 @torch.no_grad()
 def test_capturing_attention_does_not_change_the_maps(backbone: Backbone) -> None:
-    photo = torch.rand(2, 3, 64, 64)
-    plain, captured = backbone(photo), backbone(photo, attention=True)
+    image = torch.rand(2, 3, 64, 64)
+    plain, captured = backbone(image), backbone(image, attention=True)
     for first, second in zip(plain.maps, captured.maps, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
 
 
-def test_from_scratch_nothing_counts_as_loaded(backbone: Backbone) -> None:
+def test_no_parameter_is_loaded_from_scratch(backbone: Backbone) -> None:
     assert not backbone.loaded
 
 
 @torch.no_grad()
-def test_black_padding_is_raw_zero_normalised(backbone: Backbone) -> None:
-    black = backbone.normalise(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+def test_black_pixels_are_normalized_like_zero(backbone: Backbone) -> None:
+    black = backbone.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     torch.testing.assert_close(black, (-backbone.mean / backbone.std).expand(1, 3, 2, 2))

@@ -1,6 +1,6 @@
-"""A pipeline in a process of its own that a kill ends at a given point.
+"""Run a pipeline in a separate process that kills itself at a given point.
 
-Processes come from a fork server that has imported everything once, so that each takes a second.
+The processes come from a fork server that has imported everything once, so each takes a second.
 """
 
 import multiprocessing
@@ -13,14 +13,14 @@ import torch
 
 from tag2mask import pipeline
 from tag2mask.cli.main import main
-from tag2mask.engine.trainer import _Training
-from tag2mask.prediction import writer
+from tag2mask.inference import writer
+from tag2mask.training.trainer import _TrainingRun
 
 KILLED = -signal.SIGKILL
 
 
 def run(words: Sequence[str], death: tuple[str, int] | None = None) -> int:
-    """Run one command of the program; returns its exit code.
+    """Run one command of the program; return its exit code.
 
     Args:
         words: What follows `tag2mask`.
@@ -42,27 +42,31 @@ def _run(words: Sequence[str], death: tuple[str, int] | None, threads: int) -> N
 
 
 def _die_at(stage: str, count: int) -> None:
-    """Kill this process in a stage: after a step, in the midst of writing a mask or the scores."""
+    """Kill this process in a stage: after a step, while it writes a mask or the scores."""
 
     def due(folder: Path, done: int) -> None:
         if folder.name == stage and done == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    advance, save = _Training._advance, writer.save_mask
+    train_step, save = _TrainingRun._train_step, writer.save_mask
     report = pipeline.save_report
-    seen: list[Path] = []
+    saved_paths: list[Path] = []
 
-    def advanced(training, *words):
-        advance(training, *words)
+    def step_then_die(training, *words):
+        train_step(training, *words)
         due(training._folder.root, training._step)
 
-    def saved(mask, path):
-        due(path.parent, len(seen))  # the scores of its photo are written already
-        seen.append(path)
+    def die_or_save(mask, path):
+        due(path.parent, len(saved_paths))  # the scores of the image are already written
+        saved_paths.append(path)
         save(mask, path)
 
-    def reported(scores, path):
+    def die_or_report(scores, path):
         due(path.parent, 0)
         report(scores, path)
 
-    _Training._advance, writer.save_mask, pipeline.save_report = advanced, saved, reported
+    _TrainingRun._train_step, writer.save_mask, pipeline.save_report = (
+        step_then_die,
+        die_or_save,
+        die_or_report,
+    )

@@ -1,4 +1,4 @@
-"""Data in COCO format through the command line: looked at, converted, learned from, refused."""
+"""Data in COCO format through the command line: checked, learned from, refused."""
 
 import json
 
@@ -7,29 +7,16 @@ from PIL import Image
 from tests.unit.data.coco_file import annotation, document, square, usual, write_data
 
 from tag2mask.cli.main import main
+from tag2mask.config.recipe import available_recipes, load_recipe
 from tag2mask.data.coco import COCO
-from tag2mask.recipe import available_recipes, load_recipe
 
 
-def test_doctor_tells_how_to_train(tmp_path, capsys):
+def test_check_says_how_to_train(tmp_path, capsys):
     write_data(tmp_path)
     assert main(["check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "3 photos, read as 'coco'" in said
-    assert f"--data.name coco --data.root {tmp_path} --data.split train2014" in said
-
-
-def test_conversion_goes_on_where_it_stopped(tmp_path, capsys):
-    path = write_data(tmp_path / "coco")
-    command = ["convert", "coco", str(path), str(tmp_path / "coco" / "train2014"), "--out"]
-    out = tmp_path / "out"
-    assert main([*command, str(out)]) == 0
-    assert main([*command, str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "2 masks written, 0 were there" in said
-    assert "0 masks written, 2 were there" in said
-    assert f"use: --data.name voc --data.root {out} --data.split train" in said
-    assert main(["check", str(out)]) == 0
+    assert "3 images, read as 'coco'" in said
+    assert f"data.name=coco data.root={tmp_path} data.split=train2014" in said
 
 
 @pytest.mark.parametrize(
@@ -37,40 +24,46 @@ def test_conversion_goes_on_where_it_stopped(tmp_path, capsys):
     [
         {key: value for key, value in usual().items() if key != "categories"},
         document([annotation(1, 77, 1, [])]),
+        document([annotation(1, 2**70, 1, [])]),
         document([annotation(1, 9, 5, [])]),
         document([annotation(1, 9, 1, [[1.0, 2.0, 3.0]])]),
-        document([annotation(1, 9, 1, [square(20, 20, 30, 30)])]),
+        document([annotation(1, 9, 1, [["1", "2", "3", "4", "5", "6"]])]),
+        document([annotation(1, 9, 1, [square(1e9, 1e9, 2e9, 2e9)])]),
         document([annotation(1, 9, 1, {"counts": [3, 3], "size": [2, 3]})]),
+        document([annotation(1, 9, 1, {"counts": [2**40, 3], "size": [6, 8]})]),
         json.dumps(usual())[:900],
     ],
-    ids=["categories", "image", "category", "odd", "outside", "runs", "cut"],
-)
+    ids=[
+        "categories", "image", "id", "category", "odd", "text", "far", "runs", "overflow", "cut",
+    ],
+)  # fmt: skip
 def test_bad_files_are_one_line_and_exit_code_2(tmp_path, capsys, found):
     path = write_data(tmp_path)
     path.write_text(found if isinstance(found, str) else json.dumps(found))
-    for command in (
-        ["check", str(tmp_path)],
-        ["convert", "coco", str(path), str(tmp_path / "train2014"), "--out", str(tmp_path / "o")],
-    ):
-        assert main(command) == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1
-        assert lines[0].startswith(f"error: {path}")
-    assert not (tmp_path / "o").exists()
+    assert main(["check", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {path}")
 
 
-def test_bad_photos_are_one_line_and_exit_code_2(tmp_path, capsys):
-    path = write_data(tmp_path)
-    photos = tmp_path / "train2014"
-    command = ["convert", "coco", str(path), str(photos), "--out", str(tmp_path / "o")]
-    Image.new("RGB", (3, 3)).save(photos / "COCO_train2014_000000000025.jpg")
-    assert main(command) == 2
-    assert "the photo is 3x3 px, but 8x6 px by" in capsys.readouterr().err
-    (photos / "COCO_train2014_000000000025.jpg").unlink()
-    assert main(command) == 2
-    assert "1 photo not in" in capsys.readouterr().err
-    assert main([*command[:2], str(tmp_path / "x.json"), *command[3:]]) == 2
-    assert "x.json: cannot be read (No such file or directory)" in capsys.readouterr().err
+def test_an_outline_outside_its_image_is_a_warning(tmp_path, capsys):
+    found = usual()
+    found["annotations"].append(annotation(7, 9, 1, [square(20, 20, 30, 30)]))
+    path = write_data(tmp_path, found)
+    assert main(["check", str(tmp_path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{path}: 1 outline outside the image, so a tag without pixels" in said
+
+
+def test_bad_images_are_one_line_and_exit_code_2(tmp_path, capsys):
+    write_data(tmp_path)
+    images = tmp_path / "train2014"
+    Image.new("RGB", (3, 3)).save(images / "COCO_train2014_000000000025.jpg")
+    assert main(["check", str(tmp_path)]) == 2
+    assert "the image is 3x3 px, but 8x6 px by" in capsys.readouterr().err
+    (images / "COCO_train2014_000000000025.jpg").unlink()
+    assert main(["check", str(tmp_path)]) == 2
+    assert "1 image not in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in available_recipes() if "/coco_" in name])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tag2mask.cli.main import main
-from tag2mask.data.scenes import ScenesConfig, write_scenes
-from tag2mask.recipe import load_recipe
+from tag2mask.config.recipe import load_recipe
+from tag2mask.data.synthetic import SyntheticConfig, write_scenes
 
 GOAL = 0.60
 MARGIN = 0.10
@@ -24,7 +24,7 @@ def logged_steps(run: Path) -> list[int]:
 
 def killed_after_first_save(run: Path) -> None:
     """Train in a process of its own and kill it, as a crash would, once a state is on the disk."""
-    command = [sys.executable, "-m", "tag2mask", "train", "rml/scenes_chaos", "--out", str(run)]
+    command = [sys.executable, "-m", "tag2mask", "train", "rml/synthetic_chaos", "--out", str(run)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 300
         while not (run / "state" / "state.safetensors").is_file():
@@ -43,15 +43,15 @@ def test_chaos_recipe_trains_survives_a_kill_and_labels(tmp_path):
     assert logged_steps(run) == list(range(5, 61, 5))
     metrics = json.loads((run / "metrics.json").read_text("utf-8"))
     assert metrics["step"] == 60
-    write_scenes(ScenesConfig(count=2, val_count=1, size_px=64), data)
+    write_scenes(SyntheticConfig(count=2, val_count=1, size_px=64), data)
     assert main(["label", str(run), str(data), "--out", str(tmp_path / "masks")]) == 0
     assert len(list((tmp_path / "masks").glob("*.png"))) == 3
 
 
 def test_chaos_recipe_has_every_loss_at_work(tmp_path):
-    line = ["train", "rml/scenes_chaos", "--out", str(tmp_path / "run")]
-    short = ["--optim.steps", "2", "--method.warmup", "0", "--run.log_every", "1"]
-    assert main([*line, *short, "--run.workers", "0", "--run.evaluate_every", "0"]) == 0
+    line = ["train", "rml/synthetic_chaos", "--out", str(tmp_path / "run")]
+    short = ["optim.steps=2", "method.warmup=0", "run.log_every=1"]
+    assert main([*line, *short, "run.workers=0", "run.evaluate_every=0"]) == 0
     log = (tmp_path / "run" / "log.jsonl").read_text("utf-8").splitlines()
     losses = next(json.loads(row)["losses"] for row in log if '"losses"' in row)
     assert set(losses) == {"classification", "ciml", "mfml", "apml"}
@@ -59,14 +59,14 @@ def test_chaos_recipe_has_every_loss_at_work(tmp_path):
 
 
 def test_baseline_of_the_demo_differs_in_its_losses_only():
-    rml, cam = load_recipe("rml/scenes_tiny"), load_recipe("cam/scenes_tiny")
+    rml, cam = load_recipe("rml/synthetic_tiny"), load_recipe("cam/synthetic_tiny")
     assert rml.model_dump(exclude={"method"}) == cam.model_dump(exclude={"method"})
     assert rml.method.pooling == cam.method.pooling
 
 
 def test_demo_looks_at_held_out_scenes_only_when_all_is_learned():
     """Else `best` weights would be chosen by the very masks that the demo's score is told on."""
-    assert load_recipe("rml/scenes_tiny").run.evaluate_every == 0
+    assert load_recipe("rml/synthetic_tiny").run.evaluate_every == 0
 
 
 @pytest.mark.slow

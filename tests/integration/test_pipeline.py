@@ -11,10 +11,10 @@ from tests.integration.dying_pipeline import KILLED, run
 
 from tag2mask.cli.main import main
 
-RECIPE = "cam/scenes_stages"
-SMALL = """--data.size_px 64 --data.crop_px 64 --data.count 6 --data.val_count 2 --backbone.width 8
---optim.steps 6 --optim.batch 2 --run.workers 0 --run.save_every 2 --run.samples 0
---predict.scales 1.0 --stages.seg.method.decoder_width 8"""
+RECIPE = "cam/synthetic_stages"
+SMALL = """data.size_px=64 data.crop_px=64 data.count=6 data.val_count=2 backbone.width=8
+optim.steps=6 optim.batch_size=2 run.workers=0 run.save_every=2 run.samples=0
+predict.scales=1.0 stages.seg.method.decoder_width=8"""
 STAGES = ("cam", "seed", "seeds", "seg", "masks", "scores")
 DEATHS = (("cam", 5), ("seed", 2), ("seeds", 0), ("seg", 3), ("masks", 4), ("scores", 0))
 
@@ -25,28 +25,28 @@ def masks(run: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """A run that nothing interrupted."""
-    out = tmp_path_factory.mktemp("whole") / "run"
+def finished(tmp_path_factory) -> Path:
+    """Return a run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("finished") / "run"
     assert run(["train", RECIPE, "--out", str(out), *SMALL.split()]) == 0
     return out
 
 
-def test_a_pipeline_killed_in_every_stage_goes_on_to_the_same_masks(whole, tmp_path):
+def test_a_pipeline_killed_in_every_stage_ends_with_the_same_masks(finished, tmp_path):
     out = tmp_path / "run"
     words = ["train", RECIPE, "--out", str(out), *SMALL.split()]
     for number, death in enumerate(DEATHS):
         assert run(words, death) == KILLED, death
-        begun = [name for name in STAGES if (out / name).is_dir()]
+        started = [name for name in STAGES if (out / name).is_dir()]
         at = STAGES.index(death[0])
-        assert begun == list(STAGES[: at + (0 if death[1] == 0 else 1)]), number
+        assert started == list(STAGES[: at + (0 if death[1] == 0 else 1)]), number
         words = ["train", "--resume", str(out)]
     assert run(words) == 0
-    assert len(masks(whole)) == 12
-    assert masks(out) == masks(whole)
+    assert len(masks(finished)) == 12
+    assert masks(out) == masks(finished)
     for stage in ("cam", "seg"):
         mine, others = (
-            load_file(folder / stage / "weights" / "last.safetensors") for folder in (out, whole)
+            load_file(folder / stage / "weights" / "last.safetensors") for folder in (out, finished)
         )
         assert mine.keys() == others.keys()
         for name, value in mine.items():
@@ -60,44 +60,44 @@ def test_a_pipeline_killed_in_every_stage_goes_on_to_the_same_masks(whole, tmp_p
     for stage in ("seeds", "scores"):
         mine, others = (
             json.loads((folder / stage / "scores.json").read_text("utf-8"))["iou"]
-            for folder in (out, whole)
+            for folder in (out, finished)
         )
         assert mine == others
 
 
-def test_a_run_with_stages_serves_every_command_that_takes_a_run(whole, tmp_path, capsys):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    PILImage.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(photos / "a.png")
-    (photos / "tags.csv").write_text("image,tags\na.png,house\n", encoding="utf-8")
-    seg, told = whole / "seg", f"{whole / 'seg'}, the last stage that trains"
-    assert main(["predict", str(whole), str(photos), "--out", str(tmp_path / "p")]) == 0
-    assert main(["label", str(whole), str(photos), "--out", str(tmp_path / "l")]) == 0
-    assert main(["report", str(whole)]) == 0
-    shown = capsys.readouterr().out
-    assert shown.count(told) == 3
-    assert f"report: {seg / 'report.html'}" in shown
+def test_every_command_takes_a_run_with_stages(finished, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    PILImage.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(images / "a.png")
+    (images / "tags.csv").write_text("image,tags\na.png,house\n", encoding="utf-8")
+    seg, line = finished / "seg", f"{finished / 'seg'}, the last stage that trains"
+    assert main(["predict", str(finished), str(images), "--out", str(tmp_path / "p")]) == 0
+    assert main(["label", str(finished), str(images), "--out", str(tmp_path / "l")]) == 0
+    assert main(["report", str(finished)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(line) == 3
+    assert f"report: {seg / 'report.html'}" in printed
     described = json.loads((tmp_path / "l" / "classes.json").read_text("utf-8"))
     assert described["settings"]["method"] == "supervised"
-    assert main(["evaluate", str(whole), str(whole / "masks")]) == 0
-    assert f"masks: {whole / 'masks'}, the last stage that labels" in capsys.readouterr().out
+    assert main(["evaluate", str(finished), str(finished / "masks")]) == 0
+    assert f"masks: {finished / 'masks'}, the last stage that labels" in capsys.readouterr().out
 
 
-def test_faults_of_stages_end_with_code_2_and_one_line(whole, tmp_path, capsys):
+def test_errors_in_stages_end_with_code_2_and_one_line(finished, tmp_path, capsys):
     lines = [
-        ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "seg"], "stage 'cam' is not whole"),
+        ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "seg"], "stage 'cam' is not finished"),
         ([RECIPE, "--out", str(tmp_path / "r"), "--stage", "sag"], "unknown stage 'sag'. Did you"),
-        ([RECIPE, "--out", str(tmp_path / "r"), "--stages.sag.optim.steps", "1"], "Did you mean "),
-        ([RECIPE, "--out", str(tmp_path / "r"), "--stages.seg.optim.stepz", "1"], "Did you mean "),
+        ([RECIPE, "--out", str(tmp_path / "r"), "stages.sag.optim.steps=1"], "Did you mean "),
+        ([RECIPE, "--out", str(tmp_path / "r"), "stages.seg.optim.stepz=1"], "Did you mean "),
         (
-            [RECIPE, "--out", str(tmp_path / "r"), "--stages.seg.labels", "cam"],
-            "one that labels",
+            [RECIPE, "--out", str(tmp_path / "r"), "stages.seg.labels=cam"],
+            "a label stage is needed",
         ),
-        (["--resume", str(whole), "--stages.seg.optim.steps", "9"], "optim.steps was 6, now 9"),
-        (["cam/scenes_tiny", "--out", str(tmp_path / "r"), "--stage", "cam"], "has no stages"),
+        (["--resume", str(finished), "stages.seg.optim.steps=9"], "optim.steps was 6, now 9"),
+        (["cam/synthetic_tiny", "--out", str(tmp_path / "r"), "--stage", "cam"], "has no stages"),
     ]
-    for words, fault in lines:
+    for words, problem in lines:
         assert main(["train", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
-        assert fault in line
+        assert problem in line

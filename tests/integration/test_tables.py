@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from tag2mask import plugins
+from tag2mask.config.recipe import load_recipe, read_yaml, recipe_path
 from tag2mask.errors import RecipeError
-from tag2mask.prediction.decision import decide, drafted
-from tag2mask.prediction.test_time import Look
-from tag2mask.recipe import load_recipe, read_yaml, recipe_path
+from tag2mask.inference.postprocessing import postprocess, select_maps
+from tag2mask.methods.protocol import NetworkOutput
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no checkout")
@@ -49,10 +49,10 @@ REFINERS = [None, "par", "{name: dense_crf, unary: label, iterations: 2}"]
 def test_masks_of_a_row_are_those_that_a_user_gets(scripts, spec, propagated):
     quality = scripts["seed_quality"]
     generator = torch.Generator().manual_seed(3)
-    photo = torch.randint(0, 256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)
     cam = torch.rand(1, 3, 64, 96, generator=generator)
     affinity = torch.rand(1, 24, 24, generator=generator) if propagated else None
-    seen = Look(cam, torch.zeros(1, 3), affinity)
+    seen = NetworkOutput(cam, torch.zeros(1, 3), affinity)
     refiner = None
     if spec is not None:
         settings = {"name": spec} if "{" not in spec else yaml.safe_load(spec)
@@ -60,14 +60,14 @@ def test_masks_of_a_row_are_those_that_a_user_gets(scripts, spec, propagated):
         refiner = kind(kind.Config(**settings))
     elif not propagated:
         pytest.skip("the evidence itself is judged by its histogram")
-    cuts = quality.cut(photo, seen, (0, 2), quality.Plan(propagated, refiner, (0.2, 0.5)))
-    predict = load_recipe("rml/scenes_tiny").predict
+    cuts = quality.cut(image, seen, (0, 2), quality.Plan(propagated, refiner, (0.2, 0.5)))
+    predict = load_recipe("rml/synthetic_tiny").predict
     for level, mask in cuts.items():
         at = predict.model_copy(update={"background": level})
-        expected = decide(photo, drafted(seen, (0, 2), level), at, refiner).mask.numpy()
+        expected = postprocess(image, select_maps(seen, (0, 2), level), at, refiner).mask.numpy()
         assert (mask != expected).mean() < 2e-3, level  # ties of resized maps
         assert set(np.unique(mask)) <= {0, 1, 3}
-    assert not quality.cut(photo, seen, (), quality.Plan(propagated, refiner, (0.2,)))[0.2].any()
+    assert not quality.cut(image, seen, (), quality.Plan(propagated, refiner, (0.2,)))[0.2].any()
 
 
 WORDS = [
@@ -80,19 +80,21 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("words", "message"), WORDS, ids=lambda part: str(part))
-def test_settings_of_a_labelling_method_are_refused_as_a_recipes_are(scripts, words, message):
+def test_settings_of_a_labeling_method_are_rejected_as_a_recipes_are(scripts, words, message):
     with pytest.raises(RecipeError, match=message):
         scripts["seed_quality"].named_method(words)
 
 
-def test_settings_of_a_labelling_method_are_read_as_yaml(scripts):
+def test_settings_of_a_labeling_method_are_read_as_yaml(scripts):
     config = scripts["seed_quality"].named_method(["advcam", "step_size=0.05"])
     assert (config.name, config.step_size) == ("advcam", 0.05)
 
 
-def test_a_table_that_cannot_be_read_is_refused_with_its_place(scripts, tmp_path):
+def test_a_table_that_cannot_be_read_is_rejected_with_its_place(scripts, tmp_path):
     with pytest.raises(RecipeError, match="cannot be read"):
         scripts["ablation"].read_table(tmp_path / "none.yaml")
-    (tmp_path / "table.yaml").write_text("{recipe: cam/scenes_tiny, rows: [{paper: 1}]}", "utf-8")
+    (tmp_path / "table.yaml").write_text(
+        "{recipe: cam/synthetic_tiny, rows: [{paper: 1}]}", "utf-8"
+    )
     with pytest.raises(RecipeError, match=r"table\.yaml: rows\.0\.name: is missing"):
         scripts["ablation"].read_table(tmp_path / "table.yaml")

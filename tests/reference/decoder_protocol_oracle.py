@@ -1,10 +1,10 @@
-"""The decoder's test-time protocol by loops in float64, written from the formula; slow."""
+"""Multi-scale inference with a decoder by loops in float64, from the formula; slow."""
 
 import numpy as np
 
 
 def bilinear(planes, height, width):
-    """(C, h, w) -> (C, height, width), pixel centres aligned, edges repeated."""
+    """Resize (C, h, w) to (C, height, width) without aligning corners."""
     _, old_height, old_width = planes.shape
     result = np.zeros((len(planes), height, width))
     for y in range(height):
@@ -14,30 +14,30 @@ def bilinear(planes, height, width):
         for x in range(width):
             at_x = min(max((x + 0.5) * old_width / width - 0.5, 0), old_width - 1)
             left = int(at_x)
-            beside, over = min(left + 1, old_width - 1), at_x - left
-            upper = (1 - over) * planes[:, top, left] + over * planes[:, top, beside]
-            lower = (1 - over) * planes[:, below, left] + over * planes[:, below, beside]
+            right, across = min(left + 1, old_width - 1), at_x - left
+            upper = (1 - across) * planes[:, top, left] + across * planes[:, top, right]
+            lower = (1 - across) * planes[:, below, left] + across * planes[:, below, right]
             result[:, y, x] = (1 - down) * upper + down * lower
     return result
 
 
-def scores(photo, logit_of, long_side, scales):
-    """(3, H, W) normalised photo -> (C, h, w), the largest over scales; scale 1 comes first."""
-    _, height, width = photo.shape
+def scores(image, compute_logits, long_side, scales):
+    """Take the maximum over scales, scale 1 first: (3, H, W) normalized image to (C, h, w)."""
+    _, height, width = image.shape
     longest = max(height, width)
-    photo = bilinear(photo, height * long_side // longest, width * long_side // longest)
-    grid, best = None, None
+    image = bilinear(image, height * long_side // longest, width * long_side // longest)
+    size, largest = None, None
     for scale in scales:
-        view = bilinear(photo, int(photo.shape[1] * scale), int(photo.shape[2] * scale))
-        upright = logit_of(view)
-        mirrored = logit_of(view[:, :, ::-1].copy())[:, :, ::-1]
-        grid = grid or upright.shape[1:]
-        mean = (bilinear(upright, *grid) + bilinear(mirrored, *grid)) / 2
-        best = mean if best is None else np.maximum(best, mean)
-    return best
+        scaled = bilinear(image, int(image.shape[1] * scale), int(image.shape[2] * scale))
+        unflipped = compute_logits(scaled)
+        flipped = compute_logits(scaled[:, :, ::-1].copy())[:, :, ::-1]
+        size = size or unflipped.shape[1:]
+        mean = (bilinear(unflipped, *size) + bilinear(flipped, *size)) / 2
+        largest = mean if largest is None else np.maximum(largest, mean)
+    return largest
 
 
-def mask(photo, logit_of, long_side, scales):
-    """(H, W) class values at the photo's own size."""
-    found = scores(photo, logit_of, long_side, scales)
-    return bilinear(found, *photo.shape[1:]).argmax(axis=0)
+def mask(image, compute_logits, long_side, scales):
+    """Compute (H, W) mask values at the image's size."""
+    logits = scores(image, compute_logits, long_side, scales)
+    return bilinear(logits, *image.shape[1:]).argmax(axis=0)

@@ -1,4 +1,4 @@
-"""PAMR by explicit loops in float64, written from the formula; slow, for small images only."""
+"""PAMR by explicit loops in float64, from the formula; slow, for small images only."""
 
 import math
 
@@ -14,7 +14,7 @@ def ring(d):
 
 
 def kernel(image, dilations=(1, 2, 4, 8, 12, 24), width=0.1):
-    """(3, H, W) image in [0, 1] -> (K, H, W)."""
+    """Compute the (K, H, W) kernel of a (3, H, W) image in [0, 1]."""
     _, height, breadth = image.shape
     taps = [(dy, dx) for d in dilations for dy, dx in ring(d) if (dy, dx) != (0, 0)]
     result = np.zeros((len(taps), height, breadth))
@@ -23,14 +23,14 @@ def kernel(image, dilations=(1, 2, 4, 8, 12, 24), width=0.1):
             logits = np.zeros(len(taps))
             for channel in range(3):
 
-                def colour(dy, dx, plane=image[channel], y=y, x=x):
+                def color(dy, dx, plane=image[channel], y=y, x=x):
                     return float(plane[clamp(y + dy, height), clamp(x + dx, breadth)])
 
-                nine_of_each = [colour(dy, dx) for d in dilations for dy, dx in ring(d)]
-                spread = float(np.std(nine_of_each, ddof=1))
+                nine_of_each = [color(dy, dx) for d in dilations for dy, dx in ring(d)]
+                deviation = float(np.std(nine_of_each, ddof=1))
                 for j, (dy, dx) in enumerate(taps):
-                    gap = abs(colour(0, 0) - colour(dy, dx))
-                    logits[j] -= gap / (1e-8 + width * spread) / 3
+                    difference = abs(color(0, 0) - color(dy, dx))
+                    logits[j] -= difference / (1e-8 + width * deviation) / 3
             weights = [math.exp(v - logits.max()) for v in logits]
             result[:, y, x] = np.array(weights) / sum(weights)
     return result

@@ -1,4 +1,4 @@
-"""PAR by explicit loops in float64, written from the formula; slow, for small images only."""
+"""PAR by explicit loops in float64, from the formula; slow, for small images only."""
 
 import math
 
@@ -10,13 +10,13 @@ def clamp(value, size):
 
 
 def offsets(dilations):
-    found = []
+    neighbors = []
     for d in dilations:
         for dy in (-d, 0, d):
             for dx in (-d, 0, d):
                 if (dy, dx) != (0, 0):
-                    found.append((dy, dx))
-    return found
+                    neighbors.append((dy, dx))
+    return neighbors
 
 
 def unbiased_std(values):
@@ -32,12 +32,12 @@ def softmax(logits):
 
 def position_softmax(dilations, w2):
     distances = [math.hypot(dy, dx) for dy, dx in offsets(dilations)]
-    spread = unbiased_std(distances)
-    return softmax([-((p / (w2 * spread)) ** 2) for p in distances])
+    deviation = unbiased_std(distances)
+    return softmax([-((p / (w2 * deviation)) ** 2) for p in distances])
 
 
 def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, position=True):
-    """(3, H, W) image in [0, 1] -> (K, H, W)."""
+    """Compute the (K, H, W) kernel of a (3, H, W) image in [0, 1]."""
     _, height, width = image.shape
     taps = offsets(dilations)
     near = position_softmax(dilations, w2)
@@ -46,33 +46,33 @@ def kernel(image, dilations=(1, 2, 4, 8, 12, 24), w1=0.3, w2=0.3, w3=0.01, posit
         for x in range(width):
             logits = [0.0] * len(taps)
             for channel in range(3):
-                colours = [
+                colors = [
                     float(image[channel, clamp(y + dy, height), clamp(x + dx, width)])
                     for dy, dx in taps
                 ]
-                spread = unbiased_std(colours) + 1e-8
-                centre = float(image[channel, y, x])
-                terms = [(abs(centre - colour) / (w1 * spread)) ** 2 / 3 for colour in colours]
-                # A softmax does not see what all taps share; 1e15 of it would swallow the rest.
-                nearest = min(terms)
+                deviation = unbiased_std(colors) + 1e-8
+                center = float(image[channel, y, x])
+                terms = [(abs(center - color) / (w1 * deviation)) ** 2 / 3 for color in colors]
+                # The softmax ignores a common offset, which could be 1e15 and swamp the others.
+                smallest = min(terms)
                 for j, term in enumerate(terms):
-                    logits[j] -= term - nearest
+                    logits[j] -= term - smallest
             for j, weight in enumerate(softmax(logits)):
                 result[j, y, x] = weight + (w3 * near[j] if position else 0.0)
     return result
 
 
 def iterate(maps, weights, dilations, iterations):
-    """(M, H, W) maps -> the same shape, not renormalised."""
+    """Average (M, H, W) maps over neighbors, without renormalizing."""
     taps = offsets(dilations)
     num, height, width = maps.shape
     for _ in range(iterations):
-        moved = np.zeros_like(maps, dtype=np.float64)
+        averaged = np.zeros_like(maps, dtype=np.float64)
         for m in range(num):
             for y in range(height):
                 for x in range(width):
                     for j, (dy, dx) in enumerate(taps):
                         source = maps[m, clamp(y + dy, height), clamp(x + dx, width)]
-                        moved[m, y, x] += weights[j, y, x] * source
-        maps = moved
+                        averaged[m, y, x] += weights[j, y, x] * source
+        maps = averaged
     return maps

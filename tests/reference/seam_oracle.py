@@ -1,4 +1,4 @@
-"""SEAM's formulas by explicit loops in float64, written from the paper; slow, for tiny maps."""
+"""SEAM's formulas by explicit loops in float64, from the paper; slow, for tiny maps."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ EPS = 1e-5
 
 
 def unit(features):
-    """(D, L) -> columns of length one."""
+    """Normalize (D, L) columns to length one."""
     return features / (np.sqrt((features**2).sum(axis=0)) + EPS)
 
 
-def handed_out(cam):
-    """(F, h, w) raw evidence -> (1 + F, h, w): what each cell hands to its likes."""
+def correlation_input(cam):
+    """Normalize an (F, h, w) CAM, keep the strongest class, prepend background: (1 + F, h, w)."""
     count, height, width = cam.shape
     result = np.zeros((1 + count, height, width))
     score = np.stack([np.maximum(plane, 0) / (max(plane.max(), 0) + EPS) for plane in cam])
@@ -26,7 +26,7 @@ def handed_out(cam):
 
 
 def correlated(score, features):
-    """(C, L), (D, L) -> (C, L) with the whole matrix of pairs."""
+    """Average (C, L) scores by the similarity of (D, L) features, with the full matrix."""
     f = unit(features)
     pairs = np.zeros((f.shape[1],) * 2)
     for i in range(f.shape[1]):
@@ -41,7 +41,7 @@ def correlated(score, features):
 
 
 def ranged(cam):
-    """(F, h, w) -> [0, 1] by each plane's own range."""
+    """Scale (F, h, w) planes to [0, 1] by their own ranges."""
     result = np.zeros(cam.shape)
     for k, plane in enumerate(np.maximum(cam, 0)):
         span = plane.max() - plane.min() + EPS
@@ -50,25 +50,25 @@ def ranged(cam):
     return result
 
 
-def cross(plain, gathered, share):
-    """One direction of ECR for one photo: (F, h, w) plain, (1 + F, h, w) gathered."""
-    gaps = []
+def cross_equivariance(plain, refined, share):
+    """Compute one direction of ECR for one image: (F, h, w) plain, (1 + F, h, w) refined."""
+    differences = []
     count, height, width = plain.shape
     for y in range(height):
         for x in range(width):
             best = max(plain[k, y, x] for k in range(count))
-            gaps.append(abs(1 - best - gathered[0, y, x]))
+            differences.append(abs(1 - best - refined[0, y, x]))
             for k in range(count):
                 target = best if plain[k, y, x] == best else 0.0
-                gaps.append(abs(target - gathered[1 + k, y, x]))
-    gaps.sort(reverse=True)
-    kept = gaps[: max(1, int(len(gaps) * share))]
-    return sum(kept) / len(kept)
+                differences.append(abs(target - refined[1 + k, y, x]))
+    differences.sort(reverse=True)
+    top = differences[: max(1, int(len(differences) * share))]
+    return sum(top) / len(top)
 
 
-def weakest(maps, share):
-    """Min-pooling of one photo: (F, h, w)."""
+def min_pooling(maps, share):
+    """Compute the min-pooling loss of one image: (F, h, w)."""
     height, width = maps.shape[1:]
-    strongest = sorted(max(maps[:, y, x]) for y in range(height) for x in range(width))
-    kept = strongest[: max(1, int(len(strongest) * share))]
-    return sum(max(0.0, value) for value in kept) / len(kept)
+    maxima = sorted(max(maps[:, y, x]) for y in range(height) for x in range(width))
+    smallest = maxima[: max(1, int(len(maxima) * share))]
+    return sum(max(0.0, value) for value in smallest) / len(smallest)

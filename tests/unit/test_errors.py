@@ -18,28 +18,28 @@ ERRORS = [
 ]
 
 
-def test_every_error_of_the_module_is_caught_as_one_family():
+def test_every_error_derives_from_one_class():
     assert len(ERRORS) >= 7
     assert all(issubclass(kind, Tag2MaskError) for kind in ERRORS)
 
 
-def test_the_tree_in_the_docstring_names_every_error():
+def test_docstring_names_every_error():
     for kind in ERRORS:
         assert kind.__name__ in (errors.__doc__ or "")
 
 
-def test_unknown_plugin_names_the_nearest_and_all_known():
+def test_unknown_plugin_message_names_the_nearest_and_all_known():
     error = UnknownPluginError("method", "rlm", ["rml", "cam"])
     assert str(error) == "unknown method 'rlm'. Did you mean 'rml'? Known: cam, rml"
     assert isinstance(error, RecipeError)
 
 
-def test_missing_extra_says_what_to_install():
+def test_missing_extra_message_says_what_to_install():
     assert "pip install 'tag2mask[train]'" in str(MissingExtraError("train"))
 
 
 @pytest.mark.parametrize(
     ("name", "hint"), [("stepz", " Did you mean 'steps'?"), ("zzz", ""), ("", "")]
 )
-def test_hint_is_given_only_for_a_near_name(name, hint):
+def test_only_a_near_name_gets_a_hint(name, hint):
     assert did_you_mean(name, ["steps", "batch"]) == hint

@@ -7,19 +7,19 @@ import pytest
 import torch
 from PIL import Image as PILImage
 
-from tag2mask import pipeline
+from tag2mask import pipeline, plugins
 from tag2mask.checkpoint import read_weights
-from tag2mask.cli.overrides import apply_overrides, split_overrides
+from tag2mask.config.overrides import apply_overrides, parse_overrides
+from tag2mask.config.recipe import Recipe, load_recipe, stage_recipe
 from tag2mask.errors import RecipeError, RunError
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.cam import CAM
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import Recipe, load_recipe, stage_recipe
 
 RAW = {
-    "data": {"name": "scenes", "size_px": 64, "crop_px": 64, "count": 5, "val_count": 2},
+    "data": {"name": "synthetic", "size_px": 64, "crop_px": 64, "count": 5, "val_count": 2},
     "backbone": {"name": "tiny", "width": 8},
     "method": {"name": "cam", "pooling": "gap"},
-    "optim": {"head_lr": 0.001, "steps": 3, "batch": 2},
+    "optim": {"head_lr": 0.001, "steps": 3, "batch_size": 2},
     "predict": {"scales": [1.0], "flip": False, "long_side_px": 0},
     "run": {"workers": 0, "log_every": 1, "save_every": 1, "samples": 0, "evaluate_every": 0},
     "stages": {
@@ -37,43 +37,43 @@ RAW = {
     },
 }
 STAGES = tuple(RAW["stages"])
-SKIPPED = [f"stage {n} of 5, {name}: whole, skipped" for n, name in enumerate(STAGES, 1)]
+SKIPPED = [f"stage {n} of 5, {name}: finished, skipped" for n, name in enumerate(STAGES, 1)]
 
 
 def recipe(line: str = "") -> Recipe:
-    _, overrides = split_overrides(line.split())
+    overrides = parse_overrides(line.split())
     return apply_overrides(RAW, overrides, "r")
 
 
-def contents(run: Path) -> dict[str, bytes]:
+def read_files(run: Path) -> dict[str, bytes]:
     files = (path for path in sorted(run.rglob("*")) if path.is_file())
     return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, list[str]]:
-    """A whole run, and the lines that were told; not to be changed."""
-    told: list[str] = []
-    home = tmp_path_factory.mktemp("made")
-    return pipeline.train(recipe(), home / "run", command="made", tell=told.append), told
+def finished(tmp_path_factory) -> tuple[Path, list[str]]:
+    """Return a finished run, which no test may change, and the lines it printed."""
+    lines: list[str] = []
+    home = tmp_path_factory.mktemp("finished")
+    return pipeline.train(recipe(), home / "run", command="test", tell=lines.append), lines
 
 
 @pytest.fixture
-def run(made, tmp_path, monkeypatch) -> Path:
-    """A copy of the whole run, under the same relative path."""
-    shutil.copytree(made[0], tmp_path / "run")
+def run(finished, tmp_path, monkeypatch) -> Path:
+    """Return a copy of the finished run."""
+    shutil.copytree(finished[0], tmp_path / "run")
     return tmp_path / "run"
 
 
-def go_on(run: Path, line: str = "", stage: str | None = None) -> list[str]:
-    told: list[str] = []
-    pipeline.train(recipe(line), run, stage=stage, tell=told.append)
-    return told
+def resume(run: Path, line: str = "", stage: str | None = None) -> list[str]:
+    lines: list[str] = []
+    pipeline.train(recipe(line), run, stage=stage, tell=lines.append)
+    return lines
 
 
-def test_every_stage_leaves_its_output_in_its_own_folder(made):
-    run, told = made
-    assert [line for line in told if line.startswith("stage")] == [
+def test_every_stage_writes_its_output_to_its_own_folder(finished):
+    run, lines = finished
+    assert [line for line in lines if line.startswith("stage")] == [
         f"stage {n} of 5, {name}: {RAW['stages'][name]['run']}" for n, name in enumerate(STAGES, 1)
     ]
     for name in ("cam", "seg"):
@@ -81,15 +81,15 @@ def test_every_stage_leaves_its_output_in_its_own_folder(made):
     for name in ("seed", "masks"):
         assert len(list((run / name).glob("*.png"))) == 5
         described = json.loads((run / name / "classes.json").read_text())
-        assert described["gate"] == "oracle"
+        assert described["class_source"] == "tags"
         assert len(described["classes"]) == 5
     scores = json.loads((run / "score" / "scores.json").read_text())
     assert scores["images"] == 5
-    assert told[-1].startswith(f"mIoU {scores['miou']:.4f}, 5 photos, gate oracle: ")
+    assert lines[-1].startswith(f"mIoU {scores['miou']:.4f}, 5 images, classes from tags: ")
 
 
-def test_a_stage_is_a_run_of_its_own_recipe(made):
-    run, _ = made
+def test_a_stage_is_a_run_with_its_own_recipe(finished):
+    run, _ = finished
     seg = load_recipe(str(run / "seg" / "recipe.yaml"))
     assert (seg.method.name, seg.optim.steps, seg.data.labels) == ("supervised", 2, run / "seed")
     assert seg.earlier["cam"].plain() == load_recipe(str(run / "cam" / "recipe.yaml")).plain()
@@ -97,35 +97,37 @@ def test_a_stage_is_a_run_of_its_own_recipe(made):
     seed = json.loads((run / "seed" / "classes.json").read_text())["settings"]
     masks = json.loads((run / "masks" / "classes.json").read_text())["settings"]
     assert (seed["method"], seed["background"]) == ("cam", 0.3)
-    assert (masks["method"], masks["protocol"]) == ("supervised", "afa")
+    assert (masks["method"], masks["protocol"]) == ("supervised", "decoder")
     assert len({seed["sha256"], masks["sha256"]}) == 2
     assert load_recipe(str(run / "recipe.yaml")).plain() == recipe().plain()
 
 
-def test_masks_are_those_of_the_network_with_the_tags_given(made):
-    run, _ = made
-    plan = stage_recipe(recipe(), "seed")
-    segmenter = Segmenter.load(run / "cam", predict=plan.predict)
-    source = pipeline.plugins.load("data", "scenes")(plan.data, "train")
+def test_masks_of_a_stage_are_those_of_its_network_with_the_true_tags(finished):
+    run, _ = finished
+    seed = stage_recipe(recipe(), "seed")
+    segmenter = Segmenter.load(
+        run / "cam", configure=lambda trained: trained.model_copy(update={"predict": seed.predict})
+    )
+    source = plugins.load("data", "synthetic")(seed.data, "train")
     expected = segmenter.segment(source[3].image, source[3].tags).mask
     with PILImage.open(run / "seed" / f"{source.names[3]}.png") as mask:
         np.testing.assert_array_equal(np.array(mask), expected)
 
 
-def test_whole_stages_are_skipped_and_left_as_they_are(run):
-    before = contents(run)
-    assert go_on(run) == SKIPPED
-    assert contents(run) == before
+def test_finished_stages_are_skipped_and_unchanged(run):
+    before = read_files(run)
+    assert resume(run) == SKIPPED
+    assert read_files(run) == before
 
 
-def test_only_what_is_missing_is_made_again_and_comes_out_the_same(run):
-    before = contents(run)
+def test_only_missing_outputs_are_made_again_and_they_are_the_same(run):
+    before = read_files(run)
     (run / "seed" / "train_000002.png").unlink()
     (run / "score" / "scores.json").unlink()
-    told = go_on(run)
-    assert f"1 masks written to {run / 'seed'}" in told
-    assert [line for line in told if line.endswith("skipped")] == [SKIPPED[n] for n in (0, 2, 3)]
-    after = contents(run)
+    lines = resume(run)
+    assert f"1 masks written to {run / 'seed'}" in lines
+    assert [line for line in lines if line.endswith("skipped")] == [SKIPPED[n] for n in (0, 2, 3)]
+    after = read_files(run)
     for name in ("seed/train_000002.png", "masks/train_000002.png"):
         assert after[name] == before[name]
     assert (
@@ -134,63 +136,67 @@ def test_only_what_is_missing_is_made_again_and_comes_out_the_same(run):
     )
 
 
-def test_a_photo_that_could_not_be_read_needs_no_mask(run):
+def test_an_unreadable_image_needs_no_mask(run):
     (run / "masks" / "train_000002.png").unlink()
     (run / "masks" / "skipped.json").write_text('["train_000002"]')
-    assert go_on(run, stage="masks") == [SKIPPED[3]]
+    assert resume(run, stage="masks") == [SKIPPED[3]]
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--stages.seg.optim.steps 4", r"seg: cannot .* another recipe: optim\.steps was 2, now 4"),
-        ("--optim.lr 1", r"cam: cannot be resumed with another recipe: optim\.lr was "),
+        ("stages.seg.optim.steps=4", r"seg: cannot .* another recipe: optim\.steps was 2, now 4"),
+        ("optim.lr=1", r"cam: cannot be resumed with another recipe: optim\.lr was "),
         (
-            "--stages.seed.predict.background 0.5",
-            r"seed: holds .* \(background: 0.3 there, 0.5",
+            "stages.seed.predict.background=0.5",
+            r"seed: contains .* \(background: 0.3 before, 0.5",
         ),
     ],
 )
-def test_changed_settings_are_noticed_and_nothing_is_touched(run, line, words):
-    before = contents(run / "seg"), contents(run / "cam"), contents(run / "seed")
+def test_changed_settings_are_rejected_and_change_no_file(run, line, words):
+    before = read_files(run / "seg"), read_files(run / "cam"), read_files(run / "seed")
     with pytest.raises(RunError, match=f"^[^\n]*{words}[^\n]*$"):
-        go_on(run, line)
-    assert (contents(run / "seg"), contents(run / "cam"), contents(run / "seed")) == before
+        resume(run, line)
+    assert (read_files(run / "seg"), read_files(run / "cam"), read_files(run / "seed")) == before
 
 
-def test_refused_settings_of_training_do_not_become_the_run_s_own(run):
+def test_rejected_settings_are_not_written_to_the_run(run):
     with pytest.raises(RunError, match="another recipe"):
-        go_on(run, "--stages.seg.optim.steps 4")
+        resume(run, "stages.seg.optim.steps=4")
     assert stage_recipe(load_recipe(str(run / "recipe.yaml")), "seg").optim.steps == 2
 
 
-def test_a_network_made_anew_is_noticed_by_those_that_were_made_from_it(run):
-    other = "--stages.cam.optim.head_lr 0.1"
+def test_stages_made_from_a_retrained_network_are_rejected(run):
+    other = "stages.cam.optim.head_lr=0.1"
     shutil.rmtree(run / "cam")
-    with pytest.raises(RunError, match=r"seed: holds masks made otherwise \(sha256: "):
-        go_on(run, other)
+    with pytest.raises(
+        RunError, match=r"seed: contains masks made with different settings \(sha256: "
+    ):
+        resume(run, other)
     shutil.rmtree(run / "seed")
-    with pytest.raises(RunError, match=r"seg: was trained from another 'cam' than there is now; "):
-        go_on(run, other)
+    with pytest.raises(
+        RunError, match=r"seg: was trained from another result of stage 'cam'; remove "
+    ):
+        resume(run, other)
 
 
-def test_scores_of_other_masks_are_made_anew(run):
+def test_scores_of_other_masks_are_replaced(run):
     path = run / "score" / "scores.json"
     scores = json.loads(path.read_text())
     scores["settings"]["made_from"]["inputs"]["masks"] = "others"
     path.write_text(json.dumps(scores | {"images": 99}))
-    assert go_on(run)[-2:] == [
+    assert resume(run)[-2:] == [
         "stage 5 of 5, score: evaluate",
-        f"mIoU {scores['miou']:.4f}, 5 photos, gate oracle: {path}",
+        f"mIoU {scores['miou']:.4f}, 5 images, classes from tags: {path}",
     ]
 
 
-def test_a_network_goes_on_from_the_weights_of_the_stage_it_names(run, monkeypatch):
+def test_a_network_starts_from_the_weights_of_the_stage_it_names(run, monkeypatch):
     given = []
     monkeypatch.setattr(CAM, "setup", lambda self, earlier: given.append(earlier.methods))
     shutil.rmtree(run / "seg")
-    line = "--stages.seg.method.name cam --stages.seg.optim.head_lr 0.0001"
-    go_on(run, line, stage="seg")
+    line = "stages.seg.method.name=cam stages.seg.optim.head_lr=0.0001"
+    resume(run, line, stage="seg")
     weights, _ = read_weights(run / "cam" / "weights" / "best.safetensors")
     (network,) = (methods["cam"] for methods in given if methods)
     torch.testing.assert_close(dict(network.state_dict()), weights, rtol=0, atol=0)
@@ -199,72 +205,72 @@ def test_a_network_goes_on_from_the_weights_of_the_stage_it_names(run, monkeypat
     assert [set(methods) for methods in given] == [set(), {"cam"}]
 
 
-def test_another_method_may_label_with_the_network_s_weights(run):
+def test_another_method_can_label_with_the_weights_of_a_network(run):
     shutil.rmtree(run / "seed")
-    line = "--stages.seed.method.name advcam --stages.seed.method.pooling gap"
-    go_on(run, f"{line} --stages.seed.method.iterations 1", stage="seed")
+    line = "stages.seed.method.name=advcam stages.seed.method.pooling=gap"
+    resume(run, f"{line} stages.seed.method.iterations=1", stage="seed")
     described = json.loads((run / "seed" / "classes.json").read_text())["settings"]
-    assert (described["method"], described["labelling"]["iterations"]) == ("advcam", 1)
-    with pytest.raises(RunError, match="holds masks made otherwise"):
-        go_on(run, f"{line} --stages.seed.method.iterations 2", stage="seed")
+    assert (described["method"], described["labeling"]["iterations"]) == ("advcam", 1)
+    with pytest.raises(RunError, match="contains masks made with different settings"):
+        resume(run, f"{line} stages.seed.method.iterations=2", stage="seed")
 
 
-def test_a_trained_network_is_scored_on_the_held_out_photos(made, tmp_path):
+def test_a_trained_network_is_scored_on_the_held_out_images(finished, tmp_path):
     raw = {**RAW, "stages": {**RAW["stages"], "score": {"run": "evaluate", "from": "cam"}}}
     run = tmp_path / "run"
-    shutil.copytree(made[0], run)
+    shutil.copytree(finished[0], run)
     shutil.rmtree(run / "score")
     pipeline.train(apply_overrides(raw, {}, "r"), run, stage="score")
     scores = json.loads((run / "score" / "scores.json").read_text())
-    assert (scores["images"], scores["gate"]) == (2, "predicted")
+    assert (scores["images"], scores["class_source"]) == (2, "classifier")
 
 
-def test_one_stage_needs_those_before_it_whole_and_runs_alone(tmp_path):
+def test_one_stage_runs_alone_after_the_stages_it_needs(tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(RunError, match=r"^\S*cam: stage 'cam' is not whole; first run tag2mask t"):
-        go_on(run, stage="seg")
-    assert go_on(run, stage="cam") == ["stage 1 of 5, cam: train"]
-    with pytest.raises(RunError, match=r"^\S*seed: stage 'seed' is not whole; .*--stage seed$"):
-        go_on(run, stage="seg")
+    with pytest.raises(RunError, match=r"^\S*cam: stage 'cam' is not finished; first run tag2mask"):
+        resume(run, stage="seg")
+    assert resume(run, stage="cam") == ["stage 1 of 5, cam: train"]
+    with pytest.raises(RunError, match=r"^\S*seed: stage 'seed' is not finished; .*--stage seed$"):
+        resume(run, stage="seg")
     assert not (run / "seed").exists()
-    assert len(go_on(run, stage="seed")) == 2
-    assert go_on(run, stage="seg") == ["stage 3 of 5, seg: train"]
+    assert len(resume(run, stage="seed")) == 2
+    assert resume(run, stage="seg") == ["stage 3 of 5, seg: train"]
     assert not (run / "masks").exists()
 
 
-def test_a_stage_that_is_not_there_is_refused_with_a_hint(tmp_path):
+def test_an_unknown_stage_is_rejected_with_a_hint(tmp_path):
     with pytest.raises(RecipeError, match=r"unknown stage 'sed'\. Did you mean 'seed'\? Known: "):
-        go_on(tmp_path / "run", stage="sed")
+        resume(tmp_path / "run", stage="sed")
     single = apply_overrides({**RAW, "stages": {}}, {}, "r")
     with pytest.raises(RecipeError, match="--stage cam: this recipe has no stages"):
         pipeline.train(single, tmp_path / "run", stage="cam")
 
 
-def test_folders_that_are_no_run_with_stages_are_refused_and_left_alone(tmp_path):
+def test_folders_without_a_run_with_stages_are_rejected_and_unchanged(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(RunError, match="is not empty and holds no run"):
-        go_on(tmp_path)
+    with pytest.raises(RunError, match="is not empty and contains no run"):
+        resume(tmp_path)
     with pytest.raises(RunError, match="is a file"):
-        go_on(tmp_path / "precious.txt")
-    with pytest.raises(RunError, match="holds no run to resume"):
+        resume(tmp_path / "precious.txt")
+    with pytest.raises(RunError, match="contains no run to resume"):
         pipeline.train(recipe(), tmp_path / "none", resume=True)
     (tmp_path / "recipe.yaml").write_text(stage_recipe(recipe(), "cam").to_yaml())
-    with pytest.raises(RunError, match="holds a run without stages"):
-        go_on(tmp_path)
+    with pytest.raises(RunError, match="contains a run without stages"):
+        resume(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_recipe_without_stages_is_handed_to_the_trainer(tmp_path, monkeypatch):
-    handed = []
+def test_a_recipe_without_stages_is_passed_to_the_trainer(tmp_path, monkeypatch):
+    calls = []
     monkeypatch.setattr(
-        pipeline.trainer, "train", lambda *words, **keys: handed.append((words, keys))
+        pipeline.trainer, "train", lambda *args, **kwargs: calls.append((args, kwargs))
     )
     single = stage_recipe(recipe(), "cam")
     pipeline.train(single, tmp_path / "run", resume=True, command="line")
-    assert handed == [((single, tmp_path / "run"), {"resume": True, "command": "line"})]
+    assert calls == [((single, tmp_path / "run"), {"resume": True, "command": "line"})]
 
 
-def test_other_processes_wait_for_the_first_one_s_masks(run, monkeypatch):
+def test_other_processes_wait_for_the_masks_of_the_first_one(run, monkeypatch):
     mask = run / "masks" / "train_000002.png"
     data = mask.read_bytes()
     mask.unlink()
@@ -278,6 +284,6 @@ def test_other_processes_wait_for_the_first_one_s_masks(run, monkeypatch):
 
     monkeypatch.setattr(pipeline.time, "sleep", sleep)
     monkeypatch.setenv("RANK", "1")
-    assert go_on(run) == []
+    assert resume(run) == []
     assert waited == [pipeline.POLL_SECONDS] * 2
     assert not (run / "score" / "scores.json").exists()

@@ -19,15 +19,15 @@ def batch(mask: torch.Tensor | None) -> Batch:
 
 def prediction(mask: np.ndarray) -> Prediction:
     image = np.full((*mask.shape, 3), 100, np.uint8)
-    return Prediction(mask, ("cat", "dog"), {"cat": 0.9, "dog": 0.1}, "predicted", image)
+    return Prediction(mask, ("cat", "dog"), {"cat": 0.9, "dog": 0.1}, "classifier", image)
 
 
-def test_mask_values_are_the_ones_all_tools_agree_on():
+def test_background_is_0_and_ignore_is_255():
     assert (BACKGROUND, IGNORE) == (0, 255)
 
 
 @pytest.mark.parametrize("mask", [None, torch.zeros(1, 2, 2, dtype=torch.int64)])
-def test_batch_moves_all_its_tensors_and_keeps_the_rest(mask):
+def test_batch_moves_all_its_tensors(mask):
     moved = batch(mask).to(torch.device("meta"))
     tensors = [
         getattr(moved, field.name)
@@ -39,19 +39,19 @@ def test_batch_moves_all_its_tensors_and_keeps_the_rest(mask):
     assert moved.name == ["a"]
 
 
-def test_batch_cannot_be_changed():
+def test_batch_is_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         batch(None).name = ["b"]
 
 
-def test_classes_are_those_with_pixels_in_order():
+def test_classes_with_pixels_are_listed_in_order():
     assert prediction(np.array([[2, 0], [255, 1]], np.uint8)).classes == ("cat", "dog")
     assert prediction(np.array([[2, 0], [255, 0]], np.uint8)).classes == ("dog",)
     assert prediction(np.array([[255, 0]], np.uint8)).classes == ()
 
 
-def test_overlay_mixes_object_pixels_with_their_colour_and_leaves_the_rest():
-    painted = prediction(np.array([[0, 1, 255]], np.uint8)).overlay(opacity=0.25)
+def test_overlay_blends_object_pixels_with_their_color():
+    overlay = prediction(np.array([[0, 1, 255]], np.uint8)).overlay(opacity=0.25)
     # class 1 is (128, 0, 0): 0.75 * 100 + 0.25 * 128 = 107, 0.75 * 100 = 75
-    assert painted.tolist() == [[[100, 100, 100], [107, 75, 75], [100, 100, 100]]]
-    assert painted.dtype == np.uint8
+    assert overlay.tolist() == [[[100, 100, 100], [107, 75, 75], [100, 100, 100]]]
+    assert overlay.dtype == np.uint8

@@ -1,67 +1,81 @@
-"""Look at a data set before training: classes, counts, faults, advice."""
+"""Check a data set before training: classes, counts, problems, advice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
+import typer
 
-from tag2mask.cli.parsing import parse
 from tag2mask.errors import DataError
 
-if TYPE_CHECKING:  # reads photos, which --help must not wait for
-    from tag2mask.data.check import CheckReport
+if TYPE_CHECKING:  # imports image libraries, which --help need not load
+    from tag2mask.data.validation import CheckReport
+
+EXAMPLES = """\
+  tag2mask check DATA
+  tag2mask check VOCdevkit/VOC2012 --strict"""
 
 
-@dataclass(frozen=True)
-class Check:
-    """Look at a data set before training: classes, counts, faults, advice."""
+def run(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of tagged images: COCO format, VOC layout, tags.csv, tags.jsonl or a "
+            "folder per class.",
+        ),
+    ],
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Count unreadable images as problems, as data.strict=true does."
+        ),
+    ] = False,
+) -> None:
+    """Check a data set before training: classes, counts, problems, advice.
 
-    data: tyro.conf.Positional[Path]
-    """Folder of tagged photos: in COCO format, in VOC layout, or with tags.csv, tags.jsonl or a
-    folder per class."""
-    strict: bool = False
-    """Count unreadable photos as faults, as training with --data.strict does."""
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Print what was found; faults end with exit code 2."""
-    chosen = parse(Check, arguments, "check")
-
+    Problems that would stop training end the check with exit code 2. Otherwise it prints the
+    options with which `train` reads the data.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    from tag2mask.data.check import check_folder
+    from tag2mask.data.validation import check_folder
 
-    found = check_folder(chosen.data, strict=chosen.strict)
-    if found.photos:
-        print("\n".join(overview(found)))
-        table = Table("class", "photos", "share")
-        for name, photos in found.classes.items():
-            table.add_row(name, f"{photos:,}", f"{found.share(name):.0%}")
+    report = check_folder(data, strict=strict)
+    if report.images:
+        print("\n".join(summary_lines(report)))
+        table = Table("class", "images", "share")
+        for name, images in report.classes.items():
+            table.add_row(name, f"{images:,}", f"{report.share(name):.0%}")
         Console().print(table)
-    for line in found.warnings:
+    for line in report.warnings:
         print(f"warning: {line}")
-    if found.faults:
-        raise DataError("\n".join(found.faults))
-    options = f"--data.name {found.source} --data.root {chosen.data}"
-    if found.source == "coco":
-        training = [name for name, photos in found.parts.items() if photos and "train" in name]
-        options += f" --data.split {training[0] if training else next(iter(found.parts))}"
-    print(f"ready: tag2mask train RECIPE {options} --out RUN")
+    if report.problems:
+        raise DataError("\n".join(report.problems))
+    print(f"ready: tag2mask train RECIPE {shlex.join(training_keys(report, data))} --out RUN")
 
 
-def overview(found: CheckReport) -> Iterator[str]:
-    """Say in lines what a data set holds."""
-    yield f"{found.root}: {found.photos:,} photos, read as '{found.source}'"
-    parts = ", ".join(f"{name} {photos:,}" for name, photos in found.parts.items())
+def summary_lines(report: CheckReport) -> Iterator[str]:
+    """Yield lines that summarize a data set."""
+    yield f"{report.root}: {report.images:,} images, read as '{report.source}'"
+    parts = ", ".join(f"{name} {images:,}" for name, images in report.parts.items())
     yield f"parts: {parts}"
-    counts = ", ".join(f"{photos:,} with {tags}" for tags, photos in found.tags_per_photo.items())
-    yield f"photos by number of tags: {counts}; {found.negatives:,} show no class (negatives)"
-    if found.sizes:
-        sizes = ", ".join(f"{width} x {height}" for width, height in found.sizes)
-        yield f"smallest, middle and largest photo in pixels: {sizes}"
-    yield f"masks: {found.masks:,}, unreadable photos: {found.unreadable:,}"
+    counts = ", ".join(f"{images:,} with {tags}" for tags, images in report.tags_per_image.items())
+    yield f"images by number of tags: {counts}; {report.negatives:,} show no class (negatives)"
+    if report.sizes:
+        sizes = ", ".join(f"{width} x {height}" for width, height in report.sizes)
+        yield f"smallest, median and largest image in pixels: {sizes}"
+    yield f"masks: {report.masks:,}, unreadable images: {report.unreadable:,}"
+
+
+def training_keys(report: CheckReport, root: Path) -> list[str]:
+    """Return the recipe keys with which `train` reads the data."""
+    keys = [f"data.name={report.source}", f"data.root={root}"]
+    if report.source == "coco":
+        training = [name for name, images in report.parts.items() if images and "train" in name]
+        keys.append(f"data.split={training[0] if training else next(iter(report.parts))}")
+    return keys

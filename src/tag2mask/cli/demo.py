@@ -1,57 +1,63 @@
-"""Everything once, without a download: generated scenes, training, masks, scores, report."""
+"""Run everything once, without a download: train on synthetic scenes, label, score, report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from tag2mask.cli.evaluate import print_scores
-from tag2mask.cli.overrides import apply_overrides, split_overrides
-from tag2mask.cli.parsing import parse
-from tag2mask.recipe import Recipe, read_yaml, recipe_path
 
-if TYPE_CHECKING:  # these import torch, which --help must not wait for
+if TYPE_CHECKING:  # these import torch, which --help need not load
+    from tag2mask.config.recipe import Recipe
     from tag2mask.data.base import Source
-    from tag2mask.prediction.segmenter import Segmenter
+    from tag2mask.inference.segmenter import Segmenter
     from tag2mask.types import Report
 
-RECIPE = "rml/scenes_tiny"
+RECIPE = "rml/synthetic_tiny"
+KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run")
+EXAMPLES = """\
+  tag2mask demo
+  tag2mask demo --out demo_run
+  tag2mask demo optim.steps=100 data.count=50 --out short_demo"""
 NEXT_STEPS = """
-With your own photos and tags:
+With your own images and tags:
   tag2mask check DATA
-  tag2mask train rml/animals_hybrid --data.name folder --data.root DATA --data.classes \\
-      --backbone.weights google/mobilenet_v1_0.75_192 --out RUN
+  tag2mask train rml/animals_hybrid data.name=folder data.root=DATA data.classes= \\
+      backbone.weights=google/mobilenet_v1_0.75_192 --out RUN
   tag2mask label RUN DATA --out MASKS"""
 
 
-@dataclass(frozen=True)
-class Demo:
-    """Everything once, without a download: generated scenes, training, masks, scores, report."""
+def run(
+    ctx: typer.Context,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="RUN", help="Run folder; an interrupted demo resumes there."),
+    ] = Path("demo_run"),
+) -> None:
+    """Run everything once, without a download: train on synthetic scenes, label, score, report.
 
-    out: Path = Path("demo_run")
-    """Run folder; a demo that was stopped goes on from here."""
+    Recipe keys such as optim.steps=100 change the recipe of the demo.
+    """
+    from tag2mask.config.overrides import apply_overrides
+    from tag2mask.config.recipe import read_yaml, recipe_path
 
+    recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), ctx.obj.overrides, RECIPE)
 
-def run(arguments: Sequence[str]) -> None:
-    """Train on generated scenes, label the held-out ones and say how good the masks are."""
-    plain, overrides = split_overrides(arguments)
-    out = parse(Demo, plain, "demo").out
-    recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), overrides, RECIPE)
-
-    from tag2mask.engine.trainer import train
-    from tag2mask.evaluation.evaluator import save_report
+    from tag2mask.evaluation.tables import save_report
     from tag2mask.report.page import write_report
+    from tag2mask.training.trainer import train
 
-    print(f"training {RECIPE}: {recipe.optim.steps:,} steps on generated scenes, tags only")
+    print(f"training {RECIPE}: {recipe.optim.steps:,} steps on synthetic scenes, from tags alone")
     train(recipe, out, resume=(out / "recipe.yaml").is_file(), command=f"tag2mask demo --out {out}")
     report = label_held_out(recipe, out)
     save_report(report, out / "scores.json")
     print_scores(report)
     print(
-        f"mIoU {report.miou:.3f} (gate {report.gate}) on {report.images} scenes never trained on\n"
-        f"photos:  {out / 'photos'}\n"
+        f"mIoU {report.miou:.3f} (classes from {report.class_source}) on {report.images} "
+        "held-out scenes\n"
+        f"images:  {out / 'images'}\n"
         f"masks:   {out / 'masks'}\n"
         f"report:  {write_report(out)}\n"
         f"{NEXT_STEPS}"
@@ -59,36 +65,39 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def label_held_out(recipe: Recipe, out: Path) -> Report:
-    """Write photos, true masks and masks of the held-out scenes and score them, tags given."""
+    """Write images, true masks and predicted masks of the held-out scenes, and score them.
+
+    The tags of each scene choose its classes.
+    """
     from tag2mask import plugins
-    from tag2mask.prediction.segmenter import Segmenter
+    from tag2mask.inference.segmenter import Segmenter
 
     source: Source = plugins.load("data", recipe.data.name)(recipe.data, "val")
     return score_held_out(Segmenter.load(out), source, out)
 
 
 def score_held_out(segmenter: Segmenter, source: Source, out: Path) -> Report:
-    """Write into a folder what is held out, and masks of it, and score these."""
-    from tag2mask.evaluation.evaluator import evaluate_folder
-    from tag2mask.prediction.writer import MaskWriter, label_source
+    """Write images, true masks and predicted masks of a source, and score them."""
+    from tag2mask.evaluation.folders import evaluate_folder
+    from tag2mask.inference.writer import MaskWriter, label_dataset
 
     write_held_out(source, out)
-    settings = {**segmenter.settings("oracle"), "split": "val"}
-    writer = MaskWriter(out / "masks", segmenter.class_names, "oracle", settings)
-    label_source(segmenter, source, writer)
+    settings = {**segmenter.settings("tags"), "split": "val"}
+    writer = MaskWriter(out / "masks", segmenter.class_names, "tags", settings)
+    label_dataset(segmenter, source, writer)
     return evaluate_folder(out / "masks", out / "truth")
 
 
 def write_held_out(source: Source, out: Path) -> None:
-    """Write each scene's photo and true mask, to look at beside the masks."""
+    """Write each scene's image and true mask, for comparison with the predicted masks."""
     from PIL import Image as PILImage
 
-    from tag2mask.palette import save_mask
+    from tag2mask.io.masks import save_mask
 
-    for folder in ("photos", "truth"):
+    for folder in ("images", "truth"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for index in range(len(source)):
         sample = source[index]
-        PILImage.fromarray(sample.image).save(out / "photos" / f"{sample.name}.png")
+        PILImage.fromarray(sample.image).save(out / "images" / f"{sample.name}.png")
         if sample.mask is not None:
             save_mask(sample.mask, out / "truth" / f"{sample.name}.png")

@@ -1,67 +1,89 @@
-"""Score masks against true masks: IoU per class and its mean."""
+"""Score masks against true masks: IoU per class and mean IoU."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
+import typer
 
-from tag2mask.cli.parsing import parse, refuse_no_workers
-from tag2mask.types import Report
+if TYPE_CHECKING:
+    from tag2mask.types import Report
 
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Score masks against true masks: IoU per class and its mean."""
-
-    predictions: tyro.conf.Positional[Path]
-    """Folder of masks that `label` or `predict` wrote; its classes.json tells gate and settings. Of
-    a run with stages: the masks of the last that labels."""
-    truth: tyro.conf.Positional[Path]
-    """Folder of true masks, or the root of a data set in VOC layout."""
-    json: Path | None = None
-    """Also write the scores to this file."""
-    split: str | None = None
-    """Score this list only: a name in ImageSets/Segmentation, or a text file, one name per line."""
-    limited: bool = False
-    """Score only the photos that have a prediction, in place of refusing a missing one."""
-    workers: int | None = None
-    """Threads that read masks; none: as many as there are processor cores."""
+EXAMPLES = """\
+  tag2mask evaluate MASKS TRUTH
+  tag2mask evaluate MASKS VOCdevkit/VOC2012 --split val --json scores.json
+  tag2mask evaluate RUN TRUTH --limited"""
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Print the table of scores and write them where asked."""
-    chosen = parse(Evaluate, arguments, "evaluate")
-    refuse_no_workers(chosen.workers)
+def run(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="Folder of masks that `label` or `predict` wrote, with its classes.json; or a run "
+            "with stages, whose last label stage counts.",
+        ),
+    ],
+    truth: Annotated[
+        Path,
+        typer.Argument(
+            metavar="TRUTH",
+            help="Folder of true masks, or the root of a data set in VOC layout.",
+        ),
+    ],
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Also write the scores to this file."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="Score the images of this list only: a name in ImageSets/Segmentation, or a text "
+            "file with one image name per line.",
+        ),
+    ] = None,
+    limited: Annotated[
+        bool,
+        typer.Option(
+            "--limited",
+            help="Score only images that have a prediction; otherwise a missing one is an error.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Threads that read masks; default: one per core."
+        ),
+    ] = None,
+) -> None:
+    """Score masks against true masks: IoU per class and mean IoU.
 
+    Pixels of value 255 in the true masks do not count.
+    """
     from tag2mask.checkpoint import stage_folder
-    from tag2mask.evaluation.evaluator import evaluate_folder, save_report
+    from tag2mask.evaluation.folders import evaluate_folder
+    from tag2mask.evaluation.tables import save_report
 
-    predictions = stage_folder(chosen.predictions, "label")
-    if predictions != chosen.predictions:
-        print(f"masks: {predictions}, the last stage that labels")
-    report = evaluate_folder(
-        predictions,
-        chosen.truth,
-        split=chosen.split,
-        limited=chosen.limited,
-        workers=chosen.workers,
-    )
+    folder = stage_folder(predictions, "label")
+    if folder != predictions:
+        print(f"masks: {folder}, the last stage that labels")
+    report = evaluate_folder(folder, truth, split=split, limited=limited, workers=workers)
     print_scores(report)
-    if chosen.json is not None:
-        save_report(report, chosen.json)
-        print(f"scores: {chosen.json}")
+    if json is not None:
+        save_report(report, json)
+        print(f"scores: {json}")
 
 
 def print_scores(report: Report) -> None:
-    """Print IoU per class, and under it, unwrapped, what one must know to compare it."""
+    """Print IoU per class and, on one unwrapped line below, the settings behind the scores."""
     from rich.console import Console
 
-    from tag2mask.evaluation.evaluator import report_table
+    from tag2mask.evaluation.tables import report_table
 
     table = report_table(report)
-    told, table.caption = table.caption, None
+    settings, table.caption = table.caption, None
     Console().print(table)
-    print(told)
+    print(settings)

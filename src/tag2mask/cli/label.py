@@ -1,94 +1,90 @@
-"""Write masks of tagged photos; their tags choose the classes."""
+"""Write masks of tagged images; their tags choose the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated, Literal
 
-import tyro
+import typer
 
-from tag2mask.cli.overrides import apply_overrides, split_overrides
-from tag2mask.cli.parsing import parse, refuse_no_workers
-from tag2mask.cli.segmenting import (
-    load_segmenter,
-    predict_help,
-    refuse_other_sections,
-    tell_written,
-)
+from tag2mask.cli.inference import KEY_SECTIONS, print_network, print_summary
 
-if TYPE_CHECKING:  # these import torch, which --help must not wait for
-    from tag2mask.data.base import Source
-    from tag2mask.recipe import Recipe
+__all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
+EXAMPLES = """\
+  tag2mask label RUN DATA --out MASKS
+  tag2mask label RUN VOCdevkit/VOC2012 --split train --out MASKS
+  tag2mask label RUN DATA predict.background=0.4 refiner=dense_crf --workers 4 --out MASKS
+  tag2mask label RUN DATA method=advcam --out MASKS"""
 
 
-@dataclass(frozen=True)
-class Label:
-    """Write masks of tagged photos; their tags choose the classes (gate `oracle`)."""
+def run(
+    ctx: typer.Context,
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Run folder that `train` or `demo` wrote, or a Hugging Face id."
+        ),
+    ],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of tagged images: COCO format, VOC layout, tags.csv, tags.jsonl or a "
+            "folder per class.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for masks, classes.json and scores; finished images are skipped.",
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="List of a VOC layout, split of COCO, or part (train, val, all) of a folder; "
+            "default: the list that the run trained on, or the complete folder.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Literal["best", "last"], typer.Option("--weights", help="Weights of the run to use.")
+    ] = "best",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an unreadable image; otherwise skip it.")
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes that refine masks on the CPU; more help slow refiners such as "
+            "dense_crf.",
+        ),
+    ] = 1,
+) -> None:
+    """Write masks of tagged images; their tags choose the classes.
 
-    run: tyro.conf.Positional[str]
-    """Run folder that `train` or `demo` wrote, or a hub id."""
-    data: tyro.conf.Positional[Path]
-    """Folder of tagged photos: in COCO format, in VOC layout, or with tags.csv, tags.jsonl or a
-    folder per class."""
-    out: Path
-    """Folder for masks, classes.json and scores; what is done there already is not done again."""
-    split: str | None = None
-    """List of a VOC layout, split of COCO, or part (train, val, all) of a folder; none: the list
-    the run trained on, or the whole folder."""
-    weights: Literal["best", "last"] = "best"
-    """Weights to use."""
-    strict: bool = False
-    """Stop at an unreadable photo in place of skipping it."""
-    workers: int = 1
-    """Processes that refine and cut masks, on the processor; 1: all in one process. Worth it with
-    slow refiners such as dense_crf."""
-
-
-def run(arguments: Sequence[str]) -> None:
-    """Segment every photo that has no mask yet."""
-    plain, overrides = split_overrides(arguments)
-    chosen = parse(Label, plain, "label", more_help=predict_help())
-    refuse_other_sections(overrides, "label")
-    refuse_no_workers(chosen.workers)
-
-    from tag2mask.prediction.writer import MaskWriter, label_source
-
-    segmenter = load_segmenter(chosen.run, chosen.weights, overrides)
-    source, split = open_source(segmenter.recipe, chosen.data, chosen.split, overrides)
-    settings = {**segmenter.settings("oracle"), "split": split}
-    writer = MaskWriter(chosen.out, segmenter.class_names, "oracle", settings)
-    written = label_source(segmenter, source, writer, strict=chosen.strict, workers=chosen.workers)
-    tell_written(written, chosen.out)
-
-
-def open_source(
-    recipe: Recipe, root: Path, split: str | None, overrides: Mapping[str, Sequence[str]]
-) -> tuple[Source, str]:
-    """Open the photos to label: those of `root`, read as the run's data or as their layout asks.
-
-    Returns:
-        The source, and the name of the part or list.
-
-    Raises:
-        DataError: If the folder is missing or its photos and tags contradict each other.
+    KEY=VALUE words change the run's inference settings: keys of predict, refiner, data and method.
+    refiner=NAME applies another refiner, refiner=none applies none. method=NAME reads the weights
+    with another method: advcam and rib can read those of cam. 'tag2mask list keys RECIPE' explains
+    every key.
     """
-    from tag2mask import plugins
-    from tag2mask.data.check import layout_of
+    from tag2mask import api
 
-    forced: dict[str, Sequence[str]] = {
-        "data.root": [str(root)],
-        "data.name": [layout_of(root)],
-        **overrides,
-    }
-    raw = recipe.plain()
-    data = apply_overrides(raw, forced, str(root)).data
-    is_voc, is_listed = data.name == "voc", data.name in ("coco", "voc")
-    part = split or ("train" if is_listed else "all")
-    # A list may be called `train` or `val` too; with its ending it is always the list.
-    source: Source = plugins.load("data", data.name)(
-        data, f"{split}.txt" if split and is_voc else part
+    print_network(folder)
+    summary = api.label(
+        folder,
+        data,
+        out,
+        split=split,
+        overrides=ctx.obj.overrides,
+        which=weights,
+        strict=strict,
+        workers=workers,
     )
-    named = str(data.model_dump()["split"]) if is_listed and split is None else part
-    return source, named
+    print_summary(summary, out)

@@ -1,22 +1,27 @@
-"""The door of the command line: finds the verb, imports only its file, catches users' mistakes.
+"""Start the command line: find the command, import only its file, report users' mistakes.
 
-Exit codes: 0 done, 2 a mistake the user can mend (one line per fault on stderr), 130 interrupted.
-Anything else is a defect of the program and shows its traceback.
+Exit codes: 0 done, 2 a mistake that the user can mend (one line per problem on stderr), 130
+interrupted. Any other error is a defect of the program and shows its traceback.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+from typer.core import TyperGroup
+
+from tag2mask.cli.command import HELP_OPTIONS, build_command
 from tag2mask.cli.summary import docstring_summary
 from tag2mask.errors import Tag2MaskError, did_you_mean
 
-VERBS = (
+COMMANDS = (
     "demo",
     "check",
     "train",
@@ -25,10 +30,9 @@ VERBS = (
     "evaluate",
     "report",
     "list",
-    "bench",
     "convert",
 )
-"""Each is a file of this folder with a function `run(arguments)`."""
+"""Each is a file of this folder with a function `run` and examples `EXAMPLES`."""
 USER_ERRNOS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -40,22 +44,63 @@ USER_ERRNOS = {
     errno.EPERM,
     errno.EROFS,
 }
-"""What a disk refuses through no fault of the program: space, permission, a wrong kind of path."""
+"""Errors of a disk that are no defect of the program: space, permission, a wrong kind of path."""
 EXIT_USER = 2
 EXIT_INTERRUPTED = 130
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # Typer does not export it
+
+
+class Commands(TyperGroup):
+    """The commands, each imported when it is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words before the command's name.
+
+        Raises:
+            Tag2MaskError: If the first is an unknown option, with the nearest one.
+        """
+        options = [name for option in self.get_params(ctx) for name in option.opts]
+        if args and args[0].startswith("-") and args[0] not in options:
+            hint = did_you_mean(args[0], options)
+            raise Tag2MaskError(f"unknown option '{args[0]}'.{hint} (see: tag2mask --help)")
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands in the order of the overview."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import one command; None if there is none of that name."""
+        return build_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that a line names.
+
+        Raises:
+            Tag2MaskError: If there is none of that name, with the nearest one.
+        """
+        name = args[0]
+        if name not in COMMANDS and not ctx.resilient_parsing:
+            hint = did_you_mean(name, COMMANDS)
+            raise Tag2MaskError(f"unknown command '{name}'.{hint} Known: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the overview, which imports no command."""
+        formatter.write(overview())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Args:
-        arguments: What follows the program's name; None: taken from the shell.
+        arguments: Words after the program's name; None: those of the shell.
     """
-    return exit_code(lambda: _dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+    return exit_code(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def exit_code(job: Callable[[], object]) -> int:
-    """Do a job of the command line; a user's mistake is a line per fault on stderr, no traceback.
+    """Do a job of the command line; print a user's mistakes as lines on stderr, no traceback.
 
     Returns:
         Exit code of the program, see above.
@@ -66,59 +111,98 @@ def exit_code(job: Callable[[], object]) -> int:
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     except Tag2MaskError as error:
-        return _refuse(str(error))
+        return _reject(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `tag2mask list recipes | head`: the reader has had enough
+    except BrokenPipeError:  # `tag2mask list recipes | head` closes the pipe early
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in USER_ERRNOS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror}")
+        return _reject(f"{where}{error.strerror}")
     return 0
 
 
-def _dispatch(arguments: list[str]) -> None:
-    """Hand the arguments to their verb, or show the overview."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(overview())
-        return
-    verb, rest = arguments[0], arguments[1:]
-    if verb in ("--version", "version"):
-        from importlib.metadata import version
+def run(arguments: list[str]) -> None:
+    """Run one command.
 
-        print(f"tag2mask {version('tag2mask')}")
-        return
-    if verb not in VERBS:
-        raise Tag2MaskError(
-            f"unknown command '{verb}'.{did_you_mean(verb, VERBS)} Known: {', '.join(VERBS)}"
-        )
-    importlib.import_module(f"tag2mask.cli.{verb}").run(rest)
+    Raises:
+        Tag2MaskError: If the line does not fit the command, or the command cannot do its work.
+        SystemExit: After help or completions.
+    """
+    group: Any = typer.main.get_command(_app())
+    if "_TAG2MASK_COMPLETE" in os.environ:  # set by the completion script of the shell
+        group.main(arguments, "tag2mask")
+    try:
+        with group.make_context("tag2mask", arguments) as context:
+            group.invoke(context)
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from stop
+    except _UsageError as error:
+        raise Tag2MaskError(usage_line(error)) from error
+
+
+def usage_line(error: Any) -> str:
+    """Return one line for a usage error of Typer, with the command whose help explains it."""
+    text = " ".join(error.format_message().split()).replace("Value error, ", "")
+    text = f"{text[0].lower()}{text[1:].rstrip('.')}"
+    text = re.sub(r"got unexpected extra argument\(s\) \((.*)\)", r"unexpected words: \1", text)
+    if choice := re.search(r"'([^']*)' is not one of (.*)", text):
+        choices = re.findall(r"'([^']*)'", choice[2])
+        text += f".{did_you_mean(choice[1], choices)}"
+    command = error.ctx.command_path if error.ctx is not None else "tag2mask"
+    return f"{text} (see: {command} --help)"
 
 
 def overview() -> str:
-    """Return the text of `tag2mask --help`, read from the verbs' files without importing them."""
+    """Return the text of `tag2mask --help`, read from the commands' files without an import."""
     folder = Path(__file__).parent
-    lines = [f"  {verb:<10}{docstring_summary(folder / f'{verb}.py')}" for verb in VERBS]
+    lines = [f"  {name:<10}{docstring_summary(folder / f'{name}.py')}" for name in COMMANDS]
     return "\n".join(
         [
             "usage: tag2mask COMMAND ...",
             "",
-            "Photos with tags in, pixel masks out.",
+            "Images with tags in, pixel masks out.",
             "",
             "commands:",
             *lines,
             "",
-            "'tag2mask COMMAND --help' explains one. First steps: tag2mask demo",
+            "options:",
+            "  --version             Show the version.",
+            "  --install-completion  Let the shell complete commands and options.",
+            "  --show-completion     Print the completion script, to copy or to change it.",
+            "",
+            "'tag2mask COMMAND --help' explains a command. First step: tag2mask demo",
         ]
     )
 
 
-def _refuse(message: str) -> int:
-    """Print each fault as a line of its own and return the exit code of a user's mistake."""
+def _app() -> typer.Typer:
+    """Make the group of all commands and its own options."""
+    app = typer.Typer(cls=Commands, context_settings=HELP_OPTIONS, invoke_without_command=True)
+    app.callback()(_without_command)
+    return app
+
+
+def _without_command(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Images with tags in, pixel masks out."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"tag2mask {installed('tag2mask')}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(overview())
+
+
+def _reject(message: str) -> int:
+    """Print each problem as a line of its own and return the exit code of a user's mistake."""
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return EXIT_USER

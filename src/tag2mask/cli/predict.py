@@ -1,60 +1,74 @@
-"""Write masks of untagged photos; the classifier chooses their classes."""
+"""Write masks of untagged images; the classifier chooses the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import tyro
+import typer
 
-from tag2mask.cli.overrides import split_overrides
-from tag2mask.cli.parsing import parse, refuse_no_workers
-from tag2mask.cli.segmenting import (
-    load_segmenter,
-    predict_help,
-    refuse_other_sections,
-    tell_written,
-)
-from tag2mask.errors import Tag2MaskError
+from tag2mask.cli.inference import KEY_SECTIONS, print_network, print_summary
+
+__all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
+EXAMPLES = """\
+  tag2mask predict RUN image.jpg --out MASKS
+  tag2mask predict RUN IMAGES more.png predict.class_threshold=0.7 --out MASKS
+  tag2mask predict RUN IMAGES predict.scales=1.0,0.5 refiner=none --out MASKS"""
 
 
-@dataclass(frozen=True)
-class Predict:
-    """Write masks of untagged photos; the classifier chooses their classes (gate `predicted`)."""
+def run(
+    ctx: typer.Context,
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Run folder that `train` or `demo` wrote, or a Hugging Face id."
+        ),
+    ],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE", help="Images and folders of images.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder for masks, classes.json and scores; finished images are skipped.",
+        ),
+    ],
+    weights: Annotated[
+        Literal["best", "last"], typer.Option("--weights", help="Weights of the run to use.")
+    ] = "best",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at an unreadable image; otherwise skip it.")
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Processes that refine masks on the CPU; more help slow refiners such as "
+            "dense_crf.",
+        ),
+    ] = 1,
+) -> None:
+    """Write masks of untagged images; the classifier chooses the classes.
 
-    run: tyro.conf.Positional[str]
-    """Run folder that `train` or `demo` wrote, or a hub id."""
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Photos and folders of photos."""
-    out: Path
-    """Folder for masks, classes.json and scores; what is done there already is not done again."""
-    weights: Literal["best", "last"] = "best"
-    """Weights to use."""
-    strict: bool = False
-    """Stop at an unreadable photo in place of skipping it."""
-    workers: int = 1
-    """Processes that refine and cut masks, on the processor; 1: all in one process. Worth it with
-    slow refiners such as dense_crf."""
+    KEY=VALUE words change the run's inference settings: keys of predict, refiner, data and method.
+    refiner=NAME applies another refiner, refiner=none applies none. method=NAME reads the weights
+    with another method: advcam and rib can read those of cam. 'tag2mask list keys RECIPE' explains
+    every key.
+    """
+    from tag2mask import api
 
-
-def run(arguments: Sequence[str]) -> None:
-    """Segment every photo that has no mask yet."""
-    plain, overrides = split_overrides(arguments)
-    chosen = parse(Predict, plain, "predict", more_help=predict_help())
-    if not chosen.images:
-        raise Tag2MaskError("give at least one photo or folder (see: tag2mask predict --help)")
-    refuse_other_sections(overrides, "predict")
-    refuse_no_workers(chosen.workers)
-
-    from tag2mask.prediction.writer import MaskWriter, predict_paths
-
-    segmenter = load_segmenter(chosen.run, chosen.weights, overrides)
-    writer = MaskWriter(
-        chosen.out, segmenter.class_names, "predicted", segmenter.settings("predicted")
+    print_network(folder)
+    summary = api.predict(
+        folder,
+        images,
+        out,
+        overrides=ctx.obj.overrides,
+        which=weights,
+        strict=strict,
+        workers=workers,
     )
-    written = predict_paths(
-        segmenter, list(chosen.images), writer, strict=chosen.strict, workers=chosen.workers
-    )
-    tell_written(written, chosen.out)
+    print_summary(summary, out)

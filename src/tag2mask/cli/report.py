@@ -1,35 +1,41 @@
-"""Write one self-contained HTML page about a run: scores, curves, strips, pair maps."""
+"""Write one self-contained HTML page about a run: scores, curves, strips, affinity maps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
+import typer
 
-from tag2mask.cli.parsing import parse
-
-
-@dataclass(frozen=True)
-class Page:
-    """Write one self-contained HTML page about a run: scores, curves, strips, pair maps."""
-
-    run: tyro.conf.Positional[Path]
-    """Run folder that `train` or `demo` wrote."""
-    query: tuple[float, float] | None = None
-    """Place from which attention and affinity are shown, as fractions of each photo from its left
-    and its top, such as 0.5 0.3; left out: the cell of strongest evidence."""
+EXAMPLES = """\
+  tag2mask report RUN
+  tag2mask report RUN --query 0.5 0.3"""
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Write the page and say where it is."""
-    chosen = parse(Page, arguments, "report")
+def run(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Run folder that `train` or `demo` wrote."),
+    ],
+    query: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--query",
+            metavar="X Y",
+            help="Point whose attention and affinity the page shows, as fractions of the width "
+            "from the left and of the height from the top; default: the pixel of the "
+            "strongest CAM.",
+        ),
+    ] = None,
+) -> None:
+    """Write one self-contained HTML page about a run: scores, curves, strips, affinity maps.
 
+    The page needs no network connection.
+    """
     from tag2mask.checkpoint import stage_folder
     from tag2mask.report.page import write_report
 
-    run = stage_folder(chosen.run, "train")
-    if run != chosen.run:
-        print(f"run:    {run}, the last stage that trains")
-    print(f"report: {write_report(run, chosen.query)}")
+    trained = stage_folder(folder, "train")
+    if trained != folder:
+        print(f"run:    {trained}, the last stage that trains")
+    print(f"report: {write_report(trained, query)}")

@@ -1,4 +1,4 @@
-"""One-line summaries of plug-ins, recipes and commands, read from the source without importing."""
+"""Read one-line summaries of plug-ins, recipes and commands from the source, without importing."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ def docstring_summary(path: Path) -> str:
 
 
 def plugin_summaries(package: str) -> dict[str, str]:
-    """Map each plug-in of one folder, third-party ones included, to its summary."""
-    folder = Path(plugins.__file__).parent.joinpath(*package.split("."))
+    """Map each plug-in of one folder to its summary, and each third-party one to its origin."""
+    bundled = plugins.plugins_in(package)
     outside = {point.name: point.value for point in entry_points(group=f"tag2mask.{package}")}
     return {
-        name: docstring_summary(path)
-        if (path := folder / f"{name}.py").is_file()
-        else outside[name]
+        name: docstring_summary(bundled[name].path) if name in bundled else outside[name]
         for name in plugins.available(package)
     }
 
 
 def recipe_summary(path: Path) -> tuple[str, str]:
-    """Return title and expected time and score from a recipe's header; empty where unsaid."""
+    """Return title and expected time and score from a recipe's header; empty where not stated."""
     lines = path.read_text(encoding="utf-8").splitlines()
     title = lines[0].removeprefix("#").strip() if lines and lines[0].startswith("#") else ""
     expected = [

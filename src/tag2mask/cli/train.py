@@ -1,136 +1,122 @@
-"""Train a recipe on tagged photos; every key of the recipe can be set on the command line."""
+"""Train a recipe on tagged images; KEY=VALUE words change the recipe."""
 
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import tyro
-from pydantic import create_model
+import typer
 
-from tag2mask.cli.overrides import apply_overrides, split_overrides, suggest_option
-from tag2mask.cli.parsing import parse
-from tag2mask.errors import RecipeError, Tag2MaskError
-from tag2mask.recipe import Config, Recipe, read_yaml, recipe_path, recipe_type
+from tag2mask.errors import Tag2MaskError
 
-MORE_HELP = (
-    "Any key of the recipe is an option after it: --data.root DIR, --optim.lr 1e-4, "
-    "--predict.scales 1.0 0.5, "
-    "--predict.flip false, --method.name cam, --refiner none; of a recipe with stages "
-    "--stages.seg.optim.steps 10 reaches one. "
-    "'tag2mask train RECIPE --help' lists them all; 'tag2mask list recipes' shows the recipes."
-)
+KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run", "stages")
+EXAMPLES = """\
+  tag2mask train rml/animals_hybrid data.root=DATA backbone.weights=WEIGHTS --out RUN
+  tag2mask train rml/voc_mitb1 data.root=VOC2012 optim.lr=1e-4 predict.scales=1.0,0.5 --out RUN
+  tag2mask train rml/voc_mitb1 data.root=VOC2012 refiner=none method.name=cam --out RUN
+  tag2mask train cam/synthetic_stages stages.seg.optim.steps=10 --out RUN
+  tag2mask train --resume RUN"""
 
 
-@dataclass(frozen=True)
-class Train:
-    """Train a recipe on tagged photos."""
+def run(
+    ctx: typer.Context,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="Name of a bundled recipe, such as rml/synthetic_tiny, or a YAML file. Not needed "
+            "with --resume.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="RUN",
+            help="Run folder to create; with a recipe of stages it may hold some of them already.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            help="Run folder to resume exactly where it stopped; takes the place of --out.",
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            "--stage",
+            metavar="NAME",
+            help="Run this stage of the recipe only; default: all unfinished stages.",
+        ),
+    ] = None,
+) -> None:
+    """Train a recipe on tagged images.
 
-    recipe: tyro.conf.Positional[str] = ""
-    """Name of a recipe that comes with the package (rml/scenes_tiny), or a YAML file; with --resume
-    it may be left out."""
-    out: Path | None = None
-    """Run folder to make; of a recipe with stages it may hold some of them already."""
-    resume: Path | None = None
-    """Run folder to go on from, exactly where it stopped; takes the place of --out."""
-    stage: str | None = None
-    """Run this stage of the recipe only; none: all, but for those that are whole already."""
+    KEY=VALUE words change the recipe: a list takes commas (predict.scales=1.0,0.5), none empties
+    an optional key (refiner=none), method.name=cam switches the method, and
+    stages.NAME.optim.steps=10 changes one stage. 'tag2mask list keys RECIPE' explains every key,
+    'tag2mask list recipes' shows the bundled recipes.
+    """
+    from tag2mask.config.overrides import apply_overrides
+    from tag2mask.config.recipe import read_yaml, recipe_path
 
-
-def run(arguments: Sequence[str]) -> None:
-    """Resolve the recipe and hand it to the trainer."""
-    plain, overrides = split_overrides(arguments)
-    named = plain[0] if plain and not plain[0].startswith("-") else ""
-    if named and any(word in ("-h", "--help") for word in plain):
-        show_keys(named, overrides)
-        return
-    raw = read_yaml(recipe_path(named)) if named else None
-    _refuse_unknown(plain, raw, named)
-    chosen = parse(Train, plain, "train", more_help=MORE_HELP)
-    folder, stage = _run_folder(chosen), chosen.stage
-    if not named and stage is None:
-        folder, stage = _whole_run(folder)
-    where = named or str(folder / "recipe.yaml")
-    recipe = apply_overrides(raw if named else read_yaml(folder / "recipe.yaml"), overrides, where)
+    folder = _run_folder(recipe, out, resume)
+    if recipe is None and stage is None:
+        folder, stage = _run_of_stage(folder)
+    path = recipe_path(recipe) if recipe is not None else folder / "recipe.yaml"
+    resolved = apply_overrides(read_yaml(path), ctx.obj.overrides, recipe or str(path))
 
     from tag2mask.pipeline import train
 
-    is_first = os.environ.get("RANK", "0") == "0"  # torchrun's other processes say nothing
-    command = shlex.join(["tag2mask", "train", *arguments])
-    resume = chosen.resume is not None
-    train(recipe, folder, resume=resume, stage=stage, command=command, tell=_tell)
-    if is_first:
-        print(f"trained: {folder / stage if stage else folder}\nnext:    {_next(folder, stage)}")
+    command, resumed = ctx.obj.command, resume is not None
+    train(resolved, folder, resume=resumed, stage=stage, command=command, tell=_print_now)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes print nothing
+        done = folder / stage if stage else folder
+        print(f"trained: {done}\nnext:    {_next_command(folder, stage)}")
 
 
-def _tell(line: str) -> None:
+def _print_now(line: str) -> None:
     """Print one line about a stage at once, between the lines of training."""
     print(line, flush=True)
 
 
-def _next(folder: Path, stage: str | None) -> str:
-    """The command that comes after this one."""
+def _next_command(folder: Path, stage: str | None) -> str:
+    """Return the command that usually follows."""
     if stage:
         return f"tag2mask train --resume {folder}"
     return f"tag2mask label {folder} DATA --out MASKS"
 
 
-def _whole_run(folder: Path) -> tuple[Path, str | None]:
-    """Return the run to resume, and which stage of it if `folder` is that of a stage."""
-    whole = folder.parent / "recipe.yaml"
-    if (folder / "recipe.yaml").is_file() and whole.is_file():
-        raw = read_yaml(whole)
+def _run_of_stage(folder: Path) -> tuple[Path, str | None]:
+    """Return the run that a stage's folder belongs to and the stage; or the folder and None."""
+    from tag2mask.config.recipe import read_yaml
+
+    parent = folder.parent / "recipe.yaml"
+    if (folder / "recipe.yaml").is_file() and parent.is_file():
+        raw = read_yaml(parent)
         stages = raw.get("stages") if isinstance(raw, Mapping) else None
         if isinstance(stages, Mapping) and folder.name in stages:
             return folder.parent, folder.name
     return folder, None
 
 
-def _run_folder(chosen: Train) -> Path:
-    """Return the run folder; refuse what is left out or contradicts."""
-    if not chosen.recipe and chosen.resume is None:
+def _run_folder(recipe: str | None, out: Path | None, resume: Path | None) -> Path:
+    """Return the run folder; reject a line that lacks it or contradicts itself."""
+    if recipe is None and resume is None:
         raise Tag2MaskError(
             "missing: RECIPE ('tag2mask list recipes' shows all; see: tag2mask train --help)"
         )
-    if chosen.out is None and chosen.resume is None:
+    if out is None and resume is None:
         raise Tag2MaskError(
-            "missing: --out RUN, the run folder to make (see: tag2mask train --help)"
+            "missing: --out RUN, the run folder to create (see: tag2mask train --help)"
         )
-    if chosen.resume is not None and chosen.out not in (None, chosen.resume):
+    if resume is not None and out not in (None, resume):
         raise Tag2MaskError(
-            f"--out {chosen.out} and --resume {chosen.resume} name two run folders; leave out --out"
+            f"--out {out} and --resume {resume} name two run folders; leave out --out"
         )
-    return chosen.resume or chosen.out or Path()
-
-
-def show_keys(name: str, overrides: dict[str, list[str]]) -> None:
-    """Print help with every key of one recipe: what it means, may be, and what the recipe sets."""
-    recipe = apply_overrides(read_yaml(recipe_path(name)), overrides, name)
-    told = ", ".join(f"{stage} ({config.run})" for stage, config in recipe.stages.items())
-    stages = f" Stages: {told}; --stages.NAME.SECTION.KEY sets a key for one of them."
-    sections: dict[str, Any] = {
-        section: (type(value), value) for section, value in recipe if isinstance(value, Config)
-    }
-    keys = create_model("Keys", __base__=Config, **sections)
-    tyro.cli(
-        keys,
-        prog=f"tag2mask train {name} --out RUN",
-        description=f"Keys of the recipe {name}; defaults are what it sets."
-        f"{stages if told else ''} {MORE_HELP}",
-        args=["--help"],
-        use_underscores=True,
-        config=(tyro.conf.FlagConversionOff,),
-    )
-
-
-def _refuse_unknown(plain: Sequence[str], raw: object, where: str) -> None:
-    """Raise a RecipeError for an option that is neither the command's nor dotted, with a hint."""
-    own = ["help", *(field.name for field in fields(Train) if field.name != "recipe")]
-    for word in plain:
-        if word.startswith("--") and word[2:].partition("=")[0] not in own:
-            kind = recipe_type(raw, where) if isinstance(raw, Mapping) else Recipe
-            raise RecipeError(suggest_option(word, kind, own))
+    return resume or out or Path()

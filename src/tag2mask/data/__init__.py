@@ -1,1 +1,1 @@
-"""Photos, tags and masks: sources, augmentation, loading, checks."""
+"""Images, tags and masks: sources, augmentation, loading, checks."""

@@ -1,4 +1,4 @@
-"""What a data source promises: names, tags without decoding photos, and samples."""
+"""What a data source promises: names, tags without decoding images, and samples."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tag2mask.recipe import DataConfig
+from tag2mask.config.schema import DataConfig
 from tag2mask.types import Sample
 
 Part = Literal["train", "val"]
-"""Photos to learn from, or held out; a source may also be asked for a list by its own name."""
+"""Images to learn from, or held out; a source may also be asked for a list by its own name."""
 
 
 class Source(ABC):
-    """A set of tagged photos.
+    """A set of tagged images.
 
     A new source is one file in `data` with one direct subclass. The constructor takes its Config
     and the name of a part or list, and raises DataError with one clear line for what the user has
@@ -29,13 +29,13 @@ class Source(ABC):
     names: tuple[str, ...]
     """Names of the samples, in order; unique."""
     tags: npt.NDArray[np.uint8]
-    """(len, F) in {0, 1}, read without decoding a photo; a row of zeros is a negative."""
+    """(len, F) in {0, 1}, read without decoding an image; a row of zeros is a negative."""
     has_masks: bool
     """Whether every sample comes with a mask."""
     reads_masks: bool = True
     """Whether `self[i]` decodes the mask; the loader turns it off if nobody asks for masks."""
     skipped: tuple[str, ...] = ()
-    """Names of photos left out because they cannot be read."""
+    """Names of images left out because they cannot be read."""
 
     @abstractmethod
     def __init__(self, config: DataConfig, split: str) -> None: ...
@@ -45,4 +45,4 @@ class Source(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Decode one sample; raises DataError (naming the file) if the photo cannot be read."""
+        """Decode one sample; raises DataError (naming the file) if the image cannot be read."""

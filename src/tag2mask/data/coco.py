@@ -5,7 +5,7 @@ DATA/annotations/instances_train2014.json      DATA/train/_annotations.coco.json
 DATA/train2014/COCO_train2014_000000000009.jpg DATA/train/a.jpg
 ```
 
-Folders of photos may also stand in `images` or `JPEGImages`, with or without the year, and photos
+Folders of images may also stand in `images` or `JPEGImages`, with or without the year, and images
 may be called by COCO's 12 digits alone. Without a JSON, the VOC-style layout of published code is
 read: `JPEGImages/train`, `SegmentationClass/train`, and `tags.csv`.
 """
@@ -21,17 +21,18 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image as PILImage
 
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.instances import Instances, read_instances
-from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
-from tag2mask.data.surveyed import Surveyed, choose_known_classes, existing_root
+from tag2mask.data.coco_annotations import COCOAnnotations, read_annotations
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
+from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
 from tag2mask.data.tags import (
+    image_key,
     name_some,
-    photo_key,
     read_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
-from tag2mask.recipe import DataConfig
+from tag2mask.io.mask_folder import read_class_names
 from tag2mask.types import IGNORE, Mask
 
 # By rank of the ids 1 to 90; position + 1 is the pixel value in the masks of published code.
@@ -47,7 +48,7 @@ COCO_CLASSES = (
     "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
     "teddy bear", "hair drier", "toothbrush",
 )  # fmt: skip
-PHOTO_FOLDER = "JPEGImages"
+IMAGE_FOLDER = "JPEGImages"
 MASK_FOLDER = "SegmentationClass"
 TAG_FILE = "tags.csv"
 _JSON_NAMES = (
@@ -57,7 +58,7 @@ _JSON_NAMES = (
     "instances_{}.json",
     "{}.json",
 )
-_PHOTO_FOLDERS = ("{}", "images/{}", f"{PHOTO_FOLDER}/{{}}")
+_IMAGE_FOLDERS = ("{}", "images/{}", f"{IMAGE_FOLDER}/{{}}")
 _YEAR = re.compile(r"(?<=\D)\d{4}$")
 _NUMBERED = re.compile(r"(?:.*_)?(\d{12})")
 _TURNED = {
@@ -74,18 +75,18 @@ class COCOConfig(DataConfig):
     """Settings of data in COCO format."""
 
     split: str = "train2014"
-    """Photos to learn from: the name in `annotations/instances_NAME.json`, or the path of a JSON
+    """Images to learn from: the name in `annotations/instances_NAME.json`, or the path of a JSON
     within root."""
     val_split: str | None = None
-    """Held-out photos, likewise; none: nothing is held out."""
+    """Held-out images, likewise; none: nothing is held out."""
     images: Path | None = None
-    """Folder of the photos within root, for all splits; none: it is looked for by the split."""
+    """Folder of the images within root, for all splits; none: it is looked for by the split."""
     keep_empty: bool = False
-    """Learn from photos without any annotation, too; the published lists leave them out."""
+    """Learn from images without any annotation, too; the published lists leave them out."""
 
 
-class COCO(Surveyed, Source):
-    """Photos of one instances file.
+class COCO(IndexedDataset, Source):
+    """Images of one instances file.
 
     Masks have no ignored pixels but those of classes that are not chosen: crowds are background, as
     in the masks of published code, but count as tags.
@@ -96,7 +97,7 @@ class COCO(Surveyed, Source):
             a split by its own name.
 
     Source:
-        methods specification 5.3.
+        Specification 5.3.
     """
 
     Config: ClassVar[type[DataConfig]] = COCOConfig
@@ -108,49 +109,51 @@ class COCO(Surveyed, Source):
             raise NothingHeldOutError("nothing is held out: set data.val_split to a split")
         chosen = {"train": config.split, "val": config.val_split or ""}.get(split, split)
         learned = chosen == config.split
-        survey = survey_coco(config, chosen)
-        survey.refuse_faults()
-        classes = choose_known_classes(
+        dataset_index = index_coco(config, chosen)
+        dataset_index.reject_problems()
+        classes = resolve_known_classes(
             config.classes,
-            survey,
-            lambda: survey if learned else survey_coco(config, config.split),
+            dataset_index,
+            lambda: dataset_index if learned else index_coco(config, config.split),
         )
-        self._hold(survey, classes, survey.photos, learned=learned, strict=config.strict)
+        self._hold(
+            dataset_index, classes, dataset_index.images, learned=learned, strict=config.strict
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Painter:
-    """Paints masks by name, turned as the photos are."""
+    """Paints masks by name, turned as the images are."""
 
-    instances: Instances
+    annotations: COCOAnnotations
     index: Mapping[str, int]
-    """Name -> position among the instances' pictures."""
-    photos: Mapping[str, Path]
+    """Name -> position among the annotated images."""
+    images: Mapping[str, Path]
 
     def __call__(self, name: str) -> Mask:
         """Paint one mask.
 
-        Annotations are drawn on the photo upright, or as its pixels are stored; which, the stated
+        Annotations are drawn on the image upright, or as its pixels are stored; which, the stated
         size tells where the sides are swapped.
 
         Raises:
-            DataError: If the photo cannot be opened, or has another size than the file states.
+            DataError: If the image cannot be opened, or has another size than the file states.
         """
-        height, width = self.instances.sizes[self.index[name]]
-        path = self.photos[name]
+        height, width = self.annotations.sizes[self.index[name]]
+        path = self.images[name]
         try:
             with PILImage.open(path) as picture:
                 stored = picture.size
                 swap = _TURNED.get(picture.getexif().get(_ORIENTATION, 1))
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
             raise DataError(f"{path}: cannot be read as an image ({error})") from error
         upright = stored if swap is None else stored[::-1]
         if (width, height) not in (stored, upright):
             raise DataError(
-                f"{path}: the photo is {upright[0]}x{upright[1]} px, but {width}x{height} px by "
-                f"{self.instances.path}"
+                f"{path}: the image is {upright[0]}x{upright[1]} px, but {width}x{height} px by "
+                f"{self.annotations.path}"
             )
-        mask = self.instances.mask(self.index[name])
+        mask = self.annotations.mask(self.index[name])
         if swap is not None and (width, height) == stored and stored != upright:
             return np.array(PILImage.fromarray(mask).transpose(swap))
         return mask
@@ -168,61 +171,63 @@ def coco_splits(root: Path) -> list[str]:
     )
 
 
-def survey_coco(config: COCOConfig, split: str) -> Survey:
-    """Look at the photos of one split, with their tags and masks.
+def index_coco(config: COCOConfig, split: str) -> DatasetIndex:
+    """Look at the images of one split, with their tags and masks.
 
     Raises:
-        DataError: If the instances file or the photos are missing or cannot be used.
+        DataError: If the instances file or the images are missing or cannot be used.
     """
     root = existing_root(config.root)
     path = _instances_path(root, split)
     if path is None:
-        return _survey_layout(root, split, config)
-    instances = read_instances(path)
-    folder = _photo_folder(root, path, split, config.images)
-    return survey_instances(instances, folder, keep_empty=config.keep_empty)
+        return _index_layout(root, split, config)
+    annotations = read_annotations(path)
+    folder = _image_folder(root, path, split, config.images)
+    return _match_images(annotations, folder, keep_empty=config.keep_empty)
 
 
-def survey_instances(instances: Instances, folder: Path, *, keep_empty: bool) -> Survey:
-    """Bring the pictures of an instances file and a folder of photos together.
+def _match_images(annotations: COCOAnnotations, folder: Path, *, keep_empty: bool) -> DatasetIndex:
+    """Match the images of an annotation file with the files of a folder.
 
     Raises:
         DataError: If the folder is missing.
     """
-    present, faults = name_photos(folder)
+    present, problems = name_images(folder)
     find = _finder(present)
-    annotated = instances.annotated
+    annotated = annotations.annotated
     index: dict[str, int] = {}
     absent = []
-    for place, written in enumerate(instances.file_names):
+    for place, written in enumerate(annotations.file_names):
         if not annotated[place] and not keep_empty:
             continue
         name = find(written)
         if name is None:
             absent.append(written)
         elif name in index:
-            faults.append(f"{instances.path}: two images have the photo {present[name]}")
+            problems.append(f"{annotations.path}: two images have the image {present[name]}")
         else:
             index[name] = place
     if absent:
-        faults.append(
-            f"{instances.path}: {count(len(absent), 'photo')} not in {folder}: {name_some(absent)}"
+        problems.append(
+            f"{annotations.path}: {count(len(absent), 'image')} not in {folder}: "
+            f"{name_some(absent)}"
         )
-    photos = {name: present[name] for name in index}
-    paintable = instances.has_shapes and len(instances.class_names) < IGNORE
-    return Survey(
-        where=str(instances.path),
-        photos=photos,
-        tags={name: instances.tags(place) for name, place in index.items()},
-        masks=dict.fromkeys(photos, instances.path) if paintable else {},
-        mask_classes=instances.class_names,
-        faults=tuple(faults),
-        paint=Painter(instances, index, photos),
+    images = {name: present[name] for name in index}
+    paintable = annotations.has_shapes and len(annotations.class_names) < IGNORE
+    return DatasetIndex(
+        where=str(annotations.path),
+        images=images,
+        tags={name: annotations.tags(place) for name, place in index.items()},
+        masks=dict.fromkeys(images, annotations.path) if paintable else {},
+        mask_classes=annotations.class_names,
+        problems=tuple(problems),
+        warnings=annotations.warnings,
+        paint=Painter(annotations, index, images),
     )
 
 
 def _finder(present: Mapping[str, Path]) -> Callable[[str], str | None]:
-    """Return what finds the name of the photo for a file name, also by COCO's 12 digits."""
+    """Return what finds the name of the image for a file name, also by COCO's 12 digits."""
     numbered = {
         match[1]: name
         for name in present
@@ -230,7 +235,7 @@ def _finder(present: Mapping[str, Path]) -> Callable[[str], str | None]:
     }
 
     def find(written: str) -> str | None:
-        name = Path(photo_key(written)).with_suffix("").as_posix()
+        name = Path(image_key(written)).with_suffix("").as_posix()
         if name in present:
             return name
         last = name.rpartition("/")[2]
@@ -242,33 +247,33 @@ def _finder(present: Mapping[str, Path]) -> Callable[[str], str | None]:
     return find
 
 
-def _survey_layout(root: Path, split: str, config: COCOConfig) -> Survey:
-    """Look at one part of the VOC-style layout: photos, masks and `tags.csv` in place of a JSON."""
-    part = next((name for name in _spellings(split) if (root / PHOTO_FOLDER / name).is_dir()), None)
+def _index_layout(root: Path, split: str, config: COCOConfig) -> DatasetIndex:
+    """Look at one part of the VOC-style layout: images, masks and `tags.csv` in place of a JSON."""
+    part = next((name for name in _spellings(split) if (root / IMAGE_FOLDER / name).is_dir()), None)
     path = root / TAG_FILE
     if part is None or not path.is_file():
         known = coco_splits(root)
         raise DataError(
-            f"{root}: has no annotations/instances_{split}.json, nor {PHOTO_FOLDER}/{split} with "
+            f"{root}: has no annotations/instances_{split}.json, nor {IMAGE_FOLDER}/{split} with "
             f"{TAG_FILE}.{did_you_mean(split, known)} Known: {', '.join(known) or 'none'}"
         )
-    present, faults = name_photos(root / PHOTO_FOLDER / part)
+    present, problems = name_images(root / IMAGE_FOLDER / part)
     rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
     own = {name: rows.get(f"{part}/{name}", rows.get(name)) for name in present}
     tags = {name: row or () for name, row in own.items() if row or config.keep_empty}
-    classes = read_class_list(root) or COCO_CLASSES
+    classes = read_class_names(root) or COCO_CLASSES
     for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
-        faults.append(f"{path}: unknown class '{tag}'.{did_you_mean(tag, classes)}")
+        problems.append(f"{path}: unknown class '{tag}'.{did_you_mean(tag, classes)}")
     if not tags:
-        faults.append(f"{path}: no photo of {PHOTO_FOLDER}/{part} has a tag")
+        problems.append(f"{path}: no image of {IMAGE_FOLDER}/{part} has a tag")
     found = find_masks(root / MASK_FOLDER / part)
-    return Survey(
+    return DatasetIndex(
         where=str(path),
-        photos={name: present[name] for name in tags},
+        images={name: present[name] for name in tags},
         tags=tags,
         masks={name: found[name] for name in tags if name in found},
         mask_classes=classes,
-        faults=tuple(faults),
+        problems=tuple(problems),
     )
 
 
@@ -282,17 +287,17 @@ def _instances_path(root: Path, split: str) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _photo_folder(root: Path, path: Path, split: str, chosen: Path | None) -> Path:
-    """Find the folder that the photos of a split stand in."""
+def _image_folder(root: Path, path: Path, split: str, chosen: Path | None) -> Path:
+    """Find the folder that the images of a split stand in."""
     if chosen is not None:
         if not (root / chosen).is_dir():
             raise DataError(f"{root / chosen}: no such folder (data.images)")
         return root / chosen
     name = path.stem.removeprefix("instances_") if split.endswith(".json") else split
-    for place in (pattern.format(part) for part in _spellings(name) for pattern in _PHOTO_FOLDERS):
+    for place in (pattern.format(part) for part in _spellings(name) for pattern in _IMAGE_FOLDERS):
         if (root / place).is_dir():
             return root / place
-    for folder in (root / "images", root / PHOTO_FOLDER):
+    for folder in (root / "images", root / IMAGE_FOLDER):
         if folder.is_dir():
             return folder
     return root if path.parent in (root, root / "annotations") else path.parent

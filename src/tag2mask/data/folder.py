@@ -1,10 +1,10 @@
-"""Your own data: a folder of photos with a tag file, or with one folder per class.
+"""Your own data: a folder of images with a tag file, or with one folder per class.
 
 ```
 DATA/tags.csv              image,tags          DATA/cat/a.jpg        the folder is the tag
 DATA/images/a.jpg          a.jpg,cat;dog       DATA/dog/b.jpg
 DATA/images/b.jpg          b.jpg,              DATA/_negative/c.jpg  shows no class
-DATA/masks/a.png           (optional: class indices, palette or grey PNG)
+DATA/masks/a.png           (optional: class indices, palette or gray PNG)
 ```
 """
 
@@ -15,39 +15,40 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from tag2mask.config.schema import DataConfig, Fraction
 from tag2mask.data.base import Source
-from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
-from tag2mask.data.surveyed import Surveyed, existing_root
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
+from tag2mask.data.indexed import IndexedDataset, existing_root
 from tag2mask.data.tags import (
     TagTable,
-    choose_classes,
     folder_tags,
+    image_key,
     name_some,
-    photo_key,
     read_tags,
+    resolve_classes,
 )
 from tag2mask.errors import DataError, NothingHeldOutError
-from tag2mask.recipe import DataConfig, Fraction
+from tag2mask.io.mask_folder import read_class_names
 
 TAG_FILES = ("tags.csv", "tags.jsonl")
 PARTS = ("train", "val", "all")
 
 
 class FolderConfig(DataConfig):
-    """Settings of a folder of own photos; relative paths start at `root`."""
+    """Settings of a folder of own images; relative paths start at `root`."""
 
     tags: Path | None = None
     """CSV or JSON Lines file; none: tags.csv or tags.jsonl in root, or else class folders."""
     images: Path | None = None
-    """Folder of the photos; none: `images` in root where there is one, or else root itself."""
+    """Folder of the images; none: `images` in root where there is one, or else root itself."""
     masks: Path | None = None
     """Folder of true masks, for scores; none: `masks` in root where there is one."""
     val_fraction: Fraction = 0.1
-    """Share of photos held out; which ones depends on their names only, so new photos move none."""
+    """Share of images held out; which ones depends on their names only, so new images move none."""
 
 
-class Folder(Surveyed, Source):
-    """Photos of a folder with tags.
+class Folder(IndexedDataset, Source):
+    """Images of a folder with tags.
 
     Args:
         config: Settings; `classes` empty means every tag in use, sorted.
@@ -61,64 +62,70 @@ class Folder(Surveyed, Source):
             raise TypeError(f"Folder needs a FolderConfig, got {type(config).__name__}")
         if split not in PARTS:
             raise DataError(f"a folder has no part '{split}'; its parts are {', '.join(PARTS)}")
-        survey = survey_folder(config)
-        survey.refuse_faults()
-        # Photos to label need not show every class that the network knows.
-        known = survey.shown if split == "train" else (*config.classes, *survey.shown)
-        classes = choose_classes(config.classes, tuple(dict.fromkeys(known)), survey.where)
+        dataset_index = index_folder(config)
+        dataset_index.reject_problems()
+        # Images to label need not show every class that the network knows.
+        known = dataset_index.shown if split == "train" else (*config.classes, *dataset_index.shown)
+        classes = resolve_classes(config.classes, tuple(dict.fromkeys(known)), dataset_index.where)
         part = [
             name
-            for name in survey.photos
+            for name in dataset_index.images
             if split == "all" or is_held_out(name, config.val_fraction) == (split == "val")
         ]
         if not part:
             kind = NothingHeldOutError if split == "val" else DataError
             raise kind(
-                f"{survey.where}: part '{split}' is empty ({count(len(survey.photos), 'photo')}); "
+                f"{dataset_index.where}: part '{split}' is empty ({count(len(dataset_index.images), 'image')}); "
                 f"change data.val_fraction (now {config.val_fraction:g})"
             )
-        self._hold(survey, classes, part, learned=split == "train", strict=config.strict)
+        self._hold(dataset_index, classes, part, learned=split == "train", strict=config.strict)
 
 
 def is_held_out(name: str, fraction: float) -> bool:
-    """Whether the photo of this name is held out; independent of all other photos."""
+    """Whether the image of this name is held out; independent of all other images."""
     digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
-def survey_folder(config: FolderConfig) -> Survey:
-    """Look at a folder: find photos, tags and masks and bring them together.
+def index_folder(config: FolderConfig) -> DatasetIndex:
+    """Look at a folder: find images, tags and masks and bring them together.
 
     Raises:
-        DataError: If a folder or tag file is missing or unreadable, or there is no photo. What
-            can be told beside other faults is in the survey's `faults`.
+        DataError: If a folder or tag file is missing or unreadable, or there is no image. What
+            can be told beside other faults is in the survey's `problems`.
     """
     root = existing_root(config.root)
-    images = _chosen_folder(root, config.images, "images") or root
+    image_folder = _chosen_folder(root, config.images, "images") or root
     masks = _chosen_folder(root, config.masks, "masks")
-    photos, faults = name_photos(images, leave_out=masks)
-    if not photos:
-        raise DataError(f"{images}: holds no photos (JPEG, PNG, TIFF, WebP, BMP, GIF)")
-    paths = {name: photo_key(path.relative_to(images).as_posix()) for name, path in photos.items()}
+    images, problems = name_images(image_folder, leave_out=masks)
+    if not images:
+        raise DataError(f"{image_folder}: holds no images (JPEG, PNG, TIFF, WebP, BMP, GIF)")
+    paths = {
+        name: image_key(path.relative_to(image_folder).as_posix()) for name, path in images.items()
+    }
     tag_file = _tag_file(root, config.tags)
     if tag_file is None:
         rows = folder_tags(paths.values())
         tags: TagTable = {name: rows[path] for name, path in paths.items()}
     else:
-        prefix = images.relative_to(root).as_posix() + "/" if images.is_relative_to(root) else ""
+        prefix = (
+            image_folder.relative_to(root).as_posix() + "/"
+            if image_folder.is_relative_to(root)
+            else ""
+        )
         tags, unmatched = _match(read_tags(tag_file), paths, prefix, tag_file)
-        faults += unmatched
+        problems += unmatched
     where = str(tag_file or root)
     if not any(tags.values()):
-        faults.append(f"{where}: no photo has a tag")
+        problems.append(f"{where}: no image has a tag")
     found = find_masks(masks) if masks else {}
-    return Survey(
+    return DatasetIndex(
         where=where,
-        photos=photos,
+        images=images,
         tags=tags,
-        masks={name: path for name, path in found.items() if name in photos},
-        mask_classes=read_class_list(masks) if masks else (),
-        faults=tuple(faults),
+        masks={name: path for name, path in found.items() if name in images},
+        mask_classes=read_class_names(masks) if masks else (),
+        problems=tuple(problems),
     )
 
 
@@ -145,12 +152,12 @@ def _tag_file(root: Path, chosen: Path | None) -> Path | None:
 def _match(
     rows: TagTable, paths: Mapping[str, str], prefix: str, tag_file: Path
 ) -> tuple[TagTable, list[str]]:
-    """Bring rows and photos together.
+    """Bring rows and images together.
 
-    A row may name a photo from the photo folder or from root, with or without suffix.
+    A row may name an image from the image folder or from root, with or without suffix.
 
     Returns:
-        Name -> tags, and a line each for rows without photo, doubled rows, photos without row.
+        Name -> tags, and a line each for rows without image, doubled rows, images without row.
     """
     lookup = {path: name for name, path in paths.items()}
     for name, path in paths.items():
@@ -167,16 +174,16 @@ def _match(
         else:
             tags[name_found] = row_tags
     missing = [path for name, path in paths.items() if name not in tags]
-    faults = []
+    problems = []
     if strangers:
-        faults.append(
-            f"{tag_file}: {count(len(strangers), 'row')} without photo: {name_some(strangers)}"
+        problems.append(
+            f"{tag_file}: {count(len(strangers), 'row')} without image: {name_some(strangers)}"
         )
     if doubled:
-        faults.append(f"{tag_file}: photos with two rows: {name_some(doubled)}; keep one of each")
+        problems.append(f"{tag_file}: images with two rows: {name_some(doubled)}; keep one of each")
     if missing:
-        faults.append(
-            f"{tag_file}: {count(len(missing), 'photo')} without row: {name_some(missing)}; a "
-            f"photo that shows no class gets the row '{missing[0]},'"
+        problems.append(
+            f"{tag_file}: {count(len(missing), 'image')} without row: {name_some(missing)}; a "
+            f"image that shows no class gets the row '{missing[0]},'"
         )
-    return tags, faults
+    return tags, problems

@@ -18,15 +18,15 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.data.transforms import Augmented, augment
 from tag2mask.errors import DataError, RunError
-from tag2mask.recipe import DataConfig
 from tag2mask.types import Batch, Sample
 
 
 class BatchSizes(NamedTuple):
-    """Photos per batch and process, which may change once."""
+    """Images per batch and process, which may change once."""
 
     early: int
     late: int
@@ -34,11 +34,11 @@ class BatchSizes(NamedTuple):
     """Number of the first batch of the late size."""
 
     def at(self, number: int) -> int:
-        """Photos of one batch."""
+        """Images of one batch."""
         return self.early if number < self.late_from else self.late
 
     def before(self, number: int) -> int:
-        """Photos of all batches before one."""
+        """Images of all batches before one."""
         early = min(number, self.late_from)
         return early * self.early + (number - early) * self.late
 
@@ -48,7 +48,7 @@ class Batches(Iterator[Batch]):
 
     sizes: BatchSizes
     skipped: dict[str, str]
-    """Name of each photo met so far that cannot be read -> why; another photo took its place."""
+    """Name of each image met so far that cannot be read -> why; another image took its place."""
 
     def __init__(self, reader: _BatchReader, start: int, workers: int, seed: int) -> None:
         self.sizes = reader.sizes
@@ -69,7 +69,7 @@ class Batches(Iterator[Batch]):
         """Return the next batch.
 
         Raises:
-            DataError: If a photo cannot be read and the data are strict, or none can be read.
+            DataError: If an image cannot be read and the data are strict, or none can be read.
             RunError: If a worker process died.
         """
         if self._iterator is None:
@@ -82,7 +82,7 @@ class Batches(Iterator[Batch]):
                 raise
             raise RunError(
                 f"a loader process died ({str(error).splitlines()[0].rstrip('. ')}); often memory "
-                "or shared memory ran out: use fewer --run.workers or a smaller --optim.batch"
+                "or shared memory ran out: use fewer --run.workers or a smaller --optim.batch_size"
             ) from error
         if "error" in fields:
             self.close()
@@ -99,9 +99,9 @@ def batches(
     source: Source,
     config: DataConfig,
     *,
-    batch: int,
+    batch_size: int,
     seed: int,
-    late_batch: int | None = None,
+    late_batch_size: int | None = None,
     late_from: int = 0,
     workers: int = 1,
     rank: int = 0,
@@ -116,13 +116,13 @@ def batches(
 
     Args:
         source: What to learn from.
-        config: Crop, sizes, mirror, colours; `strict` refuses unreadable photos, otherwise the next
+        config: Crop, sizes, mirror, colors; `strict` refuses unreadable images, otherwise the next
             readable one takes the place of each and `skipped` notes it.
-        batch: Photos per batch and process.
+        batch_size: Images per batch and process.
         seed: Seed of order and crops.
-        late_batch: Photos per batch and process from batch number `late_from` on; None: `batch`.
-            Order and crops stay those of the same photos in other batches.
-        late_from: See `late_batch`.
+        late_batch_size: Images per batch and process from batch number `late_from` on; None: `batch_size`.
+            Order and crops stay those of the same images in other batches.
+        late_from: See `late_batch_size`.
         workers: Loader processes with one thread each; 0 loads in this process.
         rank: This process among `world`; the ranks' batches of one number are disjoint shares.
         world: Number of training processes.
@@ -133,13 +133,15 @@ def batches(
         DataError: If the source is empty, or masks are asked for and it has none.
     """
     if len(source) == 0:
-        raise DataError("the data set has no photo to train on: check its root and its lists")
+        raise DataError("the data set has no image to train on: check its root and its lists")
     if masks and not source.has_masks:
         raise DataError(
-            "this training needs a mask for every photo, but the data set has none; "
+            "this training needs a mask for every image, but the data set has none; "
             "set data.labels to a folder that 'tag2mask label' wrote"
         )
-    sizes = BatchSizes(batch, batch if late_batch is None else late_batch, late_from)
+    sizes = BatchSizes(
+        batch_size, batch_size if late_batch_size is None else late_batch_size, late_from
+    )
     reader = _BatchReader(source, config, sizes, seed, rank, world, masks)
     return Batches(reader, start, workers, seed)
 
@@ -205,7 +207,7 @@ class _BatchReader(Dataset[dict[str, Any]]):
                 skipped[self._source.names[candidate]] = str(error)
         reason = next(iter(skipped.values()))
         raise DataError(
-            f"none of the {len(self._source)} photos can be read, for instance: {reason}"
+            f"none of the {len(self._source)} images can be read, for instance: {reason}"
         )
 
 
@@ -218,7 +220,7 @@ def _fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[str, An
         "tags": torch.from_numpy(tags.astype(np.float32)),
         "valid": torch.from_numpy(np.stack([crop.valid for _, crop in loaded])),
         "name": tuple(sample.name for sample, _ in loaded),
-        "most_tags": int(tags.sum(axis=1).max()),
+        "max_tags": int(tags.sum(axis=1).max()),
     }
     if masks:
         truth = np.stack([_mask_of(sample, crop) for sample, crop in loaded])
@@ -228,7 +230,7 @@ def _fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[str, An
 
 def _mask_of(sample: Sample, crop: Augmented) -> npt.NDArray[np.uint8]:
     if crop.mask is None:
-        raise DataError(f"'{sample.name}' has no mask, but this training needs one for every photo")
+        raise DataError(f"'{sample.name}' has no mask, but this training needs one for every image")
     return crop.mask
 
 

@@ -1,7 +1,7 @@
-"""Tags of photos, read from CSV, JSON Lines, class folders or VOC annotations.
+"""Tags of images, read from CSV, JSON Lines, class folders or VOC annotations.
 
 Every reader returns a table: name as written -> tags in the order written. A row without tags is a
-negative, a photo known to show none of the classes, and is kept.
+negative, an image known to show none of the classes, and is kept.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tag2mask.errors import DataError, did_you_mean
 from tag2mask.types import IGNORE
 
 TagTable = Mapping[str, tuple[str, ...]]
-"""Photo name -> its tags."""
+"""Image name -> its tags."""
 NEGATIVE_FOLDER = "_negative"
-"""Class folder whose photos show none of the classes."""
+"""Class folder whose images show none of the classes."""
 _COLUMNS = ("image", "tags")
 
 
@@ -40,9 +40,9 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             for line, name, tags in readers[path.suffix.lower()](stream, path):
-                key = photo_key(name)
+                key = image_key(name)
                 if not key:
-                    raise DataError(f"{path}: line {line}: names no photo")
+                    raise DataError(f"{path}: line {line}: names no image")
                 if key in table:
                     raise DataError(f"{path}: line {line}: '{name}' has a row already; keep one")
                 table[key] = _clean(tags)
@@ -53,26 +53,26 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
     return table
 
 
-def photo_key(name: str) -> str:
-    """Return a photo's name in the form that is compared: composed letters, `/` between folders."""
+def image_key(name: str) -> str:
+    """Return an image's name in the form that is compared: composed letters, `/` between folders."""
     plain = unicodedata.normalize("NFC", name.strip()).replace("\\", "/")
     return plain.removeprefix("./")
 
 
-def folder_tags(photos: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Take each photo's tags from its top folder: `cat/a.jpg` is a cat, `cat;dog/b.jpg` shows both.
+def folder_tags(images: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Take each image's tags from its top folder: `cat/a.jpg` is a cat, `cat;dog/b.jpg` shows both.
 
     Args:
-        photos: Paths relative to the folder that holds the class folders, `/` between folders.
+        images: Paths relative to the folder that holds the class folders, `/` between folders.
 
     Raises:
-        DataError: If photos stand beside the class folders.
+        DataError: If images stand beside the class folders.
     """
-    names = [photo_key(name) for name in photos]
+    names = [image_key(name) for name in images]
     loose = [name for name in names if "/" not in name]
     if loose:
         raise DataError(
-            f"photos outside the class folders: {name_some(loose)}; move each into the folder of "
+            f"images outside the class folders: {name_some(loose)}; move each into the folder of "
             f"its class, or into '{NEGATIVE_FOLDER}' when it shows none"
         )
     table = {}
@@ -89,7 +89,7 @@ def annotation_tags(path: Path, known: Iterable[str]) -> tuple[str, ...]:
         DataError: If the file is missing or is no XML.
 
     Source:
-        methods specification 5.3.
+        Specification 5.3.
     """
     try:
         tree = ElementTree.parse(path)
@@ -101,7 +101,7 @@ def annotation_tags(path: Path, known: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in known if name in named)
 
 
-def choose_classes(wanted: Sequence[str], known: Sequence[str], where: str) -> tuple[str, ...]:
+def resolve_classes(wanted: Sequence[str], known: Sequence[str], where: str) -> tuple[str, ...]:
     """Return the classes to learn: `wanted` in its order, or all `known` ones.
 
     Raises:
@@ -132,8 +132,8 @@ def tag_matrix(rows: Iterable[Iterable[str]], classes: Sequence[str]) -> npt.NDA
     return matrix
 
 
-def refuse_empty_classes(tags: npt.NDArray[np.uint8], classes: Sequence[str], where: str) -> None:
-    """Refuse a training set in which a class has no photo, since nothing could be learned of it.
+def reject_empty_classes(tags: npt.NDArray[np.uint8], classes: Sequence[str], where: str) -> None:
+    """Refuse a training set in which a class has no image, since nothing could be learned of it.
 
     Raises:
         DataError: Naming the classes.
@@ -141,8 +141,8 @@ def refuse_empty_classes(tags: npt.NDArray[np.uint8], classes: Sequence[str], wh
     empty = [name for name, count in zip(classes, tags.sum(axis=0), strict=True) if count == 0]
     if empty:
         raise DataError(
-            f"{where}: no photo shows {name_some(empty)}; "
-            "add photos, or leave it out of data.classes"
+            f"{where}: no image shows {name_some(empty)}; "
+            "add images, or leave it out of data.classes"
         )
 
 
@@ -168,7 +168,7 @@ def _csv_rows(stream: Iterable[str], path: Path) -> Iterator[tuple[int, str, lis
             if len(row) != len(header):
                 raise DataError(
                     f"{path}: line {reader.line_num}: {len(row)} columns where the header has "
-                    f"{len(header)}; write 'photo.jpg,cat;dog', and 'photo.jpg,' for no tags"
+                    f"{len(header)}; write 'image.jpg,cat;dog', and 'image.jpg,' for no tags"
                 )
             cells = dict(zip(header, row, strict=True))
             yield reader.line_num, cells["image"], cells["tags"].split(";")
@@ -188,7 +188,7 @@ def _jsonl_rows(stream: Iterable[str], path: Path) -> Iterator[tuple[int, str, l
         name, tags = (row.get(key) for key in _COLUMNS) if isinstance(row, dict) else (None, None)
         if not isinstance(name, str) or not _are_strings(tags):
             raise DataError(
-                f'{path}: line {line}: a line is {{"image": "photo.jpg", "tags": ["cat", "dog"]}}'
+                f'{path}: line {line}: a line is {{"image": "image.jpg", "tags": ["cat", "dog"]}}'
             )
         yield line, name, tags
 

@@ -1,6 +1,6 @@
-"""Training augmentation: random size, mirror, colours, random square crop.
+"""Training augmentation: random size, mirror, colors, random square crop.
 
-Only the pixels that the crop keeps are resized; they equal those of resizing the whole photo and
+Only the pixels that the crop keeps are resized; they equal those of resizing the whole image and
 cropping afterwards, bit for bit.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PILImage
 
-from tag2mask.data.colour import jitter_colours
-from tag2mask.recipe import DataConfig
+from tag2mask.config.schema import DataConfig
+from tag2mask.data.color_jitter import jitter_colors
 from tag2mask.types import IGNORE, Image, Mask, Sample
 
 _BILINEAR = PILImage.Resampling.BILINEAR
@@ -25,39 +25,39 @@ class Augmented(NamedTuple):
     """A square training crop."""
 
     image: Image
-    """(S, S, 3) uint8 RGB; black where there is no photo."""
+    """(S, S, 3) uint8 RGB; black where there is no image."""
     mask: Mask | None
-    """(S, S); IGNORE where there is no photo."""
+    """(S, S); IGNORE where there is no image."""
     valid: npt.NDArray[np.bool_]
-    """(S, S); True on photo pixels (a box)."""
+    """(S, S); True on image pixels (a box)."""
 
 
 class _Span(NamedTuple):
-    """Crop along one axis: resized photo pixels [start, stop) land from crop pixel `offset` on."""
+    """Crop along one axis: resized image pixels [start, stop) land from crop pixel `offset` on."""
 
     size: int
-    """Length of the resized photo."""
+    """Length of the resized image."""
     start: int
     stop: int
     offset: int
 
 
 def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Augmented:
-    """Resize, mirror, recolour and crop one sample at random.
+    """Resize, mirror, recolor and crop one sample at random.
 
     Every call draws six numbers, whatever the sizes: size, mirror, padding offset (y, x), window
-    (y, x). What a change of colours draws comes after them, so that crops are the same without it.
+    (y, x). What a change of colors draws comes after them, so that crops are the same without it.
 
     Args:
-        sample: Photo of any size, with or without a mask.
-        config: Crop side, range of sizes, share of mirrored photos, change of colours.
+        sample: Image of any size, with or without a mask.
+        config: Crop side, range of sizes, share of mirrored images, change of colors.
         rng: Source of chance; the same state gives the same crop.
 
     Source:
-        AFA's training pipeline, methods specification 2.10: scale U(min, max) to int(s w) x
+        AFA's training pipeline, Specification 2.10: scale U(min, max) to int(s w) x
         int(s h), bilinear (masks nearest); mirror; paste at a random offset into a zero canvas
         max(S, h) x max(S, w); random window.
-        Departs: a side never shrinks below 1 pixel. Colours are changed on the crop's own pixels.
+        Departs: a side never shrinks below 1 pixel. Colors are changed on the crop's own pixels.
     """
     size_u, flip_u, *place_u = rng.random(6)
     side = config.crop_px
@@ -74,7 +74,7 @@ def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Aug
         slice(columns.offset, columns.offset + columns.stop - columns.start),
     )
     window = _oriented(_bilinear_window(sample.image, rows, source_columns), mirrored)
-    image[box] = jitter_colours(window, config, rng)
+    image[box] = jitter_colors(window, config, rng)
     valid[box] = True
     if sample.mask is None:
         return Augmented(image, None, valid)
@@ -84,10 +84,10 @@ def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Aug
 
 
 def _resized(size: Sequence[int], config: DataConfig, size_u: float) -> tuple[int, int]:
-    """Choose (H, W) of the resized photo by a number in [0, 1): a long side, or a factor.
+    """Choose (H, W) of the resized image by a number in [0, 1): a long side, or a factor.
 
     Source:
-        Long side: methods specification 4.1 and 4.2, whole numbers min to max, the other side in
+        Long side: Specification 4.1 and 4.2, whole numbers min to max, the other side in
         proportion. Departs: bilinear as all resizing here, not bicubic.
     """
     height, width = size
@@ -109,7 +109,7 @@ def _place(size: int, side: int, pad_u: float, window_u: float) -> _Span:
 
 
 def _mirror(span: _Span) -> _Span:
-    """The window whose mirror image is the window `span` of the mirrored photo."""
+    """The window whose mirror image is the window `span` of the mirrored image."""
     return span._replace(start=span.size - span.stop, stop=span.size - span.start)
 
 

@@ -12,18 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.survey import Survey, count, find_masks, name_photos, read_class_list
-from tag2mask.data.surveyed import Surveyed, choose_known_classes, existing_root
+from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
+from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
 from tag2mask.data.tags import (
     TagTable,
     annotation_tags,
+    image_key,
     name_some,
-    photo_key,
     read_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
-from tag2mask.recipe import DataConfig
+from tag2mask.io.mask_folder import read_class_names
 
 # Alphabetical; position + 1 is the pixel value in official masks.
 VOC_CLASSES = (
@@ -31,7 +32,7 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-PHOTO_FOLDER = "JPEGImages"
+IMAGE_FOLDER = "JPEGImages"
 LIST_FOLDER = Path("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 TAG_FILE = "tags.csv"
@@ -41,14 +42,14 @@ class VOCConfig(DataConfig):
     """Settings of the VOC layout."""
 
     split: str = "train_aug"
-    """List of the photos to learn from: a file name in ImageSets/Segmentation, without .txt, or the
+    """List of the images to learn from: a file name in ImageSets/Segmentation, without .txt, or the
     path of a text file elsewhere, with its folder."""
     val_split: str | None = None
-    """List of held-out photos; none: nothing is held out."""
+    """List of held-out images; none: nothing is held out."""
 
 
-class VOC(Surveyed, Source):
-    """Photos of one list of a folder in VOC layout.
+class VOC(IndexedDataset, Source):
+    """Images of one list of a folder in VOC layout.
 
     Args:
         config: Settings; `classes` empty means every class that the training list shows.
@@ -65,14 +66,16 @@ class VOC(Surveyed, Source):
         root = voc_root(config.root)
         chosen = _list_name(config, split)
         learned = chosen == config.split
-        survey = survey_voc(root, [chosen])
-        survey.refuse_faults()
-        classes = choose_known_classes(
+        dataset_index = index_voc(root, [chosen])
+        dataset_index.reject_problems()
+        classes = resolve_known_classes(
             config.classes,
-            survey,
-            lambda: survey if learned else survey_voc(root, [config.split]),
+            dataset_index,
+            lambda: dataset_index if learned else index_voc(root, [config.split]),
         )
-        self._hold(survey, classes, survey.photos, learned=learned, strict=config.strict)
+        self._hold(
+            dataset_index, classes, dataset_index.images, learned=learned, strict=config.strict
+        )
 
 
 def voc_root(root: Path | None) -> Path:
@@ -83,9 +86,9 @@ def voc_root(root: Path | None) -> Path:
     """
     root = existing_root(root)
     for place in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (place / PHOTO_FOLDER).is_dir():
+        if (place / IMAGE_FOLDER).is_dir():
             return place
-    raise DataError(f"{root}: is not in VOC layout, it has no folder {PHOTO_FOLDER}")
+    raise DataError(f"{root}: is not in VOC layout, it has no folder {IMAGE_FOLDER}")
 
 
 def voc_lists(root: Path) -> list[str]:
@@ -100,10 +103,10 @@ def list_path(root: Path, name: str) -> Path:
 
 
 def read_list(root: Path, name: str) -> tuple[str, ...]:
-    """Read the photo names of one list.
+    """Read the image names of one list.
 
     Raises:
-        DataError: If the list is missing (with a hint), unreadable, empty or names a photo twice.
+        DataError: If the list is missing (with a hint), unreadable, empty or names an image twice.
     """
     path = list_path(root, name)
     if not path.is_file():
@@ -116,39 +119,39 @@ def read_list(root: Path, name: str) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
     # Lists of single classes carry a second column (1, 0, -1); the name is the first.
-    names = [photo_key(line.split()[0]) for line in lines if line.strip()]
+    names = [image_key(line.split()[0]) for line in lines if line.strip()]
     if not names:
         raise DataError(f"{path}: the list is empty")
     doubled = [name for name, times in Counter(names).items() if times > 1]
     if doubled:
-        raise DataError(f"{path}: names photos twice: {name_some(doubled)}")
+        raise DataError(f"{path}: names images twice: {name_some(doubled)}")
     return tuple(names)
 
 
-def survey_voc(root: Path, lists: Sequence[str]) -> Survey:
-    """Look at the photos of some lists, with their tags and masks.
+def index_voc(root: Path, lists: Sequence[str]) -> DatasetIndex:
+    """Look at the images of some lists, with their tags and masks.
 
     Raises:
         DataError: If a list, the tag file or an annotation is missing or unreadable.
     """
     where = f"{root / LIST_FOLDER}: {' + '.join(lists)}"
     listed = list(dict.fromkeys(name for chosen in lists for name in read_list(root, chosen)))
-    present, faults = name_photos(root / PHOTO_FOLDER)
+    present, problems = name_images(root / IMAGE_FOLDER)
     absent = [name for name in listed if name not in present]
     if absent:
-        faults.append(
-            f"{where}: {count(len(absent), 'photo')} not in {PHOTO_FOLDER}: {name_some(absent)}"
+        problems.append(
+            f"{where}: {count(len(absent), 'image')} not in {IMAGE_FOLDER}: {name_some(absent)}"
         )
     names = [name for name in listed if name in present]
-    classes = read_class_list(root) or VOC_CLASSES
+    classes = read_class_names(root) or VOC_CLASSES
     tags, unmatched = _read_table(root, names, classes)
-    return Survey(
+    return DatasetIndex(
         where=where,
-        photos={name: present[name] for name in names},
+        images={name: present[name] for name in names},
         tags=tags,
         masks=_masks_of(root, names),
         mask_classes=classes,
-        faults=(*faults, *unmatched),
+        problems=(*problems, *unmatched),
     )
 
 
@@ -163,26 +166,26 @@ def _list_name(config: VOCConfig, split: str) -> str:
 def _read_table(
     root: Path, names: Sequence[str], classes: Sequence[str]
 ) -> tuple[TagTable, list[str]]:
-    """Read the tags of the named photos from `tags.csv`, or from the annotations without it."""
+    """Read the tags of the named images from `tags.csv`, or from the annotations without it."""
     path = root / TAG_FILE
     if not path.is_file():
         notes = root / "Annotations"
         return {name: annotation_tags(notes / f"{name}.xml", classes) for name in names}, []
     rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
-    faults = []
+    problems = []
     missing = [name for name in names if name not in rows]
     if missing:
-        faults.append(
-            f"{path}: {count(len(missing), 'photo')} without row: {name_some(missing)}; a photo "
+        problems.append(
+            f"{path}: {count(len(missing), 'image')} without row: {name_some(missing)}; an image "
             f"that shows no class gets the row '{missing[0]}.jpg,'"
         )
     tags = {name: rows[name] for name in names if name in rows}
     for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
         holders = [name for name, row in tags.items() if tag in row]
-        faults.append(
+        problems.append(
             f"{path}: unknown class '{tag}' of {name_some(holders)}.{did_you_mean(tag, classes)}"
         )
-    return tags, faults
+    return tags, problems
 
 
 def _masks_of(root: Path, names: Sequence[str]) -> dict[str, Path]:

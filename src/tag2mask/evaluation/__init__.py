@@ -1,1 +1,1 @@
-"""Scores of masks and tags against the truth."""
+"""Scores of masks and tags against true masks and true tags."""

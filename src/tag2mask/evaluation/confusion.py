@@ -1,55 +1,65 @@
-"""One confusion matrix over all images; IoU is read once, as counts add up and averages do not."""
+"""One confusion matrix over all images: counts add up, averages of IoU do not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tag2mask.errors import DataError
-from tag2mask.types import IGNORE, Mask
+from tag2mask.types import IGNORE, ClassSource, Mask, Report
 
 Counts = npt.NDArray[np.int64]
 Runs = tuple[npt.NDArray[np.uint16], Counts]
-"""Pairs of mask values, true * 256 + predicted, and how many pixels in a row have each."""
+"""Pairs of mask values (true * 256 + predicted), and the length in pixels of each run of a pair."""
 MASK_VALUES = 256
-"""So many values a uint8 mask may hold: one histogram over their pairs serves any class count."""
+"""Number of values of a uint8 mask; one histogram over pairs of them serves any class count."""
 
 
 def pair_runs(truth: Mask, prediction: Mask) -> Runs:
-    """Walk over two (H, W) masks in raster order and note where either changes.
+    """Encode two (H, W) masks as runs of equal pairs of values, in raster order.
 
-    Counting runs in place of pixels takes a quarter of the time, as masks have large areas.
+    Counting runs takes a quarter of the time of counting pixels, because masks have large areas.
     """
-    true, found = truth.ravel(), prediction.ravel()
-    changes = (true[1:] != true[:-1]) | (found[1:] != found[:-1])
+    true, predicted = truth.ravel(), prediction.ravel()
+    changes = (true[1:] != true[:-1]) | (predicted[1:] != predicted[:-1])
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])[: true.size]
-    pairs = true[starts].astype(np.uint16) * MASK_VALUES + found[starts]
+    pairs = true[starts].astype(np.uint16) * MASK_VALUES + predicted[starts]
     return pairs, np.diff(starts, append=true.size)
 
 
 def pair_counts(runs: Sequence[Runs]) -> Counts:
-    """(256, 256) pixels by true (row) and predicted value (column)."""
+    """Count the pixels of runs by true (row) and predicted value (column), (256, 256)."""
     pairs = np.concatenate([pair for pair, _ in runs])
     pixels = np.concatenate([length for _, length in runs])
-    # Sums of whole numbers are exact in float64 up to 2^53.
+    # Sums of integers are exact in float64 up to 2^53.
     counts = np.bincount(pairs, weights=pixels, minlength=MASK_VALUES**2)
     return counts.astype(np.int64).reshape(MASK_VALUES, MASK_VALUES)
 
 
 class ConfusionMatrix:
-    """Pixel counts of every true class against every predicted one.
+    """Pixel counts of every true class against every predicted class.
 
-    True pixels of value 255 do not count. A predicted 255 on any other pixel is no way out: it
-    counts as a miss of that pixel's class (last column).
+    True pixels of value 255 do not count. A predicted 255 on any other pixel counts as a miss of
+    that pixel's class (last column).
+
+    Example:
+        >>> import numpy as np
+        >>> matrix = ConfusionMatrix(num_classes=2)
+        >>> truth = np.array([[0, 1, 1, 255]], dtype=np.uint8)
+        >>> prediction = np.array([[0, 1, 0, 1]], dtype=np.uint8)
+        >>> matrix.update(truth, prediction)
+        >>> matrix.iou().tolist()
+        [0.5, 0.5]
     """
 
     def __init__(self, num_classes: int) -> None:
         """Start with no pixels; `num_classes` is C, background included."""
         self.num_classes = num_classes
         self.counts: Counts = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
-        """(C, C + 1) pixels by true (row) and predicted class (column); column C: left as 255."""
+        """(C, C + 1) pixels by true (row) and predicted class (column); column C: ignore."""
 
     def update(self, truth: Mask, prediction: Mask) -> None:
         """Add one image.
@@ -65,41 +75,33 @@ class ConfusionMatrix:
         if truth.dtype != np.uint8 or prediction.dtype != np.uint8:
             raise DataError(
                 f"masks are uint8 class indices, got {truth.dtype} truth and {prediction.dtype} "
-                "prediction: convert them first"
+                "prediction; convert them first"
             )
         if truth.shape != prediction.shape:
             raise DataError(
-                f"true mask {truth.shape} and predicted mask {prediction.shape} differ in size: "
-                "predict at the photo's own size"
+                f"true mask {truth.shape} and predicted mask {prediction.shape} differ in size; "
+                "predict at the image's own size"
             )
         self.add_pairs(pair_counts([pair_runs(truth, prediction)]))
 
     def add_pairs(self, counts: Counts) -> None:
-        """Add pixels that are counted already, (256, 256) as `pair_counts` returns them.
+        """Add pixels already counted, (256, 256) as `pair_counts` returns them.
 
         Raises:
-            DataError: If there are values beside the classes and 255; then nothing is added.
+            DataError: If a value is neither a class nor 255; then nothing is added.
         """
-        self._refuse_unknown("true", counts.sum(axis=1))
-        self._refuse_unknown("predicted", counts.sum(axis=0))
+        self._reject_unknown("true", counts.sum(axis=1))
+        self._reject_unknown("predicted", counts.sum(axis=0))
         self.counts[:, :-1] += counts[: self.num_classes, : self.num_classes]
         self.counts[:, -1] += counts[: self.num_classes, IGNORE]
 
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add the pixels of another matrix, of another process for instance.
-
-        Raises:
-            ValueError: If it has another number of classes.
-        """
-        if other.num_classes != self.num_classes:
-            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
-        self.counts += other.counts
-
     def iou(self) -> npt.NDArray[np.float64]:
-        """(C,) intersection over union in [0, 1]; NaN for a class neither true nor predicted.
+        """Return the (C,) intersection over union in [0, 1]; NaN for an absent class.
+
+        A class is absent if it is neither true nor predicted anywhere.
 
         Source:
-            Methods specification 5.2: TP / (true + predicted - TP).
+            Specification 5.2: TP / (true + predicted - TP).
         """
         hit = np.diag(self.counts)
         union = self.counts.sum(axis=1) + self.counts[:, :-1].sum(axis=0) - hit
@@ -108,15 +110,33 @@ class ConfusionMatrix:
         return iou
 
     def miou(self) -> float:
-        """Mean IoU over the classes that have true pixels; NaN if none has."""
-        seen = self.counts.sum(axis=1) > 0
-        return float(self.iou()[seen].mean()) if seen.any() else float("nan")
+        """Return the mean IoU over the classes that have true pixels; NaN if none has."""
+        has_truth = self.counts.sum(axis=1) > 0
+        return float(self.iou()[has_truth].mean()) if has_truth.any() else float("nan")
 
-    def _refuse_unknown(self, which: str, pixels: Counts) -> None:
+    def report(
+        self,
+        class_names: Sequence[str],
+        images: int,
+        class_source: ClassSource | None,
+        settings: Mapping[str, Any],
+    ) -> Report:
+        """Return the scores together with what is needed to compare them.
+
+        Args:
+            class_names: Foreground names in the order of mask values 1..F.
+            images: Number of images in the matrix.
+            class_source: Who chose the classes; None if unknown.
+            settings: How the masks were made.
+        """
+        iou = tuple(float(value) for value in self.iou())
+        return Report(tuple(class_names), iou, self.miou(), images, class_source, settings)
+
+    def _reject_unknown(self, which: str, pixels: Counts) -> None:
         """Raise DataError if a mask holds a value that is neither a class nor 255."""
         unknown = [value for value in np.flatnonzero(pixels) if self.num_classes <= value != IGNORE]
         if unknown:
             raise DataError(
                 f"the {which} mask holds value {unknown[0]}, but there are {self.num_classes} "
-                f"classes (0 to {self.num_classes - 1}, and 255 for ignore): check the class list"
+                f"classes (0 to {self.num_classes - 1}, and 255 for ignore); check the class list"
             )

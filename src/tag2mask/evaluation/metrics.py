@@ -1,4 +1,4 @@
-"""How well the classifier names what a photo shows: average precision and F1 of tags."""
+"""Quality of class scores against tags: average precision."""
 
 from __future__ import annotations
 
@@ -11,63 +11,46 @@ Tags = npt.NDArray[np.uint8]
 
 
 def average_precision(score: Array, tags: Tags) -> Floats:
-    """Mean over a class's photos of the precision among all photos that score at least as high.
+    """Compute the average precision of each class over a set of images.
 
     Args:
-        score: (I, F) any range, one row per photo.
+        score: (I, F) in any range, one row per image.
         tags: (I, F) in {0, 1}.
 
     Returns:
-        (F,) in (0, 1]; NaN for a class that no photo shows. Photos of equal score count as one
-        group, so the order of photos does not matter.
+        (F,) in (0, 1]: the mean over a class's images of the precision among all images that score
+        at least as high. NaN for a class that no image shows. Images of equal score count as one
+        group, so their order does not matter.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> score = np.array([[0.9], [0.8], [0.7], [0.1]])
+        >>> average_precision(score, np.array([[1], [0], [1], [0]], dtype=np.uint8)).round(
+        ...     3
+        ... ).tolist()
+        [0.833]
     """
-    _refuse_other_shape(score, tags)
+    if score.ndim != 2 or score.shape != tags.shape:
+        raise ValueError(
+            f"scores {score.shape} and tags {tags.shape} must both be (images, classes)"
+        )
     result = np.full(score.shape[1], np.nan)
     for index in range(score.shape[1]):
         order = np.argsort(-score[:, index], kind="stable")
-        falling = -score[order, index]
-        shown = tags[order, index] > 0
-        as_high = np.searchsorted(falling, falling, side="right")
-        precision = np.cumsum(shown)[as_high - 1] / as_high
-        if shown.any():
-            result[index] = precision[shown].mean()
+        negated = -score[order, index]
+        positive = tags[order, index] > 0
+        rank = np.searchsorted(negated, negated, side="right")
+        precision = np.cumsum(positive)[rank - 1] / rank
+        if positive.any():
+            result[index] = precision[positive].mean()
     return result
 
 
 def mean_average_precision(score: Array, tags: Tags) -> float:
-    """Mean average precision over the classes that some photo shows; NaN if there is none."""
+    """Return the mean average precision over the classes that some image shows; NaN without any."""
     precision = average_precision(score, tags)
-    known = ~np.isnan(precision)
-    return float(precision[known].mean()) if known.any() else float("nan")
-
-
-def f1(prob: Array, tags: Tags, threshold: float = 0.5) -> float:
-    """F1 of the tags of each photo, averaged over photos.
-
-    Args:
-        prob: (I, F) class probabilities.
-        tags: (I, F) in {0, 1}.
-        threshold: A class is named when its probability is above this; AFA's `logit > 0` is 0.5.
-
-    Returns:
-        In [0, 1], NaN without photos. A photo without tags that is given none counts as 1.
-
-    Source:
-        Methods specification 5.2: per image, then averaged.
-    """
-    _refuse_other_shape(prob, tags)
-    if len(tags) == 0:
-        return float("nan")
-    named, shown = prob > threshold, tags > 0
-    both = (named & shown).sum(axis=1)
-    either = named.sum(axis=1) + shown.sum(axis=1)
-    per_photo = np.divide(2 * both, either, out=np.ones(len(tags)), where=either > 0)
-    return float(per_photo.mean())
-
-
-def _refuse_other_shape(score: Array, tags: Tags) -> None:
-    """Raise ValueError unless both are the same (I, F)."""
-    if score.ndim != 2 or score.shape != tags.shape:
-        raise ValueError(
-            f"scores {score.shape} and tags {tags.shape} must both be (photos, classes)"
-        )
+    defined = ~np.isnan(precision)
+    return float(precision[defined].mean()) if defined.any() else float("nan")

@@ -1,4 +1,7 @@
-"""Pairs of grid cells: which belong together, by label; how far evidence spreads along them."""
+"""Affinity between positions of a feature map: labels, loss, propagation along it.
+
+L = h * w positions are in raster order.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from tag2mask.functional.reduction import sum_over_ranks
 from tag2mask.types import IGNORE
 
 BAND_ROWS = 6
-"""Rows of the grid that a processor propagates at once, so that their window stays in its cache."""
+"""Rows that the CPU propagates at a time, so that their window stays in its cache."""
 
 
 def _near(length: int, radius: int, device: torch.device) -> Tensor:
-    """(length, length) bool: whether two places of a row or column are `radius` apart at most."""
-    place = torch.arange(length, device=device)
-    return (place[:, None] - place[None, :]).abs() <= radius
+    """Mark the positions of a row or column that are at most `radius` apart: (length, length)."""
+    position = torch.arange(length, device=device)
+    return (position[:, None] - position[None, :]).abs() <= radius
 
 
 @lru_cache(maxsize=8)
@@ -30,116 +33,143 @@ def _radius_mask(height: int, width: int, radius: int, device: torch.device) -> 
 
 
 def radius_mask(height: int, width: int, radius: int, device: torch.device | None = None) -> Tensor:
-    """Mark the pairs of cells of a grid that lie within a square window of each other.
+    """Mark the pairs of positions that lie within a square window of each other.
 
     Args:
-        height: Rows of the grid.
-        width: Columns of the grid.
-        radius: Largest row and column distance, in cells; a cell is near itself.
-        device: Where the mask is wanted; it is built there once and kept.
+        height: Rows of the map.
+        width: Columns of the map.
+        radius: Largest row and column distance in positions.
+        device: Device of the mask, CPU by default. The mask is built there once and cached.
 
     Returns:
-        (L, L) bool, L = height * width, raster order.
+        (L, L) bool, L = height * width. The diagonal is True.
 
     Source:
-        AFA, section 3.3 with methods specification 2.6 (Chebyshev window).
+        AFA, section 3.3; Specification 2.6 (Chebyshev window).
+
+    Example:
+        >>> radius_mask(1, 4, radius=1).int().tolist()
+        [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
     """
     return _radius_mask(height, width, radius, torch.device("cpu") if device is None else device)
 
 
 def affinity_label(label: Tensor, size: tuple[int, int], radius: int) -> Tensor:
-    """Turn a label map into labels of pairs of cells.
+    """Turn a label map into labels of pairs of positions.
 
     Args:
         label: (N, H, W) integer class map, 255 ignore.
-        size: (h, w) of the grid; each cell takes the label of its top-left pixel.
-        radius: Pairs further apart than this many cells, by rows or columns, are ignored.
+        size: (h, w) of the affinity's map. Each position takes the label of its top-left pixel.
+        radius: Pairs farther apart than this, in rows or columns, are ignored.
 
     Returns:
-        (N, L, L) uint8: 1 same class (background with background too), 0 different, 255 ignore.
+        (N, L, L) uint8: 1 same class (background included), 0 different classes, 255 ignore.
 
     Source:
-        AFA, Eq. 4 with methods specification 2.6.
+        AFA, Eq. 4; Specification 2.6.
+
+    Example:
+        >>> import torch
+        >>> affinity_label(torch.tensor([[[0, 1, 1, 255]]]), size=(1, 4), radius=2)[0]
+        tensor([[  1,   0,   0, 255],
+                [  0,   1,   1, 255],
+                [  0,   1,   1, 255],
+                [255, 255, 255, 255]], dtype=torch.uint8)
     """
-    cells = F.interpolate(label[:, None].float(), size=size, mode="nearest").flatten(1)
-    cells = cells.to(torch.uint8)  # (N, L)
-    # 255 has every bit set: whatever is joined with it is ignored.
-    ignored = (cells == IGNORE).to(torch.uint8) * IGNORE
+    small = F.interpolate(label[:, None].float(), size=size, mode="nearest").flatten(1)
+    small = small.to(torch.uint8)  # (N, L)
+    # IGNORE has every bit set, so OR with it gives IGNORE.
+    ignored = (small == IGNORE).to(torch.uint8) * IGNORE
     far = (~radius_mask(size[0], size[1], radius, label.device)).to(torch.uint8) * IGNORE
-    pairs = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
+    pairs = (small[:, :, None] == small[:, None, :]).to(torch.uint8)
     return pairs | ignored[:, :, None] | ignored[:, None, :] | far
 
 
-def affinity_loss(prob: Tensor, label: Tensor) -> Tensor:
-    """Pull affinities of same-class pairs to 1, of different-class pairs to 0; each is half.
+def affinity_loss(probs: Tensor, label: Tensor) -> Tensor:
+    """Pull affinities of same-class pairs to 1 and those of different-class pairs to 0.
+
+    Each of the two sets has half of the weight.
 
     Args:
-        prob: (N, L, L) affinity in [0, 1].
+        probs: (N, L, L) affinity in [0, 1].
         label: (N, L, L) from `affinity_label`.
 
     Returns:
-        Scalar in [0, 1]; 0 where no pair is labelled.
+        Scalar in [0, 1]; 0 if no pair is labeled.
 
     Source:
-        RML, Eq. 13 with its signs mended (R12): as printed it rewards affinity between different
-        classes. Counts are of the whole batch, plus 1 (methods specification 2.6).
+        RML, Eq. 13 with corrected signs (Specification R12): as printed, it rewards affinity
+        between different classes. Counts are over the full batch, plus 1 (Specification 2.6).
+
+    Example:
+        >>> import torch
+        >>> label = torch.tensor([[[1, 0], [0, 1]]], dtype=torch.uint8)
+        >>> affinity_loss(torch.full((1, 2, 2), 0.25), label).item()  # (2 * 0.75 + 2 * 0.25) / 6
+        0.3333333432674408
     """
-    positive = (label == 1).to(prob.dtype)
-    negative = (label == 0).to(prob.dtype)
-    return 0.5 * (balanced_mean(1 - prob, positive) + balanced_mean(prob, negative))
+    positive = (label == 1).to(probs.dtype)
+    negative = (label == 0).to(probs.dtype)
+    return 0.5 * (balanced_mean(1 - probs, positive) + balanced_mean(probs, negative))
 
 
 def balanced_mean(value: Tensor, weight: Tensor) -> Tensor:
-    """Sum of value times 0/1 weight over (their number + 1), over the batch of all processes."""
+    """Divide the sum of value times 0/1 weight by the sum of weights + 1, over all processes."""
     return sum_over_ranks((value * weight).sum()) / (sum_over_ranks(weight.sum()) + 1)
 
 
 def pool_pairs(pairs: Tensor, size: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
-    """Average a matrix over pairs of cells down to a coarser grid, query axes first, then key axes.
+    """Average an affinity matrix down to a coarser map, over queries first and then over keys.
 
     Args:
-        pairs: (N, L, L) over a grid of `size` in raster order; probabilities, not logits.
+        pairs: (N, L, L) affinity over a map of `size`; probabilities, not logits.
         size: (h, w), h * w = L.
-        pooled: (h', w') of the coarser grid.
+        pooled: (h', w') of the coarser map.
 
     Returns:
-        (N, L', L').
+        (N, L', L'), L' = h' * w'.
 
     Source:
-        R11: resizing the matrix as if it were a picture would mix up the raster order.
+        Specification R11: resizing the matrix like an image would mix up the raster order.
     """
-    batch, cells, _ = pairs.shape
+    batch, positions, _ = pairs.shape
     coarse = pooled[0] * pooled[1]
-    query = pairs.transpose(1, 2).reshape(batch * cells, 1, *size)  # one map of queries per key
-    query = F.adaptive_avg_pool2d(query, pooled).view(batch, cells, coarse)
-    key = query.transpose(1, 2).reshape(batch * coarse, 1, *size)  # one map of keys per query
+    query = pairs.transpose(1, 2).reshape(batch * positions, 1, *size)  # one query map per key
+    query = F.adaptive_avg_pool2d(query, pooled).view(batch, positions, coarse)
+    key = query.transpose(1, 2).reshape(batch * coarse, 1, *size)  # one key map per query
     return F.adaptive_avg_pool2d(key, pooled).view(batch, coarse, coarse)
 
 
 def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2) -> Tensor:
-    """Spread class scores over the grid by one step of a random walk.
+    """Propagate class scores along the affinity by one step of a random walk.
 
     Args:
-        scores: (N, C, h, w) on the grid of the affinity, non-negative.
+        scores: (N, C, h, w) at the size of the affinity's map, non-negative.
         affinity: (N, L, L) in [0, 1], L = h * w.
-        radius: Window of the walk, in cells.
-        power: Element-wise exponent; larger keeps the walk closer to home.
+        radius: Half side of the square window, in positions.
+        power: Elementwise exponent. Larger values keep scores closer to their origin.
 
     Returns:
         (N, C, h, w).
 
     Source:
-        AFA, Eq. 5 and 6 with methods specification 2.7: columns are normalised by (sum + 0.1), out
-        = scores @ A, no further matrix powers. Of the matrix only what a band of rows can reach is
-        read: at 48 x 48 cells about half.
+        AFA, Eq. 5 and 6; Specification 2.7: columns are normalized by (sum + 0.1) and out =
+        scores @ A, with no further matrix powers. Only the part of the matrix that a band of rows
+        reaches is read, about half of it at 48 x 48 positions.
+
+    Example:
+        >>> import torch
+        >>> affinity = torch.tensor([[[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]])
+        >>> scores = torch.tensor([[[[1.0, 0.0, 0.0]]]])
+        >>> propagate(scores, affinity).round(decimals=2)  # 1 / (2 + 0.1)
+        tensor([[[[0.4800, 0.4800, 0.0000]]]])
     """
     batch, _, height, width = scores.shape
     device = affinity.device
     rows = BAND_ROWS if device.type == "cpu" else height
-    with torch.autocast(device.type, enabled=False):  # sums of hundreds of cells
+    with torch.autocast(device.type, enabled=False):  # sums over hundreds of positions
         dtype = torch.promote_types(affinity.dtype, torch.float32)
         near_y, near_x = (_near(side, radius, device).to(dtype) for side in (height, width))
-        # A row of ones beside the scores collects the column sums in the same product.
+        # An extra row of ones yields the column sums in the same product.
         ones = scores.new_ones(batch, 1, height * width, dtype=dtype)
         source = torch.cat([scores.flatten(2).to(dtype), ones], dim=1)
         moved = torch.zeros_like(source)
@@ -155,14 +185,14 @@ def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2)
 
 
 def mean_attention(attention: Sequence[Tensor], head_dim: int) -> Tensor:
-    """Average what the heads of several blocks attend to.
+    """Average the attention weights over all heads of several blocks.
 
     Args:
         attention: Raw q k^T of each block, (N, heads, L, L).
-        head_dim: Channels per head; the softmax is taken over q k^T / sqrt(head_dim).
+        head_dim: Channels per head; the softmax is over q k^T / sqrt(head_dim).
 
     Returns:
-        (N, L, L), rows sum to 1: how much each cell takes of every other.
+        (N, L, L), rows sum to 1.
     """
     heads = sum(block.shape[1] for block in attention)
     summed = [(block.float() * head_dim**-0.5).softmax(dim=-1).sum(dim=1) for block in attention]
@@ -171,17 +201,19 @@ def mean_attention(attention: Sequence[Tensor], head_dim: int) -> Tensor:
 
 
 def attention_affinity(attention: Tensor) -> Tensor:
-    """Read attention as an affinity, nothing learned.
+    """Turn attention weights into an affinity without learned parameters.
+
+    Each row is divided by its largest entry; then the matrix is averaged with its transpose.
 
     Args:
-        attention: (N, L, L) rows summing to 1, as from `mean_attention`.
+        attention: (N, L, L), rows sum to 1, as from `mean_attention`.
 
     Returns:
-        (N, L, L) symmetric, in [0, 1]: each row over its largest entry, averaged with its mirror.
+        (N, L, L) symmetric, in [0, 1].
 
     Source:
-        AFA supplement, Figure 3c ("coarse MHSA"); how it is scaled is not published. Without the
-        division a row of L entries near 1 / L would vanish beside the 0.1 of the walk.
+        AFA supplement, Figure 3c ("coarse MHSA"); the paper does not give the scaling. Without the
+        division, entries near 1 / L would be negligible against the 0.1 in `propagate`.
     """
     relative = attention / attention.amax(dim=2, keepdim=True)
     return 0.5 * (relative + relative.transpose(1, 2))

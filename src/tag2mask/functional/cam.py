@@ -1,4 +1,4 @@
-"""Class activation maps: normalised, upsampled, added over scales and flips."""
+"""Class activation maps (CAMs): normalization, resizing, fusion over scales and flips."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch.nn import functional as F
 
 
 def upsample(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
-    """Resize (N, C, h, w) maps bilinearly to `size` (H, W); pixel centres aligned, not corners."""
+    """Resize (N, C, h, w) maps bilinearly to `size` (H, W), without aligning corners."""
     if maps.shape[-2:] == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def normalise_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
+def normalize_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
     """Scale each class map of each image to [0, 1] by its own minimum and maximum.
 
-    Differentiable throughout: a stop-gradient on the extremes lets a loss on the result shrink the
-    raw map for ever while the normalised one does not change.
+    Gradients also flow through the minimum and maximum. Without them, a loss on the result could
+    shrink the raw map forever while the normalized map stays the same.
 
     Args:
-        cam: (N, F, H, W), any range; ReLU it first where negative evidence is to count as none.
-        eps: Keeps an all-constant map at 0.
+        cam: (N, F, H, W), any range. Apply a ReLU first to ignore negative activations.
+        eps: Keeps a constant map at 0.
 
     Returns:
         (N, F, H, W) in [0, 1).
@@ -33,7 +33,12 @@ def normalise_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
         ValueError: If cam is not four-dimensional.
 
     Source:
-        RML, Eq. 1; methods specification 2.2 (subtract min, divide by max + 1e-5) and R1.
+        RML, Eq. 1; Specification 2.2 (subtract the minimum, divide by the maximum + 1e-5) and R1.
+
+    Example:
+        >>> import torch
+        >>> normalize_cam(torch.tensor([[[[1.0, 3.0, 5.0]]]])).round(decimals=2)
+        tensor([[[[0.0000, 0.5000, 1.0000]]]])
     """
     if cam.ndim != 4:
         raise ValueError(f"cam must be (N, F, H, W), got {tuple(cam.shape)}")
@@ -41,89 +46,105 @@ def normalise_cam(cam: Tensor, eps: float = 1e-5) -> Tensor:
     return cam / (cam.amax(dim=(2, 3), keepdim=True) + eps)
 
 
-def pick(maps: Tensor, keys: Tensor) -> Tensor:
-    """Take the (N, K, h, w) maps of each photo's (N, K) class indices out of (N, F, h, w) maps."""
-    return maps.gather(1, keys[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
+def gather_classes(maps: Tensor, class_indices: Tensor) -> Tensor:
+    """Select the maps of each image's classes.
+
+    Args:
+        maps: (N, F, h, w).
+        class_indices: (N, K) int64 in 0..F-1.
+
+    Returns:
+        (N, K, h, w).
+    """
+    return maps.gather(1, class_indices[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
 
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
-    """(H, W) times `scale`, rounded down, at least 1."""
+    """Multiply (H, W) by `scale`; round down, to 1 at least."""
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
 def multi_scale_cam(
-    cam_of: Callable[[Tensor], Tensor],
+    compute_cam: Callable[[Tensor], Tensor],
     image: Tensor,
     scales: Sequence[float] = (1.0, 0.5, 1.5),
     *,
     flip: bool = True,
-    known: Tensor | None = None,
-    keys: Tensor | None = None,
+    known_cam: Tensor | None = None,
+    class_indices: Tensor | None = None,
 ) -> Tensor:
-    """Add up class evidence over scales and mirror images, then normalise.
+    """Compute CAMs at several scales with horizontal flips, sum them and normalize the sum.
 
-    Per scale the larger of the view and its un-mirrored mirror counts; negative evidence counts as
-    none.
+    At each scale, the pixelwise maximum over the image and its flipped image is taken. Negative
+    activations are set to 0.
 
     Args:
-        cam_of: Maps (N, 3, h, w) normalised photos to (N, F, h', w') raw evidence; called once per
-            scale with both views stacked.
-        image: (N, 3, H, W) normalised photos.
-        scales: Factors of the photo's size.
-        flip: Also look at the mirrored photo.
-        known: (N, F, h', w') raw evidence of the un-mirrored photo at scale 1 if a forward pass has
-            been done already; that view is then not computed again.
-        keys: (N, K) class indices of each photo: no map of another class is enlarged or normalised.
+        compute_cam: Maps (N, 3, h, w) normalized images to (N, F, h', w') raw CAMs. Called once
+            per scale; images and flipped images are concatenated along the batch axis.
+        image: (N, 3, H, W) normalized images.
+        scales: Factors of the image size.
+        flip: Also use the flipped image.
+        known_cam: (N, F, h', w') raw CAM of the unflipped image at scale 1, if already computed.
+        class_indices: (N, K) classes of each image. Only their maps are resized and normalized.
 
     Returns:
-        (N, F, H, W) in [0, 1], all classes, also absent ones: mask by tags afterwards. With `keys`
-        (N, K, H, W), the same values for these classes alone.
+        (N, F, H, W) in [0, 1] for all classes, including absent ones: multiply by the tags
+        afterwards. With `class_indices`, the same values for these classes only, (N, K, H, W).
 
     Source:
-        AFA, section 3.2 with methods specification 2.2.
+        AFA, section 3.2; Specification 2.2.
+
+    Example:
+        >>> import torch
+        >>> network = torch.nn.Conv2d(3, 5, kernel_size=16, stride=16)
+        >>> with torch.no_grad():
+        ...     cam = multi_scale_cam(network, torch.rand(2, 3, 64, 96), scales=(1.0, 0.5))
+        >>> cam.shape
+        torch.Size([2, 5, 64, 96])
     """
     size = image.shape[-2:]
 
-    def seen(scale: float) -> tuple[Tensor, Tensor | None]:
-        view = scaled_view(image, scale)
-        upright = known if scale == 1.0 else None
+    def cams_at(scale: float) -> tuple[Tensor, Tensor | None]:
+        scaled = scaled_view(image, scale)
+        cam = known_cam if scale == 1.0 else None
         if not flip:
-            return picked(cam_of(view) if upright is None else upright), None
-        if upright is not None:
-            return picked(upright), picked(cam_of(view.flip(-1)))
-        both = cam_of(torch.cat([view, view.flip(-1)])).chunk(2)
-        return picked(both[0]), picked(both[1])
+            return select(compute_cam(scaled) if cam is None else cam), None
+        if cam is not None:
+            return select(cam), select(compute_cam(scaled.flip(-1)))
+        both = compute_cam(torch.cat([scaled, scaled.flip(-1)])).chunk(2)
+        return select(both[0]), select(both[1])
 
-    def picked(cam: Tensor) -> Tensor:
-        return cam if keys is None else pick(cam, keys)
+    def select(cam: Tensor) -> Tensor:
+        return cam if class_indices is None else gather_classes(cam, class_indices)
 
-    return fused_cam((seen(scale) for scale in scales), size)
+    return fused_cam((cams_at(scale) for scale in scales), size)
 
 
 def scaled_view(image: Tensor, scale: float) -> Tensor:
-    """(N, 3, H, W) photos at another scale; the photos themselves at scale 1."""
+    """Resize (N, 3, H, W) images by a factor; return them unchanged at scale 1."""
     return image if scale == 1.0 else upsample(image, scaled_size(image.shape[-2:], scale))
 
 
 def fused_cam(
-    views: Iterable[tuple[Tensor, Tensor | None]], size: tuple[int, ...] | torch.Size
+    cams: Iterable[tuple[Tensor, Tensor | None]], size: tuple[int, ...] | torch.Size
 ) -> Tensor:
-    """Add up the evidence of all scales at one size, then normalise; see `multi_scale_cam`.
+    """Sum the CAMs of all scales at one size and normalize the sum; see `multi_scale_cam`.
 
     Args:
-        views: Per scale (N, F, h, w) raw evidence of the photo, and of its mirror image or None.
+        cams: For each scale, the (N, F, h, w) raw CAM of the image, and that of the flipped image
+            or None.
         size: (H, W) of the result.
 
     Returns:
         (N, F, H, W) in [0, 1].
     """
     total: Tensor | None = None
-    for upright, mirrored in views:
-        cam = upsample(upright, size)
-        if mirrored is not None:
-            cam = torch.maximum(cam, upsample(mirrored.flip(-1), size))
+    for unflipped, flipped in cams:
+        cam = upsample(unflipped, size)
+        if flipped is not None:
+            cam = torch.maximum(cam, upsample(flipped.flip(-1), size))
         cam = cam.relu()
         total = cam if total is None else total.add_(cam)
     if total is None:
         raise ValueError("multi_scale_cam needs at least one scale")
-    return normalise_cam(total)
+    return normalize_cam(total)

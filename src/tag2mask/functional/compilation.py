@@ -1,4 +1,4 @@
-"""How numba compiles the loops for the CPU, and on how many threads they run."""
+"""Compilation of CPU loops with numba, and their number of threads."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ Result = TypeVar("Result")
 def compiled(
     *, parallel: bool = False, nogil: bool = False, exact: bool = False
 ) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
-    """Compile at the first call, once per machine where a cache folder can be written.
+    """Compile a function at its first call and cache the result on disk if a folder is writable.
 
-    The cache watches the file of the function only: a compiled function must not call one of
-    another file, or it would outlive a change there.
+    The cache is invalidated only by changes of the function's own file. A compiled function must
+    therefore not call one from another file.
 
     Args:
-        parallel: `numba.prange` uses threads. The interpreter lock must then be kept: one of
-            numba's thread pools aborts when two threads enter it.
-        nogil: Release the interpreter lock, so that Python threads can run the function at once.
-        exact: Round every float operation as written; else they may be reordered and fused.
+        parallel: Run `numba.prange` on threads. Keeps the interpreter lock, because one of numba's
+            thread pools aborts when two threads enter it.
+        nogil: Release the interpreter lock, so that Python threads can run the function in
+            parallel.
+        exact: Keep float operations as written; otherwise they may be reordered and fused.
     """
     options: dict[str, Any] = {
         "parallel": parallel,
@@ -36,7 +37,7 @@ def compiled(
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
         try:
             result = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # no folder for the cache: a read-only installation without a home
+        except RuntimeError:  # no writable cache folder: a read-only installation without a home
             result = numba.njit(**options)(function)
         fast: Callable[Arguments, Result] = result
         return fast
@@ -45,13 +46,13 @@ def compiled(
 
 
 def on_torch_threads(function: Callable[..., None], *arrays: Any) -> None:
-    """Run a compiled function on torch's number of threads; leave both libraries as they were.
+    """Run a compiled function on torch's number of threads, then restore both thread counts.
 
-    numba's first parallel run sets OpenMP's thread count, and with it torch's, to all cores.
+    The first parallel run of numba sets OpenMP's thread count, and with it torch's, to all cores.
     """
     torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when imported
-    numba.set_num_threads(min(torch_threads, most))
+    max_threads: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set on import
+    numba.set_num_threads(min(torch_threads, max_threads))
     try:
         function(*arrays)
     finally:

@@ -1,8 +1,8 @@
-"""Dense energy: neighbours that look alike should share their class, as a loss without labels.
+"""Dense energy: an unsupervised loss that gives nearby pixels of similar color the same class.
 
 Source:
-    Tang et al.: On regularized losses for weakly-supervised CNN segmentation, ECCV 2018; settings
-    of RRM and AFA, methods specification 4.7.
+    Tang et al.: On regularized losses for weakly-supervised CNN segmentation, ECCV 2018. Settings
+    of RRM and AFA: Specification 4.7.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tag2mask.functional.lattice import bilateral_filter
 from tag2mask.types import IGNORE
 
 ENERGY_SCALE = 1e-7
-"""The published factor that brings the energy near the other losses; weights come on top of it."""
+"""The published factor that scales the energy to the range of other losses."""
 
 
 def dense_energy_loss(
-    prob: Tensor,
+    probs: Tensor,
     image: Tensor,
     label: Tensor,
     valid: Tensor,
@@ -30,27 +30,41 @@ def dense_energy_loss(
     srgb: float = 15.0,
     scale: float = 0.5,
 ) -> Tensor:
-    """Sum, over pairs of like pixels, how sure they are to share a class; lower is better.
+    """Sum, over pairs of similar pixels, the negative probability that they share a class.
 
-    Worked out at a smaller size. Pixels that have a label count the less the surer they are.
+    The sum is computed at a smaller size. The weight of a labeled pixel is 1 minus its largest
+    probability; that of other pixels is 1.
 
     Args:
-        prob: (N, C, h, w) class probabilities, of any size.
+        probs: (N, C, h, w) class probabilities, any size.
         image: (N, 3, H, W) uint8 RGB, or float in [0, 255].
-        label: (N, H, W) int64 training target; 255 is no label.
-        valid: (N, H, W) bool, False on crop padding, which neither gives nor takes.
-        sxy: Width of the kernel in pixels of `image`.
-        srgb: Width of the kernel in grey levels.
-        scale: Size of the working maps as a share of `image`.
+        label: (N, H, W) int64 training target, 255 for pixels without a label.
+        valid: (N, H, W) bool, False on crop padding, which is excluded.
+        sxy: Width of the bilateral kernel in pixels of `image`.
+        srgb: Width of the bilateral kernel in gray levels.
+        scale: Working size as a fraction of the image size.
 
     Returns:
-        Scalar float32, at most 0, times ENERGY_SCALE; the mean over photos.
+        Scalar float32, at most 0: ENERGY_SCALE times the mean over images.
 
     Raises:
         ValueError: If image, label and valid differ in batch or size.
 
     Source:
-        Methods specification 4.7: E = -(1 / N) sum_c S_c (K S_c) G.
+        Specification 4.7: E = -(1 / N) sum_c S_c (K S_c) G, with K the bilateral kernel, S_c the
+        probabilities of class c and G the weights of the pixels.
+
+    Example:
+        >>> import torch
+        >>> image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+        >>> label = torch.full((1, 16, 16), 255)
+        >>> valid = torch.ones(1, 16, 16, dtype=torch.bool)
+        >>> certain = torch.zeros(1, 2, 16, 16)
+        >>> certain[:, 0] = 1
+        >>> undecided = torch.full((1, 2, 16, 16), 0.5)
+        >>> energies = [dense_energy_loss(p, image, label, valid) for p in (certain, undecided)]
+        >>> bool(energies[0] < energies[1])
+        True
     """
     if image.shape[-2:] != label.shape[-2:] or label.shape != valid.shape:
         raise ValueError(
@@ -59,18 +73,18 @@ def dense_energy_loss(
         )
     height, width = image.shape[-2:]
     size = (max(1, int(height * scale)), max(1, int(width * scale)))
-    small = F.interpolate(prob.float(), size=size, mode="bilinear", align_corners=False)
+    small = F.interpolate(probs.float(), size=size, mode="bilinear", align_corners=False)
     roi = _nearest(valid[:, None], size).float()
-    gate = (roi - small.detach().amax(dim=1, keepdim=True)).clamp_min(0)
-    gate = gate.masked_fill(_nearest(label[:, None], size) == IGNORE, 1)
+    weight = (roi - small.detach().amax(dim=1, keepdim=True)).clamp_min(0)
+    weight = weight.masked_fill(_nearest(label[:, None], size) == IGNORE, 1)
     energy: Tensor = _DenseEnergy.apply(  # type: ignore[no-untyped-call]  # torch has no types here
-        small, _nearest(image, size), gate, roi, sxy * scale, srgb
+        small, _nearest(image, size), weight, roi, sxy * scale, srgb
     )
     return ENERGY_SCALE * energy
 
 
 def _nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Shrink (N, C, H, W) maps of any type by picking pixels, as `mode="nearest"` does."""
+    """Shrink (N, C, H, W) maps of any dtype by nearest neighbors, as `mode="nearest"` does."""
     rows, columns = (
         torch.arange(new, device=values.device) * old // new
         for new, old in zip(size, values.shape[-2:], strict=True)
@@ -79,22 +93,22 @@ def _nearest(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class _DenseEnergy(torch.autograd.Function):
-    """The energy and its gradient -2 K S G / N, the gate G taken as constant."""
+    """The energy and its gradient -2 K S G / N; the weights G are constants."""
 
     @staticmethod
     def forward(
-        ctx: Any, prob: Tensor, image: Tensor, gate: Tensor, roi: Tensor, sxy: float, srgb: float
+        ctx: Any, probs: Tensor, image: Tensor, weight: Tensor, roi: Tensor, sxy: float, srgb: float
     ) -> Tensor:
-        """Filter (N, C, h, w) `prob` inside the (N, 1, h, w) `roi`, weighted by the `gate`."""
-        with torch.autocast(prob.device.type, enabled=False):
-            inside = prob.detach() * roi
-            pull = bilateral_filter(inside, image, sxy, srgb).mul_(gate)  # K S G
-            energy = -(inside * pull).sum() / len(prob)
-            ctx.save_for_backward(pull.mul_(-2 * roi / len(prob)))
+        """Filter (N, C, h, w) `probs` inside the (N, 1, h, w) `roi`, times `weight`."""
+        with torch.autocast(probs.device.type, enabled=False):
+            inside = probs.detach() * roi
+            filtered = bilateral_filter(inside, image, sxy, srgb).mul_(weight)  # K S G
+            energy = -(inside * filtered).sum() / len(probs)
+            ctx.save_for_backward(filtered.mul_(-2 * roi / len(probs)))
         return energy
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """Give the gradient of `prob`; nothing else has one."""
+        """Return the gradient of `probs`; the other inputs have none."""
         (gradient,) = ctx.saved_tensors
         return upstream[0] * gradient, None, None, None, None, None

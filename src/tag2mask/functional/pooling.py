@@ -1,8 +1,8 @@
-"""From a map of class evidence to one number per class, by other ways than the mean.
+"""Pooling of CAMs to class logits, other than global average pooling.
 
-Gated pyramid pooling (AEFT): the map weighs itself by a pyramid of its own means. Softmax masks
-(1Stage): the classes and a constant background share each pixel, and each class is averaged under
-its mask.
+Gated pyramid pooling (GPP, AEFT) weighs a map by an attention map built from a pyramid of its own
+averages. Normalized global weighted pooling (nGWP, 1Stage) averages each class under its softmax
+mask.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from torch.nn import functional as F
 from tag2mask.functional.cam import upsample
 
 Parts = Literal["both", "positive", "negative"]
-"""Which evidence a score is made of: for and against the class, or one of them alone."""
+"""Which activations a score uses: both signs, or only one."""
 LEVELS = (2, 4, 8, 16)
-"""Sides of the pyramid's grids, coarse to fine."""
+"""Sides k of the k x k levels of the pyramid, coarse to fine."""
 
 
 def pyramid(cam: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
-    """Average a map over ever finer grids, each brought back to the map's own grid.
+    """Average a map over k x k regions for each level and resize each result to the map's size.
 
-    A coarse grid is averaged from the next finer one where all cells of that are equally large, so
-    that the map itself is mostly read once.
+    A level is averaged from the next finer one if all regions of that have the same size, so that
+    the map itself is usually read once.
 
     Args:
         cam: (N, F, h, w), any sign.
-        levels: Sides k of the grids, rising.
+        levels: Numbers k of regions per side, ascending.
 
     Returns:
-        One (N, F, h, w) per level, in the order of `levels`.
+        One (N, F, h, w) map per level, in the order of `levels`.
 
     Source:
-        AEFT, section 3.1 with methods specification 4.1: P_k = up(mean over k x k cells), bilinear.
+        AEFT, section 3.1; Specification 4.1: P_k = up(mean over k x k regions), bilinear.
     """
     size = (cam.shape[-2], cam.shape[-1])
     pooled: list[Tensor] = []
@@ -50,21 +50,21 @@ def pyramid(cam: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
 
 
 def gate(coarse: Tensor, fine: Tensor, weight: Tensor) -> Tensor:
-    """Blend two levels of the pyramid, each weighted pixel by pixel, apart for either sign.
+    """Blend two levels of the pyramid with learned weights per pixel, separately for each sign.
 
     Args:
         coarse: (N, F, h, w), any sign.
         fine: (N, F, h, w), any sign.
-        weight: Kernel that turns the positive parts of both levels, and likewise the negative ones,
-            into one weight each: (4, 2 F, 3, 3), its first two rows for the positive parts. (2,
-            2 F, 3, 3) gates the positive parts alone and leaves the negative ones at full weight.
+        weight: Convolution kernel that computes one gate per level. (4, 2 F, 3, 3): two outputs for
+            the positive parts of both levels, then two for the negative parts. (2, 2 F, 3, 3):
+            gates for the positive parts only; the negative parts have weight 1.
 
     Returns:
         (N, F, h, w), half the weighted sum.
 
     Source:
-        AEFT, Eq. 4 with methods specification 4.1; the kernel of two rows is the supplement's
-        beta = 1 (section 1.2). Both signs in one grouped convolution.
+        AEFT, Eq. 4; Specification 4.1. The kernel with two outputs is beta = 1 of the supplement,
+        section 1.2. One grouped convolution handles both signs.
     """
     both = torch.cat([coarse, fine], dim=1)
     positive = both.relu()
@@ -80,40 +80,49 @@ def gate(coarse: Tensor, fine: Tensor, weight: Tensor) -> Tensor:
 
 
 def narrow_convolution(maps: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Convolve with 3 x 3 kernels of very few outputs, zeros beyond the border.
+    """Convolve with 3 x 3 kernels that have very few output channels, with zero padding.
 
-    One product gives what every cell adds to each of its neighbours, and these are summed up:
-    several times faster on a processor than its convolutions, which are made for many outputs.
+    One matrix product computes what every pixel adds to each of its neighbors, and a fold sums the
+    contributions. On a CPU this is several times faster than `conv2d`, which is optimized for many
+    outputs.
 
     Args:
         maps: (N, groups * D, h, w).
         weight: (groups * D', D, 3, 3).
-        groups: Parts of the channels that do not see each other.
+        groups: Number of channel groups, as in `conv2d`.
 
     Returns:
         (N, groups * D', h, w).
     """
     batch, _, height, width = maps.shape
     outputs, depth = weight.shape[:2]
-    # What a cell adds to its upper left neighbour is what that one sees at its lower right.
+    # What a pixel adds to its upper left neighbor has the weight at the kernel's lower right.
     taps = weight.flip(2, 3).view(groups, outputs // groups, depth, 9).transpose(2, 3)
-    given = taps.reshape(groups, -1, depth) @ maps.reshape(batch, groups, depth, -1)
-    summed: Tensor = F.fold(given.flatten(1, 2), (height, width), kernel_size=3, padding=1)
+    added = taps.reshape(groups, -1, depth) @ maps.reshape(batch, groups, depth, -1)
+    summed: Tensor = F.fold(added.flatten(1, 2), (height, width), kernel_size=3, padding=1)
     return summed
 
 
 def gated_pyramid(cam: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """Blend the levels of a map's pyramid from coarse to fine.
+    """Compute the attention map of a CAM by blending the levels of its pyramid, coarse to fine.
 
     Args:
         cam: (N, F, h, w), any sign.
-        weights: Kernel of each gate, see `gate`: one less than there are levels.
+        weights: Kernel of each gate (see `gate`), one fewer than there are levels.
 
     Returns:
-        (N, F, h, w), any sign: how much each pixel is to count for its class.
+        (N, F, h, w), any sign.
 
     Source:
         AEFT, section 3.1: P^_4 = G(P_2, P_4), P^_8 = G(P^_4, P_8), P^_16 = G(P^_8, P_16).
+
+    Example:
+        >>> import torch
+        >>> cam = torch.randn(2, 5, 24, 32)
+        >>> weights = [torch.randn(4, 2 * 5, 3, 3) for _ in LEVELS[1:]]
+        >>> attention = gated_pyramid(cam, weights)
+        >>> attention.shape, attended_score(cam, attention).shape
+        (torch.Size([2, 5, 24, 32]), torch.Size([2, 5]))
     """
     blend, *finer = pyramid(cam)
     for fine, weight in zip(finer, weights, strict=True):
@@ -122,19 +131,26 @@ def gated_pyramid(cam: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 
 def attended_score(cam: Tensor, attention: Tensor, parts: Parts = "both") -> Tensor:
-    """Score classes by a map where its attention agrees with it in sign.
+    """Score each class by the pixels at which the CAM and its attention agree in sign.
 
     Args:
         cam: (N, F, h, w), any sign.
         attention: (N, F, h, w), any sign.
-        parts: both: agreement on presence adds, agreement on absence subtracts. positive: the first
-            alone, so that no logit is below 0. negative: the second alone, no logit is above 0.
+        parts: `both` adds where both are positive and subtracts where both are negative.
+            `positive` only adds (logits at least 0); `negative` only subtracts (logits at most 0).
 
     Returns:
         (N, F) logits.
 
     Source:
-        AEFT, Eq. 5; the parts alone: supplement, section 1.2.
+        AEFT, Eq. 5; single parts: supplement, section 1.2.
+
+    Example:
+        >>> import torch
+        >>> cam = torch.tensor([[[[2.0, -1.0, 0.0, 3.0]]]])
+        >>> attention = torch.tensor([[[[1.0, -2.0, 5.0, -1.0]]]])
+        >>> attended_score(cam, attention)  # (2 * 1 - 1 * 2) / 4
+        tensor([[0.]])
     """
     score = torch.zeros_like(cam[:, :, 0, 0])
     if parts != "negative":
@@ -145,24 +161,24 @@ def attended_score(cam: Tensor, attention: Tensor, parts: Parts = "both") -> Ten
 
 
 def softmax_masks(cam: Tensor, background: float = 1.0) -> Tensor:
-    """Share each pixel out among the classes and a background of constant score.
+    """Compute the softmax over a constant background score and the classes.
 
     Args:
         cam: (N, F, h, w) scores, any sign.
-        background: Score of the background; larger makes smaller masks.
+        background: Score of the background. Larger values give smaller masks.
 
     Returns:
         (N, 1 + F, h, w), sums to 1, background first.
 
     Source:
-        1Stage (Araslanov and Roth, 2020), section 3.1 with methods specification 4.4.
+        1Stage (arXiv 2005.08104), section 3.1; Specification 4.4.
     """
-    level = torch.full_like(cam[:, :1], background)
-    return torch.cat([level, cam], dim=1).softmax(dim=1)
+    score = torch.full_like(cam[:, :1], background)
+    return torch.cat([score, cam], dim=1).softmax(dim=1)
 
 
 def weighted_score(cam: Tensor, masks: Tensor) -> Tensor:
-    """Average scores under their masks; a small mask counts less (nGWP).
+    """Average scores under their masks, with less weight for small masks (nGWP).
 
     Args:
         cam: (N, F, h, w) scores, any sign.
@@ -172,24 +188,30 @@ def weighted_score(cam: Tensor, masks: Tensor) -> Tensor:
         (N, F).
 
     Source:
-        1Stage, Eq. 2 with methods specification 4.4: sum m x / (1 + sum m).
+        1Stage, Eq. 2; Specification 4.4: sum m x / (1 + sum m).
+
+    Example:
+        >>> import torch
+        >>> cam = torch.tensor([[[[4.0, 1.0]]]])
+        >>> weighted_score(cam, masks=torch.tensor([[[[1.0, 0.0]]]]))  # 4 / (1 + 1)
+        tensor([[2.]])
     """
     return (masks * cam).sum(dim=(2, 3)) / (1 + masks.sum(dim=(2, 3)))
 
 
 def size_penalty(masks: Tensor, power: float = 3.0, floor: float = 0.01) -> Tensor:
-    """Lower the score of classes whose mask is small: a focal penalty on size.
+    """Compute a focal penalty for small masks, to add to `weighted_score`.
 
     Args:
         masks: (N, F, h, w) in [0, 1], the foreground of `softmax_masks`.
-        power: Larger spares masks of middling size.
-        floor: Keeps an empty mask finite: its penalty is log(floor).
+        power: Larger values lower the penalty of masks of medium size.
+        floor: Keeps the penalty of an empty mask finite: it is log(floor).
 
     Returns:
-        (N, F), log(floor) for an empty mask, about 0 for a large one; is added to `weighted_score`.
+        (N, F) from log(floor) for an empty mask to about 0 for a large one.
 
     Source:
-        1Stage, Eq. 4 with methods specification 4.4: (1 - mean m)^3 log(0.01 + mean m).
+        1Stage, Eq. 4; Specification 4.4: (1 - mean m)^3 log(0.01 + mean m).
     """
     share = masks.mean(dim=(2, 3))
     return (1 - share) ** power * (floor + share).log()

@@ -1,4 +1,4 @@
-"""Where bfloat16 is fast: forward passes that need no gradient may then run in it."""
+"""bfloat16 for forward passes without gradients, on hardware that supports it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 
 LabelPrecision = Literal["auto", "fp32", "bf16"]
-"""Arithmetic of passes without gradient; auto: bf16 where the processor has instructions for it."""
+"""Precision of passes without gradients; auto: bf16 if the hardware has instructions for it."""
 
 
 @lru_cache(maxsize=4)
 def has_fast_bf16(device_type: str) -> bool:
-    """Tell whether the device multiplies bfloat16 matrices in hardware."""
+    """Return whether the device multiplies bfloat16 matrices in hardware."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type == "cpu":
@@ -24,7 +24,7 @@ def has_fast_bf16(device_type: str) -> bool:
 
 
 def label_autocast(precision: LabelPrecision, device_type: str) -> AbstractContextManager[object]:
-    """Return the context for a forward pass without gradient."""
+    """Return the autocast context for a forward pass without gradients."""
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device_type)):
         return torch.autocast(device_type=device_type, dtype=torch.bfloat16)
     return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""From class evidence to label maps: thresholds, background scores, refinement, ignored pixels."""
+"""From CAMs to pseudo-labels: background scores, refinement, ignored pixels."""
 
 from __future__ import annotations
 
@@ -14,281 +14,303 @@ from tag2mask.functional.cam import upsample
 from tag2mask.types import BACKGROUND, IGNORE
 
 Refine = Callable[[Tensor, Tensor], Tensor]
-"""(image (N, 3, h, w), prob (N, S, C, h, w)) -> refined prob, as a Refiner does."""
+"""(image (N, 3, h, w), probs (N, S, C, h, w)) -> refined probs; a `Refiner`, for example."""
 
 
-class Keys(NamedTuple):
-    """The classes of each photo, packed to the front."""
+class SelectedClasses(NamedTuple):
+    """The present classes of each image, padded with other classes to K per image."""
 
-    classes: Tensor
-    """(N, K) int64 class indices, in rising order, each but once per photo."""
-    present: Tensor
-    """(N, K) bool: which of them the photo really has; the others fill the row up."""
+    class_indices: Tensor
+    """(N, K) int64 class indices in 0..F-1, present ones first; no index repeats in an image."""
+    is_present: Tensor
+    """(N, K) bool, False for the padding."""
 
 
-def present_keys(tags: Tensor, most_tags: int) -> Keys:
-    """Pack the present classes of each photo to the front.
+def select_present_classes(tags: Tensor, max_tags: int) -> SelectedClasses:
+    """List the present classes of each image in ascending order.
 
     Args:
         tags: (N, F) in {0, 1}.
-        most_tags: K, at least the largest number of tags of one photo.
+        max_tags: K, at least the largest number of tags of one image.
+
+    Example:
+        >>> import torch
+        >>> selected = select_present_classes(torch.tensor([[0, 1, 1], [1, 0, 0]]), max_tags=2)
+        >>> selected.class_indices.tolist(), selected.is_present.tolist()
+        ([[1, 2], [0, 1]], [[True, True], [True, False]])
     """
-    value, index = tags.topk(max(1, most_tags), dim=1)
+    value, index = tags.topk(max(1, max_tags), dim=1)
     index, order = torch.where(value > 0, index, tags.shape[1] + index).sort(dim=1)
-    return Keys(index % tags.shape[1], value.gather(1, order) > 0)
+    return SelectedClasses(index % tags.shape[1], value.gather(1, order) > 0)
 
 
-def cam_to_label(
-    cam: Tensor, tags: Tensor, background: float, *, high: float | None = None, low: float = 0.0
-) -> Tensor:
-    """Threshold evidence into a label map.
+def probs_with_background(selected_cam: Tensor, background: float) -> Tensor:
+    """Compute the softmax over a constant background score and the CAMs of present classes.
 
     Args:
-        cam: (N, F, H, W) in [0, 1].
-        tags: (N, F) in {0, 1}; absent classes never win.
-        background: Pixels whose strongest evidence is at most this are background.
-        high: If given, two cuts take the place of `background`: at most `low` is background,
-            between the cuts is ignore.
-        low: See `high`.
-
-    Returns:
-        (N, H, W) int64, 0..F and 255.
-
-    Source:
-        AFA, Eq. 3 with methods specification 2.3.
-    """
-    value, index = (cam * tags[:, :, None, None]).max(dim=1)
-    label = index + 1
-    if high is None:
-        return torch.where(value <= background, BACKGROUND, label)
-    label = torch.where(value <= high, IGNORE, label)
-    return torch.where(value <= low, BACKGROUND, label)
-
-
-def key_probability(picked: Tensor, background: float) -> Tensor:
-    """Softmax over a constant background and evidence of classes that are all present.
-
-    Args:
-        picked: (N, K, h, w) in [0, 1].
-        background: Its score, in [0, 1].
+        selected_cam: (N, K, h, w) in [0, 1].
+        background: Background score in [0, 1].
 
     Returns:
         (N, 1 + K, h, w), sums to 1, background first.
     """
-    level = torch.full_like(picked[:, :1], background)
-    return torch.cat([level, picked], dim=1).softmax(dim=1)
+    score = torch.full_like(selected_cam[:, :1], background)
+    return torch.cat([score, selected_cam], dim=1).softmax(dim=1)
 
 
-def level_stacks(picked: Tensor, levels: Sequence[float]) -> Tensor:
-    """Set evidence of present classes beside each of S scores of background, as probabilities.
-
-    Args:
-        picked: (N, K, h, w) in [0, 1].
-        levels: S scores in [0, 1].
-
-    Returns:
-        (N, S, 1 + K, h, w), sums to 1, background first; its largest entry is that of the scores.
-
-    Source:
-        IRN's labels (methods specification 4.3), which are hard: only the largest entry counts.
-    """
-    return torch.stack([key_probability(picked, level) for level in levels], dim=1)
-
-
-def power_stacks(picked: Tensor, powers: Sequence[float]) -> Tensor:
-    """Set evidence of present classes beside S powers of what the strongest leaves to background.
+def with_constant_background(selected_cam: Tensor, backgrounds: Sequence[float]) -> Tensor:
+    """Turn CAMs of present classes into one set of probabilities per background score.
 
     Args:
-        picked: (N, K, h, w) in [0, 1].
-        powers: S exponents; larger makes background rarer.
+        selected_cam: (N, K, h, w) in [0, 1].
+        backgrounds: S background scores in [0, 1].
 
     Returns:
-        (N, S, 1 + K, h, w) [(1 - max)^power, evidence], brought to sum 1.
+        (N, S, 1 + K, h, w), sums to 1, background first. The argmax is that of the scores.
 
     Source:
-        PSA, section 3.1 with methods specification 4.3 and 5.1: a mean field does not see a factor
-        that all classes share, so that dividing by the sum changes nothing there.
+        IRN; Specification 4.3. IRN's labels are hard: only the argmax matters.
+
+    Example:
+        >>> import torch
+        >>> cam = torch.tensor([[[[0.1, 0.2, 0.9]]]])  # one class, three pixels
+        >>> probs = with_constant_background(cam, backgrounds=(0.3, 0.15))
+        >>> probs.argmax(dim=2)[0, :, 0].tolist()
+        [[0, 0, 1], [0, 1, 1]]
     """
-    rest = 1 - picked.amax(dim=1, keepdim=True)
-    stacks = torch.stack([torch.cat([rest**power, picked], dim=1) for power in powers], dim=1)
-    return stacks / stacks.sum(dim=2, keepdim=True)
+    return torch.stack([probs_with_background(selected_cam, score) for score in backgrounds], dim=1)
 
 
-def background_stacks(
-    picked: Tensor, present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
+def with_power_background(selected_cam: Tensor, powers: Sequence[float]) -> Tensor:
+    """Turn CAMs of present classes into one set of probabilities per background exponent.
+
+    Args:
+        selected_cam: (N, K, h, w) in [0, 1].
+        powers: S exponents. Larger values give less background.
+
+    Returns:
+        (N, S, 1 + K, h, w): [(1 - max)^power, CAMs] divided by their sum, background first.
+
+    Source:
+        PSA, section 3.1; Specification 4.3 and 5.1. Mean field ignores a factor common to all
+        classes, so dividing by the sum does not change a dense CRF's result.
+
+    Example:
+        >>> import torch
+        >>> cam = torch.tensor([[[[0.2, 0.5]]]])
+        >>> with_power_background(cam, powers=(1, 4))[0, :, 0].round(decimals=2)
+        tensor([[[0.8000, 0.5000]],
+        <BLANKLINE>
+                [[0.6700, 0.1100]]])
+    """
+    rest = 1 - selected_cam.amax(dim=1, keepdim=True)
+    probs = torch.stack([torch.cat([rest**power, selected_cam], dim=1) for power in powers], dim=1)
+    return probs / probs.sum(dim=2, keepdim=True)
+
+
+def with_background_scores(
+    selected_cam: Tensor, is_present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
 ) -> Tensor:
-    """Set evidence of present classes beside each background score, as probabilities.
+    """Resize CAMs and turn them into one set of probabilities per background score.
 
     Args:
-        picked: (N, K, H, W) in [0, 1].
-        present: (N, K) bool; other classes get probability 0.
-        backgrounds: S scores in [0, 1].
+        selected_cam: (N, K, H, W) in [0, 1].
+        is_present: (N, K) bool; other classes get probability 0.
+        backgrounds: S background scores in [0, 1].
         size: (h, w) of the result.
 
     Returns:
         (N, S, K + 1, h, w), sums to 1, background first.
 
     Source:
-        Methods specification 2.5: softmax over [background, evidence of the present classes]; the
-        result is meant to be nearly flat and must not be sharpened.
+        Specification 2.5: softmax over [background, CAMs of the present classes]. The result is
+        nearly uniform by design and must not be sharpened.
     """
-    chosen = F.interpolate(picked, size=size, mode="bilinear", align_corners=True)
-    chosen = chosen.masked_fill(~present[:, :, None, None], -torch.inf)
-    # Filled on the device: copying a list of numbers there would wait for it.
-    first = torch.stack([picked.new_full((1, *size), level) for level in backgrounds])
-    first = first.expand(picked.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
-    stacks = torch.cat([first, chosen[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
-    return stacks.softmax(dim=2)
+    resized = F.interpolate(selected_cam, size=size, mode="bilinear", align_corners=True)
+    resized = resized.masked_fill(~is_present[:, :, None, None], -torch.inf)
+    # Filled on the device: copying a list of numbers to it would synchronize.
+    first = torch.stack([selected_cam.new_full((1, *size), score) for score in backgrounds])
+    first = first.expand(selected_cam.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
+    probs = torch.cat([first, resized[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
+    return probs.softmax(dim=2)
 
 
 def refined_labels(
-    image: Tensor, picked: Tensor, keys: Keys, refine: Refine, backgrounds: tuple[float, ...]
+    image: Tensor,
+    selected_cam: Tensor,
+    selected: SelectedClasses,
+    refine: Refine,
+    backgrounds: tuple[float, ...],
 ) -> Tensor:
-    """Refine evidence against each background score and take the winner per pixel.
+    """Refine the probabilities for each background score and take the argmax per pixel.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
-        keys: From `present_keys`.
-        refine: A refiner; works at half resolution here.
-        backgrounds: S scores in [0, 1].
+        selected_cam: (N, K, H, W) CAMs of the classes of `selected`, in [0, 1].
+        selected: From `select_present_classes`.
+        refine: A refiner, applied at half resolution.
+        backgrounds: S background scores in [0, 1].
 
     Returns:
         (N, S, H, W) int64 in 0..F.
 
     Source:
-        AFA, section 3.4 with methods specification 2.4 and 2.5.
+        AFA, section 3.4; Specification 2.4 and 2.5.
     """
-    prob = background_stacks(picked, keys.present, backgrounds, _half(picked))
-    return _refined_classes(image, prob, keys.classes, refine)
+    size = _half_size(selected_cam)
+    probs = with_background_scores(selected_cam, selected.is_present, backgrounds, size)
+    return _refined_classes(image, probs, selected.class_indices, refine)
 
 
-def _half(maps: Tensor) -> tuple[int, int]:
+def _half_size(maps: Tensor) -> tuple[int, int]:
     return max(1, maps.shape[-2] // 2), max(1, maps.shape[-1] // 2)
 
 
-def _refined_classes(image: Tensor, prob: Tensor, keys: Tensor, refine: Refine) -> Tensor:
-    """Refine (N, S, K + 1, h, w) scores; (N, S, H, W) class values at the image's size."""
-    batch, stacks, channels = prob.shape[:3]
+def _refined_classes(image: Tensor, probs: Tensor, class_indices: Tensor, refine: Refine) -> Tensor:
+    """Refine (N, S, K + 1, h, w) probabilities; return (N, S, H, W) labels at the image's size."""
+    batch, count, channels = probs.shape[:3]
     size = image.shape[-2:]
-    prob = refine(upsample(image.float(), prob.shape[-2:]), prob)
-    full = upsample(prob.flatten(1, 2), size).view(batch, stacks, channels, *size)
+    probs = refine(upsample(image.float(), probs.shape[-2:]), probs)
+    full = upsample(probs.flatten(1, 2), size).view(batch, count, channels, *size)
     winner = _argmax_few(full)  # (N, S, H, W)
-    ids = torch.cat([keys.new_full((batch, 1), BACKGROUND), keys + 1], dim=1)
-    ids = ids[:, None, :, None, None].expand(-1, stacks, -1, *size)
-    return ids.gather(2, winner[:, :, None]).squeeze(2)
+    background = class_indices.new_full((batch, 1), BACKGROUND)
+    mask_values = torch.cat([background, class_indices + 1], dim=1)
+    mask_values = mask_values[:, None, :, None, None].expand(-1, count, -1, *size)
+    return mask_values.gather(2, winner[:, :, None]).squeeze(2)
 
 
-def _argmax_few(prob: Tensor) -> Tensor:
-    """Argmax over axis 2 of (N, S, C, H, W) for few classes, by C comparisons of planes.
+def _argmax_few(probs: Tensor) -> Tensor:
+    """Compute the argmax over axis 2 of (N, S, C, H, W) by comparing C planes.
 
-    `Tensor.argmax` walks a strided axis one pixel at a time.
+    For few classes this is faster than `Tensor.argmax`, which reads a strided axis pixel by pixel.
     """
-    best = prob[:, :, 0]
-    winner = torch.zeros(best.shape, dtype=torch.int64, device=prob.device)
-    for channel in range(1, prob.shape[2]):
-        better = prob[:, :, channel] > best
-        winner.masked_fill_(better, channel)
-        best = torch.maximum(best, prob[:, :, channel])
+    largest = probs[:, :, 0]
+    winner = torch.zeros(largest.shape, dtype=torch.int64, device=probs.device)
+    for channel in range(1, probs.shape[2]):
+        larger = probs[:, :, channel] > largest
+        winner.masked_fill_(larger, channel)
+        largest = torch.maximum(largest, probs[:, :, channel])
     return winner
 
 
 def pseudo_label(
     image: Tensor,
-    picked: Tensor,
-    keys: Keys,
+    selected_cam: Tensor,
+    selected: SelectedClasses,
     valid: Tensor,
     refine: Refine,
     *,
-    high: float = 0.55,
-    low: float = 0.35,
+    foreground_threshold: float = 0.55,
+    background_threshold: float = 0.35,
 ) -> Tensor:
-    """Make training targets: sure foreground, sure background, the rest ignored.
+    """Make training targets: confident foreground, confident background, the rest ignored.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
-        keys: From `present_keys`.
+        selected_cam: (N, K, H, W) CAMs of the classes of `selected`, in [0, 1].
+        selected: From `select_present_classes`.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
-        refine: A refiner.
-        high: Background score that foreground must beat to be sure.
-        low: Background score against which background must still win to be sure.
+        refine: A refiner, applied at half resolution.
+        foreground_threshold: Background score that a confident foreground class exceeds.
+        background_threshold: Background score that exceeds all classes at confident background.
 
     Returns:
         (N, H, W) int64 in 0..F and 255.
 
     Source:
-        AFA, section 3.4 with methods specification 2.5.
+        AFA, section 3.4; Specification 2.5.
+
+    Example:
+        >>> import torch
+        >>> image = torch.zeros(1, 3, 4, 12, dtype=torch.uint8)
+        >>> cam = torch.tensor([0.1, 0.45, 0.9]).repeat_interleave(4).expand(1, 1, 4, 12)
+        >>> selected = select_present_classes(torch.tensor([[0, 1]]), max_tags=1)
+        >>> valid = torch.ones(1, 4, 12, dtype=torch.bool)
+        >>> label = pseudo_label(image, cam, selected, valid, refine=lambda image, probs: probs)
+        >>> label[0, 0, [1, 5, 10]].tolist()
+        [0, 255, 2]
     """
-    strict, lenient = refined_labels(image, picked, keys, refine, (high, low)).unbind(1)
-    return _two_cuts(strict, lenient, valid)
+    backgrounds = (foreground_threshold, background_threshold)
+    strict, lenient = refined_labels(image, selected_cam, selected, refine, backgrounds).unbind(1)
+    return _confident_or_ignore(strict, lenient, valid)
 
 
 def propagated_label(
     image: Tensor,
-    picked: Tensor,
-    keys: Keys,
+    selected_cam: Tensor,
+    selected: SelectedClasses,
     valid: Tensor,
     refine: Refine,
     affinity: Tensor,
-    grid: tuple[int, int],
+    size: tuple[int, int],
     *,
-    high: float = 0.55,
-    low: float = 0.35,
+    foreground_threshold: float = 0.55,
+    background_threshold: float = 0.35,
     radius: int = 8,
 ) -> Tensor:
-    """Make training targets from evidence that has spread along affinities first.
+    """Make training targets from CAMs that are propagated along the affinity first.
 
     Args:
         image: (N, 3, H, W) uint8 RGB.
-        picked: (N, K, H, W) evidence of the classes of `keys`, in [0, 1].
-        keys: From `present_keys`.
+        selected_cam: (N, K, H, W) CAMs of the classes of `selected`, in [0, 1].
+        selected: From `select_present_classes`.
         valid: (N, H, W) bool, False on crop padding, which is ignored.
-        refine: A refiner. What it gets sums to a little less than 1 where few cells are alike.
+        refine: A refiner, applied at half resolution. Its input sums to slightly less than 1 at
+            positions with little affinity to others.
         affinity: (N, L, L) in [0, 1].
-        grid: (h, w) of the affinity, h * w = L.
-        high: Background score that foreground must beat to be sure.
-        low: Background score against which background must still win to be sure.
-        radius: Window of the walk, in cells.
+        size: (h, w) of the affinity's map, h * w = L.
+        foreground_threshold: Background score that a confident foreground class exceeds.
+        background_threshold: Background score that exceeds all classes at confident background.
+        radius: Half side of the propagation window, in positions.
 
     Returns:
         (N, H, W) int64 in 0..F and 255.
 
     Source:
-        AFA, section 3.3 with methods specification 2.7. Departs on crops with padding: there each
-        photo is cut out and refined alone; here padding takes the nearest real pixel's colour and
-        scores, so that the batch stays whole. On crops of photos 99.9 % of the pixels agree.
+        AFA, section 3.3; Specification 2.7. Departs on crops with padding: the released code
+        refines each image without its padding; here padding takes the color and the scores of the
+        nearest real pixel, so that images stay batched. 99.9 % of the pixels of such crops agree.
     """
-    scores = background_stacks(upsample(picked, grid), keys.present, (high, low), grid)
-    moved = upsample(propagate(scores.flatten(1, 2), affinity, radius), image.shape[-2:])
-    moved = fill_padding(moved, valid)
-    moved = F.interpolate(moved, size=_half(picked), mode="bilinear", align_corners=True)
-    prob = moved.view(*scores.shape[:3], *moved.shape[-2:])
+    backgrounds = (foreground_threshold, background_threshold)
+    scores = with_background_scores(
+        upsample(selected_cam, size), selected.is_present, backgrounds, size
+    )
+    propagated = upsample(propagate(scores.flatten(1, 2), affinity, radius), image.shape[-2:])
+    propagated = fill_padding(propagated, valid)
+    propagated = F.interpolate(
+        propagated, size=_half_size(selected_cam), mode="bilinear", align_corners=True
+    )
+    probs = propagated.view(*scores.shape[:3], *propagated.shape[-2:])
     strict, lenient = _refined_classes(
-        fill_padding(image, valid), prob, keys.classes, refine
+        fill_padding(image, valid), probs, selected.class_indices, refine
     ).unbind(1)
-    return _two_cuts(strict, lenient, valid)
+    return _confident_or_ignore(strict, lenient, valid)
 
 
-def _two_cuts(strict: Tensor, lenient: Tensor, valid: Tensor) -> Tensor:
-    """Foreground where it wins even the strict cut, background where it wins the lenient one."""
-    return torch.where(valid, sure_label(strict, lenient), IGNORE)
+def _confident_or_ignore(strict: Tensor, lenient: Tensor, valid: Tensor) -> Tensor:
+    """Combine both labels and ignore crop padding."""
+    return torch.where(valid, confident_label(strict, lenient), IGNORE)
 
 
-def sure_label(strict: Tensor, lenient: Tensor) -> Tensor:
-    """Keep what two cuts agree on.
+def confident_label(strict: Tensor, lenient: Tensor) -> Tensor:
+    """Combine the labels for a high and for a low background score.
 
     Args:
-        strict: Integers, 0..F: labels that a high score of background left.
-        lenient: The same after a low one.
+        strict: Integers in 0..F, any shape: label for the high background score.
+        lenient: Label for the low background score.
 
     Returns:
-        Same shape: the class where the strict cut found one, background where neither found any,
-        255 elsewhere.
+        Same shape: the class of `strict` where it is foreground, background where both are, 255
+        elsewhere.
 
     Source:
-        Methods specification 2.5 and 4.3 (IRN). Departs for PSA, whose code calls the rare pixel
-        background that is a class by the strict cut alone.
+        Specification 2.5 and 4.3 (IRN). Departs for PSA, whose code labels the rare pixels
+        background that only `strict` calls foreground.
+
+    Example:
+        >>> import torch
+        >>> confident_label(torch.tensor([0, 0, 3]), torch.tensor([0, 3, 3])).tolist()
+        [0, 255, 3]
     """
     background = (strict == BACKGROUND) & (lenient == BACKGROUND)
     label = torch.where(strict == BACKGROUND, IGNORE, strict)
@@ -300,7 +322,7 @@ def fill_padding(maps: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         maps: (N, D, H, W).
-        valid: (N, H, W) bool, True on one rectangle per photo.
+        valid: (N, H, W) bool, True on one rectangle per image.
 
     Returns:
         (N, D, H, W).
@@ -312,9 +334,9 @@ def fill_padding(maps: Tensor, valid: Tensor) -> Tensor:
 
 
 def _nearest_true(real: Tensor) -> Tensor:
-    """(N, S) bool with one run of True -> (N, S) int64 places, each moved to the run's near end."""
+    """Find, for each position, the nearest True of an (N, S) mask with one run of True: (N, S)."""
     size = real.shape[1]
-    place = torch.arange(size, device=real.device)
+    position = torch.arange(size, device=real.device)
     first = real.int().argmax(dim=1, keepdim=True)
     last = size - 1 - real.flip(1).int().argmax(dim=1, keepdim=True)
-    return torch.minimum(torch.maximum(place, first), last)
+    return torch.minimum(torch.maximum(position, first), last)

@@ -1,4 +1,4 @@
-"""Sums over the processes of a distributed run, so that a loss sees the whole batch."""
+"""Sums over the processes of a distributed run, so that losses cover the full batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """Add `value` over all processes, differentiably; the value itself where there is only one.
+    """Sum `value` over all processes, differentiably. A single process returns it unchanged.
 
     A loss computed from such sums is the same on every rank, and its averaged gradient is the
-    gradient of the whole batch: the backward of the sum adds over ranks what the parallel wrapper
-    then divides by their number.
+    gradient for the full batch: the backward pass of the sum adds over ranks, and the parallel
+    wrapper divides by their number.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return value

@@ -1,8 +1,8 @@
-"""Affinities between each pixel and its near neighbours, and walks along them; no (L, L) matrix.
+"""Affinities between pixels and their neighbors, and random walks along them.
 
-A stencil is a list of (dy, dx) offsets. What would be a row of a sparse matrix over pixels is here
-one value per offset, so a step of a random walk is a sum of shifted, weighted maps. An affinity is
-symmetric: half of the offsets tell all of it (`both_directions`).
+A stencil is a list of (dy, dx) offsets. A row of the sparse (L, L) matrix over pixels becomes one
+value per offset, and a step of a random walk becomes a sum of shifted, weighted maps; no (L, L)
+matrix exists. An affinity is symmetric, so half of the offsets define it (`both_directions`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,25 @@ Window = tuple[slice, slice]
 
 
 def disc_offsets(radius: int) -> list[Offset]:
-    """(dy, dx) of all pixels at most `radius` away, the centre included, row by row."""
+    """List the (dy, dx) of all pixels at most `radius` away, including (0, 0), row by row.
+
+    Example:
+        >>> disc_offsets(1)
+        [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]
+    """
     side = range(-radius, radius + 1)
     return [(dy, dx) for dy in side for dx in side if dy * dy + dx * dx <= radius * radius]
 
 
 def half_disc_offsets(radius: int) -> list[Offset]:
-    """(dy, dx) of the pixels less than `radius` away, one of each two opposite ones, row by row.
+    """List the (dy, dx) of the pixels less than `radius` away, one of each opposite pair.
 
     Source:
-        Methods specification 4.3: 34 offsets for radius 5, 152 for radius 10.
+        Specification 4.3: 34 offsets for radius 5, 152 for radius 10.
+
+    Example:
+        >>> half_disc_offsets(2)
+        [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
     return [
         offset for offset in disc_offsets(radius) if offset > (0, 0) and _square(offset) < radius**2
@@ -36,90 +45,113 @@ def half_disc_offsets(radius: int) -> list[Offset]:
 
 
 def shifted(padded: Tensor, reach: int, offset: Offset) -> Tensor:
-    """Each pixel's neighbour at `offset`, as a view of maps padded by `reach` on every side."""
+    """Return each pixel's neighbor at `offset`, as a slice of maps padded by `reach` pixels."""
     height, width = padded.shape[-2] - 2 * reach, padded.shape[-1] - 2 * reach
     top, left = reach + offset[0], reach + offset[1]
     return padded[..., top : top + height, left : left + width]
 
 
 def pair_windows(offset: Offset, size: Sequence[int]) -> tuple[Window, Window]:
-    """Where a pixel and its neighbour at `offset` are both inside (h, w) maps: here, and there."""
-    here, there = [], []
+    """Return the windows of the pixels and of their neighbors at `offset`, if both are inside.
+
+    Args:
+        offset: (dy, dx) of the neighbor.
+        size: (h, w) of the maps.
+
+    Example:
+        >>> pixel, neighbor = pair_windows((0, 1), size=(1, 4))
+        >>> pixel[1], neighbor[1]  # columns 0 to 2 have their neighbors in columns 1 to 3
+        (slice(0, 3, None), slice(1, 4, None))
+    """
+    pixel, neighbor = [], []
     for step, side in zip(offset, size, strict=True):
         first, second = max(0, -step), max(0, step)
-        here.append(slice(first, max(first, side - second)))
-        there.append(slice(second, max(second, side - first)))
-    return (here[0], here[1]), (there[0], there[1])
+        pixel.append(slice(first, max(first, side - second)))
+        neighbor.append(slice(second, max(second, side - first)))
+    return (pixel[0], pixel[1]), (neighbor[0], neighbor[1])
 
 
 def both_directions(
     affinity: Tensor, offsets: Sequence[Offset]
 ) -> tuple[Tensor, tuple[Offset, ...]]:
-    """Complete a symmetric affinity that is known one way: add the way back, and 1 with itself.
+    """Complete a symmetric affinity given for half of the offsets; each pixel has 1 with itself.
 
     Args:
-        affinity: (N, K, H, W) of each pixel with its neighbour at each offset.
-        offsets: The K offsets, no two of them opposite, none of them (0, 0).
+        affinity: (N, K, H, W) between each pixel and its neighbor at each offset.
+        offsets: The K offsets: no two are opposite, none is (0, 0).
 
     Returns:
-        (N, 1 + 2 K, H, W), 0 with what lies outside, and its offsets: the centre, then `offsets`,
-        then their opposites.
+        (N, 1 + 2 K, H, W) affinity, 0 for neighbors outside, and its offsets: (0, 0), then
+        `offsets`, then their opposites.
     """
     batch, taps, height, width = affinity.shape
-    whole = affinity.new_zeros(batch, 1 + 2 * taps, height, width)
-    whole[:, 0] = 1
+    complete = affinity.new_zeros(batch, 1 + 2 * taps, height, width)
+    complete[:, 0] = 1
     for tap, offset in enumerate(offsets):
-        (rows, columns), (rows_there, columns_there) = pair_windows(offset, (height, width))
-        known = affinity[:, tap, rows, columns]
-        whole[:, 1 + tap, rows, columns] = known
-        whole[:, 1 + taps + tap, rows_there, columns_there] = known
-    return whole, ((0, 0), *offsets, *((-dy, -dx) for dy, dx in offsets))
+        pixel, neighbor = pair_windows(offset, (height, width))
+        value = affinity[:, tap, *pixel]
+        complete[:, 1 + tap, *pixel] = value
+        complete[:, 1 + taps + tap, *neighbor] = value
+    return complete, ((0, 0), *offsets, *((-dy, -dx) for dy, dx in offsets))
 
 
-def colour_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> Tensor:
-    """Compare each pixel's colour with its neighbours'.
+def color_affinity(image: Tensor, offsets: Sequence[Offset], sigma: float) -> Tensor:
+    """Compare each pixel's color with those of its neighbors.
 
     Args:
         image: (N, D, H, W) float, any range.
-        offsets: The K neighbours.
-        sigma: Distance between colours, in units of the image, at which affinity is exp(-1/2).
+        offsets: The K neighbors.
+        sigma: Color distance, in units of the image, at which the affinity is exp(-1/2).
 
     Returns:
-        (N, K, H, W) exp(-|I_i - I_j|^2 / (2 sigma^2)) in [0, 1], 0 for neighbours outside the
-        photo. Symmetric: the value of j at i + offset is that of i at j - offset.
+        (N, K, H, W) exp(-|I_i - I_j|^2 / (2 sigma^2)) in [0, 1], 0 for neighbors outside.
+
+    Example:
+        >>> import torch
+        >>> image = torch.tensor([[[[40.0, 40.0, 200.0]]]])
+        >>> color_affinity(image, offsets=[(0, 1)], sigma=10.0)
+        tensor([[[[1., 0., 0.]]]])
     """
     reach = _reach(offsets)
     padded = F.pad(image, (reach,) * 4, mode="replicate")
     inside = F.pad(torch.ones_like(image[:1, :1]), (reach,) * 4)
     affinity = image.new_empty((image.shape[0], len(offsets), *image.shape[-2:]))
     for tap, offset in enumerate(offsets):
-        gap = (shifted(padded, reach, offset) - image).square_().sum(dim=1)
-        affinity[:, tap] = gap.mul_(-0.5 / sigma**2).exp_() * shifted(inside, reach, offset)[:, 0]
+        distance = (shifted(padded, reach, offset) - image).square_().sum(dim=1)
+        similarity = distance.mul_(-0.5 / sigma**2).exp_()
+        affinity[:, tap] = similarity * shifted(inside, reach, offset)[:, 0]
     return affinity
 
 
 @torch.no_grad()
 def random_walk(maps: Tensor, affinity: Tensor, offsets: Sequence[Offset], steps: int) -> Tensor:
-    """Carry maps along column-normalised affinities: maps @ T^steps, T_ij = A_ij / sum_i A_ij.
+    """Propagate maps along the affinity: maps @ T^steps with T_ij = A_ij / sum_i A_ij.
 
     Args:
         maps: (N, M, H, W), any range.
-        affinity: (N, K, H, W), symmetric and non-negative, 0 for neighbours outside, with a
-            positive value for each pixel.
-        offsets: The K neighbours.
-        steps: Each is one product with the sparse matrix, here K shifted sums.
+        affinity: (N, K, H, W) non-negative and symmetric, 0 for neighbors outside. Each pixel has
+            at least one positive value.
+        offsets: The K neighbors.
+        steps: Number of steps. Each costs K shifted sums.
 
     Returns:
-        (N, M, H, W), no gradient; every value is a weighted mean of old ones, so classes still sum
-        to 1.
+        (N, M, H, W), no gradient. Values are weighted means of the input, so classes that sum to 1
+        still do.
 
     Source:
-        Methods specification 4.3 (walks of PSA and IRN) and 6: steps along the stencil are the
-        dense matrix's power, without the matrix.
+        Specification 4.3 (random walks of PSA and IRN) and 6: steps along the stencil equal the
+        power of the dense matrix.
+
+    Example:
+        >>> import torch
+        >>> affinity, offsets = both_directions(torch.tensor([[[[1.0, 0.0, 0.0]]]]), [(0, 1)])
+        >>> cam = torch.tensor([[[[0.8, 0.0, 0.6]]]])
+        >>> random_walk(cam, affinity, offsets, steps=10)  # the first two pixels share
+        tensor([[[[0.4000, 0.4000, 0.6000]]]])
     """
     walk = affinity / affinity.sum(dim=1, keepdim=True)
     if maps.device.type == "cpu" and maps.dtype == walk.dtype == torch.float32:
-        # Few walk, and the compiler takes a while to import.
+        # Imported here because few runs need it and numba takes long to import.
         from tag2mask.functional.stencil_cpu import cpu_walk
 
         return cpu_walk(maps, walk, offsets, steps)
@@ -127,22 +159,22 @@ def random_walk(maps: Tensor, affinity: Tensor, offsets: Sequence[Offset], steps
 
 
 def torch_walk(maps: Tensor, walk: Tensor, offsets: Sequence[Offset], steps: int) -> Tensor:
-    """`random_walk` on any device, its weights normalised: few large operations per step."""
+    """Compute `random_walk` with normalized weights on any device, in few operations per step."""
     height, width = maps.shape[-2:]
     y = torch.arange(height, device=maps.device)[:, None]
     x = torch.arange(width, device=maps.device)
-    # Neighbours outside have weight 0; they only must be somewhere.
-    near = [
+    # Neighbors outside have weight 0; clamping only keeps their indices valid.
+    neighbors = [
         (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in offsets
     ]
-    index = torch.stack(near).flatten()
+    index = torch.stack(neighbors).flatten()
     weight = walk.flatten(2)[:, None]  # (N, 1, K, L)
-    moved = maps.flatten(2)
+    values = maps.flatten(2)
     for _ in range(steps):
-        taken = moved[:, :, index].view(*moved.shape[:2], len(offsets), -1)  # (N, M, K, L)
-        # Differences, as in the compiled loops: their rounding does not add up over level ground.
-        moved = moved + ((taken - moved.unsqueeze(2)) * weight).sum(dim=2)
-    return moved.view(maps.shape)
+        gathered = values[:, :, index].view(*values.shape[:2], len(offsets), -1)  # (N, M, K, L)
+        # Differences, as in `stencil_cpu`, whose rounding errors do not add up in constant regions.
+        values = values + ((gathered - values.unsqueeze(2)) * weight).sum(dim=2)
+    return values.view(maps.shape)
 
 
 def _reach(offsets: Sequence[Offset]) -> int:

@@ -1,12 +1,12 @@
-"""Random walks along a stencil on the CPU, compiled by numba: one row of pixels per unit of work.
+"""Random walks along a stencil on the CPU, compiled by numba; one row of pixels per task.
 
-A step adds to each pixel its weighted differences from the neighbours, which gives their weighted
-mean. Float32 then rounds differences: on level ground the rounding of a mean is the same at every
-step, and adds up over hundreds of them. (For the same reason operations must not be reordered.)
+A step adds to each pixel the weighted differences to its neighbors, which gives their weighted
+mean. With a plain mean, float32 rounding in constant regions would be the same at every step and
+add up over hundreds of steps. For the same reason, operations must not be reordered.
 
-Four neighbours are taken at a time, as slices of rows: the innermost loop runs over neighbouring
-pixels and becomes vector instructions. The weights of four neighbours serve all maps before the
-next four are read.
+Each loop handles four neighbors as slices of rows, so that its iterations over consecutive pixels
+become vector instructions. The weights of four neighbors are applied to all maps before the next
+four are read.
 """
 
 from __future__ import annotations
@@ -25,57 +25,57 @@ from tag2mask.functional.compilation import compiled, on_torch_threads
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 GROUP = 4
-"""Neighbours taken in one loop."""
+"""Neighbors per loop."""
 
 
 def cpu_walk(maps: Tensor, walk: Tensor, offsets: Sequence[tuple[int, int]], steps: int) -> Tensor:
-    """Walk `steps` times.
+    """Compute `random_walk` with normalized weights on the CPU.
 
     Args:
         maps: (N, M, H, W) float32.
-        walk: (N, K, H, W) float32, normalised weights; 0 for neighbours outside.
-        offsets: (dy, dx) of the K neighbours.
+        walk: (N, K, H, W) float32 weights that sum to 1 over K, 0 for neighbors outside.
+        offsets: (dy, dx) of the K neighbors.
         steps: Number of steps.
 
     Returns:
         (N, M, H, W) float32.
     """
     height, width = maps.shape[-2:]
-    spare = -len(offsets) % GROUP
-    shifts = np.array([*offsets, *[(0, 0)] * spare], dtype=np.int64)
+    missing = -len(offsets) % GROUP
+    shifts = np.array([*offsets, *[(0, 0)] * missing], dtype=np.int64)
     reach = int(np.abs(shifts).max())
-    rows = F.pad(walk, (0, 0, 0, 0, 0, spare)).transpose(1, 2).contiguous()  # (N, H, K, W)
-    here = F.pad(maps, (reach,) * 4).contiguous()
-    there = torch.zeros_like(here)
+    rows = F.pad(walk, (0, 0, 0, 0, 0, missing)).transpose(1, 2).contiguous()  # (N, H, K, W)
+    current = F.pad(maps, (reach,) * 4).contiguous()
+    updated = torch.zeros_like(current)
     for _ in range(steps):
-        on_torch_threads(_step, here.numpy(), rows.numpy(), shifts, there.numpy())
-        here, there = there, here
-    return here[..., reach : reach + height, reach : reach + width].contiguous()
+        on_torch_threads(_step, current.numpy(), rows.numpy(), shifts, updated.numpy())
+        current, updated = updated, current
+    return current[..., reach : reach + height, reach : reach + width].contiguous()
 
 
 @compiled(parallel=True, exact=True)
-def _step(here: Floats, walk: Floats, shifts: Integers, there: Floats) -> None:
-    """One step: the inside of `there` from `here`, both (N, M, H + 2 reach, W + 2 reach)."""
+def _step(current: Floats, walk: Floats, shifts: Integers, updated: Floats) -> None:
+    """Fill the inside of `updated` from `current`, both (N, M, H + 2 reach, W + 2 reach)."""
     num, height, taps, width = walk.shape
-    reach = (here.shape[3] - width) // 2
+    reach = (current.shape[3] - width) // 2
     for index in numba.prange(num * height):
         n, y = index // height, index % height
-        there[n, :, reach + y] = 0
+        updated[n, :, reach + y] = 0
         for tap in range(0, taps, GROUP):
             weight = walk[n, y, tap : tap + GROUP]
-            for m in range(here.shape[1]):
-                out = there[n, m, reach + y, reach : reach + width]
-                _add_group(here[n, m], reach + y, reach, shifts[tap : tap + GROUP], weight, out)
-        there[n, :, reach + y] += here[n, :, reach + y]
+            for m in range(current.shape[1]):
+                out = updated[n, m, reach + y, reach : reach + width]
+                _add_group(current[n, m], reach + y, reach, shifts[tap : tap + GROUP], weight, out)
+        updated[n, :, reach + y] += current[n, :, reach + y]
 
 
 @compiled(exact=True)
 def _add_group(
     plane: Floats, y: int, reach: int, shifts: Integers, weight: Floats, out: Floats
 ) -> None:
-    """Add to `out` (W,) how row `y` of a padded plane differs from four neighbours, by (4, W)."""
+    """Add to `out` (W,) the differences of four neighbors to row `y`, times `weight` (4, W)."""
     width = len(out)
-    centre = plane[y, reach : reach + width]
+    center = plane[y, reach : reach + width]
     l0, l1, l2, l3 = (
         reach + shifts[0, 1],
         reach + shifts[1, 1],
@@ -88,7 +88,7 @@ def _add_group(
     r3 = plane[y + shifts[3, 0], l3 : l3 + width]
     w0, w1, w2, w3 = weight[0], weight[1], weight[2], weight[3]
     for x in range(width):
-        c = centre[x]
+        c = center[x]
         out[x] += (
             w0[x] * (r0[x] - c) + w1[x] * (r1[x] - c) + w2[x] * (r2[x] - c) + w3[x] * (r3[x] - c)
         )

@@ -1,4 +1,4 @@
-"""The second view of mutual learning: one transformation of photos, maps and pair matrices."""
+"""The downscaled second view of a crop: one transformation for images, maps and affinities."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from tag2mask.functional.affinity import pool_pairs
 from tag2mask.functional.cam import upsample
 
 GRID_PX = 32
-"""Usual multiple of the small view's sides, so that no network grid is ragged."""
+"""Default multiple of the small view's sides, divisible by every stride of the networks."""
 
 
 @dataclass(frozen=True, slots=True)
-class Downscale:
-    """A(.): shrink by a factor. Flips or rotations would be classes with the same methods.
+class DownscaledView:
+    """The transformation A(.) between both views: downscaling by a factor.
+
+    Another transformation, such as a flip, is a class with the same methods.
 
     Source:
-        RML, section 3.1 (A is down-sampling by 0.3) with methods specification R2: bilinear, pixel
-        centres aligned, side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160. SEAM (4.2) aligns
-        corners and rounds to whole pixels.
+        RML, section 3.1 (A downsamples by 0.3); Specification R2: bilinear, corners not aligned,
+        side 32 * round(0.3 S / 32): 320 -> 96, 512 -> 160. SEAM (Specification 4.2) aligns corners
+        and rounds to whole pixels.
     """
 
     factor: float = 0.3
     antialias: bool = False
     align_corners: bool = False
-    """Put corner pixels on corner pixels."""
+    """Align the centers of the corner pixels when resizing."""
     multiple_px: int = GRID_PX
     """Sides of the small view are multiples of this."""
 
     def size(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
-        """(H, W) of the small view of an (H, W) photo."""
+        """Return the (H, W) of the small view of an (H, W) image."""
         step = self.multiple_px
         height, width = (max(1, round(self.factor * side / step)) * step for side in size)
         return height, width
 
     def image(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised photo -> its small view."""
+        """Resize (N, 3, H, W) normalized images to the small view."""
         return F.interpolate(
             image,
             size=self.size(image.shape[-2:]),
@@ -49,15 +51,15 @@ class Downscale:
         )
 
     def maps(self, maps: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-        """(N, D, h, w) maps of the large view -> their place on a grid of the small view."""
+        """Resize (N, D, h, w) maps of the large view to a map size of the small view."""
         if not self.align_corners:
             return upsample(maps, size)
         return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
     def valid(self, valid: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-        """(N, H, W) bool -> (N, h, w) float, 1 where a cell's centre is a real pixel."""
+        """Resize an (N, H, W) bool mask to (N, h, w) float, 0 on padding."""
         return F.interpolate(valid[:, None].float(), size=tuple(size), mode="nearest")[:, 0]
 
     def pairs(self, pairs: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
-        """(N, L, L) pair matrix of the large grid -> (N, L', L') of the small grid."""
+        """Pool an (N, L, L) affinity of the large view to (N, L', L') of the small view."""
         return pool_pairs(pairs, size, small)

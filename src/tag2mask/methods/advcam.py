@@ -1,12 +1,12 @@
-"""AdvCAM: climbs the classifier in the photo itself, until it shows the whole object.
+"""AdvCAM: climbs the classifier in the image itself, until it shows the whole object.
 
 Paper: Anti-Adversarially Manipulated Attributions for Weakly and Semi-Supervised Semantic
     Segmentation (Lee, Kim, Yoon, CVPR 2021).
 
-Works while labelling, with the weights of a trained `cam`, whose parameters have the same names; it
+Works while labeling, with the weights of a trained `cam`, whose parameters have the same names; it
 has no training of its own, and its loss is that of `cam`.
 
-1. For each present class c the photo moves up the gradient of y_c - sum_{k != c} y_k, where y is
+1. For each present class c the image moves up the gradient of y_c - sum_{k != c} y_k, where y is
    the mean of the positive part of a class map: x <- clip(x + 0.08 g / max|g|).
 2. What is most discriminative, {map / max > 0.5}, is held at its first value (weight 7), so that
    other parts of the object grow.
@@ -17,10 +17,10 @@ the classifier's weight wherever the map is positive; summed, over the number of
 entries, that is w_c over the number of w_c's positive entries. So Grad-CAM is ReLU(map_c) over that
 number, exactly, and costs no backward pass. (With `width` the features are those of that layer.)
 
-Departures: all classes of all photos climb together, as one batch, and no gradient of a weight is
+Departures: all classes of all images climb together, as one batch, and no gradient of a weight is
 computed. The maps are the same, in float64 after all rounds; in float32 a climb magnifies rounding,
 whichever way it is computed. Mirror images climb each on its own, there as a pair with one max|g|
-and one region. The photo is clipped to the range of the untouched one. Classes that do not climb
+and one region. The image is clipped to the range of the untouched one. Classes that do not climb
 show their plain map, as strong as if they had stood still. Without tags, the classifier's own
 classes climb.
 """
@@ -31,13 +31,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
+from tag2mask.config.schema import Fraction
 from tag2mask.functional.precision import LabelPrecision, label_autocast
-from tag2mask.methods.base import Evidence, Method, Views
+from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
-from tag2mask.recipe import Fraction, Positive
+from tag2mask.methods.protocol import ScaledViews
 
 HALF_SCALE = 0.5
 """At this scale and below there are fewer rounds."""
@@ -53,36 +54,36 @@ class AdvCAMConfig(CAMConfig):
     """Rounds of the climb; the maps of all are added. 1: the plain map."""
     half_iterations: int = Field(default=13, ge=1)
     """Rounds at scale 0.5 and below; each counts twice."""
-    step_size: Positive = 0.08
-    """Largest change of a normalised pixel in one round."""
+    step_size: PositiveFloat = 0.08
+    """Largest change of a normalized pixel in one round."""
     hold: float = Field(default=7.0, ge=0)
     """Weight of holding the discriminative region; 0 lets it grow for ever."""
     discriminative: Fraction = 0.5
     """Share of a map's peak from which a pixel belongs to that region."""
     at_once: int = Field(default=16, ge=1)
-    """Photos that climb in one pass, one per class, photo and mirror image; costs memory only."""
+    """Images that climb in one pass, one per class, image and mirror image; costs memory only."""
     label_precision: LabelPrecision = "auto"
     """Arithmetic of the climb; auto: bf16 where the processor is fast in it."""
 
 
 class AdvCAM(CAM, Method):
-    """A trained classifier that is asked again and again about a photo it likes ever more."""
+    """A trained classifier that is asked again and again about an image it likes ever more."""
 
     Config = AdvCAMConfig
     config: AdvCAMConfig
 
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
-        """Climb every tagged class; without tags, those that the classifier sees in each photo."""
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
+        """Climb every tagged class; without tags, those that the classifier sees in each image."""
         if tags is None:
-            tags = self.class_logit(image).sigmoid() > PRESENT
+            tags = self.class_logits(image).sigmoid() > PRESENT
         return self._climbed(image, tags, self.config.iterations)
 
-    def look(self, views: Views) -> Sequence[Evidence]:
-        """As `evidence` at every scale, with the same classes and fewer rounds at half size."""
+    def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
+        """As `compute_cam` at every scale, with the same classes and fewer rounds at half size."""
         tags = views.tags
         if tags is None:
-            logit = self.class_logit(views.images[views.nearest_full]).mean(dim=0, keepdim=True)
-            tags = logit.sigmoid() > PRESENT
+            logits = self.class_logits(views.images[views.nearest_full]).mean(dim=0, keepdim=True)
+            tags = logits.sigmoid() > PRESENT
         config = self.config
         found = []
         for image, scale in zip(views.images, views.scales, strict=True):
@@ -93,8 +94,8 @@ class AdvCAM(CAM, Method):
                 found.append(self._climbed(image, rows, config.iterations))
         return found
 
-    def _climbed(self, image: Tensor, tags: Tensor, rounds: int, weight: float = 1.0) -> Evidence:
-        """Evidence of (N, 3, h, w) photos whose classes with (N, F) `tags` have climbed.
+    def _climbed(self, image: Tensor, tags: Tensor, rounds: int, weight: float = 1.0) -> CamOutput:
+        """Evidence of (N, 3, h, w) images whose classes with (N, F) `tags` have climbed.
 
         Their maps are means over `iterations` rounds, of which each counts `weight`.
         """
@@ -105,20 +106,20 @@ class AdvCAM(CAM, Method):
         ):
             image = image.clone()  # a tensor of inference mode could not be differentiated
             with torch.no_grad():
-                logit, cam = super().evidence(image)
+                logits, cam = super().compute_cam(image)
                 cam = cam.to(image.dtype, copy=True)
             row, key = tags.nonzero(as_tuple=True)
             share = weight / self.config.iterations
             for begin in range(0, len(row), self.config.at_once):
                 part = slice(begin, begin + self.config.at_once)
                 cam[row[part], key[part]] = share * self._climb(image[row[part]], key[part], rounds)
-        return Evidence(logit, cam)
+        return CamOutput(logits, cam)
 
     def _climb(self, image: Tensor, key: Tensor, rounds: int) -> Tensor:
-        """Sum of the (K, h, w) positive class maps of K photos while photo k climbs class key_k.
+        """Sum of the (K, h, w) positive class maps of K images while image k climbs class key_k.
 
         Source:
-            methods specification 4.5.
+            Specification 4.5.
         """
         lowest, highest = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
         first: Tensor | None = None
@@ -145,13 +146,13 @@ class AdvCAM(CAM, Method):
         """(K,) what the climb raises.
 
         Args:
-            maps: (K, F, h, w) positive class maps of the photos as they are now.
+            maps: (K, F, h, w) positive class maps of the images as they are now.
             own: (K, h, w) those of the climbing classes.
-            first: (K, h, w) the same of the untouched photos.
+            first: (K, h, w) the same of the untouched images.
             key: (K,) climbing classes.
 
         Source:
-            methods specification 4.5: y_c - sum_{k != c} y_k - 7 sum |CAM - CAM_0| over the region,
+            Specification 4.5: y_c - sum_{k != c} y_k - 7 sum |CAM - CAM_0| over the region,
             where CAM is Grad-CAM, `own` over the number of the class's positive weights.
         """
         score = maps.mean(dim=(2, 3))  # (K, F)

@@ -3,7 +3,7 @@
 Paper: Learning Affinity from Attention: End-to-End Weakly-Supervised Semantic Segmentation with
     Transformers (arXiv 2203.02664), and its supplement.
 
-1. Class activation maps at several scales, refined by the colours of the photo (PAR) against two
+1. Class activation maps at several scales, refined by the colors of the image (PAR) against two
    scores of background, give pseudo-labels: sure foreground, sure background, the rest ignored.
 2. A decoder learns these labels; its masks are the segmentation.
 3. An affinity head reads off the attention logits which cells belong together, and learns it from
@@ -12,19 +12,20 @@ Paper: Learning Affinity from Attention: End-to-End Weakly-Supervised Semantic S
    what has spread.
 5. L = L_cls + 0.1 L_seg + 0.1 L_aff (+ L_energy); classification alone during warm-up.
 
-Section 2 of the methods specification settles what paper and supplement leave open.
+Section 2 of the Specification settles what paper and supplement leave open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
 from tag2mask.errors import RecipeError
 from tag2mask.functional.affinity import (
     affinity_label,
@@ -35,18 +36,18 @@ from tag2mask.functional.affinity import (
 from tag2mask.functional.cam import multi_scale_cam, scaled_size, upsample
 from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.pseudo_label import (
-    Keys,
-    present_keys,
+    SelectedClasses,
     propagated_label,
     pseudo_label,
+    select_present_classes,
 )
 from tag2mask.functional.segmentation import segmentation_loss
-from tag2mask.methods.base import Evidence, Method, labelling
+from tag2mask.methods.base import CamOutput, Method, labeling
+from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.models.heads import AffinityHead
 from tag2mask.models.segformer_head import SegFormerHead
-from tag2mask.recipe import Fraction, MethodConfig, Positive, Span, span_steps
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
@@ -57,19 +58,19 @@ class AFAConfig(MethodConfig):
     name: str = "afa"
     pooling: Pooling = "gmp"
     """gap: mean of the map; gmp: maximum of each channel before the classifier."""
-    warmup: Span = 0.1
+    warmup: StepsOrFraction = 0.1
     """Classification alone until here."""
     affinity: Literal["off", "loss", "propagate"] = "propagate"
     """off: no affinity; loss: learned only; propagate: labels spread along it, too (Figure 5)."""
-    propagate_from: Span = 0.3
+    propagate_from: StepsOrFraction = 0.3
     """The decoder learns refined labels until here, then propagated ones."""
     affinity_target: Literal["refined", "propagated"] = "refined"
     """Labels of the affinity from `propagate_from` on: refined (VOC) or propagated (COCO)."""
     refine: Literal["learned", "mhsa"] = "learned"
     """Along what evidence spreads: the learned affinity, or the attention as it is (Figure 3c)."""
-    segmentation_weight: Positive = 0.1
+    segmentation_weight: PositiveFloat = 0.1
     """lambda_1, weight of the decoder's loss (Table 4)."""
-    affinity_weight: Positive = 0.1
+    affinity_weight: PositiveFloat = 0.1
     """lambda_2, weight of the affinity loss (Table 4)."""
     energy_weight: float = Field(default=0.0, ge=0)
     """lambda_3, weight of the dense-energy loss: 0.01 in Table 4, off in the released code."""
@@ -87,7 +88,7 @@ class AFAConfig(MethodConfig):
     """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
     zero_init: bool = False
     """Start every affinity at 0.5 (short runs need it)."""
-    label_scales: tuple[Positive, ...] = Field(default=(1.0, 0.5, 1.5), min_length=1)
+    label_scales: tuple[PositiveFloat, ...] = Field(default=(1.0, 0.5, 1.5), min_length=1)
     """Scales of the maps that make pseudo-labels; evidence spreads at the largest."""
     label_precision: LabelPrecision = "auto"
     """Arithmetic of those maps, which need no gradient."""
@@ -112,6 +113,8 @@ class AFA(Method):
     """Classifier, affinity head and decoder, each teaching the next."""
 
     Config = AFAConfig
+    config: AFAConfig
+    protocol: ClassVar[InferenceProtocol] = MultiScaleDecoder()
 
     def __init__(
         self,
@@ -122,7 +125,6 @@ class AFA(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         _check(config, backbone, refiner)
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.decoder = SegFormerHead(
@@ -138,17 +140,17 @@ class AFA(Method):
             )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Methods specification 2.8; during warm-up only the classification is computed."""
+        """Specification 2.8; during warm-up only the classification is computed."""
         config = self.config
-        image = self.backbone.normalise(batch.image)
-        if step < span_steps(config.warmup, self.steps):
-            logit = self.evidence(image).logit
-            return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
+        image = self.backbone.normalize(batch.image)
+        if step < resolve_steps(config.warmup, self.steps):
+            logits = self.compute_cam(image).logits
+            return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
         features: Features = self.backbone(image, attention=self.affinity is not None)
-        logit, cam = (part.float() for part in self.head(features.maps[-1]))
-        losses = {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
+        logits, cam = (part.float() for part in self.head(features.maps[-1]))
+        losses = {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
         propagates = config.affinity == "propagate"
-        propagates = propagates and step >= span_steps(config.propagate_from, self.steps)
+        propagates = propagates and step >= resolve_steps(config.propagate_from, self.steps)
         target, pair_target = self._labels(batch, image, cam.detach(), features, propagates)
         losses.update(self._decoder_losses(batch, features, target))
         if self.affinity is not None:
@@ -156,10 +158,10 @@ class AFA(Method):
         return losses
 
     def _decoder_losses(self, batch: Batch, features: Features, label: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy against the label and, where weighed, the dense energy of the photo."""
+        """Cross-entropy against the label and, where weighed, the dense energy of the image."""
         config = self.config
-        logit = upsample(self.decoder(features.maps).float(), label.shape[-2:])
-        loss = segmentation_loss(logit, label)
+        logits = upsample(self.decoder(features.maps).float(), label.shape[-2:])
+        loss = segmentation_loss(logits, label)
         self.monitor["segmentation"] = loss.detach()
         self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
         losses = {"segmentation": config.segmentation_weight * loss}
@@ -167,8 +169,8 @@ class AFA(Method):
             # Few runs need it, and its lattice takes a while to import.
             from tag2mask.functional.energy import dense_energy_loss
 
-            prob = logit.softmax(dim=1)
-            energy = dense_energy_loss(prob, batch.image, label, batch.valid)
+            probs = logits.softmax(dim=1)
+            energy = dense_energy_loss(probs, batch.image, label, batch.valid)
             losses["energy"] = config.energy_weight * energy
         return losses
 
@@ -184,50 +186,56 @@ class AFA(Method):
         self, batch: Batch, image: Tensor, cam: Tensor, features: Features, propagates: bool
     ) -> tuple[Tensor, Tensor]:
         """Labels (N, H, W) of the decoder and of the affinity; none is made that nobody learns."""
-        keys = present_keys(batch.tags, batch.most_tags)
-        picked, walk = self._label_maps(image, cam, features, keys.classes, propagates)
+        selected = select_present_classes(batch.tags, batch.max_tags)
+        selected_cam, walk = self._label_maps(
+            image, cam, features, selected.class_indices, propagates
+        )
         if walk is None:
-            label = self._refined_label(batch, picked, keys)
+            label = self._refined_label(batch, selected_cam, selected)
             return label, label
-        spread = self._propagated_label(batch, picked, keys, walk)
+        propagate_cam = self._propagated_label(batch, selected_cam, selected, walk)
         if self.config.affinity_target == "propagated":
-            return spread, spread
-        return spread, self._refined_label(batch, picked, keys)
+            return propagate_cam, propagate_cam
+        return propagate_cam, self._refined_label(batch, selected_cam, selected)
 
-    def _refined_label(self, batch: Batch, picked: Tensor, keys: Keys) -> Tensor:
+    def _refined_label(
+        self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses
+    ) -> Tensor:
         assert self.refiner is not None
         return pseudo_label(
             batch.image,
-            picked,
-            keys,
+            selected_cam,
+            selected,
             batch.valid,
             self.refiner,
-            high=self.config.high,
-            low=self.config.low,
+            foreground_threshold=self.config.high,
+            background_threshold=self.config.low,
         )
 
-    def _propagated_label(self, batch: Batch, picked: Tensor, keys: Keys, walk: Pairs) -> Tensor:
+    def _propagated_label(
+        self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses, walk: Pairs
+    ) -> Tensor:
         assert self.refiner is not None
         return propagated_label(
             batch.image,
-            picked,
-            keys,
+            selected_cam,
+            selected,
             batch.valid,
             self.refiner,
             walk.affinity,
             walk.grid,
-            high=self.config.high,
-            low=self.config.low,
+            foreground_threshold=self.config.high,
+            background_threshold=self.config.low,
             radius=self.config.radius,
         )
 
     def _label_maps(
-        self, image: Tensor, cam: Tensor, features: Features, keys: Tensor, propagates: bool
+        self, image: Tensor, cam: Tensor, features: Features, selected: Tensor, propagates: bool
     ) -> tuple[Tensor, Pairs | None]:
-        """Multi-scale evidence of (N, K) `keys`, scale 1 reused; pairs if wanted.
+        """Multi-scale evidence of (N, K) `selected`, scale 1 reused; pairs if wanted.
 
         Source:
-            Methods specification 2.2 and 6: pairs are those of the un-mirrored view at the largest
+            Specification 2.2 and 6: pairs are those of the un-mirrored view at the largest
             scale.
         """
         config = self.config
@@ -246,8 +254,10 @@ class AFA(Method):
             cam: Tensor = self.head.cam(seen.maps[-1])
             return cam.float()
 
-        with labelling(self.backbone, config.label_precision, image.device.type):
-            total = multi_scale_cam(cam_of, image, config.label_scales, known=cam, keys=keys)
+        with labeling(self.backbone, config.label_precision, image.device.type):
+            total = multi_scale_cam(
+                cam_of, image, config.label_scales, known_cam=cam, class_indices=selected
+            )
         return total, found[0] if found else None
 
     def _pairs(self, features: Features) -> Pairs:
@@ -266,16 +276,16 @@ class AFA(Method):
         """What each cell attends to, mean over heads and blocks."""
         return mean_attention(features.logits(), self.backbone.head_dim)
 
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """One encoder pass and the classifier; decoder and affinity head stay idle."""
-        return Evidence(*self.head(self.backbone(image).maps[-1]))
+        return CamOutput(*self.head(self.backbone(image).maps[-1]))
 
     def segmentation(self, image: Tensor) -> Tensor:
         """One encoder pass and the decoder."""
-        logit: Tensor = self.decoder(self.backbone(image).maps)
-        return logit
+        logits: Tensor = self.decoder(self.backbone(image).maps)
+        return logits
 
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
         """`attention`, and `affinity` where there is one; nothing from a network without either."""
         if not self.backbone.attention_channels:
             return {}

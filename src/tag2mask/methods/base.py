@@ -1,12 +1,12 @@
-"""What a method promises: a training objective and a way to score pixels.
+"""The contract of a method: losses for training, class activation maps for inference.
 
-No files, no devices, no optimiser.
+A method has no files, no device and no optimizer.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
@@ -14,51 +14,29 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tag2mask import plugins
+from tag2mask.config.schema import MethodConfig
 from tag2mask.errors import RecipeError
-from tag2mask.functional.cam import normalise_cam, upsample
 from tag2mask.functional.precision import LabelPrecision, label_autocast
-from tag2mask.functional.pseudo_label import key_probability
+from tag2mask.methods.confident import ConfidentLabels
+from tag2mask.methods.protocol import (
+    InferenceProtocol,
+    MultiScaleCam,
+    Propagation,
+    ScaledViews,
+)
 from tag2mask.models.base import Backbone
-from tag2mask.recipe import MethodConfig, Recipe
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import Batch, TaggedPhotos
-
-SCORE_OF_BACKGROUND = 0.45
-"""Score of background beside normalised evidence (methods specification 2.3)."""
+from tag2mask.types import Batch, DatasetView
 
 
-Propagation = Callable[[Tensor], Tensor]
-"""Spreads (1, K, h, w) evidence of chosen classes in [0, 1] over one photo: (1, K, h', w') evidence
-in [0, 1], or (1, 1 + K, h', w') non-negative scores, background first, the largest wins."""
+class CamOutput(NamedTuple):
+    """Class logits and class activation maps of a batch of views at one scale."""
 
-
-class Evidence(NamedTuple):
-    """What one view of a photo says about the classes."""
-
-    logit: Tensor
+    logits: Tensor
     """(N, F) image-level class logits."""
     cam: Tensor
-    """(N, F, h, w) raw signed class evidence at the network's grid; test-time adds it over scales,
-    then normalises."""
-
-
-class Views(NamedTuple):
-    """One photo as test time looks at it: every scale, mirror images beside."""
-
-    images: Sequence[Tensor]
-    """Per scale (V, 3, h, w) normalised; V is 2 where the mirrored photo is looked at too."""
-    scales: Sequence[float]
-    """Factors of the photo's working size."""
-    tags: Tensor | None = None
-    """(1, F) in {0, 1}, or None where the photo has none."""
-    name: str = ""
-    """Name of the photo, so that what is drawn for it does not depend on the order of photos."""
-
-    @property
-    def nearest_full(self) -> int:
-        """Position of the scale nearest to the photo's own size."""
-        return min(range(len(self.scales)), key=lambda at: abs(self.scales[at] - 1))
+    """(N, F, h, w) raw signed CAM at the network's grid; inference adds it up over scales and then
+    normalizes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +50,12 @@ class ParameterGroup:
 
 @dataclass(frozen=True, slots=True)
 class StageOutputs:
-    """What earlier stages of a multi-stage recipe left: trained methods by stage name."""
+    """Trained methods of the earlier stages of a recipe, by stage name."""
 
     methods: Mapping[str, Method]
 
     def only(self, method: str) -> Method:
-        """Return the one network that `method` goes on from.
+        """Return the one trained method that `method` starts from.
 
         Raises:
             RecipeError: If there is none, or more than one.
@@ -85,25 +63,27 @@ class StageOutputs:
         if len(self.methods) != 1:
             named = ", ".join(self.methods) or "none"
             raise RecipeError(
-                f"method.name: {method} goes on from one trained network, got {named}; "
+                f"method.name: {method} starts from one trained network, got {named}; "
                 "give its stage 'from: STAGE'"
             )
         return next(iter(self.methods.values()))
 
 
 class Method(nn.Module, ABC):
-    """One paper: its losses while training, its evidence afterwards.
+    """One paper: its losses in training and its class activation maps at inference.
 
-    A new method is one file in `methods` with one direct subclass and a `Config`, and one recipe.
-    Implement `losses` and `evidence`; override the rest only where the paper differs from the
-    default.
+    A new method is one file (or folder) in `methods` with one direct subclass and a `Config`, and
+    one recipe. Implement `losses` and `compute_cam`; override the rest only where the paper differs
+    from the default.
     """
 
     Config: ClassVar[type[MethodConfig]]
+    protocol: ClassVar[InferenceProtocol] = MultiScaleCam()
+    """How inference uses the method; a recipe can name another method's (`predict.protocol`)."""
+    confident_labels: ClassVar[ConfidentLabels | None] = None
+    """How the labels that this method learns from are made; None if it needs no confident ones."""
     reads_masks: bool = False
-    """Whether `losses` reads `batch.mask`; for the others no mask is even decoded."""
-    shares_pixels: bool = False
-    """Whether evidence is what each class has of a pixel, in [0, 1], and the rest is background."""
+    """Whether `losses` reads `batch.mask`; for other methods no mask is decoded."""
 
     def __init__(
         self,
@@ -113,16 +93,17 @@ class Method(nn.Module, ABC):
         refiner: Refiner | None,
         steps: int,
     ) -> None:
-        """Keep the parts; subclasses add heads.
+        """Store the parts; subclasses add heads.
 
         Args:
-            config: The method's own section of the recipe.
-            backbone: Already carries its weights.
+            config: The recipe's section `method`.
+            backbone: Carries its weights already.
             num_foreground: F, without background.
-            refiner: What pseudo-labels are refined with while training, or None.
-            steps: Optimiser steps of the whole run, for schedules stated as fractions.
+            refiner: Refines pseudo-labels in training; None without.
+            steps: Optimizer steps of the run, for schedules given as fractions.
         """
         super().__init__()
+        self.config = config
         self.backbone = backbone
         self.num_foreground = num_foreground
         self.refiner = refiner
@@ -132,93 +113,78 @@ class Method(nn.Module, ABC):
             freeze_loaded_norms(backbone)
 
     def forward(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Same as `losses`; the door through which a parallel wrapper calls it."""
+        """Compute `losses`; a parallel wrapper calls a method through `forward`."""
         return self.losses(batch, step)
 
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Compute named scalar losses, already weighted; the engine adds them.
+        """Compute named scalar losses, already weighted; the trainer adds them up.
 
-        Values worth watching that are not trained on go, detached, into `self.monitor`.
+        Put detached values that are worth logging into `self.monitor`.
         """
 
     @abstractmethod
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
-        """Look at (N, 3, H, W) normalised float photos once, at one scale.
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
+        """Compute logits and CAM of (N, 3, H, W) normalized images at one scale.
 
         Args:
-            image: As `Backbone.normalise` returns it.
-            tags: (N, F) for methods that need them while labelling; most ignore them.
+            image: As `Backbone.normalize` returns it.
+            tags: (N, F), for methods that read tags while labeling; most ignore them.
         """
 
-    def look(self, views: Views) -> Sequence[Evidence]:
-        """Look at one photo at all its scales; (V, ...) evidence per scale.
+    def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
+        """Compute logits and CAM of one image at all its scales, one output per scale.
 
-        Override it where scales are not looked at one by one. Called without gradients, which a
-        method that needs them turns on itself.
+        Override it if scales are not independent. It runs without gradients; a method that needs
+        gradients enables them itself.
         """
         return [
-            self.evidence(image, None if views.tags is None else views.tags.expand(len(image), -1))
+            self.compute_cam(
+                image, None if views.tags is None else views.tags.expand(len(image), -1)
+            )
             for image in views.images
         ]
 
-    def accompany(self, photos: TaggedPhotos | None) -> None:
-        """Receive the photos of a labelling run, None at its end; most methods need no others."""
+    def set_dataset(self, dataset: DatasetView | None) -> None:
+        """Receive the images of a labeling run, and None at its end; most methods need no others.
 
-    def class_logit(self, image: Tensor) -> Tensor:
-        """(N, F) class logits of normalised photos. Override it where `evidence` is expensive."""
-        return self.evidence(image).logit
+        Called by `Segmenter.with_dataset`.
+        """
 
-    def classify(self, image: Tensor) -> Tensor:
-        """(N, F) class probabilities of normalised photos: the gate `predicted`."""
-        return self.class_logit(image).sigmoid()
-
-    def score(self, image: Tensor, tags: Tensor | None = None) -> Tensor:
-        """(N, F, H, W) single-scale evidence in [0, 1]; zero for classes absent from `tags`."""
-        cam = upsample(self.evidence(image, tags).cam, image.shape[-2:])
-        score = normalise_cam(cam.relu())
-        return score if tags is None else score * tags[:, :, None, None].to(score.dtype)
+    def class_logits(self, image: Tensor) -> Tensor:
+        """(N, F) class logits of normalized images; override it if `compute_cam` is expensive."""
+        return self.compute_cam(image).logits
 
     @property
     def has_decoder(self) -> bool:
-        """Whether `segmentation` gives logits."""
+        """Whether `segmentation` returns logits."""
         return type(self).segmentation is not Method.segmentation
 
     def segmentation(self, image: Tensor) -> Tensor | None:
-        """(N, C, h, w) logits of a decoder at its own grid, background first, of normalised photos.
+        """(N, C, h, w) decoder logits of normalized images at its own grid, background first.
 
-        None from methods without a decoder, whose masks are cut from `evidence`.
+        None without a decoder; masks then come from `compute_cam`.
         """
         return None
 
-    def segment(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) class probabilities of normalised photos, background first, at one scale.
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
+        """Affinity and attention of normalized images, for propagation and figures; may be empty.
 
-        From the decoder; without one, a softmax over the usual score of background and `score`.
-        """
-        logit = self.segmentation(image)
-        if logit is None:
-            return key_probability(self.score(image).float(), SCORE_OF_BACKGROUND)
-        return upsample(logit.float(), image.shape[-2:]).softmax(dim=1)
-
-    def maps(self, image: Tensor) -> Mapping[str, Tensor]:
-        """Affinity, attention, ... of normalised photos, for propagation and figures; may be empty.
-
-        `affinity`, where given, is (N, L, L) in [0, 1] over the grid of the last feature map;
-        `attention` likewise, its rows sum to 1.
+        `affinity` is (N, L, L) in [0, 1] over the grid of the last feature map. `attention` has the
+        same shape, and its rows sum to 1.
         """
         return {}
 
     def propagation(self, image: Tensor) -> Propagation | None:
-        """Look at one normalised photo for what carries evidence from pixel to pixel.
+        """Return a function that propagates the CAM of one normalized image.
 
-        None, the default: evidence spreads along the `affinity` of `maps`, where there is one.
-        Override it for walks over too many cells for a matrix of all pairs.
+        By default None: the CAM propagates along the `affinity` of `attention_maps`. Override it
+        for grids that are too large for a matrix of all pairs.
         """
         return None
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
-        """Loaded weights at the base rate, everything no checkpoint filled at the head rate."""
+        """Put loaded weights into the base group and all others into the head group."""
         loaded = {f"backbone.{name}" for name in self.backbone.loaded}
         base: list[nn.Parameter] = []
         head: list[nn.Parameter] = []
@@ -231,17 +197,17 @@ class Method(nn.Module, ABC):
     def setup(self, earlier: StageOutputs) -> None:
         """Receive the networks of earlier stages, once, after construction; most need none.
 
-        Either copies weights, or registers a network as a frozen submodule, so that the weights
-        file of a run is whole by itself. `train` is called on the whole method afterwards: who
-        registers a network also keeps it in evaluation mode.
+        Copy weights, or register a network as a frozen submodule, so that the weights file of a run
+        is complete. `train` is called on the method afterwards: a method that registers a network
+        must also keep it in evaluation mode.
         """
 
 
-def labelled_pixels(batch: Batch, method: str) -> Tensor:
+def labeled_pixels(batch: Batch, method: str) -> Tensor:
     """Return the (N, H, W) masks that a method with `reads_masks` learns from.
 
     Raises:
-        RecipeError: If the photos come without.
+        RecipeError: If the images have no masks.
     """
     if batch.mask is None:
         raise RecipeError(f"method.name: {method} learns from masks; give its stage 'labels:'")
@@ -249,11 +215,11 @@ def labelled_pixels(batch: Batch, method: str) -> Tensor:
 
 
 @contextmanager
-def labelling(backbone: Backbone, precision: LabelPrecision, device_type: str) -> Iterator[None]:
-    """Look at photos for labels in the midst of training.
+def labeling(backbone: Backbone, precision: LabelPrecision, device_type: str) -> Iterator[None]:
+    """Run a backbone for pseudo-labels during training.
 
     No gradient, no dropped paths, no batch statistics from rescaled views; in bfloat16 if
-    `precision` says so. The backbone's mode is put back.
+    `precision` says so. Afterwards the backbone has its former mode.
     """
     with evaluating(backbone), torch.no_grad(), label_autocast(precision, device_type):
         yield
@@ -261,7 +227,7 @@ def labelling(backbone: Backbone, precision: LabelPrecision, device_type: str) -
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode; afterwards every part has the mode it had."""
+    """Put a network into evaluation mode; afterwards every part has its former mode."""
     modes = [(part, part.training) for part in module.modules() if part.training]
     module.eval()
     try:
@@ -272,45 +238,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def freeze_loaded_norms(backbone: Backbone) -> None:
-    """Stop training of normalisation parameters that a checkpoint filled: no gradient, no state.
+    """Freeze the normalization parameters that a checkpoint filled.
 
     Source:
-        methods specification 2.9 and R20: parameters whose name holds "norm" have lr 0 there, which
-        is the same for the Mix Transformer.
+        Specification 2.9 and R20: AFA gives parameters whose name contains "norm" a learning rate
+        of 0, which is the same for the Mix Transformer.
     """
-    for place, layer in backbone.named_modules():
+    for module_name, layer in backbone.named_modules():
         if isinstance(layer, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-            for name, parameter in layer.named_parameters(prefix=place):
+            for name, parameter in layer.named_parameters(prefix=module_name):
                 if name in backbone.loaded:
                     parameter.requires_grad_(False)
-
-
-def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) -> Method:
-    """Build the network a recipe describes, with its weights, on the CPU.
-
-    Args:
-        recipe: Resolved, classes included.
-        earlier: Trained networks of the stages in `recipe.earlier`. None builds these without
-            weights, for a network whose own weights file holds all that `setup` took from them.
-
-    Raises:
-        UnknownPluginError: If a name of the recipe is no plug-in.
-        WeightsError: If the backbone's weights cannot be used.
-        RecipeError: If the method needs networks of earlier stages, and the recipe has none.
-    """
-    backbone = plugins.load("models.backbones", recipe.backbone.name)(recipe.backbone)
-    refiner = build_refiner(recipe)
-    kind: type[Method] = plugins.load("methods", recipe.method.name)
-    method = kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
-    if earlier is None:
-        earlier = {name: build_method(past.blank()) for name, past in recipe.earlier.items()}
-    method.setup(StageOutputs(methods=earlier))
-    return method
-
-
-def build_refiner(recipe: Recipe) -> Refiner | None:
-    """Build the recipe's refiner, or None where it names none."""
-    if recipe.refiner is None:
-        return None
-    refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
-    return refiner

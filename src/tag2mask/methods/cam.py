@@ -17,16 +17,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.methods.base import Evidence, Method
+from tag2mask.config.schema import MethodConfig
+from tag2mask.methods.base import CamOutput, Method
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.models.gated_pyramid import GPPConfig
-from tag2mask.recipe import MethodConfig
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch
 
 PRESENT = 0.5
-"""Class probability above which a class counts as present where a photo has no tags."""
+"""Class probability above which a class counts as present where an image has no tags."""
 
 
 class CAMConfig(MethodConfig):
@@ -46,6 +46,7 @@ class CAM(Method):
     """Classification alone."""
 
     Config = CAMConfig
+    config: CAMConfig
 
     def __init__(
         self,
@@ -56,20 +57,19 @@ class CAM(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
-        self.config = config
         self.head = ClassActivationHead(
             backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
         )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Soft-margin classification loss, mean over classes and batch."""
-        logit = self.class_logit(self.backbone.normalise(batch.image))
-        return {"classification": F.multilabel_soft_margin_loss(logit, batch.tags)}
+        logits = self.class_logits(self.backbone.normalize(batch.image))
+        return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
 
-    def class_logit(self, image: Tensor) -> Tensor:
-        """Logits of this network, also where a method made of it sees more while labelling."""
-        return CAM.evidence(self, image).logit
+    def class_logits(self, image: Tensor) -> Tensor:
+        """Logits of this network, also where a method made of it sees more while labeling."""
+        return CAM.compute_cam(self, image).logits
 
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """One encoder pass and the head."""
-        return Evidence(*self.head(self.backbone(image).maps[-1]))
+        return CamOutput(*self.head(self.backbone(image).maps[-1]))

@@ -8,40 +8,40 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask.errors import RecipeError
-from tag2mask.methods.base import Evidence, Method
+from tag2mask.methods.base import CamOutput, Method
 from tag2mask.models.base import Backbone
 
 
-class Frozen(nn.Module):
+class FrozenMethod(nn.Module):
     """A trained method that gives evidence: no gradient, always in evaluation mode.
 
     Args:
         method: The earlier stage's.
-        backbone: That of the method which asks; its photos are normalised anew for the other where
-            the two expect different colours.
+        backbone: That of the method which asks; its images are normalized anew for the other where
+            the two expect different colors.
     """
 
     def __init__(self, method: Method, backbone: Backbone) -> None:
         super().__init__()
         self.method = method.requires_grad_(False).eval()
-        self._colours = (backbone.mean, backbone.std)
+        self._colors = (backbone.mean, backbone.std)
         own = (method.backbone.mean, method.backbone.std)
-        self._same = all(map(torch.equal, own, self._colours))
+        self._same = all(map(torch.equal, own, self._colors))
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def evidence(self, image: Tensor, tags: Tensor | None = None) -> Evidence:
-        """Ask for the evidence of (N, 3, H, W) photos, normalised for the backbone that asks."""
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
+        """Ask for the evidence of (N, 3, H, W) images, normalized for the backbone that asks."""
         if not self._same:
-            mean, std = (value.to(image.device) for value in self._colours)
-            image = self.method.backbone.normalise(image * std + mean)
+            mean, std = (value.to(image.device) for value in self._colors)
+            image = self.method.backbone.normalize(image * std + mean)
         with torch.no_grad():
-            return self.method.evidence(image, tags)
+            return self.method.compute_cam(image, tags)
 
 
-def ask(classifier: Frozen | None, name: str) -> Frozen:
+def ask(classifier: FrozenMethod | None, name: str) -> FrozenMethod:
     """Return the earlier network of method `name`.
 
     Raises:

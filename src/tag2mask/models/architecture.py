@@ -1,4 +1,4 @@
-"""Architectures of `transformers` as plain values, so that a recipe can hold one whole."""
+"""Architectures of `transformers` as plain values that a recipe can store completely."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Triple = tuple[float, float, float]
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _STATISTICS = {"mobilenet_v1": _HALF, "mobilenet_v2": _HALF}
-"""Mean and deviation of pixels in [0, 1] where none stand beside the weights; else ImageNet's."""
+"""Default mean and standard deviation of pixels in [0, 1]; ImageNet's for other networks."""
 _MOBILENET = re.compile(r"mobilenet_v([12])_(\d+\.\d+)(?:_(\d+))?")
 _RESNET = re.compile(r"resnet-?(18|26|34|50|101|152)")
 _RESNET_DEPTHS = {
@@ -28,39 +28,40 @@ _RESNET_DEPTHS = {
     101: [3, 4, 23, 3],
     152: [3, 8, 36, 3],
 }
-_LONGEST = 160
-_NOT_OF_THE_NETWORK = {*PreTrainedConfig().to_dict(), "stage_names", "out_features", "out_indices"}
-"""Keys of a config.json that say nothing of the layers: class names, versions, what to return."""
+_MAX_LENGTH = 160
+_NOT_LAYERS = {*PreTrainedConfig().to_dict(), "stage_names", "out_features", "out_indices"}
+"""Keys of a config.json that do not describe layers: class names, versions, outputs."""
 
 
-def settle_architecture(
+def resolve_architecture(
     arch: str | Mapping[str, Any] | None, weights: str | None
 ) -> dict[str, Any]:
-    """Find an architecture and write it out in full.
+    """Find an architecture and list all of its settings.
 
     Args:
         arch: A known name, a folder or hub id with a config.json, its content, or None.
-        weights: Path or hub id of weights, whose config.json is read where `arch` is None.
+        weights: Path or hub id of weights, whose config.json is read if `arch` is None.
 
     Returns:
-        `model_type` and every setting of the layers, defaults included: later defaults of
+        `model_type` and every setting of the layers, including defaults, so that new defaults of
         `transformers` do not change a finished run.
 
     Raises:
-        WeightsError: If there is none, or it is none of `transformers`.
+        WeightsError: If there is no architecture, or `transformers` does not have it.
     """
-    given = _given(arch, weights)
-    described = network_config(given)
+    config = network_config(_read_architecture(arch, weights))
     layers = {
         key: value
-        for key, value in described.to_dict().items()
-        if key not in _NOT_OF_THE_NETWORK and not key.startswith("_")
+        for key, value in config.to_dict().items()
+        if key not in _NOT_LAYERS and not key.startswith("_")
     }
-    return {"model_type": described.model_type, **layers}
+    return {"model_type": config.model_type, **layers}
 
 
-def _given(arch: str | Mapping[str, Any] | None, weights: str | None) -> Mapping[str, Any]:
-    """The mapping that a name, a place or the place of the weights stands for."""
+def _read_architecture(
+    arch: str | Mapping[str, Any] | None, weights: str | None
+) -> Mapping[str, Any]:
+    """Read the settings from a name, a config.json, or the config.json next to the weights."""
     if isinstance(arch, Mapping):
         return arch
     source = arch or weights
@@ -72,26 +73,28 @@ def _given(arch: str | Mapping[str, Any] | None, weights: str | None) -> Mapping
     known = None if Path(source).exists() else known_architecture(source)
     if known is not None:
         return known
-    found = read_config(source)
-    if "model_type" not in found:
-        raise WeightsError(
-            f"{source}: has no config.json that names a model_type; give backbone.arch"
-        )
-    return found
+    content = read_config(source)
+    if "model_type" not in content:
+        raise WeightsError(f"{source}: no config.json with a model_type; set backbone.arch")
+    return content
 
 
 def known_architecture(name: str) -> dict[str, Any] | None:
-    """Describe `mobilenet_v1_0.75_224`, `mobilenet_v2_1.0`, `resnet50` and the like, offline.
+    """Look up names such as `mobilenet_v1_0.75_224`, `mobilenet_v2_1.0` and `resnet50`, offline.
 
     Returns:
         Settings for `network_config`, or None for other names.
+
+    Example:
+        >>> known_architecture("mobilenet_v2_1.0")["depth_multiplier"]
+        1.0
     """
     mobilenet, resnet = _MOBILENET.fullmatch(name), _RESNET.fullmatch(name)
     if mobilenet:
-        version, multiplier, side = mobilenet.groups()
+        version, depth_multiplier, side = mobilenet.groups()
         return {
             "model_type": f"mobilenet_v{version}",
-            "depth_multiplier": float(multiplier),
+            "depth_multiplier": float(depth_multiplier),
             "image_size": int(side or 224),
         }
     if resnet is None:
@@ -113,47 +116,47 @@ def network_config(arch: Mapping[str, Any]) -> PreTrainedConfig:
     """Turn plain values into a configuration of `transformers`.
 
     Raises:
-        WeightsError: If `transformers` knows no such architecture or refuses a value.
+        WeightsError: If `transformers` does not have the architecture or rejects a value.
     """
     settings = dict(arch)
     kind = settings.pop("model_type", None)
     try:
-        described: PreTrainedConfig = AutoConfig.for_model(str(kind), **settings)
+        config: PreTrainedConfig = AutoConfig.for_model(str(kind), **settings)
     except (ValueError, TypeError, StrictDataclassError) as error:
         if str(error).startswith("Unrecognized model identifier"):
             raise WeightsError(
-                f"backbone.arch: transformers has no architecture called '{kind}'"
+                f"backbone.arch: transformers has no architecture '{kind}'"
             ) from error
         raise WeightsError(f"backbone.arch: {one_line(error)}") from error
-    return described
+    return config
 
 
 def one_line(error: Exception) -> str:
-    """What an error of a library says, on one line and not too long."""
-    return " ".join(str(error).split())[:_LONGEST]
+    """Shorten a library's error message to one line."""
+    return " ".join(str(error).split())[:_MAX_LENGTH]
 
 
 def pixel_statistics(source: str | None, arch: Mapping[str, Any]) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of pixel values 0 to 255 that weights expect.
+    """Find the mean and standard deviation of pixel values 0 to 255 that weights expect.
 
     Args:
         source: Path or hub id; its preprocessor_config.json is read if there is one.
-        arch: As `settle_architecture` returns it; decides where nothing is published.
+        arch: From `resolve_architecture`; selects the defaults.
 
     Raises:
-        WeightsError: If that file is no readable JSON.
+        WeightsError: If the file is not valid JSON.
     """
     mean, std = _STATISTICS.get(arch["model_type"], _IMAGENET)
     published = read_json(source, "preprocessor_config.json") if source is not None else {}
     if not published.get("do_normalize", True):
         return (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
     mean, std = _triple(published.get("image_mean", mean)), _triple(published.get("image_std", std))
-    if published.get("include_top"):  # EfficientNet divides by the deviation twice
+    if published.get("include_top"):  # EfficientNet divides by the standard deviation twice
         std = _triple(value**2 for value in std)
     return _triple(255 * value for value in mean), _triple(255 * value for value in std)
 
 
 def _triple(values: Iterable[float]) -> Triple:
-    """Three values of the three colours."""
+    """Convert to a tuple with one value per color."""
     red, green, blue = values
     return red, green, blue

@@ -1,4 +1,4 @@
-"""The classification head whose weights read class activation maps off the last feature map."""
+"""The classification head, whose weights also give class activation maps (CAMs)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from tag2mask.functional.pooling import size_penalty, softmax_masks, weighted_sc
 from tag2mask.models.gated_pyramid import GatedPyramid, GPPConfig
 
 Pooling = Literal["gap", "gmp", "gpp", "ngwp"]
-"""gap: mean over space; gmp: maximum over space, channel by channel, before the classifier; gpp:
-the map weighed by a gated pyramid of its own means; ngwp: the mean under softmax masks."""
+"""gap: global average pooling; gmp: global max pooling of the features before the classifier; gpp:
+gated pyramid pooling (AEFT); ngwp: normalized global weighted pooling (1Stage)."""
 
 
 class ClassActivationHead(nn.Module):
-    """1 x 1 convolution without bias: pooled features give logits, unpooled features give maps.
+    """Classify features with a 1 x 1 convolution without bias; its output is the CAM.
 
-    What counts as the map is the convolution's output, whatever the pooling: gpp only steers how it
-    is trained. With ngwp it is the softmax masks, as those are what is pooled under.
+    The CAM is the output of the convolution for every pooling except ngwp, whose CAM is the softmax
+    masks. In particular, gpp only affects training.
 
     Args:
         channels: Width D of the features.
         num_foreground: F.
-        pooling: How the map becomes logits.
-        gpp: Switches of that pooling; None: the paper's.
-        width: Channels of a layer with ReLU before the classifier; 0: none.
+        pooling: Pooling of the CAM to logits.
+        gpp: Settings of gated pyramid pooling. None: those of the paper.
+        width: Channels of a convolution with ReLU before the classifier. 0: no such layer.
 
     Source:
-        RML, Eq. 1; methods specification 2.1: with `gmp` the logit is w . max_x f(x), not the
-        maximum of the map. AEFT: the layer of 256 channels before the classifier, both started by
-        Xavier's rule, and maps without attention at inference (4.1). 1Stage: 4.4; AEFT supplement,
-        section 1.5, compares with its maps.
+        RML, Eq. 1; Specification 2.1: with `gmp` the logit is w . max_x f(x), not the maximum of
+        the CAM. AEFT: a layer of 256 channels before the classifier, both with Xavier
+        initialization, and CAMs without attention at inference (Specification 4.1). 1Stage:
+        Specification 4.4; AEFT's supplement, section 1.5, compares with its maps.
+
+    Example:
+        >>> import torch
+        >>> head = ClassActivationHead(channels=64, num_foreground=20, pooling="gap")
+        >>> logits, cam = head(torch.rand(2, 64, 14, 14))
+        >>> logits.shape, cam.shape
+        (torch.Size([2, 20]), torch.Size([2, 20, 14, 14]))
     """
 
     def __init__(
@@ -59,12 +66,11 @@ class ClassActivationHead(nn.Module):
         """Classify (N, D, h, w) features.
 
         Returns:
-            Logits (N, F), and the raw signed class activation map (N, F, h, w); with ngwp masks in
-            [0, 1].
+            Logits (N, F) and the raw signed CAM (N, F, h, w); with ngwp, masks in [0, 1].
         """
         embedded = self.embed(features)
         raw: Tensor = self.classifier(embedded)
-        if self.pooling == "gap":  # the mean of the map is the classifier of the mean
+        if self.pooling == "gap":  # the mean of the CAM equals the classifier of the mean
             return raw.mean(dim=(2, 3)), raw
         if self.pyramid is not None:
             return self.pyramid.score(raw, self.pyramid(raw)), raw
@@ -75,11 +81,11 @@ class ClassActivationHead(nn.Module):
         return self.classifier(peak).flatten(1), raw
 
     def raw(self, features: Tensor) -> Tensor:
-        """(N, F, h, w) signed output of the classifier for (N, D, h, w) features, unpooled."""
+        """Compute the signed output (N, F, h, w) of the classifier for (N, D, h, w) features."""
         raw: Tensor = self.classifier(self.embed(features))
         return raw
 
     def cam(self, features: Tensor) -> Tensor:
-        """The map of `forward` alone: no logits are computed."""
+        """Compute the CAM of `forward` without the logits."""
         raw = self.raw(features)
         return softmax_masks(raw.float())[:, 1:] if self.pooling == "ngwp" else raw

@@ -1,8 +1,8 @@
-"""The same network with fewer passes over memory.
+"""Faster execution of the same network, with fewer passes over memory.
 
-BatchNorm with fixed statistics is folded into the convolution before it: gradients to weight, gamma
-and beta stay exact, and what the convolution gives need not be kept for the way back. Padding that
-is alike on all sides is left to the convolution.
+BatchNorm with fixed statistics is folded into the preceding convolution. The gradients of weight,
+gamma and beta stay exact, and the output of the convolution need not be stored for the backward
+pass. Convolutions do symmetric padding themselves.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 
 def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does what `weight` and then `norm` do."""
+    """Return weight and bias of one convolution equal to `weight` followed by `norm`."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
     return weight * gain.view(-1, 1, 1, 1), norm.bias - mean * gain
 
 
 class FoldedConv(nn.Conv2d):
-    """A convolution that does its BatchNorm's work, too, while that is in evaluation mode."""
+    """A convolution that includes its BatchNorm while that is in evaluation mode."""
 
     norm: tuple[nn.BatchNorm2d]
-    """In a tuple, so that it does not become a part of the convolution."""
+    """In a tuple, so that torch does not register it as a submodule."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, D, H, W) to the normalised (N, D', H', W'); not normalised in training mode."""
+        """Convolve (N, D, H, W); normalize unless the BatchNorm is in training mode."""
         (norm,) = self.norm
         if norm.training:
             return super().forward(maps)
@@ -38,17 +38,18 @@ class FoldedConv(nn.Conv2d):
 
 
 class FoldedNorm(nn.BatchNorm2d):
-    """A BatchNorm whose convolution does its work while it is in evaluation mode."""
+    """A BatchNorm that its convolution includes while it is in evaluation mode."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, D, H, W) to the same, normalised here or already."""
+        """Normalize (N, D, H, W) in training mode; otherwise the convolution did already."""
         return super().forward(maps) if self.training else maps
 
 
 def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Join two layers of which the second reads the first and nothing else does.
+    """Fold a BatchNorm into the convolution before it, in place.
 
-    They keep their place, names and parameters, and go on training as before.
+    Nothing else may read the output of the convolution. Both layers keep their names and
+    parameters, and train as before.
 
     Args:
         convolution: Without bias.
@@ -60,14 +61,13 @@ def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
 
 
 def fold_layers(network: nn.Module) -> int:
-    """Fold all layers of a network of `transformers` that are a convolution, a norm, an activation.
+    """Fold every layer of a `transformers` network with convolution, normalization and activation.
 
-    MobileNet, ResNet and RegNet are made of such; their parts are called `convolution`,
-    `normalization`, `activation`. Their ReLUs then work in place, since nothing else reads what
-    they read.
+    MobileNet, ResNet and RegNet consist of such layers. Their ReLUs then work in place, because
+    nothing else reads their input.
 
     Returns:
-        How many were folded.
+        Number of folded layers.
     """
     count = 0
     for layer in network.modules():
@@ -86,13 +86,13 @@ def fold_layers(network: nn.Module) -> int:
 
 
 def pad_within(network: nn.Module) -> int:
-    """Let MobileNet's unstrided convolutions pad themselves.
+    """Move the padding of MobileNet's unstrided layers into their convolutions.
 
-    With `tf_padding` each layer of `transformers` pads by copying the map, even where there is
-    nothing to pad; only where a stride meets an even size are the sides unlike.
+    With `tf_padding`, every layer of `transformers` copies the map to pad it, even by nothing. Only
+    a stride on an even size needs asymmetric padding.
 
     Returns:
-        How many layers copy no longer.
+        Number of layers that no longer copy.
     """
     count = 0
     for layer in cast(Iterable[Any], network.modules()):

@@ -1,4 +1,4 @@
-"""Gated pyramid pooling (GPP): a map of class evidence gives its own attention."""
+"""Gated pyramid pooling (GPP): an attention map computed from the CAM itself."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tag2mask.config.schema import Config
 from tag2mask.functional.pooling import LEVELS, Parts, attended_score, gated_pyramid
-from tag2mask.recipe import Config
 
 
 class GPPConfig(Config):
-    """Switches of gated pyramid pooling; the defaults are the paper's."""
+    """Settings of gated pyramid pooling; the defaults are those of the paper."""
 
     parts: Parts = "both"
-    """Evidence that is pooled: for and against a class, or one alone (AEFT supplement, 1.2)."""
+    """Activations that are pooled: both signs or only one (AEFT supplement, section 1.2)."""
     gate_negative: bool = True
-    """Gate negative evidence too; off is beta = 1 of the supplement, section 1.2."""
+    """Gate negative activations too; false is beta = 1 of the supplement, section 1.2."""
 
 
 class GatedPyramid(nn.Module):
-    """The gates of a pyramid with levels 2, 4, 8, 16 over the map itself.
+    """Gated pyramid pooling with levels 2, 4, 8 and 16.
 
     Args:
-        num_foreground: F, channels of the map.
-        config: Switches.
+        num_foreground: F, channels of the CAM.
+        config: Settings.
 
     Source:
-        AEFT, Eq. 4 and 5 with methods specification 4.1: per gate a 3 x 3 convolution without bias
-        for either sign.
+        AEFT, Eq. 4 and 5; Specification 4.1: each gate has a 3 x 3 convolution without bias for
+        each sign.
+
+    Example:
+        >>> import torch
+        >>> gpp = GatedPyramid(num_foreground=20, config=GPPConfig())
+        >>> cam = torch.randn(2, 20, 28, 28)
+        >>> attention = gpp(cam)
+        >>> attention.shape, gpp.score(cam, attention).shape
+        (torch.Size([2, 20, 28, 28]), torch.Size([2, 20]))
     """
 
     def __init__(self, num_foreground: int, config: GPPConfig) -> None:
@@ -44,11 +52,11 @@ class GatedPyramid(nn.Module):
         )
 
     def forward(self, cam: Tensor) -> Tensor:
-        """Turn an (N, F, h, w) signed map into its signed attention of the same shape."""
+        """Compute the signed attention map of a signed (N, F, h, w) CAM."""
         weights = [cast(Tensor, gate.weight).float() for gate in self.gates]
         with torch.autocast(cam.device.type, enabled=False):  # products of small numbers
             return gated_pyramid(cam.float(), weights)
 
     def score(self, cam: Tensor, attention: Tensor) -> Tensor:
-        """(N, F) logits of a map and its attention."""
+        """Compute the (N, F) logits of a CAM and its attention."""
         return attended_score(cam.float(), attention, self.parts)

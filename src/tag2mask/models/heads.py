@@ -1,4 +1,4 @@
-"""Small networks on top of a backbone: pair affinities from attention, and a fused context map."""
+"""The affinity head on a backbone's attention, and batch normalization over all processes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from tag2mask.functional.cam import upsample
 from tag2mask.functional.reduction import sum_over_ranks
 from tag2mask.models.base import QueryKey
 
 AFFINITY_STD = 0.577
-"""Kaiming normal, fan-out 1, a = sqrt(5): the gain is sqrt(2 / (1 + 5))."""
+"""Kaiming normal with fan-out 1 and a = sqrt(5), whose gain is sqrt(2 / (1 + 5))."""
 
 
 class AffinityHead(nn.Module):
-    """Learned mean of raw attention logits over blocks and heads, made symmetric.
+    """Predict affinity as a learned weighted sum of attention logits over blocks and heads.
 
     Args:
-        channels: Heads of all captured blocks together.
-        head_dim: Channels per head; q k^T grows with its root.
-        scale_logits: Divide by sqrt(head_dim) first, so that training does not start saturated.
+        channels: Total number of heads of the captured blocks.
+        head_dim: Channels per head.
+        scale_logits: Divide logits by sqrt(head_dim), so that training does not start saturated.
         zero_init: Start with affinity 0.5 everywhere.
 
     Source:
-        AFA, Eq. 4 with methods specification 2.1 and R10: 1x1 convolution of S + S^T, weights
-        N(0, 0.577^2). Computed as the convolution of S, made symmetric afterwards, and that as one
-        product of weighed queries and keys: the same, and no map per head exists.
+        AFA, Eq. 4; Specification 2.1 and R10: a 1 x 1 convolution of S + S^T with weights from
+        N(0, 0.577^2). Computed as one product of weighted queries and keys, which is then added to
+        its transpose: the result is the same and no map per head exists.
     """
 
     def __init__(
@@ -44,7 +42,7 @@ class AffinityHead(nn.Module):
             nn.init.uniform_(self.bias, -(channels**-0.5), channels**-0.5)
 
     def forward(self, attention: Sequence[QueryKey]) -> Tensor:
-        """Score token pairs.
+        """Compute the affinity logits of all pairs of tokens.
 
         Args:
             attention: Queries and keys of each captured block.
@@ -61,47 +59,14 @@ class AffinityHead(nn.Module):
         return pairs
 
 
-class ContextNeck(nn.Module):
-    """All four feature maps fused at the finest grid, in few standardised channels.
-
-    Args:
-        channels: Widths of f1..f4.
-        width: Output channels C_r.
-        fusion: False: only f4 is used, resized.
-
-    Source:
-        RML, Eq. 5 with methods specification R6. A 1x1 convolution of the concatenated maps,
-        computed per map before resizing: both are linear, so the result is the same and no wide map
-        exists at the finest grid. Batch statistics without gain and offset keep the map from
-        becoming constant.
-    """
-
-    def __init__(self, channels: Sequence[int], width: int, *, fusion: bool = True) -> None:
-        super().__init__()
-        self.widths = list(channels) if fusion else [channels[-1]]
-        self.conv = nn.Conv2d(sum(self.widths), width, 1, bias=False)
-        self.norm = SharedBatchNorm(width, affine=False)
-
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """(N, D_i, H_i, W_i) maps f1..f4 to the context (N, C_r, H_1, W_1), at least 0."""
-        grid = maps[0].shape[-2:]
-        weights = torch.split(self.conv.weight, self.widths, dim=1)
-        used = maps[-len(self.widths) :]
-        parts = [
-            upsample(F.conv2d(source, weight), grid)
-            for source, weight in zip(used, weights, strict=True)
-        ]
-        return F.relu(self.norm(reduce(torch.add, parts)))
-
-
 class SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm whose training statistics span all processes of a run, on the CPU too.
+    """BatchNorm with training statistics over the batches of all processes.
 
-    torch's SyncBatchNorm refuses CPU tensors.
+    Unlike torch's SyncBatchNorm, it works on the CPU too.
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Standardise (N, D, H, W) maps per channel."""
+        """Normalize (N, D, H, W) maps per channel."""
         if not (self.training and _several_ranks()):
             return super().forward(maps)
         mean, variance, count = whole_batch_moments(maps)
@@ -115,7 +80,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Update the running statistics as `nn.BatchNorm2d` does: variance unbiased."""
+        """Update the running statistics as `nn.BatchNorm2d` does, with the unbiased variance."""
         if self.running_mean is None or self.running_var is None or self.momentum is None:
             return
         unbiased = variance * (count / (count - 1).clamp_min(1))
@@ -126,9 +91,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 def whole_batch_moments(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance per channel over the batches of all processes, differentiably.
+    """Compute the mean and variance per channel over the batches of all processes.
 
-    The variance is taken about the shared mean in a second round: E[x^2] - E[x]^2 would cancel.
+    Differentiable. The variance is computed around the shared mean in a second reduction, because
+    E[x^2] - E[x]^2 loses precision.
 
     Args:
         maps: (N, D, H, W); N, H, W may differ between processes.
@@ -144,7 +110,7 @@ def whole_batch_moments(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _several_ranks() -> bool:
-    """Tell whether this is one process of several."""
+    """Return whether the run has several processes."""
     distributed = torch.distributed
     return (
         distributed.is_available()

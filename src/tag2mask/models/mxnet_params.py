@@ -1,14 +1,15 @@
-"""Parameter files of MXNet, read without MXNet.
+"""Reader for MXNet parameter files that does not need MXNet.
 
-Little endian throughout. A file is the number 0x112, a zero, the arrays and their names. Both lists
-begin with their length (uint64); a name is its length (uint64) and its bytes. An array is
+All numbers are little endian. A file consists of 0x112, a zero (uint64 each), the arrays and their
+names. Both lists start with their length (uint64). A name is its length (uint64) and its bytes. An
+array starts with its shape:
 
-- in the oldest files: number of axes and each axis (uint32);
-- then: 0xF993FAC8, number of axes (uint32), each axis (int64);
-- since 2017: 0xF993FAC9 (or ...CA), kind of storage (int32, 0 is dense), number of axes, each axis;
+- oldest files: number of axes and each axis (uint32);
+- later: 0xF993FAC8, number of axes (uint32), each axis (int64);
+- since 2017: 0xF993FAC9 or 0xF993FACA, storage type (int32, 0 is dense), number of axes, each axis.
 
-followed in all three by kind and number of the device and by the type of the values (int32 each),
-and by the values. An array without axes ends there: it holds nothing.
+Device type, device id and dtype (int32 each) follow, and then the values. An array without axes
+ends after its shape.
 """
 
 from __future__ import annotations
@@ -28,66 +29,66 @@ LIST_MAGIC = 0x112
 V1_MAGIC, V2_MAGIC, V3_MAGIC = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
 DENSE = 0
 TYPES = ("<f4", "<f8", "<f2", "u1", "<i4", "i1", "<i8")
-"""NumPy's names of the value types, by MXNet's number."""
-MOST_AXES = 32
+"""NumPy names of the dtypes, indexed by MXNet's number."""
+MAX_AXES = 32
 
 
 class _File:
-    """Bytes of one file, taken from front to back."""
+    """A file that is read from front to back."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path = path
         self._data = data
-        self._at = 0
+        self._position = 0
 
     def skip(self, size: int) -> int:
-        """Pass over `size` bytes and say where they began."""
-        start = self._at
+        """Skip `size` bytes and return their start."""
+        start = self._position
         if size > len(self._data) - start:
             raise WeightsError(
-                f"{self.path}: is cut off at byte {len(self._data):,}; fetch the file again"
+                f"{self.path}: truncated at byte {len(self._data):,}; download the file again"
             )
-        self._at = start + size
+        self._position = start + size
         return start
 
     def numbers(self, code: str, count: int = 1) -> tuple[int, ...]:
-        """Take whole numbers of one `struct` type."""
+        """Read integers of one `struct` type."""
         layout = f"<{count}{code}"
-        found: tuple[int, ...] = struct.unpack_from(
+        values: tuple[int, ...] = struct.unpack_from(
             layout, self._data, self.skip(struct.calcsize(layout))
         )
-        return found
+        return values
 
     def number(self, code: str) -> int:
-        """Take one whole number."""
+        """Read one integer."""
         return self.numbers(code)[0]
 
     def text(self) -> str:
-        """Take a name."""
+        """Read a name."""
         size = self.number("Q")
         start = self.skip(size)
         return self._data[start : start + size].decode("utf-8", "replace")
 
     def values(self, kind: str, shape: tuple[int, ...]) -> Tensor:
-        """Take an array; copied, so that it outlives the file."""
+        """Read an array as a copy, so that it outlives the file."""
         count = math.prod(shape)
         start = self.skip(count * np.dtype(kind).itemsize)
         flat = np.frombuffer(self._data, kind, count, start)
         return torch.from_numpy(flat.reshape(shape).copy())
 
-    def foreign(self, why: str) -> WeightsError:
-        """The error for content that MXNet would not have written."""
-        return WeightsError(f"{self.path}: is no parameter file of MXNet ({why})")
+    def invalid(self, reason: str) -> WeightsError:
+        """Return the error for content that MXNet does not write."""
+        return WeightsError(f"{self.path}: not an MXNet parameter file ({reason})")
 
 
 def read_mxnet_params(path: Path) -> dict[str, Tensor]:
-    """Read all arrays of a parameter file, on the CPU, in the file's order.
+    """Read all arrays of a parameter file in the file's order.
 
     Returns:
-        Name -> tensor of the file's type; names such as `arg:conv0_weight` as they are.
+        Name -> CPU tensor of the file's dtype; names are unchanged, such as `arg:conv0_weight`.
 
     Raises:
-        WeightsError: If the file is missing, cut off, no parameter file, or holds sparse arrays.
+        WeightsError: If the file is missing, truncated, not a parameter file, or has sparse arrays.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -98,40 +99,40 @@ def read_mxnet_params(path: Path) -> dict[str, Tensor]:
 
 
 def _arrays(file: _File) -> dict[str, Tensor]:
-    """Take everything."""
+    """Read the complete file."""
     if file.number("Q") != LIST_MAGIC:
-        raise file.foreign("it begins otherwise")
+        raise file.invalid("wrong first bytes")
     file.number("Q")
     arrays = [_array(file) for _ in range(file.number("Q"))]
     names = [file.text() for _ in range(file.number("Q"))]
     if len(names) != len(arrays):
-        raise file.foreign(f"{len(arrays)} arrays have {len(names)} names")
+        raise file.invalid(f"{len(arrays)} arrays but {len(names)} names")
     return dict(zip(names, arrays, strict=True))
 
 
 def _array(file: _File) -> Tensor:
-    """Take one array of any version."""
+    """Read one array of any version."""
     shape = _shape(file)
     if not shape:
         return torch.empty(0)
-    file.numbers("i", 2)  # the device it lay on
+    file.numbers("i", 2)  # device type and id
     kind = file.number("i")
     if not 0 <= kind < len(TYPES):
-        raise file.foreign(f"values of an unknown type {kind}")
+        raise file.invalid(f"unknown dtype {kind}")
     return file.values(TYPES[kind], shape)
 
 
 def _shape(file: _File) -> tuple[int, ...]:
-    """Take the head of an array, up to and with its axes."""
+    """Read the shape of an array."""
     magic = file.number("I")
     axes, code = magic, "I"
     if magic in (V1_MAGIC, V2_MAGIC, V3_MAGIC):
         if magic != V1_MAGIC and file.number("i") != DENSE:
-            raise WeightsError(f"{file.path}: holds sparse arrays, which are not read")
+            raise WeightsError(f"{file.path}: contains sparse arrays, which are not supported")
         axes, code = file.number("I"), "q"
-    if axes > MOST_AXES:
-        raise file.foreign(f"an array with {axes:,} axes")
+    if axes > MAX_AXES:
+        raise file.invalid(f"an array with {axes:,} axes")
     shape = file.numbers(code, axes)
     if any(size < 0 for size in shape):
-        raise file.foreign(f"an array of shape {shape}")
+        raise file.invalid(f"an array of shape {shape}")
     return shape

@@ -1,4 +1,4 @@
-"""The decoder of SegFormer: four maps, each in the same width, fused at the finest grid."""
+"""The decoder of SegFormer: four feature maps, projected to one width and fused."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tag2mask.models.heads import SharedBatchNorm
 
 
 class SegFormerHead(nn.Module):
-    """A linear layer per map, concatenation at the finest grid, fusion, classification.
+    """Project each map, concatenate all maps at the finest size, fuse and classify them.
 
-    The linear layer of a map and its share of the fusing convolution are one linear map, and
-    resizing commutes with both: their product is applied on the map's own grid, maps of one grid
-    are added, then resized and added. The result is the same with a seventh of the multiplications,
-    and the map of 4 x `width` channels never exists.
+    The projection of a map and its part of the fusing convolution are linear and commute with
+    resizing. Their product is applied at the map's own size, maps of equal size are added, and the
+    sums are resized and added. The result is the same with a seventh of the multiplications and
+    without a map of 4 x `width` channels.
 
     Args:
         channels: D_1..D_4.
-        num_classes: C, with background.
+        num_classes: C, including background.
         width: Channels of the fused map.
-        dropout: Chance that a whole channel of the fused map is left out in training.
+        dropout: Probability of dropping a channel of the fused map in training.
 
     Source:
-        SegFormer (arXiv 2105.15203), section 3.2 with methods specification 2.1: concatenated in
-        the order f4 to f1, fused without bias, BatchNorm over the whole batch, ReLU, dropout.
+        SegFormer (arXiv 2105.15203), section 3.2; Specification 2.1: concatenation in the order f4
+        to f1, fusion without bias, BatchNorm over the full batch, ReLU, dropout.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class SegFormerHead(nn.Module):
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """(N, D_i, H_i, W_i) maps f1..f4 to logits (N, C, H_1, W_1), background first."""
-        shares = self.fuse.weight.flatten(1).chunk(len(maps), dim=1)[::-1]  # (width, width) each
+        """Turn (N, D_i, H_i, W_i) maps f1..f4 into logits (N, C, H_1, W_1), background first."""
+        kernels = self.fuse.weight.flatten(1).chunk(len(maps), dim=1)[::-1]  # (width, width) each
         layers = [cast(nn.Linear, layer) for layer in self.project]
-        bias = reduce(torch.add, map(torch.mv, shares, [layer.bias for layer in layers]))
+        bias = reduce(torch.add, map(torch.mv, kernels, [layer.bias for layer in layers]))
         parts: dict[torch.Size, Tensor] = {}
-        for share, layer, source in zip(shares, layers, maps, strict=True):
-            part = F.conv2d(source, (share @ layer.weight)[:, :, None, None])
+        for kernel, layer, source in zip(kernels, layers, maps, strict=True):
+            part = F.conv2d(source, (kernel @ layer.weight)[:, :, None, None])
             size = part.shape[-2:]
             parts[size] = parts[size] + part if size in parts else part
-        grid = maps[0].shape[-2:]
-        fused = reduce(torch.add, (upsample(part, grid) for part in parts.values()))
+        finest = maps[0].shape[-2:]
+        fused = reduce(torch.add, (upsample(part, finest) for part in parts.values()))
         fused = fused + bias.view(1, -1, 1, 1)
-        logit: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
-        return logit
+        logits: Tensor = self.classifier(self.dropout(F.relu(self.norm(fused))))
+        return logits

@@ -1,6 +1,6 @@
-"""Pretrained weights: found on disk or on the hub, renamed, checked against the network, loaded.
+"""Pretrained weights: find them on disk or on the hub, rename, check and load them.
 
-safetensors or, for files older than it, torch archives read with `weights_only` (no code is run).
+Files are safetensors or torch archives, which are loaded with `weights_only` and run no code.
 """
 
 from __future__ import annotations
@@ -22,70 +22,74 @@ from torch import Tensor, nn
 from tag2mask.errors import WeightsError
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
-"""What a folder or a hub repository may call its weights, best first."""
-UNKNOWN_LICENCE = "unknown: see the source of the weights"
-_LICENCES = (
+"""File names of weights in a folder or a hub repository, preferred first."""
+UNKNOWN_LICENSE = "unknown: see the source of the weights"
+_LICENSES = (
     (re.compile(r"(?:segformer\W)?mit[-_]b[0-5]\b"), "NVIDIA Source Code License, non-commercial"),
     (re.compile(r"mobilenet_v1_[\d.]+_\d+\b"), "Apache-2.0"),
     (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
 )
 _CARD = "README.md"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
-def licence(source: str) -> str:
-    """Say under which licence weights stand, by the release name that a path or hub id ends in."""
+def license(source: str) -> str:
+    """Look up the license of weights by the release name at the end of a path or hub id."""
     name = Path(source).name.lower()
-    return next((text for pattern, text in _LICENCES if pattern.match(name)), UNKNOWN_LICENCE)
+    return next((text for pattern, text in _LICENSES if pattern.match(name)), UNKNOWN_LICENSE)
 
 
-def card_licence(source: str) -> str:
-    """Say which licence the model card beside weights names, in a folder or hub repository."""
+def card_license(source: str) -> str:
+    """Read the license from the model card in the weights' folder or hub repository."""
     try:
         path = locate(source, _CARD)
         card = None if path is None else path.with_name(_CARD)
         text = card.read_text(encoding="utf-8") if card is not None else ""
     except (WeightsError, OSError, UnicodeDecodeError):
-        return UNKNOWN_LICENCE
-    head = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-    named = re.search(r"^license:\s*(\S+)", head[1], re.MULTILINE) if head else None
-    return f"{named[1]}, says the model card" if named else UNKNOWN_LICENCE
+        return UNKNOWN_LICENSE
+    header = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    named = re.search(r"^license:\s*(\S+)", header[1], re.MULTILINE) if header else None
+    return f"{named[1]} (from the model card)" if named else UNKNOWN_LICENSE
 
 
 def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
-    """Fetch the first of these files that a hub repository has, through the hub's cache."""
-    absent: LocalEntryNotFoundError | None = None
+    """Download the first of these files that a hub repository has, through the hub's cache."""
+    unreachable: LocalEntryNotFoundError | None = None
     for name in file_names:
         try:
-            cache_only = absent is not None  # one round of the hub's retries is enough
-            found = huggingface_hub.hf_hub_download(source, name, local_files_only=cache_only)
-            return Path(found)
+            cache_only = unreachable is not None  # do not repeat the hub's retries
+            path = huggingface_hub.hf_hub_download(source, name, local_files_only=cache_only)
+            return Path(path)
         except LocalEntryNotFoundError as error:
-            absent = error  # not in the cache, and the hub did not answer
+            unreachable = error  # not in the cache, and the hub did not answer
         except EntryNotFoundError:
             continue
         except (OSError, ValueError, HfHubHTTPError) as error:
             raise WeightsError(
-                f"{source}: no such local path, and no '{name}' from the hub ({_first_line(error)})"
+                f"{source}: not a local path, and the hub did not return '{name}' "
+                f"({_first_line(error)})"
             ) from error
-    if absent is not None:
+    if unreachable is not None:
         raise WeightsError(
-            f"{source}: no such local path, not in the hub's cache, and the hub cannot be reached"
-        ) from absent
+            f"{source}: not a local path, not in the hub's cache, and the hub cannot be reached"
+        ) from unreachable
     return None
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, shortened to a line; its kind where it says nothing."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def locate(source: str, *file_names: str) -> Path | None:
-    """Find the first of `file_names` in a local folder or hub repository; a local file is itself.
+    """Find the first of `file_names` in a local folder or hub repository.
+
+    Returns:
+        Its path; `source` itself if that is a file; None if there is no such file.
 
     Raises:
-        WeightsError: If the source is no local path and cannot be fetched from the hub either.
+        WeightsError: If the source is not a local path and cannot be downloaded from the hub.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -100,46 +104,46 @@ def locate(source: str, *file_names: str) -> Path | None:
 
 
 def read_tensors(source: str) -> dict[str, Tensor]:
-    """Read all tensors of a weights file, a folder that holds one, or a hub repository.
+    """Read all tensors of a weights file, of a folder with one, or of a hub repository.
 
     Raises:
-        WeightsError: If there is none or it cannot be read.
+        WeightsError: If there is no weights file or it cannot be read.
     """
     path = locate(source, *FILE_NAMES)
     if path is None:
-        raise WeightsError(f"{source}: holds no weights ({' or '.join(FILE_NAMES)})")
+        raise WeightsError(f"{source}: contains no weights ({' or '.join(FILE_NAMES)})")
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        raise WeightsError(f"{path}: is no readable weights file ({_first_line(error)})") from error
+        raise WeightsError(f"{path}: not a readable weights file ({_first_line(error)})") from error
     return _state_dict(content, path)
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """Unwrap what torch archives hold: names to tensors, perhaps under the key `state_dict`."""
+    """Return the named tensors of a torch archive, which may be under the key `state_dict`."""
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: holds no named tensors but a {type(content).__name__}")
+        raise WeightsError(f"{path}: contains a {type(content).__name__} instead of named tensors")
     return {name: value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def read_config(source: str) -> dict[str, Any]:
-    """Read the `config.json` that stands beside the weights; empty if there is none.
+    """Read the `config.json` next to the weights; empty if there is none.
 
     Raises:
-        WeightsError: If it is no JSON mapping.
+        WeightsError: If it is not a JSON object.
     """
     return read_json(source, "config.json")
 
 
 def read_json(source: str, file_name: str) -> dict[str, Any]:
-    """Read a JSON file that stands beside the weights; empty if there is none.
+    """Read a JSON file next to the weights; empty if there is none.
 
     Raises:
-        WeightsError: If it is no JSON mapping.
+        WeightsError: If it is not a JSON object.
     """
     path = locate(source, file_name)
     if path is not None and path.name != file_name:
@@ -149,45 +153,46 @@ def read_json(source: str, file_name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: is no readable JSON ({error})") from error
+        raise WeightsError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds no mapping")
+        raise WeightsError(f"{path}: not a JSON object")
     return content
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> frozenset[str]:
-    """Load tensors into a network, names and shapes agreeing one to one.
+    """Load tensors into a network, with names and shapes that match one to one.
 
     Args:
-        module: Its persistent state must be named exactly as in `tensors`.
-        tensors: Full state; `num_batches_tracked` counters may be missing.
-        source: Where the tensors come from, for the message.
+        module: Network whose persistent state has the names of `tensors`.
+        tensors: Complete state; `num_batches_tracked` counters may be missing.
+        source: Origin of the tensors, for messages.
 
     Returns:
-        Names of the parameters (buffers left out) that were filled.
+        Names of the loaded parameters, without buffers.
 
     Raises:
-        WeightsError: If names or shapes differ; names up to three tensors with both shapes.
+        WeightsError: If names or shapes differ. The message lists up to three tensors.
     """
-    wanted = module.state_dict()
-    names = sorted(wanted.keys() | tensors.keys())
+    expected = module.state_dict()
+    names = sorted(expected.keys() | tensors.keys())
     differing = [
-        f"{name} {_shape(tensors.get(name))} in the file, {_shape(wanted.get(name))} in the network"
+        f"{name} {_shape(tensors.get(name))} in the file, "
+        f"{_shape(expected.get(name))} in the network"
         for name in names
-        if _shape(tensors.get(name)) != _shape(wanted.get(name))
+        if _shape(tensors.get(name)) != _shape(expected.get(name))
         and not name.endswith("num_batches_tracked")
     ]
     if differing:
-        more = f" and {len(differing) - _MOST_NAMED} more" if len(differing) > _MOST_NAMED else ""
+        more = f" and {len(differing) - _MAX_NAMED} more" if len(differing) > _MAX_NAMED else ""
         raise WeightsError(
-            f"{source}: weights of another architecture: {'; '.join(differing[:_MOST_NAMED])}{more}"
+            f"{source}: weights of another architecture: {'; '.join(differing[:_MAX_NAMED])}{more}"
         )
     module.load_state_dict(dict(tensors), strict=False)
     return frozenset(name for name, _ in module.named_parameters() if name in tensors)
 
 
 def _shape(tensor: Tensor | None) -> str:
-    """(64, 3, 7, 7) as text, `missing` for None."""
+    """Format a shape, such as "(64, 3, 7, 7)"; "missing" for None."""
     return "missing" if tensor is None else str(tuple(tensor.shape))
 
 
@@ -209,11 +214,11 @@ _MIT_PARTS = (
 
 
 def official_mit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give MiT weights of either public layout their official names; drop the head.
+    """Rename MiT weights of either public layout to the official names and drop the head.
 
     Source:
-        methods specification 1, "Hugging Face mapping": stages counted from 1, not 0; key and value
-        rows stacked into `kv`, key first.
+        Specification 1, "Hugging Face mapping": stages count from 1 instead of 0; key and value
+        are concatenated to `kv`, key first.
     """
     prefix = "segformer.encoder."
     encoder = {name.removeprefix(prefix).removeprefix("encoder."): t for name, t in tensors.items()}
@@ -233,11 +238,11 @@ def official_mit_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _official_mit_name(name: str) -> str:
-    """Rename one encoder tensor; official names stay as they are."""
+    """Rename one tensor of the encoder; official names do not change."""
     for pattern, official in _MIT_RENAMES:
-        found = pattern.match(name)
-        if found:
-            name = official.format(int(found[1]) + 1) + name[found.end() :]
+        match = pattern.match(name)
+        if match:
+            name = official.format(int(match[1]) + 1) + name[match.end() :]
             if not official.startswith("block"):
                 return name.replace("layer_norm", "norm")
             break

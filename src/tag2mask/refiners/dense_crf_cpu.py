@@ -1,7 +1,7 @@
-"""The mean-field rounds of the dense CRF for the CPU, compiled by numba.
+"""The mean-field iterations of the dense CRF for the CPU, compiled by numba.
 
-A round reads both lattices back, takes the softmax and adds the result to both lattices, a few
-pixels at a time: probabilities are never written out between rounds.
+An iteration reads both lattices, applies the softmax and adds the result to both lattices, a few
+pixels at a time. The probabilities of all pixels are never stored between iterations.
 """
 
 from __future__ import annotations
@@ -17,88 +17,88 @@ from tag2mask.functional.lattice_cpu import CpuLattice
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.uint32]
 
-NEVER = -200.0
-"""Logarithm of the probability of the channels that only fill up the lanes."""
-_LEAST_EXPONENT = -60.0
-"""Probabilities below exp of this, 1e-26, become 0: smaller products would be slow to compute."""
+PADDING_LOG_PROB = -200.0
+"""Log-probability of the channels that pad rows to full vector registers."""
+_MIN_EXPONENT = -60.0
+"""Probabilities below exp(-60), 1e-26, become 0, because denormal products are slow."""
 _BLOCK = 64
-"""Pixels done together: enough for one long loop of exponentials, few enough for the cache."""
+"""Pixels per block: enough for one long loop of exponentials, few enough for the cache."""
 
 
-class _Side(NamedTuple):
-    """One lattice during the rounds."""
+class _Kernel(NamedTuple):
+    """One kernel's lattice during the iterations."""
 
     corner: Indices
     """(P, D) corners of each pixel."""
     weight: Floats
-    """(P, D) their shares, normalised."""
+    """(P, D) normalized weights of the corners."""
     strength: Any
-    """Float32: what the message of this kernel is multiplied by."""
+    """Float32 factor of this kernel's messages."""
     rows: Floats
-    """(V + 1, K) what is read: the last round's probabilities, blurred."""
-    spare: Floats
-    """(V + 1, K) what is added to."""
+    """(V + 1, K) blurred probabilities of the last iteration, which are read."""
+    sums: Floats
+    """(V + 1, K) sums for the next iteration, which are written."""
 
 
 def cpu_mean_field(
-    log_prob: Floats,
+    log_probs: Floats,
     gaussian: CpuLattice,
     bilateral: CpuLattice,
     weights: tuple[float, float],
     iterations: int,
 ) -> Floats:
-    """Run mean field: Q = softmax(log p + sum of w K Q), again and again.
+    """Run mean field: repeat Q = softmax(log p + sum of w K Q).
 
     Args:
-        log_prob: (P, K) logarithms of the unary probabilities; K is best a multiple of 8.
-        gaussian: Normalised lattice of two features.
-        bilateral: Normalised lattice of five features.
-        weights: Of the two kernels.
-        iterations: Rounds.
+        log_probs: (P, K) unary log-probabilities, overwritten. Fastest if K is a multiple of 8.
+        gaussian: Normalized lattice with two features.
+        bilateral: Normalized lattice with five features.
+        weights: Weights of the two kernels.
+        iterations: Number of iterations.
 
     Returns:
-        (P, K) probabilities, sum to 1 over K; the memory of `log_prob`.
+        (P, K) probabilities that sum to 1 over K, in the memory of `log_probs`.
 
     Source:
         Krähenbühl, Koltun: Efficient inference in fully connected CRFs, 2011, Algorithm 1 with the
-        Potts model; methods specification 5.1.
+        Potts model; Specification 5.1.
     """
     lattices = (gaussian, bilateral)
     near, far = (
-        _Side(
+        _Kernel(
             lattice.index,
             lattice.weight,
             np.float32(0),
-            lattice.rows(log_prob.shape[1]),
-            lattice.rows(log_prob.shape[1]),
+            lattice.rows(log_probs.shape[1]),
+            lattice.rows(log_probs.shape[1]),
         )
         for lattice in lattices
     )
     for done in range(iterations):
-        _exchange(log_prob, near, far)
+        _exchange(log_probs, near, far)
         near, far = (
-            _blurred(side, lattice, weight)
-            for side, lattice, weight in zip((near, far), lattices, weights, strict=True)
+            _blurred(kernel, lattice, weight)
+            for kernel, lattice, weight in zip((near, far), lattices, weights, strict=True)
         )
         if done + 1 < iterations:
-            near.spare[:], far.spare[:] = 0, 0
-    _finish(log_prob, near, far)
-    return log_prob
+            near.sums[:], far.sums[:] = 0, 0
+    _finish(log_probs, near, far)
+    return log_probs
 
 
-def _blurred(side: _Side, lattice: CpuLattice, weight: float) -> _Side:
-    """Blur what was added; it is read next, and the array that was read is added to."""
-    rows, spare = lattice.blur(side.spare, side.rows)
-    return side._replace(rows=rows, spare=spare, strength=np.float32(weight * lattice.gain))
+def _blurred(kernel: _Kernel, lattice: CpuLattice, weight: float) -> _Kernel:
+    """Blur the sums and exchange both arrays, so that the next iteration reads the result."""
+    rows, sums = lattice.blur(kernel.sums, kernel.rows)
+    return kernel._replace(rows=rows, sums=sums, strength=np.float32(weight * lattice.gain))
 
 
 @compiled(nogil=True)
 def _exp(value: Any) -> Any:
-    """Compute exp of a float32 at most 0, to 2e-7 of its size, without a call into a library.
+    """Compute exp of a float32 at most 0, with a relative error of 2e-7, without a library call.
 
     Source:
-        Cody and Waite's reduction to [-ln 2 / 2, ln 2 / 2], ln 2 in two parts; Taylor's series
-        to the power 7 there.
+        Cody and Waite's range reduction to [-ln 2 / 2, ln 2 / 2] with ln 2 in two parts, then the
+        Taylor series up to power 7.
     """
     power = np.floor(value * np.float32(1.4426950408889634) + np.float32(0.5))
     rest = value - power * np.float32(0.693359375) + power * np.float32(2.12194440e-4)
@@ -106,14 +106,14 @@ def _exp(value: Any) -> Any:
     for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
         series = series * rest + np.float32(coefficient)
     bits = np.int32((np.int32(max(power, np.float32(-126))) + np.int32(127)) << np.int32(23))
-    return series * bits.view(np.float32) if value > np.float32(_LEAST_EXPONENT) else np.float32(0)
+    return series * bits.view(np.float32) if value > np.float32(_MIN_EXPONENT) else np.float32(0)
 
 
 @compiled(nogil=True)
-def _messages(first: int, near: _Side, far: _Side, log_prob: Floats, out: Floats) -> None:
-    """Fill `out` (B, K) with the logits of the probabilities of pixels `first` and on.
+def _messages(first: int, near: _Kernel, far: _Kernel, log_probs: Floats, out: Floats) -> None:
+    """Fill `out` (B, K) with the logits of the B pixels from `first` on.
 
-    Written out, as one loop over channels is several times faster than one per corner.
+    The sum is unrolled: one loop over channels is several times faster than one per corner.
     """
     g, b, v, w = near.corner, far.corner, near.weight, far.weight
     for row in range(len(out)):
@@ -125,7 +125,7 @@ def _messages(first: int, near: _Side, far: _Side, log_prob: Floats, out: Floats
         w3, w4, w5 = far.strength * w[p, 3], far.strength * w[p, 4], far.strength * w[p, 5]
         for k in range(out.shape[1]):
             out[row, k] = (
-                log_prob[p, k]
+                log_probs[p, k]
                 + v0 * near.rows[g0, k]
                 + v1 * near.rows[g1, k]
                 + v2 * near.rows[g2, k]
@@ -139,52 +139,52 @@ def _messages(first: int, near: _Side, far: _Side, log_prob: Floats, out: Floats
 
 
 @compiled(nogil=True)
-def _softmax(logit: Floats) -> None:
-    """Replace (B, K) logits by their softmax over K; the exponentials are one loop."""
-    for row in range(len(logit)):
-        peak = logit[row, 0]
-        for k in range(logit.shape[1]):
-            peak = max(peak, logit[row, k])
-        for k in range(logit.shape[1]):
-            logit[row, k] -= peak
-    flat = logit.reshape(-1)
+def _softmax(logits: Floats) -> None:
+    """Replace (B, K) logits by their softmax over K, with all exponentials in one loop."""
+    for row in range(len(logits)):
+        peak = logits[row, 0]
+        for k in range(logits.shape[1]):
+            peak = max(peak, logits[row, k])
+        for k in range(logits.shape[1]):
+            logits[row, k] -= peak
+    flat = logits.reshape(-1)
     for entry in range(len(flat)):
         flat[entry] = _exp(flat[entry])
-    for row in range(len(logit)):
+    for row in range(len(logits)):
         total = np.float32(0)
-        for k in range(logit.shape[1]):
-            total += logit[row, k]
+        for k in range(logits.shape[1]):
+            total += logits[row, k]
         total = np.float32(1) / total
-        for k in range(logit.shape[1]):
-            logit[row, k] *= total
+        for k in range(logits.shape[1]):
+            logits[row, k] *= total
 
 
 @compiled(nogil=True)
-def _add(first: int, side: _Side, prob: Floats) -> None:
-    """Add (B, K) probabilities of pixels `first` and on to their corners."""
-    for row in range(len(prob)):
-        for n in range(side.corner.shape[1]):
-            to, share = side.corner[first + row, n], side.weight[first + row, n]
-            for k in range(prob.shape[1]):
-                side.spare[to, k] += share * prob[row, k]
+def _add(first: int, kernel: _Kernel, probs: Floats) -> None:
+    """Add the (B, K) probabilities of the pixels from `first` on to their corners."""
+    for row in range(len(probs)):
+        for n in range(kernel.corner.shape[1]):
+            corner, weight = kernel.corner[first + row, n], kernel.weight[first + row, n]
+            for k in range(probs.shape[1]):
+                kernel.sums[corner, k] += weight * probs[row, k]
 
 
 @compiled(nogil=True)
-def _exchange(log_prob: Floats, near: _Side, far: _Side) -> None:
-    """Run one round but for the blur: from both sides' `rows` to both sides' `spare`."""
-    block = np.empty((_BLOCK, log_prob.shape[1]), dtype=np.float32)
-    for first in range(0, len(log_prob), _BLOCK):
-        prob = block[: len(log_prob) - first]
-        _messages(first, near, far, log_prob, prob)
-        _softmax(prob)
-        _add(first, near, prob)
-        _add(first, far, prob)
+def _exchange(log_probs: Floats, near: _Kernel, far: _Kernel) -> None:
+    """Run one iteration except for the blur, from the `rows` to the `sums` of both kernels."""
+    block = np.empty((_BLOCK, log_probs.shape[1]), dtype=np.float32)
+    for first in range(0, len(log_probs), _BLOCK):
+        probs = block[: len(log_probs) - first]
+        _messages(first, near, far, log_probs, probs)
+        _softmax(probs)
+        _add(first, near, probs)
+        _add(first, far, probs)
 
 
 @compiled(nogil=True)
-def _finish(log_prob: Floats, near: _Side, far: _Side) -> None:
-    """Replace `log_prob` by the probabilities after the last blur."""
-    for first in range(0, len(log_prob), _BLOCK):
-        prob = log_prob[first : first + _BLOCK]
-        _messages(first, near, far, log_prob, prob)
-        _softmax(prob)
+def _finish(log_probs: Floats, near: _Kernel, far: _Kernel) -> None:
+    """Replace `log_probs` by the probabilities after the last blur."""
+    for first in range(0, len(log_probs), _BLOCK):
+        probs = log_probs[first : first + _BLOCK]
+        _messages(first, near, far, log_probs, probs)
+        _softmax(probs)

@@ -1,12 +1,11 @@
-"""PAR, pixel-adaptive refinement: probabilities flow between pixels that look alike and lie near.
+"""PAR, pixel-adaptive refinement: probabilities propagate between nearby pixels of similar color.
 
-Every pixel looks at its eight neighbours at each dilation (48 by default). A softmax over colour
-differences, plus a small softmax over distances, says how much of each neighbour's probability it
-takes; repeat.
+Each pixel repeatedly averages the probabilities of its eight neighbors at each dilation (48 by
+default). The weights are a softmax over color differences plus a small softmax over distances.
 
 Source:
-    AFA (arXiv 2203.02664) and its supplement, Tables 2 and 3, whose rows are the switches of
-    `ParConfig`; methods specification 2.4.
+    AFA (arXiv 2203.02664) and its supplement, Tables 2 and 3, whose rows are settings of
+    `ParConfig`; Specification 2.4.
 """
 
 from __future__ import annotations
@@ -17,72 +16,83 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.config.schema import RefinerConfig
 from tag2mask.functional.stencil import Offset, shifted
-from tag2mask.recipe import Positive, RefinerConfig
 from tag2mask.refiners.base import Refiner
-from tag2mask.refiners.par_cpu import LEAST_VARIANCE, SPREAD_EPS, cpu_iterate, cpu_kernel
+from tag2mask.refiners.par_cpu import DEVIATION_EPS, MIN_VARIANCE, cpu_iterate, cpu_kernel
 
 
 class ParConfig(RefinerConfig):
-    """Settings of PAR; the defaults are the best row of the AFA supplement, at 10 rounds."""
+    """Settings of PAR; the defaults are the best row of AFA's supplement, with 10 iterations."""
 
     name: str = "par"
     """Refiner: a file of the folder `refiners`."""
     dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(1, 2, 4, 8, 12, 24), min_length=1
     )
-    """Distances in pixels at which the eight neighbours are taken."""
+    """Distances of the eight neighbors in pixels."""
     iterations: int = Field(default=10, ge=0)
-    """Rounds of averaging; 15 for COCO and in the ablation table."""
-    w1: Positive = 0.3
-    """Width of the colour kernel, in standard deviations; larger blurs over edges."""
-    w2: Positive = 0.3
-    """Width of the position kernel, in standard deviations of the distances."""
+    """Rounds of averaging; the paper uses 15 for COCO and in its ablation table."""
+    w1: PositiveFloat = 0.3
+    """Width of the color kernel in standard deviations; larger values blur across edges."""
+    w2: PositiveFloat = 0.3
+    """Width of the position kernel in standard deviations of the distances."""
     w3: float = Field(default=0.01, ge=0)
-    """Weight of the position kernel beside the colour kernel."""
+    """Weight of the position kernel relative to the color kernel."""
     position: bool = True
     """Use the position kernel."""
 
 
 class PAR(Refiner):
-    """Pixel-adaptive refinement; one affinity per photo serves all its stacks.
+    """Refine with PAR. The kernel is computed once per image.
 
-    Returns float32 whatever comes in, as a sum of 1 does not survive half precision; no gradient.
+    Returns float32, because sums of 1 do not survive half precision; no gradient.
+
+    Example:
+        >>> import torch
+        >>> image = torch.full((1, 3, 8, 12), 40, dtype=torch.uint8)
+        >>> image[..., 6:] = 200  # dark and bright half
+        >>> right = torch.full((1, 1, 8, 12), 0.3)
+        >>> right[..., 8:] = 0.8  # two pixels off the edge
+        >>> refine = PAR(ParConfig())
+        >>> mask = refine(image, torch.cat([1 - right, right], dim=1)).argmax(dim=1)
+        >>> mask[0, 0].tolist()
+        [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
     """
 
     Config = ParConfig
     config: ParConfig
 
     @torch.no_grad()
-    def refine(self, image: Tensor, prob: Tensor) -> Tensor:
-        """Refine (N, S, C, H, W) `prob` by the (N, 3, H, W) `image`; float32, sums to 1 over C."""
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
+        """Refine (N, S, C, H, W) `probs` with the (N, 3, H, W) `image`; see `Refiner.forward`."""
         config = self.config
         kernel = par_kernel(image, config)
-        maps = par_iterate(prob.flatten(1, 2), kernel, config.dilations, config.iterations)
-        maps = maps.view(prob.shape)
+        maps = par_iterate(probs.flatten(1, 2), kernel, config.dilations, config.iterations)
+        maps = maps.view(probs.shape)
         return maps / maps.sum(dim=2, keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def par_kernel(image: Tensor, config: ParConfig) -> Tensor:
-    """Compute how much every pixel takes of each of its K neighbours.
+    """Compute the weights of each pixel's K neighbors.
 
     Args:
         image: (N, 3, H, W) uint8 or float in [0, 255].
         config: Dilations, widths and weights.
 
     Returns:
-        (N, K, H, W) float32, K = 8 per dilation, dilations in order, neighbours as in
-        `neighbour_offsets`. Sums over K to 1 + w3, or to 1 without the position kernel.
+        (N, K, H, W) float32, K = 8 per dilation, in the order of `neighbor_offsets`. Sums over K to
+        1 + w3, or to 1 without the position kernel.
 
     Source:
-        Methods specification 2.4. Departs from it where all neighbours share a channel's value: the
-        formula divides by 1e-8 there, this takes its limit (see LEAST_VARIANCE).
+        Specification 2.4. Departs where all neighbors have the same value in a channel: the formula
+        divides by 1e-8 there; this function uses its limit (see MIN_VARIANCE).
     """
-    offsets = neighbour_offsets(config.dilations)
+    offsets = neighbor_offsets(config.dilations)
     position = torch.zeros(len(offsets))
     if config.position:
         position = config.w3 * position_weights(config.dilations, config.w2)
@@ -92,13 +102,13 @@ def par_kernel(image: Tensor, config: ParConfig) -> Tensor:
 
 
 def par_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iterations: int) -> Tensor:
-    """Average maps over neighbours again and again, without renormalising.
+    """Average maps over neighbors repeatedly, without renormalizing.
 
     Args:
-        maps: (N, M, H, W), any range and float type.
+        maps: (N, M, H, W), any range and float dtype.
         kernel: (N, K, H, W) from `par_kernel` with the same dilations.
-        dilations: In pixels.
-        iterations: Rounds; each multiplies the sum over classes by the kernel's row sum.
+        dilations: Distances of the eight neighbors in pixels.
+        iterations: Number of rounds. Each multiplies the sum over classes by the sum of the kernel.
 
     Returns:
         (N, M, H, W) float32.
@@ -108,27 +118,25 @@ def par_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iteratio
     return torch_iterate(maps, kernel, dilations, iterations)
 
 
-def neighbour_offsets(dilations: Sequence[int]) -> list[Offset]:
-    """(dy, dx) of the eight neighbours at each dilation, row by row, centre left out."""
+def neighbor_offsets(dilations: Sequence[int]) -> list[Offset]:
+    """List the (dy, dx) of the eight neighbors at each dilation, row by row, without the center."""
     ring = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     return [(d * dy, d * dx) for d in dilations for dy, dx in ring]
 
 
 def position_weights(dilations: Sequence[int], w2: float) -> Tensor:
-    """Softmax over the K neighbours of -(distance / (w2 * std of the distances))^2.
-
-    The same at every pixel.
+    """Compute the softmax over K neighbors of -(distance / (w2 * std of the distances))^2.
 
     Returns:
         (K,) float32, sums to 1.
     """
-    distance = np.array([math.hypot(dy, dx) for dy, dx in neighbour_offsets(dilations)])
-    logit = -((distance / (w2 * distance.std(ddof=1))) ** 2)
-    return torch.from_numpy(logit).softmax(dim=0).float()
+    distance = np.array([math.hypot(dy, dx) for dy, dx in neighbor_offsets(dilations)])
+    logits = -((distance / (w2 * distance.std(ddof=1))) ** 2)
+    return torch.from_numpy(logits).softmax(dim=0).float()
 
 
 def torch_kernel(image: Tensor, offsets: Sequence[Offset], w1: float, position: Tensor) -> Tensor:
-    """Compute `par_kernel` in plain torch, for accelerators; `position` is (K,), weighted."""
+    """Compute `par_kernel` in plain torch for accelerators; `position` (K,) includes its weight."""
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
         reach = max(dy for dy, _ in offsets)
@@ -140,25 +148,25 @@ def torch_kernel(image: Tensor, offsets: Sequence[Offset], w1: float, position: 
         for offset in offsets:
             variance += (shifted(padded, reach, offset) - mean).square_()
         variance /= len(offsets) - 1
-        inverse = 1 / (w1 * (variance.sqrt() + SPREAD_EPS))
-        inverse *= variance > LEAST_VARIANCE
-        logit = image.new_empty((image.shape[0], len(offsets), *image.shape[-2:]))
+        inverse = 1 / (w1 * (variance.sqrt() + DEVIATION_EPS))
+        inverse *= variance > MIN_VARIANCE
+        logits = image.new_empty((image.shape[0], len(offsets), *image.shape[-2:]))
         for tap, offset in enumerate(offsets):
-            step = (shifted(padded, reach, offset) - image).mul_(inverse)
-            logit[:, tap] = -step.square_().mean(dim=1)
-        return logit.softmax(dim=1).add_(position.to(logit).view(1, -1, 1, 1))
+            difference = (shifted(padded, reach, offset) - image).mul_(inverse)
+            logits[:, tap] = -difference.square_().mean(dim=1)
+        return logits.softmax(dim=1).add_(position.to(logits).view(1, -1, 1, 1))
 
 
 def torch_iterate(
     maps: Tensor, kernel: Tensor, dilations: Sequence[int], iterations: int
 ) -> Tensor:
-    """Compute `par_iterate` in plain torch, for accelerators."""
+    """Compute `par_iterate` in plain torch for accelerators."""
     with torch.autocast(maps.device.type, enabled=False):
-        here, kernel, reach = maps.float(), kernel.float(), max(dilations)
-        offsets = neighbour_offsets(dilations)
+        current, kernel, reach = maps.float(), kernel.float(), max(dilations)
+        offsets = neighbor_offsets(dilations)
         for _ in range(iterations):
-            padded = F.pad(here, (reach,) * 4, mode="replicate")
-            here = torch.zeros_like(here)
+            padded = F.pad(current, (reach,) * 4, mode="replicate")
+            current = torch.zeros_like(current)
             for tap, offset in enumerate(offsets):
-                here.addcmul_(kernel[:, tap : tap + 1], shifted(padded, reach, offset))
-        return here
+                current.addcmul_(kernel[:, tap : tap + 1], shifted(padded, reach, offset))
+        return current

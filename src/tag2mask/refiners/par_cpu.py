@@ -1,7 +1,7 @@
-"""The loops of PAR for the CPU, compiled by numba, one image row per unit of work.
+"""The loops of PAR for the CPU, compiled by numba; one image row per task.
 
-Every tap is a slice of a row, so that the innermost loops run over neighbouring pixels without
-index checks and become vector instructions: five times faster than indexing with the shift added.
+Every tap is a slice of a row, so that the innermost loops run over consecutive pixels without index
+checks and become vector instructions: five times faster than indexing with an added shift.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from tag2mask.functional.compilation import compiled, on_torch_threads
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
-SPREAD_EPS = 255 * 1e-8
-"""Added to the standard deviation, in grey levels (1e-8 for colours in [0, 1])."""
-LEAST_VARIANCE = 1e-6
-"""In grey levels squared. Below it a channel's neighbours are one colour: its term is the same for
-all of them, drops out of the softmax, and must not drown the other channels in float32."""
+DEVIATION_EPS = 255 * 1e-8
+"""Added to the standard deviation in gray levels (1e-8 for colors in [0, 1])."""
+MIN_VARIANCE = 1e-6
+"""In squared gray levels. Below it, a channel's neighbors have one color. Its term is then the same
+for all neighbors, cancels in the softmax, and would swamp the other channels in float32."""
 
 
 def cpu_kernel(
     image: Tensor, offsets: Sequence[tuple[int, int]], w1: float, position: Tensor
 ) -> Tensor:
-    """Fill `par_kernel` on the CPU.
+    """Compute `par_kernel` on the CPU.
 
     Args:
         image: (N, 3, H, W) uint8 or float in [0, 255].
-        offsets: (dy, dx) of the K neighbours.
-        w1: Width of the colour kernel.
-        position: (K,) added to every pixel's softmax.
+        offsets: (dy, dx) of the K neighbors.
+        w1: Width of the color kernel.
+        position: (K,) weights to add to every pixel's softmax.
 
     Returns:
-        (N, K, H, W) float32, a view of rows (N, H, K, W).
+        (N, K, H, W) float32, a view of an (N, H, K, W) tensor.
     """
     num, _, height, width = image.shape
     shifts = np.array(offsets, dtype=np.int64)
@@ -53,34 +53,34 @@ def cpu_kernel(
 
 
 def cpu_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iterations: int) -> Tensor:
-    """`par_iterate` on the CPU: (N, M, H, W) in, the same out as float32."""
+    """Compute `par_iterate` on the CPU; (N, M, H, W) to float32 of the same shape."""
     reach, width = max(dilations), maps.shape[-1]
-    here = _pad_columns(maps, reach)
-    there = torch.empty_like(here)
+    current = _pad_columns(maps, reach)
+    updated = torch.empty_like(current)
     rows = kernel.float().transpose(1, 2).contiguous()
     distances = np.array(dilations, dtype=np.int64)
     for _ in range(iterations):
-        on_torch_threads(_average_rows, here.numpy(), rows.numpy(), distances, there.numpy())
-        here, there = there, here
-    return here[..., reach : reach + width].contiguous()
+        on_torch_threads(_average_rows, current.numpy(), rows.numpy(), distances, updated.numpy())
+        current, updated = updated, current
+    return current[..., reach : reach + width].contiguous()
 
 
 def _pad_columns(maps: Tensor, reach: int) -> Tensor:
-    """(N, M, H, W) -> (N, M, H, W + 2 * reach) float32, side columns repeated; a copy."""
+    """Copy (N, M, H, W) to (N, M, H, W + 2 * reach) float32 with repeated side columns."""
     return F.pad(maps.float(), (reach, reach, 0, 0), mode="replicate").contiguous()
 
 
 @compiled()
 def _shifted_row(plane: Floats, y: int, shift: Integers, width: int) -> Floats:
-    """Row `y` moved by (dy, dx) of a column-padded plane; rows beyond the edge repeat the edge."""
+    """Return row `y` of a column-padded plane shifted by (dy, dx); edge rows repeat beyond it."""
     left = (plane.shape[1] - width) // 2 + shift[1]
     row: Floats = plane[min(max(y + shift[0], 0), plane.shape[0] - 1), left : left + width]
     return row
 
 
 @compiled()
-def _colour_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale: Floats) -> None:
-    """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbours)^2), 0 where all are equal."""
+def _color_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale: Floats) -> None:
+    """Fill `scale` (W,) with 1 / (3 * (w1 * std of the neighbors)^2), or 0 if all are equal."""
     taps, width = len(shifts), len(scale)
     mean = np.zeros(width, dtype=np.float32)
     for tap in range(taps):
@@ -96,28 +96,28 @@ def _colour_scale(plane: Floats, y: int, shifts: Integers, w1: np.float32, scale
             scale[x] += (near[x] - mean[x]) ** 2
     for x in range(width):
         variance = scale[x] / np.float32(taps - 1)
-        spread = w1 * (np.sqrt(variance) + np.float32(SPREAD_EPS))
-        plain = np.float32(1) / (np.float32(3) * spread * spread)
-        scale[x] = plain if variance > np.float32(LEAST_VARIANCE) else np.float32(0)
+        deviation = w1 * (np.sqrt(variance) + np.float32(DEVIATION_EPS))
+        inverse = np.float32(1) / (np.float32(3) * deviation * deviation)
+        scale[x] = inverse if variance > np.float32(MIN_VARIANCE) else np.float32(0)
 
 
 @compiled()
-def _softmax_plus(logit: Floats, position: Floats) -> None:
+def _softmax_plus(logits: Floats, position: Floats) -> None:
     """Replace (K, W) logits by their softmax over K plus `position`."""
-    taps, width = logit.shape
-    peak = logit[0].copy()
+    taps, width = logits.shape
+    peak = logits[0].copy()
     total = np.zeros(width, dtype=np.float32)
     for tap in range(1, taps):
-        row = logit[tap]
+        row = logits[tap]
         for x in range(width):
             peak[x] = max(peak[x], row[x])
     for tap in range(taps):
-        row = logit[tap]
+        row = logits[tap]
         for x in range(width):
             row[x] = math.exp(row[x] - peak[x])
             total[x] += row[x]
     for tap in range(taps):
-        row = logit[tap]
+        row = logits[tap]
         for x in range(width):
             row[x] = row[x] / total[x] + position[tap]
 
@@ -126,35 +126,35 @@ def _softmax_plus(logit: Floats, position: Floats) -> None:
 def _fill_kernel(
     padded: Floats, shifts: Integers, w1: np.float32, position: Floats, kernel: Floats
 ) -> None:
-    """Fill `kernel` (N, H, K, W) from photos `padded` (N, 3, H, W + 2 * reach)."""
+    """Fill `kernel` (N, H, K, W) from images `padded` (N, 3, H, W + 2 * reach)."""
     num, height, taps, width = kernel.shape
     reach = (padded.shape[3] - width) // 2
     for index in numba.prange(num * height):
         n, y = index // height, index % height
-        logit = kernel[n, y]
-        logit[:] = 0
+        logits = kernel[n, y]
+        logits[:] = 0
         scale = np.empty(width, dtype=np.float32)
         for channel in range(3):
             plane = padded[n, channel]
-            _colour_scale(plane, y, shifts, w1, scale)
-            centre = plane[y, reach : reach + width]
+            _color_scale(plane, y, shifts, w1, scale)
+            center = plane[y, reach : reach + width]
             for tap in range(taps):
                 near = _shifted_row(plane, y, shifts[tap], width)
-                row = logit[tap]
+                row = logits[tap]
                 for x in range(width):
-                    row[x] -= (near[x] - centre[x]) ** 2 * scale[x]
-        _softmax_plus(logit, position)
+                    row[x] -= (near[x] - center[x]) ** 2 * scale[x]
+        _softmax_plus(logits, position)
 
 
 @compiled(parallel=True)
-def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floats) -> None:
-    """One round: `there` (N, M, H, W + 2 * reach) from `here`, side columns repeated again."""
+def _average_rows(current: Floats, kernel: Floats, dilations: Integers, updated: Floats) -> None:
+    """Fill `updated` (N, M, H, W + 2 * reach) from `current`, with repeated side columns."""
     num, height, _, width = kernel.shape
-    reach = (here.shape[3] - width) // 2
+    reach = (current.shape[3] - width) // 2
     for index in numba.prange(num * height):
         n, y = index // height, index % height
-        for m in range(here.shape[1]):
-            plane, out = here[n, m], there[n, m, y]
+        for m in range(current.shape[1]):
+            plane, out = current[n, m], updated[n, m, y]
             inner = out[reach : reach + width]
             inner[:] = 0
             for ring in range(len(dilations)):
@@ -165,7 +165,7 @@ def _average_rows(here: Floats, kernel: Floats, dilations: Integers, there: Floa
 
 @compiled()
 def _add_ring(plane: Floats, y: int, d: int, kernel: Floats, out: Floats) -> None:
-    """Add the eight neighbours at distance `d`, weighted by `kernel` (8, W), to `out` (W,)."""
+    """Add the eight neighbors at distance `d`, times `kernel` (8, W), to `out` (W,)."""
     width = len(out)
     middle = (plane.shape[1] - width) // 2
     left, right = middle - d, middle + d

@@ -1,40 +1,33 @@
-"""What a run's network shows of a few photos: strips, pair maps of a query point, head weights."""
+"""What the trained network adds to the page: strips, affinity maps, weights of attention heads."""
 
 from __future__ import annotations
 
 import io
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from PIL import Image as PILImage
-from torch import Tensor
-from torch.nn import functional as F
 
 from tag2mask import plugins
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import NothingHeldOutError, Tag2MaskError
-from tag2mask.evaluation.evaluator import spread_indices
-from tag2mask.functional.cam import upsample
+from tag2mask.evaluation.sources import spread_indices
+from tag2mask.inference.inspection import inspect_image
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import Method, evaluating
-from tag2mask.prediction.pair_maps import PairMaps, Sight, look_over
-from tag2mask.prediction.panels import Panel, draw_strip, heat_over, stretched
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.prediction.strips import strip_panels
-from tag2mask.prediction.test_time import Look
-from tag2mask.recipe import DataConfig
 from tag2mask.report.run_parts import Run
-from tag2mask.types import Image, Sample
+from tag2mask.visualization.affinity_maps import Point, affinity_panels
+from tag2mask.visualization.panels import Panel
+from tag2mask.visualization.strips import draw_strip, strip_panels
 
-FEW_PHOTOS = 4
-"""Photos shown where the recipe asked for no samples while training."""
+DEFAULT_IMAGES = 4
+"""Number of images on the page if the recipe asks for no samples during training."""
 HEAD_WEIGHTS = "affinity.weight"
 """Parameter in which methods keep one weight per attention head."""
 PROBE_PX = 64
-"""Side of a black photo that tells how many heads each block has."""
-
-Point = tuple[float, float]
-"""(x, y) as fractions of the photo."""
+"""Side of the black image that counts the heads of each block."""
 
 
 class Picture(NamedTuple):
@@ -43,93 +36,65 @@ class Picture(NamedTuple):
     name: str
     png: bytes
 
+    @property
+    def data_uri(self) -> str:
+        """The file as an address that needs no network."""
+        return f"data:image/png;base64,{b64encode(self.png).decode('ascii')}"
+
 
 class NetworkParts(NamedTuple):
     """What the trained network adds to the page; empty where it has nothing to show."""
 
     weights: str = ""
-    """Which weights were loaded."""
-    photos: str = ""
-    """Which photos are shown."""
+    """Name of the loaded weights."""
+    images: str = ""
+    """Where the images come from."""
     strips: tuple[Picture, ...] = ()
-    pairs: tuple[Picture, ...] = ()
+    affinity_maps: tuple[Picture, ...] = ()
     head_weights: Mapping[str, Sequence[float]] = {}
-    """Block -> weight of each of its heads."""
+    """Block -> weight of each of its attention heads."""
     missing: tuple[str, ...] = ()
-    """One line per part that could not be made."""
+    """One line per missing part."""
 
 
-def look_at_network(run: Run, query: Point | None = None) -> NetworkParts:
-    """Load a run's best weights and let them look at a few held-out photos, or training photos.
+def inspect_network(run: Run, query: Point | None = None) -> NetworkParts:
+    """Load a run's best weights and inspect a few held-out images, or training images.
 
     Args:
-        run: Weights or photos may be gone; then the parts that need them are named as missing.
-        query: Where to look from; None takes each photo's cell of strongest evidence.
+        run: If its weights or images are gone, the parts that need them are listed as missing.
+        query: Point whose attention and affinity are shown; None takes the position with the
+            largest CAM of each image.
     """
     try:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        segmenter = Segmenter.load(run.folder, device=device)
+        segmenter = Segmenter.load(run.folder)
     except Tag2MaskError as error:
-        return NetworkParts(missing=(f"what the network sees: {_line(error)}",))
+        return NetworkParts(missing=(_missing_line(error),))
     recipe = run.recipe or segmenter.recipe
     parts = NetworkParts(
         weights=segmenter.origin["weights"], head_weights=head_weights(segmenter.method)
     )
     try:
-        source, photos = _shown(recipe.data)
-        count = recipe.run.samples or FEW_PHOTOS
+        source, images = _open_images(recipe.data)
+        count = recipe.run.samples or DEFAULT_IMAGES
         samples = [source[index] for index in spread_indices(len(source), count)]
     except Tag2MaskError as error:
-        return parts._replace(missing=(f"what the network sees: {_line(error)}",))
-    strips, pairs = [], []
+        return parts._replace(missing=(_missing_line(error),))
+    strips, affinity_maps = [], []
     for sample in samples:
-        sight = look_over(segmenter, sample)
-        strips.append(_picture(sample.name, strip_panels(segmenter, sample, sight)))
-        if panels := pair_panels(segmenter, sample, sight, query):
-            pairs.append(_picture(sample.name, panels))
+        image_maps = inspect_image(segmenter, sample)
+        strips.append(_draw_picture(sample.name, strip_panels(segmenter, sample, image_maps)))
+        if panels := affinity_panels(segmenter, sample, image_maps, query):
+            affinity_maps.append(_draw_picture(sample.name, panels))
     missing: tuple[str, ...] = ()
-    if query is not None and not pairs:
-        missing = ("pair maps of the query point: this network compares no cells",)
-    return parts._replace(photos=photos, strips=tuple(strips), pairs=tuple(pairs), missing=missing)
-
-
-def pair_panels(
-    segmenter: Segmenter, sample: Sample, sight: Sight, query: Point | None = None
-) -> list[Panel]:
-    """Show from where, and to where, the network looks; empty from one that compares no cells.
-
-    Args:
-        segmenter: The network.
-        sample: Its tags say whose evidence is strongest.
-        sight: What `look_over` saw of the photo.
-        query: (x, y) as fractions of the photo; None takes the cell of strongest evidence.
-    """
-    image = sample.image
-    pairs = sight.pairs
-    if pairs is None:
-        return []
-    if query is None:
-        cell, why = _strongest_cell(segmenter, sample, sight.seen, pairs.grid)
-    else:
-        cell, why = pairs.cell_of(query), f"query {query[0]:g}, {query[1]:g}"
-    point = pairs.centre_of(cell)
-    panels = [Panel(image, "query point", note=why, point=point)]
-    if pairs.attention is not None:
-        row = pairs.attention[cell]
-        note = f"peak {float(row.max() * len(row)):.1f} x mean"
-        heat = _row_heat(image, row, pairs)
-        panels.append(Panel(heat, "attention", note=note, point=point))
-    if pairs.affinity is not None:
-        row = pairs.affinity[cell]
-        note = f"from {float(row.min()):.2f} to {float(row.max()):.2f}"
-        heat = _row_heat(image, row, pairs)
-        window = pairs.window_of(cell)
-        panels.append(Panel(heat, "affinity", note=note, point=point, window=window))
-    return panels
+    if query is not None and not affinity_maps:
+        missing = ("attention and affinity of the query point: this network computes neither",)
+    return parts._replace(
+        images=images, strips=tuple(strips), affinity_maps=tuple(affinity_maps), missing=missing
+    )
 
 
 def head_weights(method: Method) -> dict[str, list[float]]:
-    """Read what weight an affinity head has learned for each attention head, by block.
+    """Read the weight that an affinity head has learned for each attention head.
 
     Returns:
         Block -> weights; empty from a method without an affinity head.
@@ -145,44 +110,23 @@ def head_weights(method: Method) -> dict[str, list[float]]:
     return {f"block {k} of the last {count}": part.tolist() for k, part in enumerate(blocks, 1)}
 
 
-def _strongest_cell(
-    segmenter: Segmenter, sample: Sample, seen: Look, grid: tuple[int, int]
-) -> tuple[int, str]:
-    """The cell with most evidence of the photo's likeliest tag; of all classes if it has none."""
-    keys = list(segmenter.choose(seen, sample.tags, "oracle")) or list(range(seen.prob.shape[1]))
-    key = max(keys, key=lambda key: float(seen.prob[0, key]))
-    evidence = F.adaptive_avg_pool2d(seen.cam[0, key][None], grid)
-    return int(evidence.argmax()), f"strongest {segmenter.class_names[key]}"
-
-
-def _row_heat(image: Image, row: Tensor, pairs: PairMaps) -> Image:
-    """Heat of one row of a pair map, from its smallest to its largest value."""
-    heat = upsample(row.view(1, 1, *pairs.grid), image.shape[:2])[0, 0]
-    return heat_over(image, stretched(heat.cpu().numpy()))
-
-
-def _shown(config: DataConfig) -> tuple[Source, str]:
-    """Held-out photos, or those to learn from where none are held out."""
+def _open_images(config: DataConfig) -> tuple[Source, str]:
+    """Open the held-out images, or the training images if none are held out."""
     kind = plugins.load("data", config.name)
     try:
         source: Source = kind(config, "val")
         if len(source):
-            return source, "held-out photos"
+            return source, "held-out images"
     except NothingHeldOutError:
         pass
-    return kind(config, "train"), "photos of the training list"
+    return kind(config, "train"), "training images"
 
 
-def _picture(name: str, panels: Sequence[Panel]) -> Picture:
-    return Picture(name, png_of(draw_strip(panels)))
-
-
-def png_of(picture: PILImage.Image) -> bytes:
-    """Encode a picture as PNG."""
+def _draw_picture(name: str, panels: Sequence[Panel]) -> Picture:
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
+    draw_strip(panels).save(buffer, format="PNG")
+    return Picture(name, buffer.getvalue())
 
 
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _missing_line(error: Exception) -> str:
+    return f"new samples from the trained network: {str(error).splitlines()[0]}"

@@ -1,4 +1,4 @@
-"""What of a run folder is there: recipe, log, scores, strips; a run may have been stopped early."""
+"""Read what a run folder contains: recipe, log, scores, strips; a run may have stopped early."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.errors import Tag2MaskError
-from tag2mask.recipe import Recipe, load_recipe
 
 STRIP_NAME = re.compile(r"step(\d+)_.*\.png")
+SCORE_KEYS = ("class_names", "iou", "miou", "images", "class_source")
 
 Values = Mapping[str, Any]
 
 
 class Run(NamedTuple):
-    """What of a run folder is there."""
+    """The readable parts of a run folder."""
 
     folder: Path
     recipe: Recipe | None
     log: tuple[Values, ...]
     metrics: Values
     scores: Mapping[str, Values]
-    """Title -> report as plain values."""
+    """Title -> scores as plain values; equal scores appear once, with all their titles."""
     strips: tuple[Path, ...]
     missing: tuple[str, ...]
-    """One line per part that is not there, or not readable."""
+    """One line per part that is missing or not readable."""
 
 
 def read_run(folder: Path) -> Run:
-    """Read all parts of a run folder that are there."""
+    """Read all parts of a run folder that exist."""
     missing: list[str] = []
     recipe = None
     try:
@@ -41,16 +42,16 @@ def read_run(folder: Path) -> Run:
     log = _read_log(folder / "log.jsonl", missing)
     metrics = _read_json(folder / "metrics.json", missing)
     strips = _last_strips(folder / "samples")
-    scores = _scores(folder, metrics)
+    scores = _merge_equal_scores(_read_scores(folder, metrics))
     if not scores:
-        missing.append(_why_no_scores(metrics))
+        missing.append(_how_to_add_scores(metrics))
     return Run(folder, recipe, log, metrics, scores, strips, tuple(missing))
 
 
 def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
-    """Records of a log; a torn last line is left out."""
+    """Read the records of a log; skip an incomplete line."""
     if not path.is_file():
-        missing.append(f"{path.name}: not there")
+        missing.append(f"{path.name}: not found")
         return ()
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -65,42 +66,66 @@ def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
 
 def _read_json(path: Path, missing: list[str]) -> Values:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        missing.append(f"{path.name}: not there or not readable; the run may have been stopped")
+        missing.append(f"{path.name}: missing or not readable; the run may have been interrupted")
         return {}
-    return found if isinstance(found, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
-def _scores(folder: Path, metrics: Values) -> dict[str, Values]:
-    """Reports of the run folder by title: files of scores first, then those made in training."""
-    found = {}
+def _read_scores(folder: Path, metrics: Values) -> dict[str, Values]:
+    """Read scores by title: first those in files, then those of the best and the last weights."""
+    scores = {}
     for path in sorted(folder.glob("*.json")):
         values = _read_json(path, [])
-        if _is_report(values):
-            found[path.stem] = values
-    history = [seen for seen in metrics.get("history", ()) if _is_report(seen.get("detail", {}))]
-    best = (metrics.get("best") or {}).get("step")
-    for seen in history:
-        if seen["step"] == best or seen is history[-1]:
-            word = "best" if seen["step"] == best else "last"
-            found[f"{word} in training, step {seen['step']:,}"] = seen["detail"]
-    return found
+        if _has_scores(values):
+            scores[path.name] = values
+    history = [
+        record for record in metrics.get("history", ()) if _has_scores(record.get("detail", {}))
+    ]
+    best_step = (metrics.get("best") or {}).get("step")
+    for record in history:
+        step = record["step"]
+        if step == best_step:
+            scores[f"best while training (step {step:,})"] = record["detail"]
+        elif record is history[-1]:
+            scores[f"last while training (step {step:,})"] = record["detail"]
+    return scores
 
 
-def _why_no_scores(metrics: Values) -> str:
-    """Say what would bring a table of classes."""
+def _merge_equal_scores(scores: Mapping[str, Values]) -> dict[str, Values]:
+    """Keep one of several equal scores, under the titles of all."""
+    groups: list[tuple[list[str], Values]] = []
+    for title, score in scores.items():
+        for titles, other in groups:
+            if _is_same_score(score, other):
+                titles.append(title)
+                break
+        else:
+            groups.append(([title], score))
+    return {", ".join(titles): score for titles, score in groups}
+
+
+def _is_same_score(first: Values, second: Values) -> bool:
+    """Compare measured values, and the settings that both scores name."""
+    one, other = first.get("settings", {}), second.get("settings", {})
+    return all(first.get(key) == second.get(key) for key in SCORE_KEYS) and all(
+        one[key] == other[key] for key in one.keys() & other.keys()
+    )
+
+
+def _how_to_add_scores(metrics: Values) -> str:
     why = (metrics.get("best") or {}).get("why")
     reason = f" ({why})" if why else ""
     return f"IoU per class{reason}: 'tag2mask evaluate MASKS TRUTH --json RUN/scores.json' adds it"
 
 
-def _is_report(values: Values) -> bool:
+def _has_scores(values: Values) -> bool:
     return {"class_names", "iou", "miou"} <= values.keys()
 
 
 def _last_strips(folder: Path) -> tuple[Path, ...]:
-    """Strips of the latest step, in the order they were drawn."""
-    named = {path: STRIP_NAME.fullmatch(path.name) for path in sorted(folder.glob("*.png"))}
-    steps = {path: int(match[1]) for path, match in named.items() if match}
+    """List the strips of the last step, in the order they were drawn."""
+    matches = {path: STRIP_NAME.fullmatch(path.name) for path in sorted(folder.glob("*.png"))}
+    steps = {path: int(match[1]) for path, match in matches.items() if match}
     return tuple(path for path, step in steps.items() if step == max(steps.values()))

@@ -4,15 +4,16 @@ import math
 import numpy as np
 import pytest
 
-from tag2mask.cli import evaluate
+from tag2mask.cli.evaluate import print_scores
+from tag2mask.cli.main import run
 from tag2mask.errors import Tag2MaskError
-from tag2mask.palette import save_mask
+from tag2mask.io.masks import save_mask
 from tag2mask.types import Report
 
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two photos of 2 x 2 pixels, class 1 of two; hand-counted below."""
+    """Two images of 2 x 2 pixels with class 1 of two; the test counts by hand."""
     made, true = tmp_path / "made", tmp_path / "true"
     for folder in (made, true):
         folder.mkdir()
@@ -20,15 +21,15 @@ def folders(tmp_path):
     save_mask(np.array([[0, 0], [1, 1]], np.uint8), true / "a.png")
     save_mask(np.array([[0, 0], [0, 0]], np.uint8), made / "b.png")
     save_mask(np.array([[0, 255], [0, 1]], np.uint8), true / "b.png")
-    described = {"classes": ["cat", "dog"], "gate": "oracle", "settings": {"scales": [1.0]}}
+    described = {"classes": ["cat", "dog"], "class_source": "tags", "settings": {"scales": [1.0]}}
     (made / "classes.json").write_text(json.dumps(described), encoding="utf-8")
     return made, true
 
 
-def test_table_and_file_hold_the_hand_counted_scores(folders, tmp_path, capsys):
+def test_table_and_file_contain_the_hand_counted_scores(folders, tmp_path, capsys):
     made, true = folders
-    evaluate.run([str(made), str(true), "--json", str(tmp_path / "s.json")])
-    # background: 3 right of 3 true + 2 found more - 3 ... = 3 / 5; cat: 2 right of 4 in either
+    run(["evaluate", str(made), str(true), "--json", str(tmp_path / "s.json")])
+    # Intersection / union: background 3 / 5, cat 2 / 4.
     shown = capsys.readouterr().out
     cells = {
         words[0]: words[1]
@@ -39,19 +40,27 @@ def test_table_and_file_hold_the_hand_counted_scores(folders, tmp_path, capsys):
     assert cells["cat"] == "0.500"
     assert cells["dog"] == "-"
     assert cells["mean"] == "0.550"
-    assert "gate oracle" in shown
+    assert "classes from tags" in shown
     assert json.loads((tmp_path / "s.json").read_text("utf-8"))["miou"] == pytest.approx(0.55)
 
 
-def test_what_one_must_know_is_on_one_line(capsys):
+def test_settings_behind_the_scores_are_on_one_line(capsys):
     settings = {"split": "devval", "scales": [1.0, 0.5, 1.5], "flip": True, "background": 0.45}
     settings |= {"refiner": {"name": "par"}}
-    evaluate.print_scores(Report(("cat",), (0.5, math.nan), 0.5, 3, "predicted", settings))
+    print_scores(Report(("cat",), (0.5, math.nan), 0.5, 3, "classifier", settings))
     last = capsys.readouterr().out.splitlines()[-1]
-    for words in ("3 photos", "gate predicted", "split devval", "flip True", "refiner par"):
+    for words in (
+        "3 images",
+        "classes from classifier",
+        "split devval",
+        "flip True",
+        "refiner par",
+    ):
         assert words in last
 
 
-def test_less_than_one_thread_is_refused(folders):
-    with pytest.raises(Tag2MaskError, match="--workers: takes a number from 1 on, got 0"):
-        evaluate.run([*map(str, folders), "--workers", "0"])
+def test_less_than_one_thread_is_rejected(folders):
+    with pytest.raises(
+        Tag2MaskError, match="'--workers': Input should be greater than or equal to 1"
+    ):
+        run(["evaluate", *map(str, folders), "--workers", "0"])

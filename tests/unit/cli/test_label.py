@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from tag2mask.cli.label import open_source
+from tag2mask.api import open_source
+from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import DataError
-from tag2mask.recipe import Recipe, parse_recipe
 
 
 def recipe(name: str) -> Recipe:
@@ -18,7 +18,7 @@ def recipe(name: str) -> Recipe:
     return parse_recipe(raw, "r")
 
 
-def photo(path: Path) -> None:
+def random_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     PILImage.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
 
@@ -26,7 +26,7 @@ def photo(path: Path) -> None:
 @pytest.fixture
 def folder(tmp_path):
     for name in "abc":
-        photo(tmp_path / "own" / "images" / f"{name}.png")
+        random_image(tmp_path / "own" / "images" / f"{name}.png")
     (tmp_path / "own" / "tags.csv").write_text("image,tags\na,cat\nb,bird\nc,\n", encoding="utf-8")
     return tmp_path / "own"
 
@@ -37,18 +37,18 @@ def voc(tmp_path):
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     for name in "ab":
-        photo(root / "JPEGImages" / f"{name}.jpg")
+        random_image(root / "JPEGImages" / f"{name}.jpg")
     (lists / "train_aug.txt").write_text("a\nb\n", encoding="utf-8")
     (lists / "train.txt").write_text("b\n", encoding="utf-8")
     (root / "tags.csv").write_text("image,tags\na,cat\nb,dog\n", encoding="utf-8")
     return root
 
 
-@pytest.mark.parametrize("trained_on", ["folder", "voc", "scenes"])
-def test_a_folder_is_labelled_whole_whatever_the_run_trained_on(trained_on, folder):
-    if trained_on == "scenes":
+@pytest.mark.parametrize("trained_on", ["folder", "voc", "synthetic"])
+def test_all_images_of_a_folder_are_labeled_whatever_the_run_trained_on(trained_on, folder):
+    if trained_on == "synthetic":
         raw = parse_recipe(
-            {"data": {"name": "scenes"}, "backbone": {"name": "mit"}, "method": {"name": "cam"}},
+            {"data": {"name": "synthetic"}, "backbone": {"name": "mit"}, "method": {"name": "cam"}},
             "r",
         ).with_classes(["cat", "dog"])
     else:
@@ -61,23 +61,23 @@ def test_a_folder_is_labelled_whole_whatever_the_run_trained_on(trained_on, fold
 
 
 @pytest.mark.parametrize(
-    ("asked", "names", "told"),
+    ("split", "names", "part"),
     [
         (None, ("a", "b"), "train_aug"),
         ("train", ("b",), "train"),
         ("train_aug", ("a", "b"), "train_aug"),
     ],
 )
-def test_lists_of_a_voc_folder_are_meant_by_their_own_name(asked, names, told, voc):
-    source, split = open_source(recipe("folder"), voc, asked, {})
-    assert (source.names, split) == (names, told)
+def test_split_of_a_voc_folder_names_its_list(split, names, part, voc):
+    source, opened = open_source(recipe("folder"), voc, split, {})
+    assert (source.names, opened) == (names, part)
 
 
 def test_data_keys_can_be_overridden(folder):
-    overrides = {"data.val_fraction": ["1"]}
+    overrides = {"data.val_fraction": "1"}
     assert len(open_source(recipe("folder"), folder, "val", overrides)[0]) == 3
 
 
-def test_missing_folder_is_refused(tmp_path):
+def test_missing_folder_is_rejected(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         open_source(recipe("folder"), tmp_path / "gone", None, {})

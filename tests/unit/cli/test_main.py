@@ -1,30 +1,27 @@
 import errno
-import sys
-from types import ModuleType
+from pathlib import Path
 
 import pytest
 
-from tag2mask.cli.main import VERBS, main, overview
+import tag2mask.cli
+from tag2mask.cli.main import COMMANDS, main, overview
 from tag2mask.errors import DataError
 
 
-def verb_that_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    module = ModuleType("tag2mask.cli.check")
-
-    def run(_: list[str]) -> None:
+def command_that_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def check_folder(*_: object, **__: object) -> None:
         raise error
 
-    module.run = run
-    monkeypatch.setitem(sys.modules, "tag2mask.cli.check", module)
+    monkeypatch.setattr("tag2mask.data.validation.check_folder", check_folder)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
 def test_overview_names_every_command_with_a_summary(arguments, capsys):
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert shown.strip() == overview()
-    for verb in VERBS:
-        line = next(line for line in shown.splitlines() if line.startswith(f"  {verb} "))
+    for name in COMMANDS:
+        line = next(line for line in shown.splitlines() if line.startswith(f"  {name} "))
         assert len(line.split()) > 3
 
 
@@ -40,8 +37,8 @@ def test_unknown_command_gets_a_hint(capsys):
     )
 
 
-def test_each_fault_of_a_user_is_a_line_and_exit_code_2(monkeypatch, capsys):
-    verb_that_raises(monkeypatch, DataError("a: gone\nb: gone too"))
+def test_each_problem_is_one_line_and_exit_code_2(monkeypatch, capsys):
+    command_that_raises(monkeypatch, DataError("a: gone\nb: gone too"))
     assert main(["check", "x"]) == 2
     assert capsys.readouterr().err == "error: a: gone\nerror: b: gone too\n"
 
@@ -50,28 +47,54 @@ def test_each_fault_of_a_user_is_a_line_and_exit_code_2(monkeypatch, capsys):
     ("number", "text"),
     [(errno.ENOSPC, "No space left on device"), (errno.EACCES, "Permission denied")],
 )
-def test_what_the_disk_refuses_is_one_line(monkeypatch, capsys, number, text):
-    verb_that_raises(monkeypatch, OSError(number, text, "/full/x.png"))
+def test_error_of_the_disk_is_one_line(monkeypatch, capsys, number, text):
+    command_that_raises(monkeypatch, OSError(number, text, "/full/x.png"))
     assert main(["check", "x"]) == 2
     assert capsys.readouterr().err == f"error: /full/x.png: {text}\n"
 
 
 def test_interrupt_has_its_own_exit_code(monkeypatch, capsys):
-    verb_that_raises(monkeypatch, KeyboardInterrupt())
+    command_that_raises(monkeypatch, KeyboardInterrupt())
     assert main(["check", "x"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ENOENT, "gone", "x")])
-def test_a_defect_of_the_program_is_not_hidden(monkeypatch, error):
-    verb_that_raises(monkeypatch, error)
+def test_defect_of_the_program_is_not_hidden(monkeypatch, error):
+    command_that_raises(monkeypatch, error)
     with pytest.raises(type(error)):
         main(["check", "x"])
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_command_explains_itself(verb, capsys):
-    assert main([verb, "--help"]) == 0
-    shown = capsys.readouterr()
-    assert f"usage: tag2mask {verb}" in shown.out
-    assert shown.err == ""
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("--versio", "unknown option '--versio'. Did you mean '--version'? (see: tag2mask --help)"),
+        ("label R", "missing argument 'DATA' (see: tag2mask label --help)"),
+        (
+            "label R D --out O --weights bst",
+            "invalid value for '--weights': 'bst' is not one of 'best', 'last'. "
+            "Did you mean 'best'? (see: tag2mask label --help)",
+        ),
+        ("check D E F", "unexpected words: E F (see: tag2mask check --help)"),
+        ("check D --srict", "unknown option '--srict'. Did you mean '--strict'?"),
+        ("train rml/voc_mitb1 --lr 1e-4", "unknown option '--lr'. Did you mean optim.lr=1e-4?"),
+    ],
+)
+def test_usage_error_is_one_plain_line(line, problem, capsys):
+    assert main(line.split()) == 2
+    assert capsys.readouterr().err == f"error: {problem}\n"
+
+
+def test_every_command_has_its_file():
+    files = {path.stem for path in Path(tag2mask.cli.__file__).parent.glob("*.py")}
+    assert set(COMMANDS) <= files
+
+
+@pytest.mark.parametrize(("words", "completions"), [("tr", "train"), ("train --st", "--stage")])
+def test_shell_completes_commands_and_options(words, completions, monkeypatch, capsys):
+    monkeypatch.setenv("_TAG2MASK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"tag2mask {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == completions.split()

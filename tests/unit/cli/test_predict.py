@@ -1,18 +1,18 @@
 import pytest
 
-from tag2mask.cli import predict
+from tag2mask.cli.main import run
 from tag2mask.errors import RecipeError, Tag2MaskError
 
 
 @pytest.mark.parametrize(
     ("line", "kind", "words"),
     [
-        ("R --out O", Tag2MaskError, "give at least one photo or folder"),
-        ("R a.jpg", Tag2MaskError, "--out"),
-        ("R a.jpg --out O --optim.lr 1", RecipeError, "is settled when training"),
-        ("R a.jpg --out O --tags cat", Tag2MaskError, "--tags"),
+        ("R --out O", Tag2MaskError, "missing argument 'IMAGE'"),
+        ("R a.jpg", Tag2MaskError, "missing option '--out'"),
+        ("R a.jpg --out O optim.lr=1", RecipeError, "is fixed by training"),
+        ("R a.jpg --out O --tags cat", Tag2MaskError, "unknown option '--tags'"),
     ],
 )
-def test_wrong_lines_are_refused_before_a_network_is_loaded(line, kind, words):
+def test_wrong_lines_are_rejected_before_a_network_is_loaded(line, kind, words):
     with pytest.raises(kind, match=words):
-        predict.run(line.split())
+        run(["predict", *line.split()])

@@ -20,7 +20,7 @@ def test_every_plugin_has_a_summary():
         assert all(rows.values()), rows
 
 
-def test_third_party_plugin_is_shown_with_its_origin(monkeypatch):
+def test_third_party_plugin_is_listed_with_its_origin(monkeypatch):
     point = SimpleNamespace(name="outside", value="elsewhere.module:Outside")
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     monkeypatch.setattr(summary, "entry_points", lambda group: [point])

@@ -62,20 +62,20 @@ def usual():
     )
 
 
-def write_photos(folder, found, grey=()):
+def write_images(folder, found, gray=()):
     folder.mkdir(parents=True, exist_ok=True)
     for image in found["images"]:
         shape = (image["height"], image["width"])
-        shape = shape if image["id"] in grey else (*shape, 3)
+        shape = shape if image["id"] in gray else (*shape, 3)
         picture = Image.fromarray(np.full(shape, image["id"] * 5, dtype=np.uint8))
         picture.save(folder / image["file_name"])
 
 
 def write_data(root, found=None, split="train2014", **options):
-    """Write the JSON and the photos in COCO's own layout; returns the JSON's path."""
+    """Write the JSON and the images in COCO's own layout; returns the JSON's path."""
     found = usual() if found is None else found
     path = root / "annotations" / f"instances_{split}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found))
-    write_photos(root / split, found, **options)
+    write_images(root / split, found, **options)
     return path

@@ -3,11 +3,11 @@ import pytest
 from PIL import Image
 from tests.unit.data.coco_file import annotation, document, square, usual, write_data
 
-from tag2mask.data.check import check_folder
 from tag2mask.data.coco import COCO, COCO_CLASSES, COCOConfig, coco_splits
-from tag2mask.data.instances import read_instances
+from tag2mask.data.coco_annotations import read_annotations
+from tag2mask.data.validation import check_folder
 from tag2mask.errors import DataError, NothingHeldOutError
-from tag2mask.palette import save_mask
+from tag2mask.io.masks import save_mask
 
 
 def _open(root, part="train", **options):
@@ -17,8 +17,8 @@ def _open(root, part="train", **options):
 NAMES = ("COCO_train2014_000000000009", "COCO_train2014_000000000025")
 
 
-def test_photos_with_annotations_have_tags_and_masks(tmp_path):
-    path = write_data(tmp_path, grey=(25,))
+def test_images_with_annotations_have_tags_and_masks(tmp_path):
+    path = write_data(tmp_path, gray=(25,))
     source = _open(tmp_path)
     assert source.names == NAMES
     assert source.class_names == ("person", "dog", "toothbrush")
@@ -27,12 +27,12 @@ def test_photos_with_annotations_have_tags_and_masks(tmp_path):
     assert source[1].image.shape == (6, 8, 3)
     assert abs(int(source[1].image.mean()) - 125) <= 1
     for index in range(2):
-        np.testing.assert_array_equal(source[index].mask, read_instances(path).mask(index))
+        np.testing.assert_array_equal(source[index].mask, read_annotations(path).mask(index))
     source.reads_masks = False
     assert source[0].mask is None
 
 
-def test_photos_without_annotation_are_negatives_if_asked_for(tmp_path):
+def test_images_without_annotation_are_negatives_if_asked_for(tmp_path):
     write_data(tmp_path)
     source = _open(tmp_path, keep_empty=True)
     assert source.names == (*NAMES, "COCO_train2014_000000000030")
@@ -83,7 +83,7 @@ def test_twelve_digits_stand_for_the_long_name_and_back(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["images/train2014", "JPEGImages/train", "pictures"])
-def test_photos_are_found_in_other_folders(tmp_path, place):
+def test_images_are_found_in_other_folders(tmp_path, place):
     write_data(tmp_path)
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / "train2014").rename(tmp_path / place)
@@ -91,7 +91,7 @@ def test_photos_are_found_in_other_folders(tmp_path, place):
     assert _open(tmp_path, **options).names == NAMES
 
 
-def test_json_beside_the_photos_is_a_split(tmp_path):
+def test_json_beside_the_images_is_a_split(tmp_path):
     path = write_data(tmp_path, split="train")
     path.rename(tmp_path / "train" / "_annotations.coco.json")
     assert coco_splits(tmp_path) == ["train"]
@@ -122,8 +122,8 @@ def test_layout_of_published_code_is_read_without_json(tmp_path):
 
 
 @pytest.mark.parametrize("stated", [(6, 4), (4, 6)])
-def test_masks_are_turned_with_the_photo(tmp_path, stated):
-    """A photo of 6x4 stored pixels that is to be shown turned by a quarter, thus as 4x6."""
+def test_masks_are_turned_with_the_image(tmp_path, stated):
+    """An image of 6x4 stored pixels that is to be shown turned by a quarter, thus as 4x6."""
     width, height = stated
     note = annotation(1, 9, 1, [square(0, 0, 2, 1)])
     write_data(tmp_path, document([note], images=((9, width, height),)))
@@ -131,7 +131,7 @@ def test_masks_are_turned_with_the_photo(tmp_path, stated):
     if stated == (6, 4):
         stored[0, :2] = 255
     else:
-        stored[2:, 0] = 255  # the upper left of the upright photo, two wide
+        stored[2:, 0] = 255  # the upper left of the upright image, two wide
     picture = Image.fromarray(stored)
     exif = picture.getexif()
     exif[0x0112] = 6
@@ -143,19 +143,19 @@ def test_masks_are_turned_with_the_photo(tmp_path, stated):
     np.testing.assert_array_equal(sample.mask == 1, sample.image[..., 0] == 255)
 
 
-def test_a_photo_of_another_size_is_told(tmp_path):
+def test_a_image_of_another_size_is_told(tmp_path):
     write_data(tmp_path)
     Image.new("RGB", (9, 6)).save(tmp_path / "train2014" / f"{NAMES[1]}.jpg")
     source = _open(tmp_path)
-    with pytest.raises(DataError, match=r"25\.jpg: the photo is 9x6 px, but 8x6 px by .*\.json"):
+    with pytest.raises(DataError, match=r"25\.jpg: the image is 9x6 px, but 8x6 px by .*\.json"):
         source[1]
-    assert any("9x6 px, but 8x6" in line for line in check_folder(tmp_path).faults)
+    assert any("9x6 px, but 8x6" in line for line in check_folder(tmp_path).problems)
 
 
-def test_missing_photos_are_named(tmp_path):
+def test_missing_images_are_named(tmp_path):
     write_data(tmp_path)
     (tmp_path / "train2014" / f"{NAMES[1]}.jpg").unlink()
-    with pytest.raises(DataError, match=r"json: 1 photo not in .*train2014: COCO_train2014_.*25"):
+    with pytest.raises(DataError, match=r"json: 1 image not in .*train2014: COCO_train2014_.*25"):
         _open(tmp_path)
 
 
@@ -174,17 +174,17 @@ def test_doctor_looks_at_all_splits(tmp_path):
     held = document([annotation(1, 9, 1, [square(0, 0, 2, 2)])], year="val2014")
     write_data(tmp_path, held, split="val2014")
     report = check_folder(tmp_path)
-    assert (report.source, report.faults) == ("coco", ())
+    assert (report.source, report.problems) == ("coco", ())
     assert report.parts == {"train2014": 3, "val2014": 3}
-    assert (report.photos, report.masks, report.negatives) == (6, 6, 3)
+    assert (report.images, report.masks, report.negatives) == (6, 6, 3)
     assert report.classes == {"dog": 2, "person": 3, "toothbrush": 1}
 
 
-def test_doctor_leaves_out_a_split_without_photos(tmp_path):
+def test_doctor_leaves_out_a_split_without_images(tmp_path):
     write_data(tmp_path)
     held = document([annotation(1, 9, 1, [square(0, 0, 2, 2)])], year="val2014")
     write_data(tmp_path, held, split="val2014")
     for path in (tmp_path / "val2014").iterdir():
         path.unlink()
     report = check_folder(tmp_path)
-    assert (report.parts, report.faults) == ({"train2014": 3, "val2014": 0}, ())
+    assert (report.parts, report.problems) == ({"train2014": 3, "val2014": 0}, ())

@@ -11,14 +11,14 @@ from tag2mask.errors import DataError, NothingHeldOutError
 
 @pytest.fixture
 def data(tmp_path):
-    """Five photos under `images`, one of them a negative, and `tags.csv`."""
+    """Five images under `images`, one of them a negative, and `tags.csv`."""
     for index, name in enumerate(["a", "b", "c", "lane/d", "n"]):
-        _photo(tmp_path / "images" / f"{name}.png", index)
+        _image(tmp_path / "images" / f"{name}.png", index)
     _write_rows(tmp_path, ["a.png,cat", "b.png,cat;dog", "c.png,dog", "lane/d.png,cow", "n.png,"])
     return tmp_path
 
 
-def _photo(path, value=0):
+def _image(path, value=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((2, 3, 3), value, dtype=np.uint8)).save(path)
 
@@ -36,7 +36,7 @@ def _open(folder, split="all", **options):
     return Folder(FolderConfig(name="folder", root=folder, **options), split)
 
 
-def test_photos_and_tags_come_together_and_negatives_stay(data):
+def test_images_and_tags_come_together_and_negatives_stay(data):
     source = _open(data)
     assert source.class_names == ("cat", "cow", "dog")
     assert source.names == ("a", "b", "c", "lane/d", "n")
@@ -54,12 +54,12 @@ def test_chosen_classes_set_the_order_and_drop_other_tags(data):
     np.testing.assert_array_equal(source.tags, [[0, 1], [1, 1], [1, 0], [0, 0], [0, 0]])
 
 
-def test_photos_to_label_need_not_show_every_class(data):
+def test_images_to_label_need_not_show_every_class(data):
     source = _open(data, "all", classes=("goat", "dog"))
     np.testing.assert_array_equal(source.tags, [[0, 0], [0, 1], [0, 1], [0, 0], [0, 0]])
 
 
-def test_rows_may_name_photos_from_root_or_without_suffix(data):
+def test_rows_may_name_images_from_root_or_without_suffix(data):
     _write_rows(data, ["images/a.png,cat", "b,dog", "images/c,dog", "lane\\d.png,cow", "./n.png,"])
     assert _open(data).tags.sum(axis=0).tolist() == [1, 1, 2]
 
@@ -67,7 +67,7 @@ def test_rows_may_name_photos_from_root_or_without_suffix(data):
 def test_any_file_name_is_taken(tmp_path):
     names = ["Kuh im Stall (1)", "日本", "a,b", "e\u0301t\u00e9", "x.y"]
     for name in names:
-        _photo(tmp_path / f"{name}.png")
+        _image(tmp_path / f"{name}.png")
     _write_rows(tmp_path, [f'"{name}.png",cat' for name in names])
     assert set(_open(tmp_path).names) == {*names[:3], "\u00e9t\u00e9", "x.y"}
 
@@ -88,10 +88,10 @@ def test_json_lines_and_class_folders_give_the_same_tags(data, tmp_path):
     np.testing.assert_array_equal(from_folders.tags, from_lines.tags[[4, 0, 1, 3, 2]])
 
 
-def test_parts_share_no_photo_and_new_photos_move_none(tmp_path):
+def test_parts_share_no_image_and_new_images_move_none(tmp_path):
     def fill(numbers):
         for number in numbers:
-            _photo(tmp_path / "cat" / f"{number}.png")
+            _image(tmp_path / "cat" / f"{number}.png")
         return {
             part: set(_open(tmp_path, part, val_fraction=0.3).names) for part in ("train", "val")
         }
@@ -105,10 +105,10 @@ def test_parts_share_no_photo_and_new_photos_move_none(tmp_path):
 
 
 def test_held_out_share_is_the_fraction_asked_for():
-    held_out = sum(is_held_out(f"photo{number}", 0.25) for number in range(4000))
+    held_out = sum(is_held_out(f"image{number}", 0.25) for number in range(4000))
     assert abs(held_out / 4000 - 0.25) < 0.03  # four standard deviations
-    assert not any(is_held_out(f"photo{number}", 0.0) for number in range(50))
-    assert all(is_held_out(f"photo{number}", 1.0) for number in range(50))
+    assert not any(is_held_out(f"image{number}", 0.0) for number in range(50))
+    assert all(is_held_out(f"image{number}", 1.0) for number in range(50))
 
 
 def test_masks_follow_their_own_class_list(data):
@@ -123,8 +123,8 @@ def test_masks_follow_their_own_class_list(data):
     assert source[0].mask is None
 
 
-def test_masks_in_a_photo_folder_are_no_photos(tmp_path):
-    _photo(tmp_path / "a.png")
+def test_masks_in_a_image_folder_are_no_images(tmp_path):
+    _image(tmp_path / "a.png")
     _write_mask(tmp_path / "masks" / "a.png", [[0, 1, 0], [0, 0, 0]])
     _write_rows(tmp_path, ["a.png,cat"])
     source = _open(tmp_path)
@@ -137,7 +137,7 @@ def test_part_of_the_masks_is_not_all(data):
     assert not _open(data).has_masks
 
 
-def test_faulty_mask_is_refused_with_file_and_value(data):
+def test_faulty_mask_is_rejected_with_file_and_value(data):
     for name in ("a", "b", "c", "lane/d"):
         _write_mask(data / "masks" / f"{name}.png", [[0, 1, 0], [0, 0, 0]])
     _write_mask(data / "masks" / "n.png", [[0, 4, 0], [0, 0, 0]])
@@ -148,19 +148,19 @@ def test_faulty_mask_is_refused_with_file_and_value(data):
         _open(data)[4]
 
 
-def test_rows_and_photos_that_do_not_meet_are_told_together(data):
+def test_rows_and_images_that_do_not_meet_are_told_together(data):
     _write_rows(data, ["a.png,cat", "images/a.png,cat", *(f"x{i}.png,cat" for i in range(5))])
-    with pytest.raises(DataError) as fault:
+    with pytest.raises(DataError) as problem:
         _open(data)
-    lines = str(fault.value).splitlines()
+    lines = str(problem.value).splitlines()
     assert len(lines) == 3
-    assert "5 rows without photo: x0.png, x1.png, x2.png and 2 more" in lines[0]
-    assert "photos with two rows: images/a.png" in lines[1]
-    assert "4 photos without row: b.png, c.png, lane/d.png and 1 more" in lines[2]
+    assert "5 rows without image: x0.png, x1.png, x2.png and 2 more" in lines[0]
+    assert "images with two rows: images/a.png" in lines[1]
+    assert "4 images without row: b.png, c.png, lane/d.png and 1 more" in lines[2]
 
 
-def test_same_name_with_two_suffixes_is_refused(data):
-    _photo(data / "images" / "a.jpg")
+def test_same_name_with_two_suffixes_is_rejected(data):
+    _image(data / "images" / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg and a\.png"):
         _open(data)
 
@@ -176,55 +176,55 @@ def test_same_name_with_two_suffixes_is_refused(data):
         ({"classes": ("cta",)}, r"unknown class 'cta'.*Did you mean 'cat'"),
     ],
 )
-def test_missing_pieces_are_refused_in_one_line(data, options, message):
-    with pytest.raises(DataError, match=message) as fault:
+def test_missing_pieces_are_rejected_in_one_line(data, options, message):
+    with pytest.raises(DataError, match=message) as problem:
         Folder(FolderConfig(**{"name": "folder", "root": data} | options), "train")
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(problem.value)
 
 
-def test_folder_without_photos_or_tags_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no photos"):
+def test_folder_without_images_or_tags_is_rejected(tmp_path):
+    with pytest.raises(DataError, match="holds no images"):
         _open(tmp_path)
-    _photo(tmp_path / "a.png")
+    _image(tmp_path / "a.png")
     with pytest.raises(DataError, match="outside the class folders"):
         _open(tmp_path)
     _write_rows(tmp_path, ["a.png,"])
-    with pytest.raises(DataError, match="no photo has a tag"):
+    with pytest.raises(DataError, match="no image has a tag"):
         _open(tmp_path)
 
 
-def test_two_tag_files_are_refused(data):
+def test_two_tag_files_are_rejected(data):
     (data / "tags.jsonl").write_text("")
     with pytest.raises(DataError, match=r"choose one with data\.tags"):
         _open(data)
 
 
-def test_class_without_training_photo_is_refused(data):
+def test_class_without_training_image_is_rejected(data):
     lost = next(f"only{i}" for i in range(99) if is_held_out(f"only{i}", 0.5))
     kept = next(f"more{i}" for i in range(99) if not is_held_out(f"more{i}", 0.5))
     for name in (lost, kept):
-        _photo(data / "set" / f"{name}.png")
+        _image(data / "set" / f"{name}.png")
     rows = data / "set" / "tags.csv"
     rows.write_text(f"image,tags\n{lost}.png,cow\n{kept}.png,cat\n")
-    with pytest.raises(DataError, match="no photo shows cow"):
+    with pytest.raises(DataError, match="no image shows cow"):
         _open(data / "set", "train", val_fraction=0.5)
     assert _open(data / "set", "val", val_fraction=0.5).tags.tolist() == [[0, 1]]
 
 
-def test_empty_part_or_unknown_part_is_refused(data):
+def test_empty_part_or_unknown_part_is_rejected(data):
     with pytest.raises(NothingHeldOutError, match="part 'val' is empty"):
         _open(data, "val", val_fraction=0.0)
     with pytest.raises(DataError, match="no part 'test'"):
         _open(data, "test")
 
 
-def test_unreadable_photo_is_skipped_and_counted_or_refused(data):
+def test_unreadable_image_is_skipped_and_counted_or_rejected(data):
     (data / "images" / "b.png").write_bytes(b"no image")
     source = _open(data)
     assert source.names == ("a", "c", "lane/d", "n")
     assert source.skipped == ("b",)
     assert source.tags.shape == (4, 3)
-    with pytest.raises(DataError, match=r"1 unreadable photo: .*b\.png"):
+    with pytest.raises(DataError, match=r"1 unreadable image: .*b\.png"):
         _open(data, strict=True)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.data.loader import Batches, batches
 from tag2mask.errors import DataError, RunError
-from tag2mask.recipe import DataConfig
 from tag2mask.types import Batch, Sample
 
 CONFIG = DataConfig(name="numbered", crop_px=32)
@@ -22,14 +22,14 @@ STRICT = DataConfig(name="numbered", crop_px=32, strict=True)
 
 
 class Numbered(Source):
-    """Photo i is flat grey of brightness i + 1, its mask is all i, its tags are the bits of i."""
+    """Image i is flat gray of brightness i + 1, its mask is all i, its tags are the bits of i."""
 
     Config = DataConfig
 
     def __init__(self, config: DataConfig, split: str) -> None:
         self.class_names = ("one", "two", "four", "eight")
         count = int(split)
-        self.names = tuple(f"photo{i}" for i in range(count))
+        self.names = tuple(f"image{i}" for i in range(count))
         self.tags = np.array(
             [[(i >> bit) & 1 for bit in range(4)] for i in range(count)], np.uint8
         ).reshape(count, 4)
@@ -39,7 +39,7 @@ class Numbered(Source):
 
     def __getitem__(self, index: int) -> Sample:
         if index in self.broken:
-            raise DataError(f"photo{index}.jpg: is no image")
+            raise DataError(f"image{index}.jpg: is no image")
         if index == self.fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         image = np.full((40, 50, 3), index + 1, np.uint8)
@@ -69,7 +69,7 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
 
 
 def test_fields_have_the_promised_types_and_belong_together() -> None:
-    (batch,) = take(batches(source(), CONFIG, batch=3, seed=1, workers=0, masks=True), 1)
+    (batch,) = take(batches(source(), CONFIG, batch_size=3, seed=1, workers=0, masks=True), 1)
     assert batch.image.shape == (3, 3, 32, 32)
     assert batch.image.dtype == torch.uint8
     assert batch.image.is_contiguous()
@@ -79,7 +79,7 @@ def test_fields_have_the_promised_types_and_belong_together() -> None:
     assert batch.mask.dtype == torch.int64
     most = 0
     for row, name in enumerate(batch.name):
-        number = int(name.removeprefix("photo"))
+        number = int(name.removeprefix("image"))
         bits = [(number >> bit) & 1 for bit in range(4)]
         most = max(most, sum(bits))
         assert batch.tags[row].tolist() == bits
@@ -89,27 +89,27 @@ def test_fields_have_the_promised_types_and_belong_together() -> None:
         assert (batch.image[row][:, ~valid] == 0).all()
         assert (batch.mask[row][valid] == number).all()
         assert (batch.mask[row][~valid] == 255).all()
-    assert batch.most_tags == most
+    assert batch.max_tags == most
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_do_not_change_the_batches(workers: int) -> None:
-    alone = take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 7)
-    helped = take(batches(source(), CONFIG, batch=4, seed=3, workers=workers), 7)
+    alone = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 7)
+    helped = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=workers), 7)
     assert_same(alone, helped)
 
 
 def test_start_resumes_exactly() -> None:
-    whole = take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 8)
-    rest = take(batches(source(), CONFIG, batch=4, seed=3, workers=2, start=5), 3)
+    whole = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 8)
+    rest = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=2, start=5), 3)
     assert_same(whole[5:], rest)
 
 
-def test_grown_batches_show_the_same_photos_in_the_same_order() -> None:
-    sizes = {"batch": 3, "late_batch": 7, "late_from": 2}
+def test_grown_batches_show_the_same_images_in_the_same_order() -> None:
+    sizes = {"batch_size": 3, "late_batch_size": 7, "late_from": 2}
     grown = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 4)
     assert [len(batch.name) for batch in grown] == [3, 3, 7, 7]
-    single = take(batches(source(), CONFIG, batch=1, seed=3, workers=0), 20)
+    single = take(batches(source(), CONFIG, batch_size=1, seed=3, workers=0), 20)
     assert names(grown) == names(single)
     together = torch.cat([batch.image for batch in grown])
     torch.testing.assert_close(together, torch.cat([batch.image for batch in single]))
@@ -117,26 +117,26 @@ def test_grown_batches_show_the_same_photos_in_the_same_order() -> None:
 
 @pytest.mark.parametrize("start", [1, 2, 3])
 def test_start_resumes_exactly_before_and_after_batches_grow(start: int) -> None:
-    sizes = {"batch": 2, "late_batch": 5, "late_from": 2, "rank": 1, "world": 2}
+    sizes = {"batch_size": 2, "late_batch_size": 5, "late_from": 2, "rank": 1, "world": 2}
     whole = take(batches(source(), CONFIG, seed=3, workers=0, **sizes), 5)
     rest = take(batches(source(), CONFIG, seed=3, workers=0, start=start, **sizes), 5 - start)
     assert_same(whole[start:], rest)
 
 
 def test_ranks_share_grown_batches() -> None:
-    sizes = {"batch": 1, "late_batch": 3, "late_from": 2, "world": 2}
+    sizes = {"batch_size": 1, "late_batch_size": 3, "late_from": 2, "world": 2}
     shares = [
         take(batches(source(12), CONFIG, seed=3, workers=0, rank=rank, **sizes), 3)
         for rank in range(2)
     ]
-    alone = take(batches(source(12), CONFIG, batch=1, seed=3, workers=0), 10)
+    alone = take(batches(source(12), CONFIG, batch_size=1, seed=3, workers=0), 10)
     shown = [name for pair in zip(*shares, strict=True) for batch in pair for name in batch.name]
     assert shown == names(alone)
 
 
-def test_every_epoch_shows_every_photo_once_and_in_another_order() -> None:
-    # 10 photos in batches of 4: epochs end inside batches 2 and 7, two epochs are 5 batches.
-    shown = names(take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 5))
+def test_every_epoch_shows_every_image_once_and_in_another_order() -> None:
+    # 10 images in batches of 4: epochs end inside batches 2 and 7, two epochs are 5 batches.
+    shown = names(take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 5))
     first, second = shown[:10], shown[10:]
     assert sorted(first) == sorted(second) == sorted(source().names)
     assert first != second
@@ -144,22 +144,22 @@ def test_every_epoch_shows_every_photo_once_and_in_another_order() -> None:
 
 def test_another_seed_gives_another_order() -> None:
     orders = {
-        tuple(names(take(batches(source(), CONFIG, batch=5, seed=seed, workers=0), 2)))
+        tuple(names(take(batches(source(), CONFIG, batch_size=5, seed=seed, workers=0), 2)))
         for seed in range(4)
     }
     assert len(orders) == 4
 
 
-def test_a_photo_is_cropped_differently_in_each_epoch() -> None:
+def test_a_image_is_cropped_differently_in_each_epoch() -> None:
     padded = DataConfig(name="numbered", crop_px=128)
-    first, second = take(batches(source(1), padded, batch=1, seed=3, workers=0), 2)
+    first, second = take(batches(source(1), padded, batch_size=1, seed=3, workers=0), 2)
     assert (first.valid != second.valid).any()
 
 
 def test_ranks_together_load_what_one_process_loads() -> None:
-    alone = take(batches(source(), CONFIG, batch=4, seed=3, workers=0), 5)
+    alone = take(batches(source(), CONFIG, batch_size=4, seed=3, workers=0), 5)
     shares = [
-        take(batches(source(), CONFIG, batch=2, seed=3, workers=0, rank=rank, world=2), 5)
+        take(batches(source(), CONFIG, batch_size=2, seed=3, workers=0, rank=rank, world=2), 5)
         for rank in range(2)
     ]
     for whole, left, right in zip(alone, *shares, strict=True):
@@ -174,46 +174,46 @@ def test_masks_are_not_decoded_unless_asked_for() -> None:
             return super().__getitem__(index)
 
     original = NoMask(CONFIG, "5")
-    (batch,) = take(batches(original, CONFIG, batch=2, seed=0, workers=0), 1)
+    (batch,) = take(batches(original, CONFIG, batch_size=2, seed=0, workers=0), 1)
     assert batch.mask is None
     assert original.reads_masks  # the caller's source is as before
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_unreadable_photo_is_replaced_by_the_next_and_counted(workers: int) -> None:
+def test_unreadable_image_is_replaced_by_the_next_and_counted(workers: int) -> None:
     broken = source(6)
     broken.broken = frozenset({2, 3})
-    good = take(batches(source(6), CONFIG, batch=3, seed=3, workers=0), 2)
-    iterator = batches(broken, CONFIG, batch=3, seed=3, workers=workers)
+    good = take(batches(source(6), CONFIG, batch_size=3, seed=3, workers=0), 2)
+    iterator = batches(broken, CONFIG, batch_size=3, seed=3, workers=workers)
     mended = list(itertools.islice(iterator, 2))
     iterator.close()
-    stand_in = {"photo2": "photo4", "photo3": "photo4"}
+    stand_in = {"image2": "image4", "image3": "image4"}
     assert names(mended) == [stand_in.get(name, name) for name in names(good)]
     assert iterator.skipped == {
-        "photo2": "photo2.jpg: is no image",
-        "photo3": "photo3.jpg: is no image",
+        "image2": "image2.jpg: is no image",
+        "image3": "image3.jpg: is no image",
     }
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_unreadable_photo_is_refused_when_strict(workers: int) -> None:
+def test_unreadable_image_is_rejected_when_strict(workers: int) -> None:
     broken = source(4)
     broken.broken = frozenset({2})
-    with pytest.raises(DataError, match=r"^photo2\.jpg: is no image$"):
-        take(batches(broken, STRICT, batch=4, seed=3, workers=workers), 1)
+    with pytest.raises(DataError, match=r"^image2\.jpg: is no image$"):
+        take(batches(broken, STRICT, batch_size=4, seed=3, workers=workers), 1)
 
 
-def test_no_readable_photo_at_all_is_one_clear_line() -> None:
+def test_no_readable_image_at_all_is_one_clear_line() -> None:
     broken = source(3)
     broken.broken = frozenset(range(3))
-    with pytest.raises(DataError, match=r"^none of the 3 photos can be read, .*no image$"):
-        take(batches(broken, CONFIG, batch=2, seed=3, workers=1), 1)
+    with pytest.raises(DataError, match=r"^none of the 3 images can be read, .*no image$"):
+        take(batches(broken, CONFIG, batch_size=2, seed=3, workers=1), 1)
 
 
 def test_death_of_a_worker_is_one_clear_line_where_the_batch_is_asked_for() -> None:
     doomed = source(8)
     doomed.fatal = 5
-    iterator = batches(doomed, CONFIG, batch=8, seed=3, workers=1)
+    iterator = batches(doomed, CONFIG, batch_size=8, seed=3, workers=1)
     time.sleep(0.5)  # dies meanwhile; this line must not raise
     with pytest.raises(RunError, match=r"^a loader process died .*--run\.workers") as caught:
         next(iterator)
@@ -222,29 +222,29 @@ def test_death_of_a_worker_is_one_clear_line_where_the_batch_is_asked_for() -> N
         next(iterator)
 
 
-def test_a_fault_in_the_source_code_keeps_its_name() -> None:
+def test_a_problem_in_the_source_code_keeps_its_name() -> None:
     class Faulty(Numbered):
         def __getitem__(self, index: int) -> Sample:
             raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        take(batches(Faulty(CONFIG, "3"), CONFIG, batch=2, seed=0, workers=1), 1)
+        take(batches(Faulty(CONFIG, "3"), CONFIG, batch_size=2, seed=0, workers=1), 1)
 
 
-def test_empty_source_is_refused() -> None:
-    with pytest.raises(DataError, match="no photo"):
-        batches(source(0), CONFIG, batch=2, seed=0)
+def test_empty_source_is_rejected() -> None:
+    with pytest.raises(DataError, match="no image"):
+        batches(source(0), CONFIG, batch_size=2, seed=0)
 
 
-def test_masks_that_do_not_exist_are_refused() -> None:
+def test_masks_that_do_not_exist_are_rejected() -> None:
     tagged = source()
     tagged.has_masks = False
     with pytest.raises(DataError, match="needs a mask"):
-        batches(tagged, CONFIG, batch=2, seed=0, masks=True)
+        batches(tagged, CONFIG, batch_size=2, seed=0, masks=True)
 
 
 def test_loading_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    take(batches(source(), CONFIG, batch=2, seed=0, workers=1), 2)
+    take(batches(source(), CONFIG, batch_size=2, seed=0, workers=1), 2)
     torch.testing.assert_close(torch.get_rng_state(), before)

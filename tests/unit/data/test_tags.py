@@ -5,12 +5,12 @@ import pytest
 
 from tag2mask.data.tags import (
     annotation_tags,
-    choose_classes,
     folder_tags,
+    image_key,
     name_some,
-    photo_key,
     read_tags,
-    refuse_empty_classes,
+    reject_empty_classes,
+    resolve_classes,
     tag_matrix,
 )
 from tag2mask.errors import DataError
@@ -43,19 +43,19 @@ def test_csv_columns_are_found_by_name_and_quotes_are_honoured(tmp_path):
         ("image;tags\na.jpg;cat\n", "columns separated by commas"),
         ("image,tags\na.jpg,cat,dog\n", "line 2: 3 columns"),
         ("image,tags\n\na.jpg\n", "line 3: 1 columns"),
-        ("image,tags\n,cat\n", "line 2: names no photo"),
+        ("image,tags\n,cat\n", "line 2: names no image"),
         ("image,tags\na.jpg,cat\nb.jpg,\na.jpg,dog\n", "line 4: 'a.jpg' has a row already"),
         ('image,tags\n"a.jpg,cat\n', "is no readable CSV"),
     ],
 )
-def test_faulty_csv_is_refused_with_file_and_line(tmp_path, text, message):
-    with pytest.raises(DataError, match=message) as fault:
+def test_faulty_csv_is_rejected_with_file_and_line(tmp_path, text, message):
+    with pytest.raises(DataError, match=message) as problem:
         read_tags(_csv(tmp_path, text))
-    assert "tags.csv" in str(fault.value)
-    assert "\n" not in str(fault.value)
+    assert "tags.csv" in str(problem.value)
+    assert "\n" not in str(problem.value)
 
 
-def test_missing_or_foreign_tag_files_are_refused(tmp_path):
+def test_missing_or_foreign_tag_files_are_rejected(tmp_path):
     with pytest.raises(DataError, match=r"no\.csv: cannot be read"):
         read_tags(tmp_path / "no.csv")
     with pytest.raises(DataError, match="not UTF-8"):
@@ -82,7 +82,7 @@ def test_json_lines_are_read(tmp_path):
         '{"image": "ok.jpg", "tags": []}',
     ],
 )
-def test_faulty_json_line_is_refused_by_number(tmp_path, line):
+def test_faulty_json_line_is_rejected_by_number(tmp_path, line):
     path = tmp_path / "tags.jsonl"
     path.write_text('{"image": "ok.jpg", "tags": []}\n' + line)
     with pytest.raises(DataError, match=r"tags\.jsonl: line 2"):
@@ -90,7 +90,7 @@ def test_faulty_json_line_is_refused_by_number(tmp_path, line):
 
 
 def test_names_written_on_other_systems_are_the_same_name():
-    assert photo_key("lane1\\e\u0301.jpg ") == photo_key("./lane1/\u00e9.jpg") == "lane1/\u00e9.jpg"
+    assert image_key("lane1\\e\u0301.jpg ") == image_key("./lane1/\u00e9.jpg") == "lane1/\u00e9.jpg"
 
 
 def test_class_folders_are_tags():
@@ -102,7 +102,7 @@ def test_class_folders_are_tags():
     }
 
 
-def test_photos_beside_class_folders_are_refused():
+def test_images_beside_class_folders_are_rejected():
     with pytest.raises(DataError, match=r"a\.jpg, b\.jpg, c\.jpg and 1 more"):
         folder_tags(["a.jpg", "b.jpg", "c.jpg", "d.jpg", "cat/e.jpg"])
 
@@ -117,7 +117,7 @@ def test_annotation_gives_objects_difficult_or_not_but_no_parts(tmp_path):
     assert annotation_tags(path, ("dog", "head", "person")) == ("dog", "person")
 
 
-def test_missing_or_broken_annotation_is_refused_by_name(tmp_path):
+def test_missing_or_broken_annotation_is_rejected_by_name(tmp_path):
     (tmp_path / "a.xml").write_text("<annotation>")
     with pytest.raises(DataError, match=r"a\.xml: is no readable XML"):
         annotation_tags(tmp_path / "a.xml", ())
@@ -126,19 +126,19 @@ def test_missing_or_broken_annotation_is_refused_by_name(tmp_path):
 
 
 def test_classes_keep_the_wanted_order_or_are_all():
-    assert choose_classes(("dog", "cat"), ("cat", "cow", "dog"), "here") == ("dog", "cat")
-    assert choose_classes((), ("cat", "cow"), "here") == ("cat", "cow")
+    assert resolve_classes(("dog", "cat"), ("cat", "cow", "dog"), "here") == ("dog", "cat")
+    assert resolve_classes((), ("cat", "cow"), "here") == ("cat", "cow")
 
 
-def test_unknown_doubled_or_no_classes_are_refused():
+def test_unknown_doubled_or_no_classes_are_rejected():
     with pytest.raises(DataError, match=r"here: unknown class 'hrose'.* Did you mean 'horse'\?"):
-        choose_classes(("hrose",), ("cow", "horse"), "here")
+        resolve_classes(("hrose",), ("cow", "horse"), "here")
     with pytest.raises(DataError, match="twice: cow, cow"):
-        choose_classes(("cow", "cow"), ("cow",), "here")
+        resolve_classes(("cow", "cow"), ("cow",), "here")
     with pytest.raises(DataError, match="0 classes"):
-        choose_classes((), (), "here")
+        resolve_classes((), (), "here")
     with pytest.raises(DataError, match="255 classes"):
-        choose_classes((), [str(number) for number in range(255)], "here")
+        resolve_classes((), [str(number) for number in range(255)], "here")
 
 
 def test_tag_matrix_drops_other_classes_and_keeps_negatives():
@@ -147,9 +147,9 @@ def test_tag_matrix_drops_other_classes_and_keeps_negatives():
     assert matrix.dtype == np.uint8
 
 
-def test_class_without_photo_is_refused():
-    with pytest.raises(DataError, match="here: no photo shows cow"):
-        refuse_empty_classes(np.array([[1, 0], [1, 0]], dtype=np.uint8), ("cat", "cow"), "here")
+def test_class_without_image_is_rejected():
+    with pytest.raises(DataError, match="here: no image shows cow"):
+        reject_empty_classes(np.array([[1, 0], [1, 0]], dtype=np.uint8), ("cat", "cow"), "here")
 
 
 def test_long_lists_are_cut_with_their_count():

@@ -1,4 +1,4 @@
-"""Augmentation against the specification taken literally: whole photo, canvas, then a window."""
+"""Augmentation against the specification taken literally: whole image, canvas, then a window."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from tag2mask.data.colour import jitter_colours
+from tag2mask.config.schema import DataConfig
+from tag2mask.data.color_jitter import jitter_colors
 from tag2mask.data.transforms import Augmented, augment
-from tag2mask.recipe import DataConfig
 from tag2mask.types import IGNORE, Sample
 
 TAGS = np.array([1, 0], dtype=np.uint8)
@@ -26,7 +26,7 @@ def noise(height: int, width: int, *, seed: int = 0) -> Sample:
 
 
 def literal(sample: Sample, settings: DataConfig, rng: np.random.Generator) -> Augmented:
-    """Methods specification 2.10, step by step, without any short cut."""
+    """Specification 2.10, step by step, without any short cut."""
     assert sample.mask is not None
     scale_u, flip_u, pad_y, pad_x, window_y, window_x = rng.random(6)
     scale = settings.scale_min + (settings.scale_max - settings.scale_min) * scale_u
@@ -71,7 +71,7 @@ def test_strong_shrinking_equals_the_specification_taken_literally() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(90, 130), (130, 91), (20, 300), (64, 64)])
 def test_long_side_is_drawn_evenly_and_the_other_follows(height: int, width: int) -> None:
-    """Crops of 320 px hold every photo whole: its size is that of the valid box."""
+    """Crops of 320 px hold every image whole: its size is that of the valid box."""
     settings = config(long_side_min_px=100, long_side_max_px=103, crop_px=320, scale_min=9, flip=0)
     sample = noise(height, width)
     seen = []
@@ -90,7 +90,7 @@ def test_long_side_is_drawn_evenly_and_the_other_follows(height: int, width: int
     assert min(seen.count(value) for value in set(seen)) > 5
 
 
-def test_colours_change_photo_pixels_alone_and_not_the_crop() -> None:
+def test_colors_change_image_pixels_alone_and_not_the_crop() -> None:
     sample = noise(40, 50)
     for seed in range(5):
         plain = augment(sample, config(), np.random.default_rng(seed))
@@ -104,7 +104,7 @@ def test_colours_change_photo_pixels_alone_and_not_the_crop() -> None:
         box = plain.image[np.ix_(plain.valid.any(axis=1), plain.valid.any(axis=0))]
         np.testing.assert_array_equal(
             jittered.image[jittered.valid],
-            jitter_colours(box, config(jitter=1), expected).reshape(-1, 3),
+            jitter_colors(box, config(jitter=1), expected).reshape(-1, 3),
         )
 
 

@@ -6,14 +6,14 @@ from PIL import Image
 
 from tag2mask.data.voc import VOC, VOC_CLASSES, VOCConfig, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError, NothingHeldOutError
-from tag2mask.palette import save_mask
+from tag2mask.io.masks import save_mask
 
 ANIMALS = ("cat", "cow", "dog", "horse", "person", "sheep")
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Three photos in VOC layout: a cat, a dog with a person, nothing; masks for the first two."""
+    """Three images in VOC layout: a cat, a dog with a person, nothing; masks for the first two."""
     for folder in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
         (tmp_path / folder).mkdir(parents=True)
     for index, name in enumerate(("2007_01", "2007_02", "2007_03")):
@@ -86,11 +86,11 @@ def test_held_out_list_has_the_classes_of_the_training_list(data):
     np.testing.assert_array_equal(source.tags, [[1, 0, 0]])
 
 
-def test_grey_masks_of_the_larger_folder_serve_lists_that_the_official_ones_do_not_cover(data):
+def test_gray_masks_of_the_larger_folder_serve_lists_that_the_official_ones_do_not_cover(data):
     (data / "SegmentationClassAug").mkdir()
     for name in ("2007_01", "2007_02", "2007_03"):
-        grey = Image.fromarray(np.full((4, 6), 12, dtype=np.uint8))
-        grey.save(data / "SegmentationClassAug" / f"{name}.png")
+        gray = Image.fromarray(np.full((4, 6), 12, dtype=np.uint8))
+        gray.save(data / "SegmentationClassAug" / f"{name}.png")
     assert _open(data)[2].mask.max() == 2
     assert _open(data)[0].mask.min() == 2
     assert _open(data, "train.txt")[0].mask.min() == 0  # the official one
@@ -124,7 +124,7 @@ def test_a_list_may_lie_elsewhere(data, tmp_path):
     assert read_list(data, "cat_train") == ("2007_01", "2007_02")
 
 
-def _drop_photo(root):
+def _drop_image(root):
     (root / "JPEGImages" / "2007_02.jpg").unlink()
 
 
@@ -155,28 +155,28 @@ def _mistype_tag(root):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_drop_photo, "train_aug: 1 photo not in JPEGImages: 2007_02"),
+        (_drop_image, "train_aug: 1 image not in JPEGImages: 2007_02"),
         (_drop_annotation, r"2007_02\.xml: cannot be read"),
         (_add_twin, r"2007_02\.jpg and 2007_02\.png"),
-        (_repeat_line, "names photos twice: 2007_01"),
+        (_repeat_line, "names images twice: 2007_01"),
         (_empty_list, "the list is empty"),
-        (_lack_row, r"2 photos without row: 2007_02, 2007_03.*'2007_02\.jpg,'"),
+        (_lack_row, r"2 images without row: 2007_02, 2007_03.*'2007_02\.jpg,'"),
         (_mistype_tag, "unknown class 'hrose' of 2007_02. Did you mean 'horse'"),
     ],
 )
-def test_faults_of_the_files_are_refused_in_one_line(data, spoil, message):
+def test_problems_of_the_files_are_rejected_in_one_line(data, spoil, message):
     spoil(data)
-    with pytest.raises(DataError, match=message) as fault:
+    with pytest.raises(DataError, match=message) as problem:
         _open(data)
-    assert "\n" not in str(fault.value)
+    assert "\n" not in str(problem.value)
 
 
-def test_faults_of_the_settings_are_refused(data):
+def test_problems_of_the_settings_are_rejected(data):
     with pytest.raises(DataError, match=r"Did you mean 'train_aug'.* Known: train, train_aug"):
         _open(data, split="trainaug")
     with pytest.raises(DataError, match=r"unknown class 'cta'.*Did you mean 'cat'"):
         _open(data, classes=("cta",))
-    with pytest.raises(DataError, match="no photo shows cow"):
+    with pytest.raises(DataError, match="no image shows cow"):
         _open(data, classes=("cat", "cow"))
     with pytest.raises(DataError, match=r"data\.root is not set"):
         _open(None)
@@ -186,12 +186,12 @@ def test_faults_of_the_settings_are_refused(data):
         _open(data / "Annotations")
 
 
-def test_unreadable_photo_is_skipped_and_counted_or_refused(data):
+def test_unreadable_image_is_skipped_and_counted_or_rejected(data):
     path = data / "JPEGImages" / "2007_03.jpg"
     path.write_bytes(path.read_bytes()[:-300])
     source = _open(data)
     assert (source.names, source.skipped) == (("2007_01", "2007_02"), ("2007_03",))
-    with pytest.raises(DataError, match=r"1 unreadable photo: .*2007_03\.jpg \("):
+    with pytest.raises(DataError, match=r"1 unreadable image: .*2007_03\.jpg \("):
         _open(data, strict=True)
 
 

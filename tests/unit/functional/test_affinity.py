@@ -15,100 +15,102 @@ from tag2mask.functional.affinity import (
 from tag2mask.types import IGNORE
 
 
-def brute_force_label(label: np.ndarray, grid: tuple[int, int], radius: int) -> np.ndarray:
-    """Pair labels by four nested loops, straight from the text."""
+def brute_force_label(label: np.ndarray, size: tuple[int, int], radius: int) -> np.ndarray:
+    """Compute the labels of pairs by nested loops, as the paper defines them."""
     height, width = label.shape
-    cells = [
-        (y, x, label[y * height // grid[0], x * width // grid[1]])
-        for y in range(grid[0])
-        for x in range(grid[1])
+    positions = [
+        (y, x, label[y * height // size[0], x * width // size[1]])
+        for y in range(size[0])
+        for x in range(size[1])
     ]
-    pairs = np.full((len(cells), len(cells)), IGNORE)
-    for i, (yi, xi, a) in enumerate(cells):
-        for j, (yj, xj, b) in enumerate(cells):
+    pairs = np.full((len(positions), len(positions)), IGNORE)
+    for i, (yi, xi, a) in enumerate(positions):
+        for j, (yj, xj, b) in enumerate(positions):
             if abs(yi - yj) <= radius and abs(xi - xj) <= radius and IGNORE not in (a, b):
                 pairs[i, j] = int(a == b)
     return pairs
 
 
 @pytest.mark.parametrize("radius", [1, 3, 8])
-def test_pair_labels_equal_brute_force_on_a_6_by_6_grid(radius: int) -> None:
+def test_labels_of_pairs_equal_brute_force(radius: int) -> None:
     rng = np.random.default_rng(radius)
     label = rng.choice([0, 1, 2, IGNORE], size=(96, 96))
     got = affinity_label(torch.from_numpy(label)[None], (6, 6), radius)[0].numpy()
     np.testing.assert_array_equal(got, brute_force_label(label, (6, 6), radius))
 
 
-def test_radius_window_is_square_and_includes_the_cell_itself() -> None:
+def test_radius_mask_is_a_square_window_that_includes_its_center() -> None:
     near = radius_mask(5, 7, 2)
-    centre = near[2 * 7 + 3].view(5, 7)
-    assert centre.sum() == 25
-    assert centre[2, 3]
-    assert not centre[:, 0].any()
+    center = near[2 * 7 + 3].view(5, 7)
+    assert center.sum() == 25
+    assert center[2, 3]
+    assert not center[:, 0].any()
     assert near.diagonal().all()
 
 
-def test_loss_of_a_perfect_affinity_is_zero_and_of_its_inverse_nearly_one() -> None:
+def test_loss_is_zero_for_a_perfect_affinity_and_nearly_one_for_its_inverse() -> None:
     label = torch.randint(0, 2, (2, 30, 30), generator=torch.Generator().manual_seed(0))
-    prob = label.float()
+    probs = label.float()
     pairs = label.to(torch.uint8)
-    assert affinity_loss(prob, pairs) == 0
-    assert affinity_loss(1 - prob, pairs) == pytest.approx(1, abs=5e-3)
+    assert affinity_loss(probs, pairs) == 0
+    assert affinity_loss(1 - probs, pairs) == pytest.approx(1, abs=5e-3)
 
 
-def test_loss_counts_pairs_plus_one_over_the_whole_batch() -> None:
-    prob = torch.tensor([[[0.9, 0.2], [0.4, 0.6]]])
+def test_loss_divides_by_the_pairs_of_the_batch_plus_one() -> None:
+    probs = torch.tensor([[[0.9, 0.2], [0.4, 0.6]]])
     label = torch.tensor([[[1, 0], [IGNORE, 1]]], dtype=torch.uint8)
     by_hand = 0.5 * ((0.1 + 0.4) / 3 + 0.2 / 2)
-    assert affinity_loss(prob, label).item() == pytest.approx(by_hand)
+    assert affinity_loss(probs, label).item() == pytest.approx(by_hand)
 
 
-def test_loss_of_a_batch_without_labelled_pairs_is_zero() -> None:
+def test_loss_is_zero_without_labeled_pairs() -> None:
     label = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
     assert affinity_loss(torch.rand(1, 4, 4), label) == 0
 
 
-def test_pooling_a_block_constant_matrix_returns_its_block_values() -> None:
+def test_pooling_a_blockwise_constant_matrix_returns_the_block_values() -> None:
     coarse = torch.rand(1, 4, 4)
     block = torch.arange(4).view(2, 2).repeat_interleave(3, 0).repeat_interleave(3, 1).flatten()
     fine = coarse[:, block][:, :, block]
     torch.testing.assert_close(pool_pairs(fine, (6, 6), (2, 2)), coarse)
 
 
-def test_pooling_commutes_with_a_mirror_of_the_grid() -> None:
+def test_pooling_commutes_with_a_flip() -> None:
     pairs = torch.rand(2, 6 * 4, 6 * 4)
-    mirror = torch.arange(24).view(6, 4).flip(1).flatten()
+    flipped = torch.arange(24).view(6, 4).flip(1).flatten()
     small = torch.arange(6).view(3, 2).flip(1).flatten()
-    mirrored = pool_pairs(pairs[:, mirror][:, :, mirror], (6, 4), (3, 2))
-    torch.testing.assert_close(mirrored, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small])
+    flipped_result = pool_pairs(pairs[:, flipped][:, :, flipped], (6, 4), (3, 2))
+    torch.testing.assert_close(
+        flipped_result, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small]
+    )
 
 
 @pytest.mark.parametrize("size", [(4, 5), (2 * BAND_ROWS + 1, 3)])
-def test_propagation_equals_loops_over_cells(size: tuple[int, int]) -> None:
+def test_propagation_equals_loops_over_positions(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    width, cells = size[1], size[0] * size[1]
-    scores, affinity = rng.random((3, *size)), rng.random((cells, cells))
-    expected = np.zeros((3, cells))
-    for j in range(cells):
+    width, positions = size[1], size[0] * size[1]
+    scores, affinity = rng.random((3, *size)), rng.random((positions, positions))
+    expected = np.zeros((3, positions))
+    for j in range(positions):
         column = 0.0
-        for i in range(cells):
+        for i in range(positions):
             near = abs(i // width - j // width) <= 2 and abs(i % width - j % width) <= 2
             column += affinity[i, j] ** 2 * near
-        for i in range(cells):
+        for i in range(positions):
             near = abs(i // width - j // width) <= 2 and abs(i % width - j % width) <= 2
             walk = affinity[i, j] ** 2 * near / (column + 0.1)
-            expected[:, j] += scores.reshape(3, cells)[:, i] * walk
+            expected[:, j] += scores.reshape(3, positions)[:, i] * walk
     got = propagate(torch.from_numpy(scores)[None], torch.from_numpy(affinity)[None], radius=2)
-    np.testing.assert_allclose(got[0].reshape(3, cells).numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(got[0].reshape(3, positions).numpy(), expected, rtol=1e-10)
 
 
-def test_propagation_can_be_trained_through() -> None:
+def test_propagation_is_differentiable() -> None:
     affinity = torch.rand(1, 14, 14, dtype=torch.float64, requires_grad=True)
     scores = torch.rand(1, 2, 7, 2, dtype=torch.float64)
     torch.autograd.gradcheck(lambda pairs: propagate(scores, pairs, radius=1), affinity)
 
 
-def test_a_window_first_asked_for_in_inference_can_be_trained_with_later() -> None:
+def test_window_created_in_inference_mode_can_be_used_in_training() -> None:
     label = torch.ones(1, 3, 7, dtype=torch.int64)
     with torch.inference_mode():
         affinity_label(label, (3, 7), radius=1)
@@ -117,11 +119,11 @@ def test_a_window_first_asked_for_in_inference_can_be_trained_with_later() -> No
     assert affinity.grad is not None
 
 
-def test_the_same_window_is_built_once() -> None:
+def test_window_is_cached() -> None:
     assert radius_mask(4, 9, 2) is radius_mask(4, 9, 2, torch.device("cpu"))
 
 
-def test_mean_attention_weighs_all_heads_of_all_blocks_the_same() -> None:
+def test_mean_attention_gives_all_heads_of_all_blocks_the_same_weight() -> None:
     blocks = [torch.zeros(1, 2, 3, 3), torch.zeros(1, 1, 3, 3)]
     blocks[1][..., 0] = 2 * np.log(4)  # over sqrt(4) it is log 4: weights 4, 1, 1
     got = mean_attention(blocks, head_dim=4)
@@ -129,7 +131,7 @@ def test_mean_attention_weighs_all_heads_of_all_blocks_the_same() -> None:
     torch.testing.assert_close(got[0], expected.expand(3, 3))
 
 
-def test_attention_as_affinity_is_symmetric_and_relative_to_each_rows_peak() -> None:
+def test_attention_affinity_is_symmetric_and_relative_to_each_rows_peak() -> None:
     attention = torch.tensor([[[0.5, 0.5, 0.0], [0.2, 0.4, 0.4], [0.1, 0.1, 0.8]]])
     expected = torch.tensor([[[1.0, 0.75, 0.0625], [0.75, 1.0, 0.5625], [0.0625, 0.5625, 1.0]]])
     torch.testing.assert_close(attention_affinity(attention), expected)

@@ -17,33 +17,33 @@ def test_options_reach_the_compiler(options):
     assert fast.targetoptions["fastmath"] != options.get("exact", False)
 
 
-def test_a_compiled_function_computes_the_same():
+def test_compiled_function_computes_the_same():
     assert compiled(nogil=True)(add_one)(2) == 3
 
 
-def test_without_a_folder_for_the_cache_it_still_compiles(monkeypatch):
+def test_compiles_without_a_cache_folder(monkeypatch):
     njit = numba.njit
 
-    def refuse_cache(**options):
+    def reject_cache(**options):
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(numba, "njit", refuse_cache)
+    monkeypatch.setattr(numba, "njit", reject_cache)
     assert compiled()(add_one)(2) == 3
 
 
-def test_runs_on_the_threads_of_torch_and_gives_numba_its_own_back(monkeypatch):
+def test_function_runs_on_torchs_threads_and_numbas_count_is_restored(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    before, seen = numba.get_num_threads(), []
-    on_torch_threads(lambda: seen.append(numba.get_num_threads()))
-    assert seen == [1]
+    before, threads = numba.get_num_threads(), []
+    on_torch_threads(lambda: threads.append(numba.get_num_threads()))
+    assert threads == [1]
     assert numba.get_num_threads() == before
 
 
-def test_more_torch_threads_than_numba_has_are_capped(monkeypatch):
+def test_number_of_threads_is_limited_by_numba(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 10_000)
-    seen = []
-    on_torch_threads(lambda: seen.append(numba.get_num_threads()))
-    assert seen == [numba.config.NUMBA_NUM_THREADS]
+    threads = []
+    on_torch_threads(lambda: threads.append(numba.get_num_threads()))
+    assert threads == [numba.config.NUMBA_NUM_THREADS]

@@ -2,106 +2,99 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.functional.cam import pick
+from tag2mask.functional.cam import gather_classes
 from tag2mask.functional.pseudo_label import (
-    background_stacks,
-    cam_to_label,
+    confident_label,
     fill_padding,
-    level_stacks,
-    power_stacks,
-    present_keys,
     pseudo_label,
     refined_labels,
-    sure_label,
+    select_present_classes,
+    with_background_scores,
+    with_constant_background,
+    with_power_background,
 )
 from tag2mask.types import IGNORE
 
 
-def unrefined(image: Tensor, prob: Tensor) -> Tensor:
-    """Stand in for a refiner that leaves probabilities as they are."""
-    return prob
+def unrefined(image: Tensor, probs: Tensor) -> Tensor:
+    """Return the probabilities unchanged, in place of a refiner."""
+    return probs
 
 
-def test_present_classes_are_packed_in_order_and_marked() -> None:
+def test_present_classes_are_listed_in_order_and_marked() -> None:
     tags = torch.tensor([[0.0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
-    keys, present = present_keys(tags, 2)
-    assert keys[0].tolist() == [1, 3]
-    assert keys[1, 0] == 2
-    assert present.tolist() == [[True, True], [True, False], [False, False]]
+    class_indices, is_present = select_present_classes(tags, 2)
+    assert class_indices[0].tolist() == [1, 3]
+    assert class_indices[1, 0] == 2
+    assert is_present.tolist() == [[True, True], [True, False], [False, False]]
 
 
-def test_single_threshold_follows_the_text() -> None:
-    cam = torch.tensor([[[[0.5, 0.45, 0.2]], [[0.4, 0.9, 0.44]]]])
-    both, first = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]])
-    assert cam_to_label(cam, both, 0.45).flatten().tolist() == [1, 2, 0]
-    assert cam_to_label(cam, first, 0.45).flatten().tolist() == [1, 0, 0]
-
-
-def test_two_thresholds_leave_the_middle_ignored() -> None:
-    cam = torch.tensor([[[[0.6, 0.55, 0.4, 0.35, 0.1]]]])
-    label = cam_to_label(cam, torch.ones(1, 1), 0.45, high=0.55, low=0.35)
-    assert label.flatten().tolist() == [1, IGNORE, IGNORE, 0, 0]
-
-
-def test_stacks_are_flat_softmaxes_over_present_classes_only() -> None:
+def test_probabilities_are_softmaxes_over_background_and_present_classes() -> None:
     cam = torch.zeros(1, 3, 4, 4)
     cam[0, 2], cam[0, 0] = 1.0, 0.7
-    keys = present_keys(torch.tensor([[0.0, 0, 1]]), 2)
-    picked = pick(cam, keys.classes)
-    stack = background_stacks(picked, keys.present, (0.55, 0.35), (2, 2))[0, :, :, 0, 0]
-    for row, background in zip(stack.numpy(), (0.55, 0.35), strict=True):
+    selected = select_present_classes(torch.tensor([[0.0, 0, 1]]), 2)
+    selected_cam = gather_classes(cam, selected.class_indices)
+    probs = with_background_scores(selected_cam, selected.is_present, (0.55, 0.35), (2, 2))
+    for row, background in zip(probs[0, :, :, 0, 0].numpy(), (0.55, 0.35), strict=True):
         expected = np.exp([background, 1.0])
         np.testing.assert_allclose(row[:2], expected / expected.sum(), rtol=1e-6)
         assert row[2] == 0
 
 
-def slow_label(cam: np.ndarray, tags: np.ndarray, high: float, low: float) -> np.ndarray:
-    """Pixel by pixel, without refinement, on maps that are constant over 2 x 2 blocks."""
+def slow_label(
+    cam: np.ndarray, tags: np.ndarray, foreground_threshold: float, background_threshold: float
+) -> np.ndarray:
+    """Label pixel by pixel, without refinement."""
     label = np.zeros(cam.shape[1:], int)
     for y, x in np.ndindex(label.shape):
         scores = {c + 1: cam[c, y, x] for c in range(len(cam)) if tags[c]}
         best = max(scores, key=lambda c: scores[c], default=0)
         top = scores.get(best, -1.0)
-        label[y, x] = best if top > high else (0 if top <= low else IGNORE)
+        if top > foreground_threshold:
+            label[y, x] = best
+        else:
+            label[y, x] = 0 if top <= background_threshold else IGNORE
     return label
 
 
-def test_labels_without_refinement_equal_a_pixel_loop() -> None:
+def test_pseudo_label_without_refinement_equals_a_pixel_loop() -> None:
     rng = np.random.default_rng(1)
     cam = np.repeat(rng.random((3, 6, 1, 1, 1)).astype(np.float32), 8, axis=-1)
-    cam = np.repeat(cam, 8, axis=-2).reshape(3, 6, 8, 8)  # one constant map per photo and class
+    cam = np.repeat(cam, 8, axis=-2).reshape(3, 6, 8, 8)  # one constant map per image and class
     tags = rng.integers(0, 2, (3, 6))
     valid = np.ones((3, 8, 8), bool)
     valid[1, :, 5:] = False
-    keys = present_keys(torch.from_numpy(tags).float(), int(tags.sum(1).max()))
+    selected = select_present_classes(torch.from_numpy(tags).float(), int(tags.sum(1).max()))
     got = pseudo_label(
         torch.zeros(3, 3, 8, 8, dtype=torch.uint8),
-        pick(torch.from_numpy(cam), keys.classes),
-        keys,
+        gather_classes(torch.from_numpy(cam), selected.class_indices),
+        selected,
         torch.from_numpy(valid),
         unrefined,
-        high=0.55,
-        low=0.35,
+        foreground_threshold=0.55,
+        background_threshold=0.35,
     ).numpy()
     for n in range(3):
         expected = np.where(valid[n], slow_label(cam[n], tags[n], 0.55, 0.35), IGNORE)
         np.testing.assert_array_equal(got[n], expected)
 
 
-def test_packing_room_for_more_classes_changes_nothing() -> None:
+def test_padding_with_more_classes_changes_nothing() -> None:
     torch.manual_seed(0)
     cam, image = torch.rand(2, 5, 9, 7), torch.zeros(2, 3, 9, 7, dtype=torch.uint8)
     tags = torch.tensor([[1.0, 0, 1, 0, 0], [0, 0, 0, 1, 0]])
-    found = []
-    for most_tags in (2, 5):
-        keys = present_keys(tags, most_tags)
-        found.append(refined_labels(image, pick(cam, keys.classes), keys, unrefined, (0.4,)))
-    torch.testing.assert_close(*found)
+    labels = []
+    for max_tags in (2, 5):
+        selected = select_present_classes(tags, max_tags)
+        selected_cam = gather_classes(cam, selected.class_indices)
+        labels.append(refined_labels(image, selected_cam, selected, unrefined, (0.4,)))
+    torch.testing.assert_close(*labels)
 
 
-def test_a_photo_without_tags_is_all_background() -> None:
-    image, keys = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), present_keys(torch.zeros(1, 2), 0)
-    label = refined_labels(image, torch.rand(1, 1, 8, 8), keys, unrefined, (0.4,))
+def test_image_without_tags_is_all_background() -> None:
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    selected = select_present_classes(torch.zeros(1, 2), 0)
+    label = refined_labels(image, torch.rand(1, 1, 8, 8), selected, unrefined, (0.4,))
     assert label.max() == 0
 
 
@@ -116,23 +109,23 @@ def test_padding_takes_the_nearest_real_pixel() -> None:
     assert torch.equal(filled[1], maps[1])
 
 
-def test_sure_pixels_by_hand() -> None:
+def test_confident_label_by_hand() -> None:
     strict = torch.tensor([0, 0, 2, 2, 1, 2])
     lenient = torch.tensor([0, 1, 2, 1, 1, 0])
-    assert sure_label(strict, lenient).tolist() == [0, IGNORE, 2, 2, 1, 2]
+    assert confident_label(strict, lenient).tolist() == [0, IGNORE, 2, 2, 1, 2]
 
 
-def test_powers_of_what_the_evidence_leaves_by_hand() -> None:
-    picked = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
-    one, two = power_stacks(picked, (1, 3))[0, :, :, 0, 0].tolist()
-    # the strongest leaves 0.5: [0.5, 0.5, 0.25] / 1.25 and [0.125, 0.5, 0.25] / 0.875
+def test_power_background_by_hand() -> None:
+    selected_cam = torch.tensor([0.5, 0.25]).view(1, 2, 1, 1)
+    one, two = with_power_background(selected_cam, (1, 3))[0, :, :, 0, 0].tolist()
+    # 1 - max is 0.5: [0.5, 0.5, 0.25] / 1.25 and [0.125, 0.5, 0.25] / 0.875
     np.testing.assert_allclose(one, [0.4, 0.4, 0.2], rtol=1e-6)
     np.testing.assert_allclose(two, [1 / 7, 4 / 7, 2 / 7], rtol=1e-6)
 
 
-def test_background_wins_where_no_evidence_exceeds_its_level() -> None:
-    picked = torch.tensor([[0.04, 0.2, 0.31], [0.0, 0.1, 0.9]]).view(1, 2, 1, 3)
-    stacks = level_stacks(picked, (0.3, 0.05))
-    assert stacks.shape == (1, 2, 3, 1, 3)
-    torch.testing.assert_close(stacks.sum(dim=2), torch.ones(1, 2, 1, 3))
-    assert stacks.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]
+def test_background_wins_where_no_cam_exceeds_its_score() -> None:
+    selected_cam = torch.tensor([[0.04, 0.2, 0.31], [0.0, 0.1, 0.9]]).view(1, 2, 1, 3)
+    probs = with_constant_background(selected_cam, (0.3, 0.05))
+    assert probs.shape == (1, 2, 3, 1, 3)
+    torch.testing.assert_close(probs.sum(dim=2), torch.ones(1, 2, 1, 3))
+    assert probs.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]

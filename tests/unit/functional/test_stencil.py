@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tag2mask.functional.stencil import (
     both_directions,
-    colour_affinity,
+    color_affinity,
     disc_offsets,
     half_disc_offsets,
     pair_windows,
@@ -16,12 +16,12 @@ from tag2mask.functional.stencil import (
 )
 
 
-def test_disc_holds_the_pixels_within_its_radius():
+def test_disc_contains_the_pixels_within_its_radius():
     assert disc_offsets(1) == [(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]
     assert [len(disc_offsets(radius)) for radius in (2, 5)] == [13, 81]
 
 
-def test_shifted_is_the_neighbour_at_the_offset():
+def test_shifted_is_the_neighbor_at_the_offset():
     maps = torch.arange(12.0).view(1, 1, 3, 4)
     padded = F.pad(maps, (2,) * 4)
     assert shifted(padded, 2, (0, 0)).equal(maps)
@@ -32,55 +32,55 @@ def test_shifted_is_the_neighbour_at_the_offset():
     ]
 
 
-def test_affinity_is_the_gaussian_of_the_colour_distance_and_none_outside():
+def test_color_affinity_is_gaussian_and_zero_outside():
     image = torch.tensor([[0.0, 3.0], [4.0, 0.0]]).view(1, 1, 1, 4).expand(1, 2, 1, 4)
-    left, centre, right = colour_affinity(image, [(0, -1), (0, 0), (0, 1)], 2.0)[0, :, 0]
+    left, center, right = color_affinity(image, [(0, -1), (0, 0), (0, 1)], 2.0)[0, :, 0]
     # squared distances over two equal channels: 2 * 9, 2 * 1, 2 * 16; over 2 * 2^2 = 8
     steps = [math.exp(-18 / 8), math.exp(-2 / 8), math.exp(-32 / 8)]
     assert left.tolist() == pytest.approx([0, *steps])
     assert right.tolist() == pytest.approx([*steps, 0])
-    assert centre.tolist() == [1, 1, 1, 1]
+    assert center.tolist() == [1, 1, 1, 1]
 
 
-def test_a_step_is_the_mean_weighted_by_the_column():
+def test_step_is_a_column_normalized_weighted_sum():
     offsets = [(0, -1), (0, 0), (0, 1)]
     affinity = torch.tensor([[0, 0.5, 1], [1, 1, 1], [0.5, 1, 0]]).view(1, 3, 1, 3)
-    moved = random_walk(torch.tensor([3.0, 0, 0]).view(1, 1, 1, 3), affinity, offsets, 1)
+    result = random_walk(torch.tensor([3.0, 0, 0]).view(1, 1, 1, 3), affinity, offsets, 1)
     # columns sum to 1.5, 2.5, 2
-    assert moved.flatten().tolist() == pytest.approx([3 / 1.5, 3 * 0.5 / 2.5, 0])
+    assert result.flatten().tolist() == pytest.approx([3 / 1.5, 3 * 0.5 / 2.5, 0])
 
 
-def test_walk_keeps_a_level_map_and_the_input():
+def test_walk_keeps_a_constant_map():
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 7, 6, generator=generator)
-    level = torch.full((2, 1, 7, 6), 0.25)
+    constant = torch.full((2, 1, 7, 6), 0.25)
     offsets = disc_offsets(2)
-    moved = random_walk(level, colour_affinity(image, offsets, 0.3), offsets, 9)
-    torch.testing.assert_close(moved, torch.full((2, 1, 7, 6), 0.25))
+    result = random_walk(constant, color_affinity(image, offsets, 0.3), offsets, 9)
+    torch.testing.assert_close(result, torch.full((2, 1, 7, 6), 0.25))
 
 
 @pytest.mark.parametrize(("radius", "count"), [(2, 4), (5, 34), (10, 152)])
-def test_half_disc_holds_one_of_each_two_opposite_offsets_nearer_than_its_radius(radius, count):
+def test_half_disc_contains_one_of_each_pair_of_opposite_offsets(radius, count):
     offsets = half_disc_offsets(radius)
     assert len(offsets) == count
-    whole = {*offsets, *((-dy, -dx) for dy, dx in offsets)}
-    assert len(whole) == 2 * count
+    complete = {*offsets, *((-dy, -dx) for dy, dx in offsets)}
+    assert len(complete) == 2 * count
     near = range(-radius, radius + 1)
     inside = {(y, x) for y in near for x in near if 0 < math.hypot(y, x) < radius}
-    assert whole == inside
+    assert complete == inside
 
 
-def test_pair_windows_hold_the_pixels_whose_neighbour_is_inside():
-    place = torch.arange(12).view(3, 4)
-    here, there = pair_windows((1, -2), (3, 4))
-    assert place[here].tolist() == [[2, 3], [6, 7]]
-    assert place[there].tolist() == [[4, 5], [8, 9]]
-    nowhere = pair_windows((5, 0), (3, 4))
-    assert [place[window].numel() for window in nowhere] == [0, 0]
+def test_pair_windows_contain_the_pixels_whose_neighbor_is_inside():
+    index = torch.arange(12).view(3, 4)
+    pixel, neighbor = pair_windows((1, -2), (3, 4))
+    assert index[pixel].tolist() == [[2, 3], [6, 7]]
+    assert index[neighbor].tolist() == [[4, 5], [8, 9]]
+    empty = pair_windows((5, 0), (3, 4))
+    assert [index[window].numel() for window in empty] == [0, 0]
 
 
 def symmetric_pairs(height, width, offsets, seed=0, dtype=torch.float64):
-    """Random values of half the offsets, and the whole matrix by a loop over pixels."""
+    """Return random values for half of the offsets, and the full matrix by loops over pixels."""
     generator = torch.Generator().manual_seed(seed)
     half = torch.rand(1, len(offsets), height, width, generator=generator, dtype=dtype) ** 4
     matrix = np.eye(height * width)
@@ -95,19 +95,19 @@ def symmetric_pairs(height, width, offsets, seed=0, dtype=torch.float64):
     return half, matrix
 
 
-def test_both_directions_hold_the_whole_symmetric_matrix():
+def test_both_directions_equal_the_symmetric_matrix():
     half, matrix = symmetric_pairs(4, 5, half_disc_offsets(3))
-    whole, offsets = both_directions(half, half_disc_offsets(3))
-    assert whole.shape == (1, len(offsets), 4, 5)
-    found = np.zeros((20, 20))
+    complete, offsets = both_directions(half, half_disc_offsets(3))
+    assert complete.shape == (1, len(offsets), 4, 5)
+    actual = np.zeros((20, 20))
     for tap, (dy, dx) in enumerate(offsets):
         for y in range(4):
             for x in range(5):
                 if 0 <= y + dy < 4 and 0 <= x + dx < 5:
-                    found[y * 5 + x, (y + dy) * 5 + x + dx] = whole[0, tap, y, x]
+                    actual[y * 5 + x, (y + dy) * 5 + x + dx] = complete[0, tap, y, x]
                 else:
-                    assert whole[0, tap, y, x] == 0
-    np.testing.assert_array_equal(found, matrix)
+                    assert complete[0, tap, y, x] == 0
+    np.testing.assert_array_equal(actual, matrix)
 
 
 @pytest.mark.parametrize(
@@ -119,26 +119,26 @@ def test_walk_equals_the_power_of_the_dense_matrix(dtype, tolerance, steps):
     matrix /= matrix.sum(axis=0, keepdims=True)
     maps = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1), dtype=dtype)
     expected = maps[0].double().numpy().reshape(3, -1) @ np.linalg.matrix_power(matrix, steps)
-    moved = random_walk(maps, *both_directions(half, half_disc_offsets(5)), steps)
-    np.testing.assert_allclose(moved[0].numpy().reshape(3, -1), expected, rtol=0, atol=tolerance)
+    result = random_walk(maps, *both_directions(half, half_disc_offsets(5)), steps)
+    np.testing.assert_allclose(result[0].numpy().reshape(3, -1), expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("sharpness", [4, 30])
-def test_rounding_does_not_add_up_over_hundreds_of_steps(sharpness):
+def test_rounding_errors_do_not_add_up_over_hundreds_of_steps(sharpness):
     half, _ = symmetric_pairs(24, 32, half_disc_offsets(5))
     exact, offsets = both_directions(half**sharpness, half_disc_offsets(5))
     maps = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = random_walk(maps, exact, offsets, 256)
-    moved = random_walk(maps.float(), exact.float(), offsets, 256)
-    torch.testing.assert_close(moved.double(), expected, rtol=0, atol=5e-6)
-    level = random_walk(torch.full((1, 1, 24, 32), 0.3), exact.float(), offsets, 256)
-    assert torch.equal(level, torch.full((1, 1, 24, 32), 0.3))
+    result = random_walk(maps.float(), exact.float(), offsets, 256)
+    torch.testing.assert_close(result.double(), expected, rtol=0, atol=5e-6)
+    constant = random_walk(torch.full((1, 1, 24, 32), 0.3), exact.float(), offsets, 256)
+    assert torch.equal(constant, torch.full((1, 1, 24, 32), 0.3))
 
 
-def test_no_gradient_and_no_change_of_the_input():
+def test_walk_has_no_gradient_and_keeps_its_input():
     half, _ = symmetric_pairs(5, 4, half_disc_offsets(2), dtype=torch.float32)
     maps = torch.rand(1, 2, 5, 4, requires_grad=True)
     before = maps.detach().clone()
-    moved = random_walk(maps, *both_directions(half, half_disc_offsets(2)), 3)
-    assert not moved.requires_grad
+    result = random_walk(maps, *both_directions(half, half_disc_offsets(2)), 3)
+    assert not result.requires_grad
     assert torch.equal(maps, before)

@@ -3,11 +3,11 @@ import torch
 from tests.conformance.stand_ins import small_batch, small_method
 from torch import Tensor, nn
 
+from tag2mask.config.schema import PredictConfig
+from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.methods.advcam import AdvCAM
-from tag2mask.methods.base import Views
 from tag2mask.methods.cam import CAM
-from tag2mask.prediction.test_time import collect
-from tag2mask.recipe import PredictConfig
+from tag2mask.methods.protocol import ScaledViews
 
 TAGS = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 
@@ -24,17 +24,17 @@ def classifier(**changes: object) -> AdvCAM:
     return method.eval()
 
 
-def photos(method: AdvCAM) -> Tensor:
-    return method.backbone.normalise(small_batch().image)
+def images(method: AdvCAM) -> Tensor:
+    return method.backbone.normalize(small_batch().image)
 
 
-def one_climb(method: AdvCAM, photo: Tensor, key: int, rounds: int, hold: float = 7.0) -> Tensor:
-    """Slow oracle: one class of one (1, 3, h, w) photo, with Grad-CAM by autograd; (h, w) sum."""
-    low, high = photo.min(), photo.max()
+def one_climb(method: AdvCAM, image: Tensor, key: int, rounds: int, hold: float = 7.0) -> Tensor:
+    """Slow oracle: one class of one (1, 3, h, w) image, with Grad-CAM by autograd; (h, w) sum."""
+    low, high = image.min(), image.max()
     first, total = None, 0
     for _ in range(rounds):
-        photo = photo.detach().requires_grad_()
-        features = method.backbone(photo).maps[-1]
+        image = image.detach().requires_grad_()
+        features = method.backbone(image).maps[-1]
         maps = method.head(features)[1].clamp_min(0)[0]
         (slope,) = torch.autograd.grad(maps[key].sum(), features, retain_graph=True)
         weight = slope.sum((0, 2, 3)) / max(int((slope > 0).sum()), 1)
@@ -48,8 +48,8 @@ def one_climb(method: AdvCAM, photo: Tensor, key: int, rounds: int, hold: float 
             for x in range(region.shape[1]):
                 if region[y, x] / region.max() > 0.5:
                     drift = drift + (region[y, x] - first[y, x]).abs()
-        (slope,) = torch.autograd.grad(score[key] - others - hold * drift, photo)
-        photo = (photo + 0.08 * slope / slope.abs().max()).clamp(low, high)
+        (slope,) = torch.autograd.grad(score[key] - others - hold * drift, image)
+        image = (image + 0.08 * slope / slope.abs().max()).clamp(low, high)
     return total
 
 
@@ -58,10 +58,10 @@ def peak_one(maps: Tensor) -> Tensor:
     return maps / maps.max()
 
 
-def test_all_climbs_at_once_equal_one_class_of_one_photo_after_another_with_grad_cam() -> None:
+def test_all_climbs_at_once_equal_one_class_of_one_image_after_another_with_grad_cam() -> None:
     method = classifier(iterations=6).double()  # a climb magnifies rounding
-    image = photos(method).double()
-    cam = method.evidence(image, TAGS).cam
+    image = images(method).double()
+    cam = method.compute_cam(image, TAGS).cam
     for row, key in TAGS.nonzero().tolist():
         slow = one_climb(method, image[row : row + 1], key, rounds=6)
         torch.testing.assert_close(peak_one(cam[row, key]), peak_one(slow), atol=1e-9, rtol=0)
@@ -69,28 +69,31 @@ def test_all_climbs_at_once_equal_one_class_of_one_photo_after_another_with_grad
 
 def test_one_round_shows_the_positive_part_of_the_plain_map() -> None:
     method = classifier(iterations=1)
-    image = photos(method)
+    image = images(method)
     plain = small_method("cam").eval()
     plain.load_state_dict(method.state_dict())
-    expected = plain.evidence(image).cam.detach()
+    expected = plain.compute_cam(image).cam.detach()
     expected[TAGS > 0] = expected[TAGS > 0].relu()
-    torch.testing.assert_close(method.evidence(image, TAGS).cam, expected)
+    torch.testing.assert_close(method.compute_cam(image, TAGS).cam, expected)
 
 
 def test_absent_classes_keep_their_plain_signed_map() -> None:
     method = classifier(iterations=3)
-    image = photos(method)
-    cam = method.evidence(image, TAGS).cam
-    plain = CAM.evidence(method, image).cam
+    image = images(method)
+    cam = method.compute_cam(image, TAGS).cam
+    plain = CAM.compute_cam(method, image).cam
     torch.testing.assert_close(cam[TAGS == 0], plain[TAGS == 0])
     assert not torch.allclose(cam[TAGS > 0], plain[TAGS > 0].relu(), rtol=1e-3)
 
 
 def test_portions_only_save_memory() -> None:
     whole, portions = classifier(iterations=3), classifier(iterations=3, at_once=2)
-    image = photos(whole)
+    image = images(whole)
     torch.testing.assert_close(
-        whole.evidence(image, TAGS).cam, portions.evidence(image, TAGS).cam, rtol=1e-4, atol=1e-5
+        whole.compute_cam(image, TAGS).cam,
+        portions.compute_cam(image, TAGS).cam,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -100,7 +103,7 @@ def test_the_climb_runs_in_the_precision_asked_for_and_maps_come_out_in_float(pr
     method.config = method.config.model_copy(update={"label_precision": precision})
     seen: list[torch.dtype] = []
     method.head.classifier.register_forward_hook(lambda *given: seen.append(given[2].dtype))
-    cam = method.evidence(photos(method), TAGS).cam
+    cam = method.compute_cam(images(method), TAGS).cam
     assert cam.dtype == torch.float32
     assert set(seen) == {torch.bfloat16 if precision == "bf16" else torch.float32}
 
@@ -116,7 +119,7 @@ def test_the_climb_raises_its_class_above_the_others() -> None:
         return maps
 
     method.head.raw = watched  # type: ignore[method-assign]
-    method.evidence(photos(method)[:1], TAGS[1:])
+    method.compute_cam(images(method)[:1], TAGS[1:])
     lead = [float(2 * score[1] - score.sum()) for score in seen]
     assert len(lead) == 27
     assert lead[-1] > lead[13] > lead[0]
@@ -126,21 +129,21 @@ def test_the_discriminative_region_is_held() -> None:
     drifts = []
     for hold in (0.0, 7.0):
         method = classifier(hold=hold)
-        image = photos(method)[:1]
-        first = CAM.evidence(method, image).cam[0, 1].relu().detach()
+        image = images(method)[:1]
+        first = CAM.compute_cam(method, image).cam[0, 1].relu().detach()
         strong = first > 0.5 * first.max()
-        moved = 27 * method.evidence(image, TAGS[1:]).cam[0, 1] - 27 * first
+        moved = 27 * method.compute_cam(image, TAGS[1:]).cam[0, 1] - 27 * first
         drifts.append(float(moved[strong].abs().mean()))
     assert drifts[1] < 0.8 * drifts[0]
 
 
-def test_photos_never_leave_their_own_range() -> None:
+def test_images_never_leave_their_own_range() -> None:
     method = classifier(step_size=5.0, iterations=4)
-    image = photos(method)[:1]
+    image = images(method)[:1]
     seen: list[Tensor] = []
     method.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    method.evidence(image, TAGS[1:])
-    assert len(seen) == 5  # the untouched photo, and the rounds
+    method.compute_cam(image, TAGS[1:])
+    assert len(seen) == 5  # the untouched image, and the rounds
     assert not torch.allclose(seen[-1], image)
     assert min(one.min() for one in seen) >= image.min()
     assert max(one.max() for one in seen) <= image.max()
@@ -148,43 +151,43 @@ def test_photos_never_leave_their_own_range() -> None:
 
 def test_half_size_has_fewer_rounds_that_count_twice() -> None:
     method, short = classifier(iterations=4, half_iterations=2), classifier(iterations=2)
-    image = photos(method)[:1]
-    full, half = method.look(Views([image, image], [1.0, 0.5], TAGS[:1]))
-    torch.testing.assert_close(full.cam, method.evidence(image, TAGS[:1]).cam)
+    image = images(method)[:1]
+    full, half = method.compute_multi_scale_cam(ScaledViews([image, image], [1.0, 0.5], TAGS[:1]))
+    torch.testing.assert_close(full.cam, method.compute_cam(image, TAGS[:1]).cam)
     # The short one divides by its own 2 rounds; here 2 rounds count twice and are divided by 4.
-    torch.testing.assert_close(half.cam, short.evidence(image, TAGS[:1]).cam)
+    torch.testing.assert_close(half.cam, short.compute_cam(image, TAGS[:1]).cam)
 
 
 def test_without_tags_the_classes_that_the_classifier_sees_climb() -> None:
     method = classifier(iterations=2)
-    image = photos(method)
-    own = (method.class_logit(image) > 0).float()
+    image = images(method)
+    own = (method.class_logits(image) > 0).float()
     assert own.any()
     assert not own.all()
-    torch.testing.assert_close(method.evidence(image).cam, method.evidence(image, own).cam)
+    torch.testing.assert_close(method.compute_cam(image).cam, method.compute_cam(image, own).cam)
     pair = torch.cat([image[:1], image[:1].flip(-1)])
-    both = (method.class_logit(pair).mean(0, keepdim=True) > 0).float()
-    seen = method.look(Views([pair], [1.0]))[0]
-    torch.testing.assert_close(seen.cam, method.evidence(pair, both.expand(2, -1)).cam)
+    both = (method.class_logits(pair).mean(0, keepdim=True) > 0).float()
+    seen = method.compute_multi_scale_cam(ScaledViews([pair], [1.0]))[0]
+    torch.testing.assert_close(seen.cam, method.compute_cam(pair, both.expand(2, -1)).cam)
 
 
 def test_class_probabilities_cost_no_climb() -> None:
     method = classifier()
     passes: list[int] = []
     method.backbone.register_forward_hook(lambda *_: passes.append(1))
-    method.classify(photos(method))
+    method.class_logits(images(method))
     assert len(passes) == 1
 
 
-def test_labelling_leaves_weights_flags_and_gradients_alone() -> None:
+def test_labeling_leaves_weights_flags_and_gradients_alone() -> None:
     method = classifier(iterations=2)
     frozen = next(method.parameters()).requires_grad_(False)
     flags = [p.requires_grad for p in method.parameters()]
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    method.evidence(photos(method), TAGS)
+    method.compute_cam(images(method), TAGS)
     method.backbone.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        method.evidence(photos(method), TAGS)
+        method.compute_cam(images(method), TAGS)
     assert [p.requires_grad for p in method.parameters()] == flags
     assert not frozen.requires_grad
     assert all(p.grad is None for p in method.parameters())
@@ -195,12 +198,14 @@ def test_labelling_leaves_weights_flags_and_gradients_alone() -> None:
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_test_time_climbs_every_scale_and_mirror_image_whatever_the_mode(mode) -> None:
     method = classifier(iterations=2, half_iterations=1)
-    photo = small_batch().image[:1]
+    image = small_batch().image[:1]
     with mode():
-        first, second = (collect(method, photo, PredictConfig(), TAGS[:1]) for _ in range(2))
+        first, second = (
+            predict_multi_scale(method, image, PredictConfig(), TAGS[:1]) for _ in range(2)
+        )
     assert torch.equal(first.cam, second.cam)
-    plain = collect(classifier(iterations=1), photo, PredictConfig(), TAGS[:1])
+    plain = predict_multi_scale(classifier(iterations=1), image, PredictConfig(), TAGS[:1])
     assert first.cam.shape == (1, 3, 64, 64)
     assert (first.cam - plain.cam)[0, :2].abs().amax((1, 2)).min() > 1e-3
     torch.testing.assert_close(first.cam[0, 2], plain.cam[0, 2])
-    torch.testing.assert_close(first.prob, plain.prob)
+    torch.testing.assert_close(first.probs, plain.probs)

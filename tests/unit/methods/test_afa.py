@@ -8,12 +8,13 @@ import torch
 from tests.conformance.stand_ins import NUM_FOREGROUND, small_batch, small_method, small_recipe
 from torch import Tensor
 
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import upsample
 from tag2mask.methods import afa as module
 from tag2mask.methods.afa import AFA
-from tag2mask.methods.base import Method, build_method
-from tag2mask.recipe import parse_recipe
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
 from tag2mask.refiners.par import PAR
 
 LATE = 9
@@ -41,7 +42,7 @@ def without_branch(**changes: Any) -> Method:
 
 @pytest.fixture
 def views(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool, bool]]:
-    """(photos, side, attention, gradient) of every look of the backbone while the test runs."""
+    """(images, side, attention, gradient) of every look of the backbone while the test runs."""
     seen: list[tuple[int, int, bool, bool]] = []
     kind = type(method().backbone)
     forward = kind.forward
@@ -79,13 +80,13 @@ def test_propagated_labels_capture_pairs_of_the_upright_view_at_the_largest_scal
 
 @torch.no_grad()
 @pytest.mark.parametrize("refine", ["learned", "mhsa"])
-def test_evidence_walks_along_the_pairs_of_the_upright_view(refine: str) -> None:
+def test_cam_walks_along_the_pairs_of_the_upright_view(refine: str) -> None:
     afa, batch = method(refine=refine).eval(), small_batch()
-    image = afa.backbone.normalise(batch.image)
+    image = afa.backbone.normalize(batch.image)
     features = afa.backbone(image, attention=True)
     cam = afa.head(features.maps[-1])[1]
-    keys = torch.zeros(2, 1, dtype=torch.int64)
-    _, walk = afa._label_maps(image, cam, features, keys, propagates=True)
+    selected = torch.zeros(2, 1, dtype=torch.int64)
+    _, walk = afa._label_maps(image, cam, features, selected, propagates=True)
     alone = afa._walk(afa.backbone(upsample(image, (96, 96)), attention=True))
     assert walk.grid == alone.grid
     torch.testing.assert_close(walk.affinity, alone.affinity, atol=1e-4, rtol=1e-4)
@@ -125,12 +126,12 @@ def test_only_labels_that_are_learned_are_made(
         return noted
 
     monkeypatch.setattr(module, "pseudo_label", watched("refined", module.pseudo_label))
-    spread = watched("propagated", module.propagated_label)
-    monkeypatch.setattr(module, "propagated_label", spread)
+    propagate_cam = watched("propagated", module.propagated_label)
+    monkeypatch.setattr(module, "propagated_label", propagate_cam)
     afa = method(**changes)
     learned: list[Tensor] = []
     monkeypatch.setattr(
-        module, "segmentation_loss", lambda logit, label: (learned.append(label), logit.sum())[1]
+        module, "segmentation_loss", lambda logits, label: (learned.append(label), logits.sum())[1]
     )
     afa.losses(small_batch(), step)
     assert seen == made
@@ -148,7 +149,7 @@ def test_the_walk_keeps_to_the_window_and_the_backgrounds_of_the_recipe(
 
     monkeypatch.setattr(module, "propagated_label", noted)
     losses(LATE, radius=3, high=0.6, low=0.3)
-    assert seen == {"radius": 3, "high": 0.6, "low": 0.3}
+    assert seen == {"radius": 3, "foreground_threshold": 0.6, "background_threshold": 0.3}
 
 
 def test_energy_is_computed_only_where_it_is_weighed_and_reaches_the_decoder() -> None:
@@ -229,7 +230,7 @@ def test_a_bare_off_in_yaml_is_off() -> None:
 
 def test_pseudo_labels_leave_the_network_in_training_mode_and_without_gradient() -> None:
     afa, batch = method(), small_batch()
-    image = afa.backbone.normalise(batch.image)
+    image = afa.backbone.normalize(batch.image)
     features = afa.backbone(image, attention=True)
     cam = afa.head(features.maps[-1])[1]
     for label in afa._labels(batch, image, cam.detach(), features, propagates=True):
@@ -254,41 +255,38 @@ def test_labels_teach_the_decoder_and_pairs_the_affinity_head() -> None:
 
 
 @torch.no_grad()
-def test_the_decoder_gives_probabilities_of_all_classes_and_background() -> None:
-    afa, photo = method().eval(), torch.rand(2, 3, 40, 64)
-    logit = afa.segmentation(photo)
+def test_the_decoder_scores_all_classes_and_background() -> None:
+    afa, image = method().eval(), torch.rand(2, 3, 40, 64)
+    logits = afa.segmentation(image)
     assert afa.has_decoder
-    assert logit.shape == (2, NUM_FOREGROUND + 1, 10, 16)
-    prob = afa.segment(photo)
-    assert prob.shape == (2, NUM_FOREGROUND + 1, 40, 64)
-    torch.testing.assert_close(prob.sum(dim=1), torch.ones(2, 40, 64))
+    assert logits.shape == (2, NUM_FOREGROUND + 1, 10, 16)
 
 
 @torch.no_grad()
-def test_maps_hold_attention_and_the_affinity_that_evidence_spreads_along() -> None:
-    photo = torch.rand(1, 3, 48, 64)
-    maps = method().eval().maps(photo)
+def test_maps_hold_attention_and_the_affinity_that_cam_spreads_along() -> None:
+    image = torch.rand(1, 3, 48, 64)
+    maps = method().eval().attention_maps(image)
     torch.testing.assert_close(maps["attention"].sum(dim=2), torch.ones(1, 12))
-    coarse = method(refine="mhsa", affinity="off").eval().maps(photo)
+    coarse = method(refine="mhsa", affinity="off").eval().attention_maps(image)
     assert coarse["affinity"].diagonal(dim1=1, dim2=2).max() <= 1
     assert not torch.allclose(coarse["affinity"], maps["affinity"])
-    assert set(method(affinity="off").eval().maps(photo)) == {"attention"}
+    assert set(method(affinity="off").eval().attention_maps(image)) == {"attention"}
 
 
 def test_a_cnn_without_attention_trains_with_the_affinity_off() -> None:
     cnn = without_branch(affinity="off")
     assert set(cnn.losses(small_batch(), LATE)) == {"classification", "segmentation"}
-    assert cnn.maps(torch.rand(1, 3, 64, 64)) == {}
+    assert cnn.attention_maps(torch.rand(1, 3, 64, 64)) == {}
 
 
 @pytest.mark.parametrize("changes", [{}, {"affinity": "off", "refine": "mhsa"}])
-def test_affinity_without_attention_is_refused_in_one_line(changes: dict[str, Any]) -> None:
+def test_affinity_without_attention_is_rejected_in_one_line(changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match="needs a backbone with attention") as caught:
         without_branch(**changes)
     assert "\n" not in str(caught.value)
 
 
-def test_afa_without_a_refiner_is_refused_in_one_line() -> None:
+def test_afa_without_a_refiner_is_rejected_in_one_line() -> None:
     with pytest.raises(RecipeError, match="needs a refiner"):
         build_method(small_recipe("afa").model_copy(update={"refiner": None}))
 
@@ -298,7 +296,7 @@ def test_bf16_label_maps_give_nearly_the_same_labels() -> None:
     batch, labels = small_batch(), []
     for precision in ("fp32", "bf16"):
         afa = method(label_precision=precision).eval()
-        image = afa.backbone.normalise(batch.image)
+        image = afa.backbone.normalize(batch.image)
         with torch.no_grad():
             features = afa.backbone(image, attention=True)
             cam = afa.head(features.maps[-1])[1]

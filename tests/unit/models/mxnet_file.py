@@ -1,4 +1,4 @@
-"""Parameter files of MXNet written byte by byte, in each of its formats."""
+"""Writer for MXNet parameter files in each format."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ MXNET_TYPES = {
 
 def array_bytes(array: NDArray[np.generic], version: int) -> bytes:
     if version == 0:
-        head = struct.pack("<I", array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
+        header = struct.pack("<I", array.ndim) + struct.pack(f"<{array.ndim}I", *array.shape)
     else:
         magic = {1: 0xF993FAC8, 2: 0xF993FAC9, 3: 0xF993FACA}[version]
         storage = b"" if version == 1 else struct.pack("<i", 0)
-        head = struct.pack("<I", magic) + storage
-        head += struct.pack("<I", array.ndim) + struct.pack(f"<{array.ndim}q", *array.shape)
-    device = struct.pack("<ii", 2, 1)  # what lay on the second GPU is read all the same
+        header = struct.pack("<I", magic) + storage
+        header += struct.pack("<I", array.ndim) + struct.pack(f"<{array.ndim}q", *array.shape)
+    device = struct.pack("<ii", 2, 1)  # the second GPU
     kind = struct.pack("<i", MXNET_TYPES[array.dtype.name])
-    return head + device + kind + array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return header + device + kind + array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def list_bytes(arrays: Mapping[str, NDArray[np.generic]], version: int) -> bytes:

@@ -1,5 +1,3 @@
-"""Queries and keys stand for the logits that they make."""
-
 import torch
 
 from tag2mask.models.base import Features, QueryKey
@@ -9,7 +7,7 @@ def block() -> QueryKey:
     return QueryKey(torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4))
 
 
-def test_logits_are_products_of_every_query_with_every_key() -> None:
+def test_logits_are_products_of_queries_and_keys() -> None:
     one = block()
     for head in range(3):
         for row in range(5):
@@ -18,13 +16,13 @@ def test_logits_are_products_of_every_query_with_every_key() -> None:
                 torch.testing.assert_close(one.logits()[1, head, row, column], expected)
 
 
-def test_mixed_logits_are_their_weighted_sum_over_heads() -> None:
+def test_mixed_logits_are_the_weighted_sum_over_heads() -> None:
     one, weight = block(), torch.randn(3)
     expected = (one.logits() * weight[:, None, None]).sum(dim=1)
     torch.testing.assert_close(one.mixed(weight), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_first_photos_keep_their_logits() -> None:
+def test_first_images_keep_their_logits() -> None:
     one = block()
     assert one.heads == one.first(1).heads == 3
     torch.testing.assert_close(one.first(1).logits(), one.logits()[:1])

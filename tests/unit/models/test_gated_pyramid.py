@@ -18,17 +18,17 @@ def test_module_equals_the_oracle(parts: str, gate_negative: bool) -> None:
     weights = [gate.weight.detach().double().numpy() for gate in module.gates]
     kernels = [(weight[:2], weight[2:] if gate_negative else None) for weight in weights]
     blend = gpp_oracle.attention(cam[0].double().numpy(), kernels)
-    found = module(cam)
-    torch.testing.assert_close(found[0].double(), torch.from_numpy(blend), rtol=1e-4, atol=1e-5)
+    attention = module(cam)
+    torch.testing.assert_close(attention[0].double(), torch.from_numpy(blend), rtol=1e-4, atol=1e-5)
     score = gpp_oracle.score(cam[0].double().numpy(), blend, parts)
     torch.testing.assert_close(
-        module.score(cam, found)[0].double(), torch.from_numpy(score), rtol=1e-4, atol=1e-5
+        module.score(cam, attention)[0].double(), torch.from_numpy(score), rtol=1e-4, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("parts", ["both", "positive", "negative"])
 @pytest.mark.parametrize("gate_negative", [True, False])
-def test_every_gate_and_the_map_learn(parts: str, gate_negative: bool) -> None:
+def test_all_gates_and_the_cam_have_gradients(parts: str, gate_negative: bool) -> None:
     module = GatedPyramid(2, GPPConfig(parts=parts, gate_negative=gate_negative))
     cam = torch.randn(2, 2, 32, 32, requires_grad=True)
     module.score(cam, module(cam)).sum().backward()

@@ -8,44 +8,34 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
-from torch.nn import functional as F
 
 from tag2mask.models.base import QueryKey
-from tag2mask.models.heads import AffinityHead, ContextNeck, SharedBatchNorm
-
-CHANNELS = (6, 10, 12, 20)
+from tag2mask.models.heads import AffinityHead, SharedBatchNorm
 
 
-def pyramid(side: int = 32) -> list[torch.Tensor]:
-    return [
-        torch.randn(2, width, side // stride, side // stride)
-        for width, stride in zip(CHANNELS, (4, 8, 16, 16), strict=True)
-    ]
+def block(images: int, heads: int, positions: int, width: int = 4) -> QueryKey:
+    return QueryKey(*torch.randn(2, images, heads, positions, width).unbind(0))
 
 
-def block(photos: int, heads: int, cells: int, width: int = 4) -> QueryKey:
-    return QueryKey(*torch.randn(2, photos, heads, cells, width).unbind(0))
-
-
-def test_affinity_equals_a_1x1_convolution_of_the_symmetrised_stack() -> None:
+def test_affinity_equals_a_1x1_convolution_of_the_symmetric_logits() -> None:
     head = AffinityHead(16, 64, scale_logits=False, zero_init=False)
     blocks = [block(2, 8, 9), block(2, 8, 9)]
-    stack = torch.cat([one.logits() for one in blocks], dim=1)
+    logits = torch.cat([one.logits() for one in blocks], dim=1)
     convolution = nn.Conv2d(16, 1, 1)
     convolution.weight.data.copy_(head.weight.data.view(1, 16, 1, 1))
     convolution.bias.data.fill_(head.bias.item())
 
-    expected = convolution(stack + stack.transpose(2, 3))[:, 0]
+    expected = convolution(logits + logits.transpose(2, 3))[:, 0]
 
     torch.testing.assert_close(head(blocks), expected, atol=1e-4, rtol=1e-5)
 
 
 def test_affinity_is_symmetric() -> None:
-    logit = AffinityHead(6, 4)([block(3, 6, 7)])
-    assert torch.equal(logit, logit.transpose(1, 2))
+    logits = AffinityHead(6, 4)([block(3, 6, 7)])
+    assert torch.equal(logits, logits.transpose(1, 2))
 
 
-def test_scaled_logits_are_divided_by_the_root_of_the_head_width() -> None:
+def test_scaled_logits_are_divided_by_the_square_root_of_the_head_dimension() -> None:
     blocks = [block(1, 4, 5)]
     plain, scaled = AffinityHead(4, 64), AffinityHead(4, 64, scale_logits=True)
     scaled.load_state_dict(plain.state_dict())
@@ -53,100 +43,59 @@ def test_scaled_logits_are_divided_by_the_root_of_the_head_width() -> None:
     torch.testing.assert_close((plain(blocks) - bias) / 8, scaled(blocks) - bias)
 
 
-def test_zero_init_starts_at_one_half_and_can_learn() -> None:
+def test_zero_init_starts_at_one_half_and_has_gradients() -> None:
     head = AffinityHead(4, 8, zero_init=True)
-    prob = head([block(1, 4, 5)]).sigmoid()
-    assert torch.equal(prob, torch.full((1, 5, 5), 0.5))
-    prob[0, 0, 1].backward()
+    probs = head([block(1, 4, 5)]).sigmoid()
+    assert torch.equal(probs, torch.full((1, 5, 5), 0.5))
+    probs[0, 0, 1].backward()
     assert head.weight.grad is not None
     assert head.weight.grad.abs().sum() > 0
 
 
-def test_affinity_weights_have_the_published_spread() -> None:
+def test_affinity_weights_have_the_published_standard_deviation() -> None:
     torch.manual_seed(0)
     assert AffinityHead(20_000, 64).weight.std().item() == pytest.approx(0.577, rel=0.02)
 
 
 def test_gradient_reaches_queries_and_keys_of_every_head() -> None:
-    compared = QueryKey(*(part.requires_grad_() for part in block(1, 8, 6)))
-    AffinityHead(8, 32)([compared]).square().sum().backward()
-    for part in compared:
+    attention = QueryKey(*(part.requires_grad_() for part in block(1, 8, 6)))
+    AffinityHead(8, 32)([attention]).square().sum().backward()
+    for part in attention:
         assert part.grad is not None
         assert (part.grad.abs().sum(dim=(0, 2, 3)) > 0).all()
 
 
-def test_context_equals_convolution_of_the_concatenated_maps() -> None:
-    neck, maps = ContextNeck(CHANNELS, 5), pyramid()
-    resized = [
-        F.interpolate(source, size=(8, 8), mode="bilinear", align_corners=False) for source in maps
-    ]
-    mixed = torch.einsum("nchw,kc->nkhw", torch.cat(resized, dim=1), neck.conv.weight[:, :, 0, 0])
-    mean, var = (
-        mixed.mean(dim=(0, 2, 3), keepdim=True),
-        mixed.var(dim=(0, 2, 3), keepdim=True, unbiased=False),
-    )
-    expected = ((mixed - mean) / (var + 1e-5).sqrt()).clamp(min=0)
-
-    torch.testing.assert_close(neck(maps), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_without_fusion_only_the_last_map_matters() -> None:
-    neck, maps = ContextNeck(CHANNELS, 5, fusion=False), pyramid()
-    other = [torch.randn_like(source) for source in maps[:3]] + [maps[3]]
-    out = neck(maps)
-    assert out.shape == (2, 5, 8, 8)
-    assert torch.equal(out, neck(other))
-    assert not torch.equal(out, neck([*maps[:3], torch.randn_like(maps[3])]))
-
-
-def test_neck_has_no_gain_or_offset_and_every_stage_gets_a_gradient() -> None:
-    neck, maps = ContextNeck(CHANNELS, 15), [source.requires_grad_() for source in pyramid()]
-    assert [name for name, _ in neck.named_parameters()] == ["conv.weight"]
-    assert neck.conv.weight.numel() == sum(CHANNELS) * 15
-    (neck(maps) * torch.randn(2, 15, 8, 8)).sum().backward()
-    assert all(source.grad is not None and source.grad.abs().sum() > 0 for source in maps)
-
-
-def test_neck_weights_change_after_a_step() -> None:
-    neck, maps = ContextNeck(CHANNELS, 4), pyramid()
-    before = neck.conv.weight.detach().clone()
-    optimiser = torch.optim.SGD(neck.parameters(), lr=0.1)
-    (neck(maps) * torch.randn(2, 4, 8, 8)).sum().backward()
-    optimiser.step()
-    assert not torch.equal(before, neck.conv.weight)
-
-
 def _one_rank(rank: int, port: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    whole = torch.load(folder / "in.pt", weights_only=True)
-    share = whole["maps"][:1] if rank == 0 else whole["maps"][1:]
-    weight = whole["weight"][:1] if rank == 0 else whole["weight"][1:]
-    share.requires_grad_()
+    inputs = torch.load(folder / "in.pt", weights_only=True)
+    maps = inputs["maps"][:1] if rank == 0 else inputs["maps"][1:]
+    weight = inputs["weight"][:1] if rank == 0 else inputs["weight"][1:]
+    maps.requires_grad_()
     norm = SharedBatchNorm(3)
-    out = norm(share)
+    out = norm(maps)
     (out * weight).sum().backward()
-    result = {"out": out.detach(), "grad": share.grad, **norm.state_dict()}
+    result = {"out": out.detach(), "grad": maps.grad, **norm.state_dict()}
     torch.save(result, folder / f"out{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_share_their_batch_statistics(tmp_path: Path) -> None:
-    """Uneven shares: values, gradients and running statistics equal those of one big batch."""
+    """With batches of 1 and 2 images, all results equal those of one batch of 3."""
     maps, weight = torch.randn(3, 3, 4, 5) * 2 + 7, torch.randn(3, 3, 4, 5)
     torch.save({"maps": maps, "weight": weight}, tmp_path / "in.pt")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(_one_rank, args=(port, tmp_path), nprocs=2)
-    shares = [torch.load(tmp_path / f"out{rank}.pt", weights_only=True) for rank in (0, 1)]
+    results = [torch.load(tmp_path / f"out{rank}.pt", weights_only=True) for rank in (0, 1)]
 
-    whole = maps.clone().requires_grad_()
+    maps.requires_grad_()
     reference = nn.BatchNorm2d(3)
-    out = reference(whole)
+    out = reference(maps)
     (out * weight).sum().backward()
 
-    torch.testing.assert_close(torch.cat([share["out"] for share in shares]), out.detach())
-    torch.testing.assert_close(torch.cat([share["grad"] for share in shares]), whole.grad)
-    for share in shares:
+    torch.testing.assert_close(torch.cat([result["out"] for result in results]), out.detach())
+    torch.testing.assert_close(torch.cat([result["grad"] for result in results]), maps.grad)
+    for result in results:
         for name, value in reference.state_dict().items():
-            torch.testing.assert_close(share[name], value, msg=name)
+            torch.testing.assert_close(result[name], value, msg=name)

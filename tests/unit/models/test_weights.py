@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tag2mask.errors import WeightsError
 from tag2mask.models.weights import (
-    UNKNOWN_LICENCE,
-    card_licence,
+    UNKNOWN_LICENSE,
+    card_license,
     fill,
-    licence,
+    license,
     official_mit_names,
     read_config,
     read_tensors,
@@ -47,34 +47,34 @@ class Harmful:
         return exec, ("raise SystemExit('code from a weights file was run')",)
 
 
-def test_archives_that_carry_code_are_refused(tmp_path: Path) -> None:
+def test_archives_with_code_are_rejected(tmp_path: Path) -> None:
     torch.save({"weight": Harmful()}, tmp_path / "bad.pth")
-    with pytest.raises(WeightsError, match=r"bad\.pth: is no readable weights file"):
+    with pytest.raises(WeightsError, match=r"bad\.pth: not a readable weights file"):
         read_tensors(str(tmp_path / "bad.pth"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
-def test_truncated_files_are_one_line(tmp_path: Path, name: str) -> None:
+def test_truncated_files_are_rejected_in_one_line(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x80\x02 not tensors")
-    with pytest.raises(WeightsError, match="is no readable weights file") as caught:
+    with pytest.raises(WeightsError, match="not a readable weights file") as caught:
         read_tensors(str(tmp_path / name))
     assert "\n" not in str(caught.value)
 
 
-def test_an_archive_without_names_is_refused(tmp_path: Path) -> None:
+def test_archive_without_names_is_rejected(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(WeightsError, match="holds no named tensors but a list"):
+    with pytest.raises(WeightsError, match="contains a list instead of named tensors"):
         read_tensors(str(tmp_path / "list.pth"))
 
 
-def test_an_empty_folder_and_a_missing_path_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="holds no weights"):
+def test_empty_folders_and_missing_paths_have_different_messages(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="contains no weights"):
         read_tensors(str(tmp_path))
     with pytest.raises(WeightsError, match="no such file or folder"):
         read_tensors(str(tmp_path / "absent"))
 
 
-def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(repo: str, name: str, *, local_files_only: bool) -> str:
         raise OSError("offline\nand a long explanation")
 
@@ -84,7 +84,7 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_id_is_fetched_with_older_weights_as_second_choice(
+def test_torch_weights_are_downloaded_if_there_are_no_safetensors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
@@ -100,7 +100,7 @@ def test_a_hub_id_is_fetched_with_older_weights_as_second_choice(
     assert read_config("owner/name") == {}
 
 
-def test_without_hub_the_cache_is_used_and_its_lack_is_said(
+def test_cache_is_used_offline_and_missing_files_are_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
@@ -117,21 +117,21 @@ def test_without_hub_the_cache_is_used_and_its_lack_is_said(
         read_tensors("owner/name")
 
 
-def test_config_is_read_beside_a_folder_or_a_file(tmp_path: Path) -> None:
+def test_config_is_read_from_a_folder_or_next_to_a_file(tmp_path: Path) -> None:
     save_file(tensors(), tmp_path / "model.safetensors")
     assert read_config(str(tmp_path)) == {}
     (tmp_path / "config.json").write_text(json.dumps({"depth_multiplier": 0.5}))
     assert read_config(str(tmp_path)) == {"depth_multiplier": 0.5}
     assert read_config(str(tmp_path / "model.safetensors")) == {"depth_multiplier": 0.5}
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WeightsError, match="no readable JSON"):
+    with pytest.raises(WeightsError, match="not valid JSON"):
         read_config(str(tmp_path))
 
 
-def test_fill_loads_everything_and_names_parameters_only() -> None:
+def test_fill_loads_all_tensors_and_returns_parameter_names() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     state = {name: torch.full_like(t, 5) for name, t in network.state_dict().items()}
-    filled = fill(network, state, "here")
+    filled = fill(network, state, "file")
     assert filled == {"0.weight", "0.bias", "1.weight", "1.bias"}
     assert all((t == 5).all() for t in network.state_dict().values())
 
@@ -159,34 +159,39 @@ def test_fill_names_up_to_three_differing_tensors_with_both_shapes() -> None:
         ("/data/mit_b3.pth", "NVIDIA Source Code License, non-commercial"),
         ("google/mobilenet_v1_1.0_224", "Apache-2.0"),
         ("/data/mobilenet_v1_0.75_224", "Apache-2.0"),
-        ("/data/summit-b1", UNKNOWN_LICENCE),
-        ("own/model.safetensors", UNKNOWN_LICENCE),
+        ("/data/summit-b1", UNKNOWN_LICENSE),
+        ("own/model.safetensors", UNKNOWN_LICENSE),
     ],
 )
-def test_licence_goes_by_release_name(source: str, expected: str) -> None:
-    assert licence(source) == expected
+def test_license_depends_on_the_release_name(source: str, expected: str) -> None:
+    assert license(source) == expected
 
 
 @pytest.mark.parametrize(
     ("card", "expected"),
     [
-        ("---\nlicense: apache-2.0\ntags:\n- vision\n---\n# ResNet\n", "apache-2.0, says the"),
-        ("---\ntags:\n- vision\n---\nlicense: not in the head\n", "unknown"),
-        ("# A card without a head\nlicense: mit\n", "unknown"),
+        (
+            "---\nlicense: apache-2.0\ntags:\n- vision\n---\n# ResNet\n",
+            "apache-2.0 (from the model card)",
+        ),
+        ("---\ntags:\n- vision\n---\nlicense: not in the header\n", "unknown"),
+        ("# A card without a header\nlicense: mit\n", "unknown"),
         (None, "unknown"),
     ],
 )
-def test_licence_of_a_model_card(tmp_path: Path, card: str | None, expected: str) -> None:
+def test_license_is_read_from_the_model_card(
+    tmp_path: Path, card: str | None, expected: str
+) -> None:
     (tmp_path / "model.safetensors").touch()
     if card is not None:
         (tmp_path / "README.md").write_text(card)
-    assert card_licence(str(tmp_path)).startswith(expected)
-    assert card_licence(str(tmp_path / "model.safetensors")).startswith(expected)
+    assert card_license(str(tmp_path)).startswith(expected)
+    assert card_license(str(tmp_path / "model.safetensors")).startswith(expected)
 
 
-def test_hugging_face_names_become_official_ones() -> None:
+def test_hugging_face_names_become_official_names() -> None:
     prefix = "segformer.encoder."
-    given = {
+    names = {
         "patch_embeddings.0.proj.weight": "patch_embed1.proj.weight",
         "patch_embeddings.3.layer_norm.bias": "patch_embed4.norm.bias",
         "layer_norm.1.weight": "norm2.weight",
@@ -200,11 +205,11 @@ def test_hugging_face_names_become_official_ones() -> None:
         "block.1.0.mlp.dwconv.dwconv.weight": "block2.0.mlp.dwconv.dwconv.weight",
         "block.1.0.mlp.dense2.bias": "block2.0.mlp.fc2.bias",
     }
-    tags = {name: torch.tensor(float(i)) for i, name in enumerate(given)}
+    tags = {name: torch.tensor(float(i)) for i, name in enumerate(names)}
     renamed = official_mit_names(
         {**{prefix + name: t for name, t in tags.items()}, "classifier.weight": torch.zeros(1)}
     )
-    assert renamed == {official: tags[name] for name, official in given.items()}
+    assert renamed == {official: tags[name] for name, official in names.items()}
 
 
 def test_key_rows_come_before_value_rows() -> None:
@@ -215,6 +220,6 @@ def test_key_rows_come_before_value_rows() -> None:
     assert torch.equal(renamed["block4.1.attn.kv.weight"], torch.cat([key, value]))
 
 
-def test_official_names_stay_and_the_head_goes() -> None:
+def test_official_names_are_kept_and_the_head_is_dropped() -> None:
     names = ["patch_embed1.proj.weight", "block3.0.attn.norm.bias", "norm4.weight", "head.bias"]
     assert list(official_mit_names({n: torch.zeros(1) for n in names})) == names[:3]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tag2mask.refiners.par import (
     PAR,
     ParConfig,
-    neighbour_offsets,
+    neighbor_offsets,
     par_iterate,
     par_kernel,
     position_weights,
@@ -28,8 +28,8 @@ ABLATION = [
 ]
 
 
-def photo(num=1, height=11, width=14, seed=0):
-    """Noise with a flat patch, and a channel that is flat but for one pixel."""
+def random_image(num=1, height=11, width=14, seed=0):
+    """Return noise with a constant patch, and a channel that is constant except for one pixel."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (num, 3, height, width), dtype=torch.uint8, generator=generator)
     image[:, :, 2:9, 3:10] = 90
@@ -44,23 +44,23 @@ def probability(*shape, seed=0):
 
 
 @pytest.mark.parametrize("config", ABLATION)
-def test_kernel_and_rounds_equal_the_formula_by_loops(config):
-    image, maps = photo(), probability(1, 2, 11, 14)
+def test_kernel_and_iterations_equal_the_formula_by_loops(config):
+    image, maps = random_image(), probability(1, 2, 11, 14)
     switches = {name: getattr(config, name) for name in ("dilations", "w1", "w2", "w3", "position")}
     expected = par_oracle.kernel(image[0].double().numpy() / 255, **switches)
     kernel = par_kernel(image, config)
     np.testing.assert_allclose(kernel[0].numpy(), expected, atol=1e-5)
-    moved = par_oracle.iterate(maps[0].double().numpy(), expected, config.dilations, 3)
+    averaged = par_oracle.iterate(maps[0].double().numpy(), expected, config.dilations, 3)
     actual = par_iterate(maps, kernel, config.dilations, 3)
-    np.testing.assert_allclose(actual[0].numpy(), moved, atol=1e-5)
+    np.testing.assert_allclose(actual[0].numpy(), averaged, atol=1e-5)
 
 
 @pytest.mark.parametrize("config", ABLATION)
-def test_plain_torch_path_equals_the_compiled_one(config):
-    image, maps = photo(2, 33, 47), probability(2, 5, 33, 47)
+def test_torch_version_equals_the_compiled_one(config):
+    image, maps = random_image(2, 33, 47), probability(2, 5, 33, 47)
     position = config.w3 * config.position * position_weights(config.dilations, config.w2)
     kernel = par_kernel(image, config)
-    offsets = neighbour_offsets(config.dilations)
+    offsets = neighbor_offsets(config.dilations)
     torch.testing.assert_close(
         torch_kernel(image, offsets, config.w1, position), kernel, atol=2e-6, rtol=0
     )
@@ -72,80 +72,80 @@ def test_plain_torch_path_equals_the_compiled_one(config):
     )
 
 
-def test_position_constants_of_the_specification():
-    distance = [np.hypot(dy, dx) for dy, dx in neighbour_offsets(ParConfig().dilations)]
+def test_position_weights_have_the_values_of_the_specification():
+    distance = [np.hypot(dy, dx) for dy, dx in neighbor_offsets(ParConfig().dilations)]
     assert np.std(distance, ddof=1) == pytest.approx(9.9003, abs=5e-5)
-    share = position_weights(ParConfig().dilations, 0.3).view(6, 8).sum(dim=1)
-    np.testing.assert_allclose(share[:3], [0.579, 0.356, 0.065], atol=5e-4)
-    assert share[3:].sum() < 1e-3
+    weight = position_weights(ParConfig().dilations, 0.3).view(6, 8).sum(dim=1)
+    np.testing.assert_allclose(weight[:3], [0.579, 0.356, 0.065], atol=5e-4)
+    assert weight[3:].sum() < 1e-3
 
 
-def test_rows_sum_to_one_hundredth_more_than_one():
-    rows = par_kernel(photo(), ParConfig()).sum(dim=1)
+def test_kernel_sums_to_one_plus_w3():
+    rows = par_kernel(random_image(), ParConfig()).sum(dim=1)
     torch.testing.assert_close(rows, torch.full_like(rows, 1.01))
-    rows = par_kernel(photo(), ParConfig(position=False)).sum(dim=1)
+    rows = par_kernel(random_image(), ParConfig(position=False)).sum(dim=1)
     torch.testing.assert_close(rows, torch.ones_like(rows))
 
 
 @pytest.mark.parametrize("rounds", [1, 10, 15])
-def test_sum_over_classes_grows_by_that_each_round(rounds):
+def test_each_iteration_multiplies_the_sum_over_classes_by_one_plus_w3(rounds):
     config = ParConfig()
     grown = par_iterate(
-        probability(1, 3, 11, 14), par_kernel(photo(), config), config.dilations, rounds
+        probability(1, 3, 11, 14), par_kernel(random_image(), config), config.dilations, rounds
     )
     total = grown.sum(dim=1)
     torch.testing.assert_close(total, torch.full_like(total, 1.01**rounds))
 
 
-def test_refiner_is_the_plain_iterate_divided_by_its_sum():
+def test_refiner_normalizes_the_result_of_the_iterations():
     config = ParConfig(iterations=4)
-    image, prob = photo(), probability(1, 3, 11, 14)
-    plain = par_iterate(prob, par_kernel(image, config), config.dilations, 4)
-    torch.testing.assert_close(PAR(config)(image, prob), plain / 1.01**4)
+    image, probs = random_image(), probability(1, 3, 11, 14)
+    plain = par_iterate(probs, par_kernel(image, config), config.dilations, 4)
+    torch.testing.assert_close(PAR(config)(image, probs), plain / 1.01**4)
 
 
-def test_no_rounds_change_nothing():
-    prob = probability(1, 3, 11, 14)
-    torch.testing.assert_close(PAR(ParConfig(iterations=0))(photo(), prob), prob)
+def test_zero_iterations_change_nothing():
+    probs = probability(1, 3, 11, 14)
+    torch.testing.assert_close(PAR(ParConfig(iterations=0))(random_image(), probs), probs)
 
 
-def test_a_rough_border_moves_to_the_edge_of_the_photo():
+def test_rough_boundary_moves_to_the_edge_of_the_image():
     image = torch.full((1, 3, 24, 40), 40, dtype=torch.uint8)
     image[..., 20:] = 210
-    evidence = torch.full((1, 1, 24, 40), 0.4)
-    evidence[..., :14] = 0.6
-    refined = PAR(ParConfig())(image, torch.cat([1 - evidence, evidence], dim=1)).argmax(dim=1)
+    cam = torch.full((1, 1, 24, 40), 0.4)
+    cam[..., :14] = 0.6
+    refined = PAR(ParConfig())(image, torch.cat([1 - cam, cam], dim=1)).argmax(dim=1)
     assert refined[..., :20].all()
     assert not refined[..., 20:].any()
 
 
-def test_each_round_multiplies_an_equal_map_only():
+def test_iterations_only_scale_a_constant_map():
     config = ParConfig()
-    level = torch.full((1, 1, 11, 14), 0.25)
-    grown = par_iterate(level, par_kernel(photo(), config), config.dilations, 10)
-    torch.testing.assert_close(grown, level * 1.01**10)
+    constant = torch.full((1, 1, 11, 14), 0.25)
+    grown = par_iterate(constant, par_kernel(random_image(), config), config.dilations, 10)
+    torch.testing.assert_close(grown, constant * 1.01**10)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_other_float_types_are_computed_in_float32(dtype):
-    image, prob = photo(), probability(1, 3, 11, 14).to(dtype)
+def test_other_dtypes_are_computed_in_float32(dtype):
+    image, probs = random_image(), probability(1, 3, 11, 14).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        refined = PAR(ParConfig())(image, prob)
+        refined = PAR(ParConfig())(image, probs)
     assert refined.dtype == torch.float32
-    torch.testing.assert_close(refined, PAR(ParConfig())(image, prob.float()))
+    torch.testing.assert_close(refined, PAR(ParConfig())(image, probs.float()))
 
 
-def test_gradients_are_not_followed():
-    prob = probability(1, 3, 11, 14).requires_grad_()
-    assert not PAR(ParConfig())(photo(), prob).requires_grad
+def test_result_has_no_gradient():
+    probs = probability(1, 3, 11, 14).requires_grad_()
+    assert not PAR(ParConfig())(random_image(), probs).requires_grad
 
 
-def test_inputs_are_left_as_they_were():
-    image, prob = photo(), probability(1, 3, 11, 14)
-    before = image.clone(), prob.clone()
-    PAR(ParConfig())(image, prob)
+def test_inputs_are_unchanged():
+    image, probs = random_image(), probability(1, 3, 11, 14)
+    before = image.clone(), probs.clone()
+    PAR(ParConfig())(image, probs)
     assert torch.equal(image, before[0])
-    assert torch.equal(prob, before[1])
+    assert torch.equal(probs, before[1])
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_inputs_are_left_as_they_were():
         {"w3": -0.1},
     ],
 )
-def test_settings_out_of_range_are_refused(wrong):
+def test_settings_out_of_range_are_rejected(wrong):
     with pytest.raises(ValidationError):
         ParConfig(**wrong)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "reference"))
 import random_walk_oracle
 
 
-def photo(num=1, height=9, width=12, seed=0):
+def random_image(num=1, height=9, width=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     size = (num, 3, height, width)
     return torch.randint(0, 60, size, dtype=torch.uint8, generator=generator)
@@ -24,46 +24,46 @@ def probability(*shape, seed=0):
 
 
 @pytest.mark.parametrize(("radius", "sigma", "steps"), [(2, 25.0, 1), (5, 10.0, 4), (20, 40.0, 3)])
-def test_walk_equals_powers_of_the_whole_matrix(radius, sigma, steps):
-    image, prob = photo(2), probability(2, 3, 2, 9, 12)
+def test_walk_equals_powers_of_the_dense_matrix(radius, sigma, steps):
+    image, probs = random_image(2), probability(2, 3, 2, 9, 12)
     refiner = RandomWalk(RandomWalkConfig(radius=radius, sigma=sigma, steps=steps))
-    refined = refiner(image, prob)
+    refined = refiner(image, probs)
     for n in range(2):
-        for stack in range(3):
-            maps = prob[n, stack].double().numpy()
+        for s in range(3):
+            maps = probs[n, s].double().numpy()
             expected = random_walk_oracle.walk(image[n].numpy(), maps, radius, sigma, steps)
-            np.testing.assert_allclose(refined[n, stack].numpy(), expected, atol=1e-5)
+            np.testing.assert_allclose(refined[n, s].numpy(), expected, atol=1e-5)
 
 
-def test_nothing_crosses_an_edge_that_colours_forbid():
+def test_probabilities_do_not_cross_a_strong_edge():
     image = torch.zeros(1, 3, 8, 20, dtype=torch.uint8)
     image[..., 10:] = 255
-    prob = torch.zeros(1, 2, 8, 20)
-    prob[:, 0, :, :10] = prob[:, 1, :, 10:] = 1
-    refined = RandomWalk(RandomWalkConfig(steps=30))(image, prob)
-    torch.testing.assert_close(refined, prob)
+    probs = torch.zeros(1, 2, 8, 20)
+    probs[:, 0, :, :10] = probs[:, 1, :, 10:] = 1
+    refined = RandomWalk(RandomWalkConfig(steps=30))(image, probs)
+    torch.testing.assert_close(refined, probs)
 
 
-def test_no_steps_change_nothing():
-    prob = probability(1, 3, 9, 12)
-    torch.testing.assert_close(RandomWalk(RandomWalkConfig(steps=0))(photo(), prob), prob)
+def test_zero_steps_change_nothing():
+    probs = probability(1, 3, 9, 12)
+    torch.testing.assert_close(RandomWalk(RandomWalkConfig(steps=0))(random_image(), probs), probs)
 
 
-def test_other_float_types_are_computed_in_float32_and_inputs_left_alone():
-    image, prob = photo(), probability(1, 3, 9, 12).bfloat16().requires_grad_()
-    before = image.clone(), prob.clone()
+def test_other_dtypes_are_computed_in_float32_and_inputs_are_unchanged():
+    image, probs = random_image(), probability(1, 3, 9, 12).bfloat16().requires_grad_()
+    before = image.clone(), probs.clone()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        refined = RandomWalk(RandomWalkConfig())(image, prob)
+        refined = RandomWalk(RandomWalkConfig())(image, probs)
     assert refined.dtype == torch.float32
     assert not refined.requires_grad
     torch.testing.assert_close(
-        refined, RandomWalk(RandomWalkConfig())(image, prob.detach().float())
+        refined, RandomWalk(RandomWalkConfig())(image, probs.detach().float())
     )
     assert torch.equal(image, before[0])
-    assert torch.equal(prob, before[1])
+    assert torch.equal(probs, before[1])
 
 
 @pytest.mark.parametrize("wrong", [{"radius": 0}, {"sigma": 0}, {"steps": -1}])
-def test_settings_out_of_range_are_refused(wrong):
+def test_settings_out_of_range_are_rejected(wrong):
     with pytest.raises(ValidationError):
         RandomWalkConfig(**wrong)

@@ -3,6 +3,7 @@ import re
 from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -11,10 +12,11 @@ from tag2mask.report.network_parts import NetworkParts, Picture
 from tag2mask.report.page import write_report
 
 VOID = {"meta", "img", "br"}
+"""Elements that have no end."""
 
 
-class Balance(HTMLParser):
-    """Keeps open elements and every address that a browser would fetch."""
+class BalanceParser(HTMLParser):
+    """Tracks open elements and collects every address that a browser would fetch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +29,7 @@ class Balance(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Nothing stays open."""
+        """Such an element is closed already."""
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -41,36 +43,65 @@ def read_page(run: Path) -> str:
 
 def test_page_is_well_formed_and_fetches_nothing(run: Path) -> None:
     text = read_page(run)
-    parser = Balance()
+    parser = BalanceParser()
     parser.feed(text)
     assert parser.open == []
     assert all(address.startswith("data:image/png;base64,") for address in parser.addresses)
     assert not re.search(r"https?://|@import|url\(|<script", text)
 
 
-def test_headline_names_gate_and_number_of_photos(run: Path) -> None:
+def test_values_are_escaped(run: Path) -> None:
     text = read_page(run)
-    assert "<strong>45.6</strong><small>train; gate oracle; 12 photos</small>" in text
+    assert "pets &lt;1&gt;" in text
+    assert "--out &lt;RUN&gt;" in text
+    assert "<RUN>" not in text
+
+
+def test_headline_shows_the_score_with_its_class_source_and_images(run: Path) -> None:
+    text = read_page(run)
+    tile = "<span>mIoU, train.json</span><strong>45.6 %</strong>"
+    assert f"{tile}<small>classes from tags; 12 images</small>" in text
     assert "1 h 02 min" in text
     assert "not finished: 100 of 200 steps" in text
-    assert "pets &lt;1&gt;" in text
 
 
-def test_page_has_every_part(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = NetworkParts(
+def test_equal_values_have_equal_bars_in_every_column(run: Path) -> None:
+    """A bar's length depends on its value alone, not on the width of its column."""
+    text = read_page(run)
+    assert text.count('<td class="score" style="--iou:0.9">90.0</td>') == 3
+    assert "calc(var(--iou) * 6rem) 100%" in text
+
+
+def test_page_uses_plain_words(run: Path) -> None:
+    text = re.sub(r"<style>.*?</style>|<pre>.*?</pre>", "", read_page(run), flags=re.DOTALL)
+    assert "Tags with an empty CAM" in text
+    assert not re.search(r"\b(empty_cams|ciml|mfml|apml|class_source)\b", text)
+
+
+def test_charts_are_well_formed_svg(run: Path) -> None:
+    figures = re.findall(r"<figure.*?</figure>", read_page(run), flags=re.DOTALL)
+    trees = [ElementTree.fromstring(figure) for figure in figures]
+    assert [len(tree.findall(".//polyline")) for tree in trees] == [3, 0, 1, 1, 1]
+    assert len(trees[1].findall(".//circle")) == 1
+    assert all(len(tree.findall("svg")) == 1 for tree in trees)
+
+
+def test_page_has_every_section(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NetworkParts(
         weights="best",
-        photos="held-out photos",
+        images="held-out images",
         strips=(Picture("a", b"strip"),),
-        pairs=(Picture("a", b"pairs"),),
+        affinity_maps=(Picture("a", b"pairs"),),
         head_weights={"block 1 of the last 1": [0.1, -0.2]},
     )
-    monkeypatch.setattr("tag2mask.report.page.look_at_network", lambda run, query: shown)
+    monkeypatch.setattr("tag2mask.report.page.inspect_network", lambda run, query: network)
     text = read_page(run)
     assert "<h2>Attention and affinity</h2>" in text
-    assert "Held-out photos, weights &#x27;best&#x27;." in text
+    assert "Held-out images, weights 'best'." in text
     assert f"base64,{b64encode(b'strip').decode()}" in text
     assert f"base64,{b64encode(b'pairs').decode()}" in text
     assert "Learned weight of each attention head" in text
+    assert text.count("<rect ") == 2
     for title in ("Samples", "Classes", "Training", "Data", "How it was made", "Recipe"):
         assert f"<h2>{title}</h2>" in text
     assert "Missing on this page" not in text
@@ -78,7 +109,7 @@ def test_page_has_every_part(run: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert 'name="viewport"' in text
 
 
-def test_stopped_run_gets_a_page_that_says_what_is_missing(run: Path) -> None:
+def test_interrupted_run_has_a_page_that_lists_missing_parts(run: Path) -> None:
     for path in [*run.glob("*.json"), *run.glob("samples/*")]:
         path.unlink()
     text = read_page(run)
@@ -87,29 +118,22 @@ def test_stopped_run_gets_a_page_that_says_what_is_missing(run: Path) -> None:
     assert "<h2>Training</h2>" in text
 
 
-def test_tag_precision_is_the_headline_where_there_are_no_masks(run: Path) -> None:
-    (run / "train.json").unlink()
-    best = '{"step": 50, "score": 0.625, "why": "mean average precision"}'
-    (run / "metrics.json").write_text(f'{{"best": {best}, "history": []}}')
-    assert "<strong>62.5</strong><small>mean average precision; step 50</small>" in read_page(run)
-
-
-def test_strips_of_training_stand_in_where_the_weights_are_gone(run: Path) -> None:
+def test_strips_of_training_replace_those_of_lost_weights(run: Path) -> None:
     text = read_page(run)
     assert text.count('src="data:image/png') == 2
-    assert "Drawn while training." in text
-    assert "what the network sees" in text
+    assert "Drawn during training." in text
+    assert "new samples from the trained network" in text
     assert "<h2>Attention and affinity</h2>" not in text
 
 
 @pytest.mark.parametrize("query", [(1.2, 0.5), (0.5, -0.1), (math.nan, 0.5)])
-def test_query_outside_the_photo_is_refused(run: Path, query: tuple[float, float]) -> None:
-    with pytest.raises(RunError, match="takes two fractions from 0 to 1"):
+def test_query_outside_the_image_is_rejected(run: Path, query: tuple[float, float]) -> None:
+    with pytest.raises(RunError, match="give two fractions from 0 to 1"):
         write_report(run, query)
 
 
-def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="holds no run"):
+def test_folder_without_a_run_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="contains no run"):
         write_report(tmp_path)
     with pytest.raises(RunError, match="no such run folder"):
         write_report(tmp_path / "gone")

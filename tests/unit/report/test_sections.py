@@ -4,47 +4,69 @@ import numpy as np
 import pytest
 
 from tag2mask import plugins
+from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.recipe import DataConfig
-from tag2mask.report.network_parts import Picture
 from tag2mask.report.run_parts import read_run
 from tag2mask.report.sections import (
+    DataCounts,
     class_table,
-    curves,
+    css_color,
     data_counts,
     duration,
+    headline,
     percent,
-    picture_row,
     provenance,
 )
 
 
-def test_class_table_has_a_column_per_score_and_says_how_it_was_made(run: Path) -> None:
+def test_headline_names_each_score_once_with_its_class_source(run: Path) -> None:
+    tiles = headline(read_run(run))
+    assert [(tile.name, tile.value) for tile in tiles] == [
+        ("mIoU, train.json", "45.6 %"),
+        ("mIoU, best while training (step 50)", "31.0 %"),
+        ("mIoU, last while training (step 100)", "30.0 %"),
+        ("training time", "1 h 02 min"),
+        ("speed", "3.5"),
+    ]
+    assert tiles[0].note == "classes from tags; 12 images"
+    assert tiles[1].note == "classes from the classifier; 12 images"
+
+
+def test_tag_precision_is_the_headline_without_masks(run: Path) -> None:
+    (run / "train.json").unlink()
+    best = '{"step": 50, "score": 0.625, "why": "mean average precision"}'
+    (run / "metrics.json").write_text(f'{{"best": {best}, "history": []}}')
+    tile = headline(read_run(run))[0]
+    assert tile == ("best score", "62.5 %", "mean average precision; step 50")
+
+
+def test_class_table_has_a_column_per_score_with_its_settings(run: Path) -> None:
     table = class_table(read_run(run).scores)
-    assert table.count("<th>train<br>") == 1
-    assert "gate oracle" in table
-    assert "gate predicted" in table
-    assert ">45.6</td>" in table  # cat and the mean
-    assert "<td>-</td>" in table  # cow was neither there nor said
-    assert "refiner par" in table
-    assert "scales 1.0, 0.5" in table
-    assert "flip yes" in table
+    assert table is not None
+    assert table.columns[0].title == "train.json"
+    sources = [column.class_source for column in table.columns]
+    assert sources == ["classes from tags", *["classes from the classifier"] * 2]
+    assert table.miou == (0.456, 0.31, 0.3)
+    background, cat, cow = table.rows
+    assert (background.name, background.iou) == ("background", (0.9, 0.9, 0.9))
+    assert (cat.name, cat.iou, cat.color) == ("cat", (0.456, 0.31, 0.3), css_color(1))
+    assert cow.iou == (None, None, None)  # neither in the masks nor in the truth
+    for part in (
+        "12 images",
+        "refiner: par",
+        "scales: 1.0, 0.5",
+        "flip: yes",
+        "background threshold: 0.45",
+    ):
+        assert part in table.columns[0].settings
 
 
-def test_no_scores_no_table() -> None:
-    assert class_table({}) == ""
-
-
-def test_curves_show_losses_rates_scores_and_what_was_watched(run: Path) -> None:
-    charts = curves(read_run(run).log)
-    for title in ("Losses", "Held-out score", "Learning rates", "zero_maps", "Photos per second"):
-        assert f"<figcaption>{title}" in charts
-    assert charts.count("<polyline") == 3 + 1 + 1 + 1  # the score has one point
-    assert curves(()) == ""
+def test_no_scores_make_no_table() -> None:
+    assert class_table({}) is None
 
 
 def test_data_counts_come_from_the_data(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Three(Source):
+    class ThreeImages(Source):
         def __init__(self, config: DataConfig, split: str) -> None:
             self.class_names = ("cat", "cow")
             self.names = ("a", "b", "c")
@@ -52,38 +74,35 @@ def test_data_counts_come_from_the_data(run: Path, monkeypatch: pytest.MonkeyPat
             self.skipped = ("torn",)
 
         def __getitem__(self, index: int) -> None:  # type: ignore[override]
-            raise AssertionError("no photo needs decoding")
+            raise AssertionError("counting decodes no image")
 
     recipe = read_run(run).recipe
-    monkeypatch.setattr(plugins, "load", lambda package, name: Three)
-    text = data_counts(recipe)
-    assert "3 photos to learn from, 1 of them without any class. 1 unreadable" in text
-    assert "<th>cat</th><td>2</td>" in text
+    monkeypatch.setattr(plugins, "load", lambda package, name: ThreeImages)
+    expected = DataCounts(images=3, negatives=1, skipped=1, per_class=(("cat", 2), ("cow", 1)))
+    assert data_counts(recipe) == expected
 
 
-def test_data_that_is_gone_is_said_in_one_line(run: Path) -> None:
-    assert "nowhere: no such folder" in data_counts(read_run(run).recipe)
-    assert data_counts(None) == ""
+def test_lost_data_gives_one_line(run: Path) -> None:
+    counts = data_counts(read_run(run).recipe)
+    assert counts is not None
+    assert "nowhere: no such folder" in counts.error
+    assert data_counts(None) is None
 
 
-def test_provenance_escapes_and_leaves_out_what_is_unknown(run: Path) -> None:
-    text = provenance(read_run(run).log)
-    assert "--out &lt;RUN&gt;" in text
-    assert "torch 9.9" in text
-    assert "<dd>7</dd>" in text
-    assert "machine" not in text
+def test_provenance_leaves_out_what_is_unknown(run: Path) -> None:
+    (start,) = provenance(read_run(run).log)
+    assert start == {
+        "start": "at step 0",
+        "command": "tag2mask train x --out <RUN>",
+        "seed": "7",
+        "versions": "torch 9.9",
+        "license of the weights": "Apache-2.0",
+    }
 
 
-def test_pictures_are_part_of_the_page() -> None:
-    text = picture_row([Picture("a<b", b"\x89PNG\r"), Picture("c", b"\x89PNG\n")], "x & y")
-    assert text.count('src="data:image/png;base64,iVBOR') == 2
-    assert 'alt="a&lt;b"' in text
-    assert "x &amp; y" in text
-    assert picture_row([], "nothing to tell of") == ""
-
-
-def test_numbers_are_written_as_people_read_them() -> None:
+def test_numbers_have_readable_units() -> None:
     assert percent(0.4567) == "45.7"
+    assert percent(0.4567, " %") == "45.7 %"
     assert percent(None) == "-"
     assert duration(59.6) == "1 min 00 s"
     assert duration(3725) == "1 h 02 min"

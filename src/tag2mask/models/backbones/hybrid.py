@@ -1,9 +1,9 @@
-"""MobileNetV1 with a transformer stage beside its last map: real training on two CPU cores.
+"""MobileNetV1 with a parallel transformer branch, small enough to train on two CPU cores.
 
-All MobileNetV1 layers (arXiv 1704.04861; modules and weights of `transformers`) run with the last
-stride removed. To their map f a transformer branch is added, f4 = f + up(blocks(down(f))), whose
-`up` starts at zero: pretrained features and their locality are untouched at the start, while the
-branch's raw attention logits can feed an affinity head.
+All layers of MobileNetV1 (arXiv 1704.04861; modules and weights of `transformers`) run with the
+last stride removed. A transformer branch is added to their map f: f4 = f + up(blocks(down(f))).
+The weights of `up` start at zero, so that the pretrained features are unchanged at first. The
+branch's attention logits can feed an affinity head.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import MobileNetV1Config, MobileNetV1Model
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.errors import WeightsError
 from tag2mask.models.backbones.mit import (
     BLOCK_EPS,
@@ -27,34 +28,33 @@ from tag2mask.models.backbones.mit import (
 )
 from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.models.folding import folded
-from tag2mask.models.weights import fill, licence, read_config, read_tensors
-from tag2mask.recipe import BackboneConfig
+from tag2mask.models.weights import fill, license, read_config, read_tensors
 
 PIXEL_MIDDLE = (127.5, 127.5, 127.5)
 BRANCH_WIDTH = 256
 HEADS = 8
 ENDS = (2, 4, 10)
-"""Separable layers, of 13 counted from 0, whose outputs are f1, f2, f3."""
+"""Separable layers, 0 to 12, whose outputs are f1, f2, f3."""
 UNSTRIDED, DILATED = 11, 12
-"""The separable layer that loses its stride; the next one looks twice as far to make up for it."""
+"""The separable layer without its stride, and the next one, which is dilated to compensate."""
 
 
 class HybridConfig(BackboneConfig):
-    """MobileNetV1 with a transformer stage beside its last map."""
+    """MobileNetV1 with a parallel transformer branch."""
 
     name: str = "hybrid"
     """Backbone: a file of the folder `models/backbones`."""
     depth_multiplier: Annotated[float, Field(gt=0, le=2)] = 0.75
-    """Width of MobileNetV1 as a factor; the weights must have been trained with the same."""
+    """Width factor of MobileNetV1; must match the weights."""
     blocks: Annotated[int, Field(ge=0)] = 2
-    """Transformer blocks beside the last map; 0: the plain network, without attention."""
+    """Transformer blocks; 0 gives MobileNetV1 alone, without attention."""
 
 
 class Branch(nn.Module):
-    """down, transformer blocks, up; adds nothing until `up` has learned something.
+    """Linear layer, transformer blocks, linear layer; the output is 0 at initialization.
 
     Args:
-        width: Channels of the map that comes in and goes out.
+        width: Channels of the input and the output.
         blocks: Number of transformer blocks.
     """
 
@@ -69,7 +69,7 @@ class Branch(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, maps: Tensor, capture: list[QueryKey] | None) -> Tensor:
-        """(N, D, H, W) to the same; the last two blocks' queries and keys go to `capture`."""
+        """Transform (N, D, H, W); append queries and keys of the last two blocks to `capture`."""
         grid = (maps.shape[2], maps.shape[3])
         tokens = self.norm_in(self.down(to_tokens(maps)))
         for index, block in enumerate(self.blocks):
@@ -78,10 +78,10 @@ class Branch(nn.Module):
 
 
 class Hybrid(Backbone):
-    """MobileNetV1 at stride 16 and, beside its last map, a transformer branch.
+    """MobileNetV1 at stride 16 with a transformer branch parallel to its last map.
 
-    BatchNorm statistics of loaded weights never change, not even in training mode; from scratch
-    they are trained as usual.
+    BatchNorm statistics of loaded weights never change, even in training mode. From scratch, they
+    are trained as usual.
     """
 
     Config = HybridConfig
@@ -120,23 +120,23 @@ class Hybrid(Backbone):
         return Features((*maps, out), tuple(capture))
 
     def train(self, mode: bool = True) -> Hybrid:
-        """Switch modes; BatchNorms with loaded statistics stay in evaluation mode."""
+        """Set the mode; BatchNorms with loaded statistics stay in evaluation mode."""
         super().train(mode)
         if self.loaded:
             self.cnn.eval()
         return self
 
     def _conv_norm(self, index: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-        """Convolution and BatchNorm of one layer: depthwise at even indices, 1x1 at odd ones."""
+        """Return convolution and BatchNorm of a layer: depthwise for even indices, else 1 x 1."""
         return _conv_norm(cast(nn.ModuleList, self.cnn.layer)[index])
 
     def _load(self, weights: str, depth_multiplier: float) -> None:
-        """Fill the MobileNetV1 part."""
-        given = read_config(weights).get("depth_multiplier", depth_multiplier)
-        if given != depth_multiplier:
+        """Load the weights of MobileNetV1."""
+        published = read_config(weights).get("depth_multiplier", depth_multiplier)
+        if published != depth_multiplier:
             raise WeightsError(
-                f"{weights}: has depth_multiplier {given}, the recipe {depth_multiplier}; "
-                f"set backbone.depth_multiplier to {given}"
+                f"{weights}: has depth_multiplier {published}, but the recipe has "
+                f"{depth_multiplier}; set backbone.depth_multiplier to {published}"
             )
         tensors = {
             name.removeprefix("mobilenet_v1."): tensor
@@ -144,25 +144,25 @@ class Hybrid(Backbone):
             if not name.startswith("classifier.")
         }
         self.loaded = frozenset(f"cnn.{name}" for name in fill(self.cnn, tensors, weights))
-        self.weights_licence = licence(weights)
+        self.weights_license = license(weights)
         self.cnn.eval()
 
 
 def _conv_norm(layer: Any) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """The two parts of a `MobileNetV1ConvLayer`."""
+    """Return the two parts of a `MobileNetV1ConvLayer`."""
     return layer.convolution, layer.normalization
 
 
 def conv_norm_relu(maps: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run one convolution of MobileNetV1 with its BatchNorm and ReLU6.
 
-    Where the BatchNorm's statistics are fixed it is folded into the convolution: one pass over
-    memory in place of two, and exact gradients to weight, gamma and beta.
+    A BatchNorm in evaluation mode is folded into the convolution, which saves a pass over memory
+    and keeps the gradients of weight, gamma and beta exact.
 
     Args:
         maps: (N, D_in, H, W).
         convolution: Without bias.
-        norm: In evaluation mode it is folded.
+        norm: Its BatchNorm.
 
     Returns:
         (N, D_out, ceil(H / stride), ceil(W / stride)) in [0, 6].
@@ -180,20 +180,20 @@ def conv_norm_relu(maps: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -
         convolution.dilation,
         convolution.groups,
     )
-    # In place is safe: neither the convolution's nor the BatchNorm's backward reads its own output.
+    # In-place is safe: the backward passes of both layers do not read their outputs.
     return F.relu6(norm(out) if norm.training else out, inplace=True)
 
 
 def same_padding(maps: Tensor, convolution: nn.Conv2d) -> tuple[Tensor, tuple[int, int]]:
-    """Pad as TensorFlow's SAME does: sizes become size / stride rounded up, a surplus goes last.
+    """Pad like TensorFlow's SAME: output sizes are size / stride rounded up; odd padding goes last.
 
     Args:
         maps: (N, D, H, W).
         convolution: Gives kernel, stride and dilation.
 
     Returns:
-        The maps, and the symmetric (vertical, horizontal) padding the convolution is to add itself;
-        they are copied only where the padding is lopsided (stride 2 on an even size).
+        The maps and the symmetric (vertical, horizontal) padding for the convolution. Maps are
+        copied only for asymmetric padding (stride 2 on an even size).
     """
     totals = []
     for axis in (0, 1):

@@ -1,9 +1,9 @@
-"""Mix Transformer (MiT) encoders b0..b5 with a last map at stride 16, its attention at hand.
+"""Mix Transformer (MiT) encoders b0..b5 with last stride 16 and access to their attention.
 
 SegFormer (arXiv 2105.15203), section 3.1, with the strides (4, 2, 2, 1) of AFA (arXiv 2203.02664).
-Parameter names are those of the official ImageNet weights. Tokens stay (N, L, D) in raster order
-throughout: seen as (N, D, H, W) that is a channels-last map, so convolutions and linear layers
-alternate without a copy.
+Parameter names are those of the official ImageNet weights. Tokens are (N, L, D) in raster order.
+Viewed as (N, D, H, W), they are a channels-last map, so convolutions and linear layers alternate
+without copies.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.models.base import Backbone, Features, QueryKey
-from tag2mask.models.weights import fill, licence, official_mit_names, read_tensors
-from tag2mask.recipe import BackboneConfig
+from tag2mask.models.weights import fill, license, official_mit_names, read_tensors
 
 BLOCK_EPS = 1e-6
 EMBED_EPS = 1e-5
@@ -30,7 +30,7 @@ MLP_RATIO = 4
 
 
 class Variant(NamedTuple):
-    """What tells one size of MiT from another."""
+    """Widths and depths of one MiT size."""
 
     widths: tuple[int, int, int, int]
     depths: tuple[int, int, int, int]
@@ -54,11 +54,11 @@ class MiTConfig(BackboneConfig):
     variant: Literal["b0", "b1", "b2", "b3", "b4", "b5"] = "b1"
     """Size: b0 has 3.3 M parameters, b1 13, b2 24, b3 44, b4 61, b5 81."""
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Chance of skipping a branch of the last block in training; earlier blocks: less."""
+    """Probability of skipping a branch of the last block in training; lower for earlier blocks."""
 
 
 def to_tokens(maps: Tensor) -> Tensor:
-    """View a (N, D, H, W) map as (N, H*W, D); no copy where the map is channels-last."""
+    """View an (N, D, H, W) map as (N, H * W, D) tokens; no copy if the map is channels-last."""
     return maps.flatten(2).transpose(1, 2)
 
 
@@ -68,7 +68,7 @@ def to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; keys and values may come from a `reduction` times coarser grid."""
+    """Multi-head self-attention with keys and values at a `reduction` times coarser size."""
 
     def __init__(self, width: int, heads: int, reduction: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Attention(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], capture: list[QueryKey] | None
     ) -> Tensor:
-        """Mix (N, L, D) tokens; queries and keys go to `capture` if it is a list."""
+        """Attend over (N, L, D) tokens; append queries and keys to `capture` if it is a list."""
         query = self.q(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, heads, L, d)
         if self.sr is not None:
             tokens = self.norm(to_tokens(self.sr(to_map(tokens, grid))))
@@ -97,19 +97,19 @@ class Attention(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """3x3 depthwise convolution over tokens: how MiT knows positions."""
+    """3 x 3 depthwise convolution over tokens, which replaces position embeddings."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(width, width, 3, padding=1, groups=width)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(N, L, D) to (N, L, D)."""
+        """Convolve (N, L, D) tokens of a map of size `grid`."""
         return to_tokens(self.dwconv(to_map(tokens, grid)))
 
 
 class MixFFN(nn.Module):
-    """Linear, depthwise 3x3, GELU, linear."""
+    """Linear layer, 3 x 3 depthwise convolution, GELU, linear layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -118,18 +118,18 @@ class MixFFN(nn.Module):
         self.fc2 = nn.Linear(MLP_RATIO * width, width)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(N, L, D) to (N, L, D)."""
+        """Transform (N, L, D) tokens of a map of size `grid`."""
         return cast(Tensor, self.fc2(F.gelu(self.dwconv(self.fc1(tokens), grid))))
 
 
 class Block(nn.Module):
-    """Attention and MixFFN, each behind a LayerNorm, added to what came in.
+    """Residual attention and MixFFN, each after a LayerNorm.
 
     Args:
-        width: D, channels.
-        heads: Attention heads; divides `width`.
-        reduction: Side of the square of tokens that become one key; 1: every token is a key.
-        drop_path: Chance, per photo, that a branch is skipped in training.
+        width: Channels D.
+        heads: Attention heads; a divisor of `width`.
+        reduction: Side of the squares of tokens that share a key; 1: every token has its own.
+        drop_path: Probability, per image, of skipping a branch in training.
     """
 
     def __init__(self, width: int, heads: int, reduction: int = 1, drop_path: float = 0.0) -> None:
@@ -143,38 +143,38 @@ class Block(nn.Module):
     def forward(
         self, tokens: Tensor, grid: tuple[int, int], capture: list[QueryKey] | None = None
     ) -> Tensor:
-        """(N, L, D) to (N, L, D); queries and keys go to `capture` where it is a list."""
-        tokens = self._added(
+        """Transform (N, L, D) tokens; append queries and keys to `capture` if it is a list."""
+        tokens = self._add_branch(
             tokens,
             lambda part: self.attn(self.norm1(part), grid, capture),
-            whole=capture is not None,
+            all_images=capture is not None,
         )
-        return self._added(tokens, lambda part: self.mlp(self.norm2(part), grid))
+        return self._add_branch(tokens, lambda part: self.mlp(self.norm2(part), grid))
 
-    def _added(
-        self, tokens: Tensor, branch: Callable[[Tensor], Tensor], *, whole: bool = False
+    def _add_branch(
+        self, tokens: Tensor, branch: Callable[[Tensor], Tensor], *, all_images: bool = False
     ) -> Tensor:
-        """Add a branch; in training it is skipped for some photos and enlarged for the others.
+        """Add a branch; in training, skip it for random images and scale it for the others.
 
-        What is dropped is not computed either, unless `whole` (its attention is wanted of every
-        photo) or no photo is left (its parameters must get a gradient on every rank).
+        Skipped images are not computed, except if `all_images` (the attention of every image is
+        needed) or if all are skipped (the parameters need a gradient on every rank).
         """
         if self.drop_path == 0.0 or not self.training:
             return tokens + branch(tokens)
         gain = 1.0 / (1.0 - self.drop_path)
-        kept = torch.rand(len(tokens)) >= self.drop_path  # on the CPU: no wait for the device
-        if kept.all():
+        keep = torch.rand(len(tokens)) >= self.drop_path  # on the CPU, to avoid synchronization
+        if keep.all():
             return torch.add(tokens, branch(tokens), alpha=gain)
-        if whole or not kept.any():
+        if all_images or not keep.any():
             return torch.addcmul(
-                tokens, branch(tokens).to(tokens), kept.to(tokens)[:, None, None], value=gain
+                tokens, branch(tokens).to(tokens), keep.to(tokens)[:, None, None], value=gain
             )
-        index = kept.nonzero()[:, 0].to(tokens.device)
+        index = keep.nonzero()[:, 0].to(tokens.device)
         return tokens.index_add(0, index, branch(tokens[index]).to(tokens), alpha=gain)
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping strided convolution and LayerNorm: a map becomes coarser tokens."""
+    """Overlapping strided convolution and LayerNorm, from a map to coarser tokens."""
 
     def __init__(self, in_width: int, width: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -182,17 +182,17 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EMBED_EPS)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(N, D_in, H, W) to (N, L, D) tokens and their grid (h, w), sizes rounded up."""
+        """Turn (N, D_in, H, W) into (N, L, D) tokens and their grid (h, w), sizes rounded up."""
         out = self.proj(maps)
         return self.norm(to_tokens(out)), (out.shape[2], out.shape[3])
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise one module as MiT does; for `Module.apply`.
+    """Initialize one module like MiT; for `Module.apply`.
 
     Source:
-        methods specification 1: linear truncated normal 0.02, norms 1 and 0, convolutions
-        N(0, sqrt(2 / fan_out)).
+        Specification 1: linear layers from a truncated normal with std 0.02, norms with 1 and 0,
+        convolutions from N(0, 2 / fan_out).
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -204,7 +204,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 class MiT(Backbone):
-    """Mix Transformer encoder; the last two blocks can show their raw attention logits."""
+    """Mix Transformer encoder; returns queries and keys of the last two blocks on request."""
 
     Config = MiTConfig
 
@@ -222,12 +222,12 @@ class MiT(Backbone):
         if config.weights not in (None, "none"):
             tensors = official_mit_names(read_tensors(config.weights))
             self.loaded = fill(self, tensors, config.weights)
-            self.weights_licence = licence(config.weights)
-        # Kernels laid out like the maps: rearranging them takes 2 % of a training step.
+            self.weights_license = license(config.weights)
+        # Kernels in the layout of the maps save conversions, 2 % of a training step.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _add_stage(self, stage: int, widths: Sequence[int], rates: Sequence[float]) -> None:
-        """Add patch embedding, blocks and norm under their official names, counted from 1."""
+        """Add patch embedding, blocks and norm under their official names, which count from 1."""
         width = widths[stage]
         kernel, in_width = (7, 3) if stage == 0 else (3, widths[stage - 1])
         embed = PatchEmbedding(in_width, width, kernel, STRIDES[stage])
@@ -245,8 +245,8 @@ class MiT(Backbone):
             tokens, grid = self.get_submodule(f"patch_embed{stage}")(out)
             blocks = cast(nn.ModuleList, self.get_submodule(f"block{stage}"))
             for index, block in enumerate(blocks):
-                wanted = attention and stage == 4 and index >= len(blocks) - 2
-                tokens = block(tokens, grid, capture if wanted else None)
+                captures = attention and stage == 4 and index >= len(blocks) - 2
+                tokens = block(tokens, grid, capture if captures else None)
             out = to_map(self.get_submodule(f"norm{stage}")(tokens), grid)
             maps.append(out)
         return Features(tuple(maps), tuple(capture))

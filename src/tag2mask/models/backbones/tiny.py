@@ -1,9 +1,8 @@
-"""A small network that learns from scratch in minutes: convolutions, and transformer blocks beside.
+"""A small network that trains from scratch in minutes: convolutions and two transformer blocks.
 
-Seven convolutions down to stride 8 see texture and keep its place; two blocks of the Mix
-Transformer beside the last map start at zero, as in `hybrid`, and weigh 0.3; their raw
-attention logits can feed an affinity head. Meant for small pictures, first runs and tests; there
-are no pretrained weights.
+Seven convolutions down to stride 8 extract local texture. Two Mix Transformer blocks are added to
+the last map with factor 0.3, starting at zero as in `hybrid`. Their attention logits can feed an
+affinity head. The network is for small images, first runs and tests; it has no pretrained weights.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tag2mask.config.schema import BackboneConfig
 from tag2mask.errors import WeightsError
 from tag2mask.models.backbones.mit import (
     BLOCK_EPS,
@@ -24,13 +24,12 @@ from tag2mask.models.backbones.mit import (
     to_tokens,
 )
 from tag2mask.models.base import Backbone, Features, QueryKey
-from tag2mask.recipe import BackboneConfig
 
 HEADS = 4
 BLOCKS = 2
 MIX = 0.3
-"""Share of the blocks' path. Trained from scratch at full strength, mixing over the whole picture
-lets any cell speak for any class, and plain class maps spread over the clutter."""
+"""Factor of the transformer path. At full strength, training from scratch mixes features over the
+complete image, and CAMs leak into the background."""
 
 
 class TinyConfig(BackboneConfig):
@@ -39,11 +38,11 @@ class TinyConfig(BackboneConfig):
     name: str = "tiny"
     """Backbone: a file of the folder `models/backbones`."""
     width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
-    """Channels of the first layers; the last has four times as many."""
+    """Channels of the first layers; the last layer has four times as many."""
 
 
 class Tiny(Backbone):
-    """Convolutions down to stride 8 and, beside the last map, two transformer blocks."""
+    """Convolutions down to stride 8 with two transformer blocks parallel to the last map."""
 
     Config = TinyConfig
     strides = (4, 8, 8, 8)
@@ -53,7 +52,7 @@ class Tiny(Backbone):
         if config.weights not in (None, "none"):
             raise WeightsError(
                 f"{config.weights}: backbone 'tiny' has no pretrained weights; "
-                "leave out backbone.weights or choose another backbone"
+                "remove backbone.weights or use another backbone"
             )
         width = config.width
         last = 4 * width
@@ -93,7 +92,7 @@ class Tiny(Backbone):
 
 
 def _layer(in_width: int, width: int, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, BatchNorm, ReLU; sizes are divided by the stride and rounded up."""
+    """Build 3 x 3 convolution, BatchNorm and ReLU; sizes become size / stride, rounded up."""
     return nn.Sequential(
         nn.Conv2d(in_width, width, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(width),

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.conformance.stand_ins import worn
+from tests.conformance.stand_ins import randomized_batchnorm
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PreTrainedModel
 
-from tag2mask.engine.trainer import train
+from tag2mask.config.recipe import parse_recipe
 from tag2mask.errors import WeightsError
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import freeze_loaded_norms
 from tag2mask.models.backbones.hub import Hub, HubConfig
 from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig
-from tag2mask.prediction.segmenter import Segmenter
-from tag2mask.recipe import parse_recipe
+from tag2mask.training.trainer import train
 
 SMALL: dict[str, dict[str, Any]] = {
     "mobilenet_v1": {"depth_multiplier": 0.25},
@@ -28,8 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 SMALL_CVT = {"model_type": "cvt", "embed_dim": [16, 32, 48], "num_heads": [1, 2, 3]}
 PHASE = {"mobilenet_v1": 1, "mobilenet_v2": 1, "resnet": 0, "convnext": 1}
-"""Where the plain cells stand in a map of half the stride: kernels that pad more at the end read to
-the right of their cell. (RegNet's squeeze and excitation averages over all cells, new ones too.)"""
+"""Offset of the original pixels in a map of half the stride. Kernels with more padding at the end
+are shifted to the right. (RegNet's squeeze and excitation also averages over the new pixels.)"""
 
 
 def maps_of(image: Tensor, **settings: Any) -> tuple[Tensor, ...]:
@@ -44,9 +44,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 @torch.no_grad()
 def classifier(kind: str) -> PreTrainedModel:
-    described = AutoConfig.for_model(kind, num_labels=5, **SMALL[kind])
-    network = AutoModelForImageClassification.from_config(described).eval()
-    worn(network)
+    config = AutoConfig.for_model(kind, num_labels=5, **SMALL[kind])
+    network = AutoModelForImageClassification.from_config(config).eval()
+    randomized_batchnorm(network)
     return network
 
 
@@ -57,7 +57,7 @@ def folder(classifier: PreTrainedModel, tmp_path: Path) -> str:
 
 
 @torch.no_grad()
-def test_without_a_change_of_stride_the_maps_are_those_of_transformers(
+def test_maps_equal_those_of_transformers_at_the_original_stride(
     classifier: PreTrainedModel, folder: str
 ) -> None:
     image = torch.randn(2, 3, 64, 96, dtype=torch.float64)
@@ -73,9 +73,7 @@ def test_without_a_change_of_stride_the_maps_are_those_of_transformers(
 
 @pytest.mark.parametrize("kind", PHASE, indirect=True)
 @torch.no_grad()
-def test_every_other_cell_of_the_dilated_network_is_the_plain_network_s(
-    kind: str, folder: str
-) -> None:
+def test_every_second_pixel_of_the_dilated_network_is_original(kind: str, folder: str) -> None:
     image, start = torch.randn(1, 3, 96, 128, dtype=torch.float64), PHASE[kind]
     plain = maps_of(image, weights=folder, stride=32)
     fine = maps_of(image, weights=folder, stride=16)
@@ -87,7 +85,7 @@ def test_every_other_cell_of_the_dilated_network_is_the_plain_network_s(
 
 @pytest.mark.parametrize("kind", PHASE, indirect=True)
 @torch.no_grad()
-def test_stride_8_holds_the_plain_cells_at_every_fourth(folder: str, kind: str) -> None:
+def test_every_fourth_pixel_at_stride_8_is_original(folder: str, kind: str) -> None:
     image = torch.randn(1, 3, 96, 128, dtype=torch.float64)
     plain = maps_of(image, weights=folder, stride=32)[3]
     fine = maps_of(image, weights=folder, stride=8)[3]
@@ -98,7 +96,7 @@ def test_stride_8_holds_the_plain_cells_at_every_fourth(folder: str, kind: str) 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])
 @torch.no_grad()
-def test_channels_and_strides_are_as_promised_at_any_size(kind: str, stride: int) -> None:
+def test_channels_and_strides_are_as_declared_for_any_size(kind: str, stride: int) -> None:
     network = Hub(HubConfig(arch={"model_type": kind, **SMALL[kind]}, stride=stride)).eval()
     assert network.strides == (4, 8, min(16, stride), stride)
     for height, width in [(33, 47), (50, 62), (64, 96)]:
@@ -111,14 +109,14 @@ def test_channels_and_strides_are_as_promised_at_any_size(kind: str, stride: int
             assert maps.shape == (1, channels, -(-height // step), -(-width // step))
 
 
-def test_strides_of_one_network_are_not_those_of_another() -> None:
+def test_networks_have_their_own_strides() -> None:
     arch = {"model_type": "resnet", **SMALL["resnet"]}
     fine, plain = (Hub(HubConfig(arch=arch, stride=stride)) for stride in (8, 32))
     assert fine.strides == (4, 8, 8, 8)
     assert plain.strides == (4, 8, 16, 32)
 
 
-def test_loaded_statistics_stay_and_the_rest_trains(folder: str) -> None:
+def test_loaded_statistics_are_fixed_and_parameters_train(folder: str) -> None:
     network = Hub(HubConfig(weights=folder)).train()
     before = {name: value.clone() for name, value in network.named_buffers()}
     sum(maps.square().mean() for maps in network(torch.rand(2, 3, 64, 64)).maps).backward()
@@ -133,7 +131,7 @@ def test_loaded_statistics_stay_and_the_rest_trains(folder: str) -> None:
     assert not any("norm" in name for name, one in network.named_parameters() if one.requires_grad)
 
 
-def test_from_scratch_statistics_train() -> None:
+def test_statistics_train_from_scratch() -> None:
     network = Hub(HubConfig(arch="mobilenet_v1_0.25", weights="none")).train()
     before = network.cnn.conv_stem.normalization.running_mean.clone()
     network(torch.rand(2, 3, 64, 64) + 1)
@@ -141,7 +139,7 @@ def test_from_scratch_statistics_train() -> None:
     assert network.loaded == frozenset()
 
 
-def test_a_resolved_recipe_needs_no_file(folder: str, tmp_path: Path) -> None:
+def test_resolved_config_needs_no_file(folder: str, tmp_path: Path) -> None:
     resolved = HubConfig(weights=folder, stride=8).resolved()
     trained = Hub(resolved)
     for path in tmp_path.iterdir():
@@ -158,15 +156,15 @@ def test_a_resolved_recipe_needs_no_file(folder: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["mobilenet_v1"], indirect=True)
-def test_a_finished_run_looks_at_photos_without_the_weights_it_began_with(
+def test_finished_run_predicts_without_the_initial_weights(
     folder: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("run") / "run"
     recipe = {
-        "data": {"name": "scenes", "count": 4, "val_count": 2, "size_px": 64, "crop_px": 64},
+        "data": {"name": "synthetic", "count": 4, "val_count": 2, "size_px": 64, "crop_px": 64},
         "backbone": {"name": "hub", "weights": folder},
         "method": {"name": "cam"},
-        "optim": {"steps": 1, "batch": 2},
+        "optim": {"steps": 1, "batch_size": 2},
         "run": {"workers": 0, "samples": 0},
     }
     train(parse_recipe(recipe, "recipe"), out)
@@ -176,7 +174,7 @@ def test_a_finished_run_looks_at_photos_without_the_weights_it_began_with(
     assert segmenter.method.backbone.channels == (32, 64, 128, 256)
 
 
-def test_mean_and_deviation_of_the_recipe_win() -> None:
+def test_mean_and_std_of_the_recipe_override_the_published_ones() -> None:
     config = HubConfig(arch="resnet18", mean=(1, 2, 3), std=(4, 5, 6)).resolved()
     assert config.mean == (1, 2, 3)
     assert config.std == (4, 5, 6)
@@ -188,9 +186,9 @@ def test_mean_and_deviation_of_the_recipe_win() -> None:
         (
             {"model_type": "bert", "num_hidden_layers": 1, "vocab_size": 99},
             16,
-            "bert: is no network for images",
+            "bert: not a network for images",
         ),
-        ({"model_type": "dinov2", "num_hidden_layers": 1}, 16, "dinov2: gives no maps at strides"),
+        ({"model_type": "dinov2", "num_hidden_layers": 1}, 16, "dinov2: has no maps at strides"),
         ({"model_type": "vit", "num_hidden_layers": 1}, 16, "vit: cannot be a backbone"),
         (SMALL_CVT, 32, "cvt: its last map has stride 16; set"),
         (SMALL_CVT, 8, "cvt: has attention"),
@@ -202,7 +200,7 @@ def test_mean_and_deviation_of_the_recipe_win() -> None:
         ),
     ],
 )
-def test_networks_that_cannot_serve_are_refused_in_one_line(
+def test_unsuitable_networks_are_rejected_in_one_line(
     arch: dict[str, Any], stride: int, message: str
 ) -> None:
     with pytest.raises(WeightsError, match=message) as caught:
@@ -210,7 +208,7 @@ def test_networks_that_cannot_serve_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_of_another_network_are_refused(folder: str, kind: str) -> None:
+def test_weights_of_another_network_are_rejected(folder: str, kind: str) -> None:
     other = "mobilenet_v1_0.5" if kind != "mobilenet_v1" else "resnet18"
     with pytest.raises(WeightsError, match="weights of another architecture"):
         Hub(HubConfig(weights=folder, arch=other))
@@ -218,13 +216,13 @@ def test_weights_of_another_network_are_refused(folder: str, kind: str) -> None:
 
 @pytest.mark.real
 @torch.no_grad()
-def test_real_weights_see_what_the_plain_hybrid_sees(mobilenet: Path) -> None:
+def test_maps_of_real_weights_equal_those_of_hybrid(mobilenet: Path) -> None:
     hub = Hub(HubConfig(weights=str(mobilenet))).eval()
     hybrid = Hybrid(HybridConfig(weights=str(mobilenet), blocks=0)).eval()
-    assert hub.weights_licence == "Apache-2.0"
+    assert hub.weights_license == "Apache-2.0"
     assert hub.channels == hybrid.channels
     assert hub.strides == hybrid.strides
-    image = hub.normalise(torch.randint(0, 256, (1, 3, 120, 150), dtype=torch.uint8))
+    image = hub.normalize(torch.randint(0, 256, (1, 3, 120, 150), dtype=torch.uint8))
     assert image.abs().max() <= 1
     for first, second in zip(hub(image).maps, hybrid(image).maps, strict=True):
         assert first.std() > 0.1

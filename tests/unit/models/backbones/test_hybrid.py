@@ -20,7 +20,7 @@ SMALL = 0.25
 
 @pytest.fixture(scope="module")
 def reference() -> MobileNetV1ForImageClassification:
-    """MobileNetV1 0.25 of `transformers` with random weights and worn-in BatchNorm statistics."""
+    """Build MobileNetV1 0.25 of `transformers` with random weights and BatchNorm statistics."""
     torch.manual_seed(3)
     network = MobileNetV1ForImageClassification(
         MobileNetV1Config(depth_multiplier=SMALL, num_labels=5)
@@ -50,7 +50,7 @@ def loaded(folder: Path, blocks: int = 2) -> Hybrid:
 
 
 def plain_features(reference: MobileNetV1ForImageClassification, image: Tensor) -> list[Tensor]:
-    """Strides 4, 8, 16 and the undivided last map, layer by layer with the modules as they are."""
+    """Compute the maps at strides 4, 8, 16 and the last map at stride 16, layer by layer."""
     out, maps = reference.mobilenet_v1.conv_stem(image), []
     for index, layer in enumerate(reference.mobilenet_v1.layer):
         if index < 22:
@@ -94,7 +94,7 @@ def test_gradients_equal_the_plain_modules(
         )
 
 
-def test_same_size_maps_at_the_start_with_and_without_branch(folder: Path) -> None:
+def test_branch_adds_nothing_at_initialization(folder: Path) -> None:
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         hybrid, plain = loaded(folder)(image), loaded(folder, blocks=0)(image, attention=True)
@@ -102,7 +102,7 @@ def test_same_size_maps_at_the_start_with_and_without_branch(folder: Path) -> No
     assert torch.equal(hybrid.maps[3], plain.maps[3])
 
 
-def test_branch_learns_although_it_starts_at_zero(folder: Path) -> None:
+def test_branch_has_gradients_although_it_starts_at_zero(folder: Path) -> None:
     network, image = loaded(folder), torch.rand(1, 3, 64, 64)
     network(image).maps[3].square().sum().backward()
     assert network.branch is not None
@@ -116,7 +116,7 @@ def test_branch_learns_although_it_starts_at_zero(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 96)])
-def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
+def test_map_sizes_are_rounded_up(height: int, width: int) -> None:
     network = Hybrid(HybridConfig(depth_multiplier=SMALL)).eval()
     with torch.no_grad():
         features = network(torch.randn(1, 3, height, width), attention=True)
@@ -125,7 +125,7 @@ def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
     ):
         assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
     tokens = -(-height // 16) * -(-width // 16)
-    assert [tuple(logit.shape) for logit in features.logits()] == [(1, 8, tokens, tokens)] * 2
+    assert [tuple(logits.shape) for logits in features.logits()] == [(1, 8, tokens, tokens)] * 2
     assert network.attention_channels == 16
     assert network.head_dim == 32
 
@@ -136,7 +136,7 @@ def test_default_width_has_the_documented_channels() -> None:
     assert Hybrid(HybridConfig(blocks=0)).attention_channels == 0
 
 
-def test_loaded_statistics_stay_and_loaded_norms_freeze(folder: Path) -> None:
+def test_loaded_statistics_are_fixed_and_loaded_norms_are_frozen(folder: Path) -> None:
     network = loaded(folder).train()
     freeze_loaded_norms(network)
     before = {name: value.clone() for name, value in network.named_buffers()}
@@ -149,14 +149,14 @@ def test_loaded_statistics_stay_and_loaded_norms_freeze(folder: Path) -> None:
     assert network.training
 
 
-def test_loaded_names_are_the_whole_of_mobilenet_and_nothing_else(folder: Path) -> None:
+def test_loaded_parameters_are_those_of_mobilenet(folder: Path) -> None:
     network = loaded(folder)
     names = {name for name, _ in network.named_parameters()}
     assert network.loaded == {name for name in names if name.startswith("cnn.")}
     assert len(network.loaded) == 27 * 3
 
 
-def test_scratch_trains_its_statistics() -> None:
+def test_statistics_train_from_scratch() -> None:
     network = Hybrid(HybridConfig(depth_multiplier=SMALL, weights="none")).train()
     freeze_loaded_norms(network)
     assert network.loaded == frozenset()
@@ -166,7 +166,7 @@ def test_scratch_trains_its_statistics() -> None:
     assert not torch.equal(before, network.cnn.conv_stem.normalization.running_mean)
 
 
-def test_folding_equals_batch_norm_in_evaluation() -> None:
+def test_folding_equals_batch_norm_in_evaluation_mode() -> None:
     conv, norm = torch.nn.Conv2d(4, 6, 3, stride=2, bias=False), torch.nn.BatchNorm2d(6, eps=1e-3)
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 2)
@@ -184,7 +184,7 @@ def test_folding_equals_batch_norm_in_evaluation() -> None:
 def test_padding_before_and_after(
     size: int, stride: int, dilation: int, added: tuple[int, int]
 ) -> None:
-    """Hand-counted: 3 taps over `size` values, ceil(size / stride) outputs, surplus last."""
+    """3 taps over `size` values give ceil(size / stride) outputs; odd padding goes last."""
     conv = torch.nn.Conv2d(1, 1, 3, stride=stride, dilation=dilation)
     maps, own = same_padding(torch.ones(1, 1, size, size), conv)
     padded = F.pad(maps, (own[1], own[1], own[0], own[0]))[0, 0]
@@ -192,12 +192,12 @@ def test_padding_before_and_after(
     assert (row.tolist()) == [0.0] * added[0] + [1.0] * size + [0.0] * added[1]
 
 
-def test_weights_of_another_width_say_which_key_to_set(folder: Path) -> None:
+def test_weights_of_another_width_name_the_key_to_set(folder: Path) -> None:
     with pytest.raises(WeightsError, match=r"set backbone\.depth_multiplier to 0\.25"):
         Hybrid(HybridConfig(weights=str(folder)))
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     torch.save({"patch_embed1.proj.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "mit_b1.pth")
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(WeightsError, match="weights of another architecture"):
@@ -205,14 +205,14 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.skipif(WEIGHTS is None, reason="TAG2MASK_MOBILENET names no weights folder")
-def test_real_weights_load_and_see_a_pattern() -> None:
+@pytest.mark.skipif(WEIGHTS is None, reason="TAG2MASK_MOBILENET is not set")
+def test_maps_of_real_weights_equal_the_plain_modules() -> None:
     assert WEIGHTS is not None
     network = Hybrid(HybridConfig(weights=WEIGHTS)).train()
-    assert network.weights_licence == "Apache-2.0"
+    assert network.weights_license == "Apache-2.0"
     image = torch.zeros(1, 3, 128, 128, dtype=torch.uint8)
     image[..., 64:] = 255
-    normal = network.normalise(image)
+    normal = network.normalize(image)
     assert normal.min() == -1
     assert normal.max() == 1
     reference = MobileNetV1ForImageClassification.from_pretrained(WEIGHTS).eval()

@@ -13,15 +13,15 @@ from tag2mask.models.backbones.mit import STRIDES, VARIANTS, Attention, Block, M
 HF_BLOCK_EPS = 1e-6
 
 
-def transformers_twin(variant: str) -> SegformerForImageClassification:
-    """The same architecture of `transformers`, random weights, block norms set to our epsilon."""
+def transformers_model(variant: str) -> SegformerForImageClassification:
+    """Build the same architecture of `transformers` with random weights and our norm epsilon."""
     widths, depths = VARIANTS[variant]
     config = SegformerConfig(
         strides=list(STRIDES), hidden_sizes=list(widths), depths=list(depths), num_labels=3
     )
     torch.manual_seed(1)
-    twin = SegformerForImageClassification(config).eval()
-    for name, module in twin.named_modules():
+    reference_model = SegformerForImageClassification(config).eval()
+    for name, module in reference_model.named_modules():
         if isinstance(module, torch.nn.LayerNorm):
             embedding = "patch_embeddings" in name or "sequence_reduction" in name
             module.eps = 1e-5 if embedding else HF_BLOCK_EPS
@@ -29,20 +29,20 @@ def transformers_twin(variant: str) -> SegformerForImageClassification:
         for parameter in module.parameters(recurse=False):
             if parameter.ndim == 1:
                 torch.nn.init.normal_(parameter, parameter.detach().mean().item(), 0.1)
-    return twin
+    return reference_model
 
 
 @pytest.fixture(scope="module")
-def twin() -> SegformerForImageClassification:
-    return transformers_twin("b0")
+def reference_model() -> SegformerForImageClassification:
+    return transformers_model("b0")
 
 
 @pytest.fixture(scope="module")
 def hub_layout(
-    twin: SegformerForImageClassification, tmp_path_factory: pytest.TempPathFactory
+    reference_model: SegformerForImageClassification, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     folder = tmp_path_factory.mktemp("hub")
-    twin.save_pretrained(folder)
+    reference_model.save_pretrained(folder)
     return folder
 
 
@@ -63,8 +63,8 @@ def test_parameter_counts_are_the_published_ones(variant: str, count: int) -> No
     assert sum(p.numel() for p in network.parameters()) == count
 
 
-def test_features_equal_transformers_through_either_loader(
-    twin: SegformerForImageClassification, hub_layout: Path, tmp_path: Path
+def test_features_equal_transformers_with_weights_of_either_layout(
+    reference_model: SegformerForImageClassification, hub_layout: Path, tmp_path: Path
 ) -> None:
     from_hub = MiT(MiTConfig(variant="b0", weights=str(hub_layout))).eval()
     torch.save(
@@ -73,30 +73,30 @@ def test_features_equal_transformers_through_either_loader(
     official = MiT(MiTConfig(variant="b0", weights=str(tmp_path / "mit_b0.pth"))).eval()
     image = torch.randn(2, 3, 96, 64)
     with torch.no_grad():
-        expected = twin.segformer(image, output_hidden_states=True).hidden_states
+        expected = reference_model.segformer(image, output_hidden_states=True).hidden_states
         ours, again = from_hub(image), official(image)
-    for wanted, first, second in zip(expected, ours.maps, again.maps, strict=True):
-        torch.testing.assert_close(first, wanted, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(second, wanted, atol=1e-5, rtol=1e-5)
-    assert from_hub.weights_licence == "unknown: see the source of the weights"
-    assert official.weights_licence == "NVIDIA Source Code License, non-commercial"
+    for reference, first, second in zip(expected, ours.maps, again.maps, strict=True):
+        torch.testing.assert_close(first, reference, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(second, reference, atol=1e-5, rtol=1e-5)
+    assert from_hub.weights_license == "unknown: see the source of the weights"
+    assert official.weights_license == "NVIDIA Source Code License, non-commercial"
 
 
 def test_gradients_equal_transformers(
-    twin: SegformerForImageClassification, hub_layout: Path
+    reference_model: SegformerForImageClassification, hub_layout: Path
 ) -> None:
     network = MiT(MiTConfig(variant="b0", weights=str(hub_layout))).eval()
     image, weight = torch.randn(1, 3, 64, 64), torch.randn(1, 256, 4, 4)
-    twin.zero_grad()
-    (twin.segformer(image).last_hidden_state * weight).sum().backward()
+    reference_model.zero_grad()
+    (reference_model.segformer(image).last_hidden_state * weight).sum().backward()
     (network(image, attention=True).maps[3] * weight).sum().backward()
-    theirs = twin.segformer.stages[0].patch_embeddings.proj.weight.grad
+    theirs = reference_model.segformer.stages[0].patch_embeddings.proj.weight.grad
     ours = network.get_parameter("patch_embed1.proj.weight").grad
     assert theirs is not None
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_loaded_names_every_parameter_and_norms_freeze(hub_layout: Path) -> None:
+def test_all_parameters_are_loaded_and_norms_are_frozen(hub_layout: Path) -> None:
     network = MiT(MiTConfig(variant="b0", weights=str(hub_layout)))
     assert network.loaded == {name for name, _ in network.named_parameters()}
     freeze_loaded_norms(network)
@@ -105,19 +105,19 @@ def test_loaded_names_every_parameter_and_norms_freeze(hub_layout: Path) -> None
     assert len(frozen) == 2 * (4 + 16 + 6 + 4)
 
 
-def test_scratch_loads_nothing() -> None:
+def test_no_parameter_is_loaded_from_scratch() -> None:
     network = MiT(MiTConfig(variant="b0", weights="none"))
     assert network.loaded == frozenset()
-    assert "scratch" in network.weights_licence
+    assert "scratch" in network.weights_license
 
 
-def test_weights_of_another_variant_are_refused(hub_layout: Path) -> None:
+def test_weights_of_another_variant_are_rejected(hub_layout: Path) -> None:
     with pytest.raises(WeightsError, match=r"weights of another architecture: .* in the network"):
         MiT(MiTConfig(variant="b1", weights=str(hub_layout)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 47), (64, 96)])
-def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
+def test_map_sizes_are_rounded_up(height: int, width: int) -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
     with torch.no_grad():
         features = network(torch.randn(1, 3, height, width), attention=True)
@@ -126,11 +126,11 @@ def test_sizes_are_rounded_up_for_any_input(height: int, width: int) -> None:
     ):
         assert maps.shape == (1, channels, -(-height // stride), -(-width // stride))
     tokens = -(-height // 16) * -(-width // 16)
-    assert [tuple(logit.shape) for logit in features.logits()] == [(1, 8, tokens, tokens)] * 2
+    assert [tuple(logits.shape) for logits in features.logits()] == [(1, 8, tokens, tokens)] * 2
     assert sum(block.heads for block in features.attention) == network.attention_channels
 
 
-def test_capture_changes_nothing_but_memory() -> None:
+def test_capturing_attention_does_not_change_the_maps() -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -141,19 +141,19 @@ def test_capture_changes_nothing_but_memory() -> None:
 
 def test_only_the_last_two_blocks_are_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     network = MiT(MiTConfig(variant="b2")).eval()
-    asked: list[str] = []
+    captured: list[str] = []
     names = {module: name for name, module in network.named_modules()}
     forward = Attention.forward
 
     def spy(self: Attention, tokens, grid, capture):  # type: ignore[no-untyped-def]
         if capture is not None:
-            asked.append(names[self])
+            captured.append(names[self])
         return forward(self, tokens, grid, capture)
 
     monkeypatch.setattr(Attention, "forward", spy)
     with torch.no_grad():
         network(torch.randn(1, 3, 32, 32), attention=True)
-    assert asked == ["block4.1.attn", "block4.2.attn"]
+    assert captured == ["block4.1.attn", "block4.2.attn"]
 
 
 def test_captured_logits_are_raw_products_of_query_and_key() -> None:
@@ -169,46 +169,46 @@ def test_captured_logits_are_raw_products_of_query_and_key() -> None:
 
 def test_gradient_flows_through_captured_logits() -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
-    seen = network(torch.randn(1, 3, 32, 32), attention=True)
-    sum(logit.square().sum() for logit in seen.logits()).backward()
+    features = network(torch.randn(1, 3, 32, 32), attention=True)
+    sum(logits.square().sum() for logits in features.logits()).backward()
     grad = network.get_parameter("patch_embed1.proj.weight").grad
     assert grad is not None
     assert grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("capture", [None, []])
-def test_dropped_branches_add_nothing_and_kept_ones_more(
+def test_skipped_branches_add_nothing_and_others_are_scaled(
     capture: list[torch.Tensor] | None,
 ) -> None:
-    """Of 4,000 photos a quarter keeps its tokens; the others get 4/3 of the branch."""
+    """A quarter of 4,000 images keeps its tokens; the others add 4/3 of the branch."""
     torch.manual_seed(0)
     block, tokens = Block(8, heads=1, drop_path=0.25), torch.randn(4000, 4, 8)
     with torch.no_grad():
         branch = block.attn(block.norm1(tokens), (2, 2), None)
-        out = block._added(
+        out = block._add_branch(
             tokens,
             lambda part: block.attn(block.norm1(part), (2, 2), capture),
-            whole=capture is not None,
+            all_images=capture is not None,
         )
         dropped = (out == tokens).all(dim=(1, 2))
         expected = torch.where(dropped[:, None, None], tokens, tokens + branch * 4 / 3)
-        evaluated = block.eval()._added(tokens, lambda part: branch)
+        evaluated = block.eval()._add_branch(tokens, lambda part: branch)
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(evaluated, tokens + branch)
     assert capture is None or len(capture[0].query) == 4000
 
 
-def test_branches_are_enlarged_also_when_no_photo_is_dropped(
+def test_branches_are_scaled_if_no_image_is_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block, tokens = Block(8, heads=1, drop_path=0.25), torch.randn(2, 4, 8)
     monkeypatch.setattr(torch, "rand", lambda count: torch.ones(count))
-    out = block._added(tokens, lambda part: torch.ones_like(part))
+    out = block._add_branch(tokens, lambda part: torch.ones_like(part))
     torch.testing.assert_close(out, tokens + 4 / 3)
 
 
-def test_every_parameter_has_a_gradient_when_all_photos_are_dropped(
+def test_every_parameter_has_a_gradient_if_all_images_are_skipped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     block = Block(8, heads=1, drop_path=0.25)
@@ -226,7 +226,7 @@ def test_drop_path_grows_linearly_over_all_blocks() -> None:
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
 
 
-def test_photos_of_a_batch_do_not_see_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     network = MiT(MiTConfig(variant="b0")).eval()
     image = torch.randn(2, 3, 48, 48)
     with torch.no_grad():

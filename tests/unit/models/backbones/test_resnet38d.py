@@ -21,27 +21,27 @@ BLOCKS += ["b5", "b5_1", "b5_2", "b6", "b7"]
 
 
 def published_name(name: str) -> str:
-    """What the authors' file calls `b2_1.bn_branch2a.weight`: `arg:bn2b1_branch2a_gamma`."""
+    """Rename `b2_1.bn_branch2a.weight` as in the authors' file, `arg:bn2b1_branch2a_gamma`."""
     block, _, rest = name.partition(".")
     kinds = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean"}
     kinds["running_var"] = "moving_var"
     layer, _, value = rest.partition(".")
-    where = "aux" if value.startswith("running") else "arg"
+    prefix = "aux" if value.startswith("running") else "arg"
     if block == "conv1a":
         return "arg:conv1a_weight"
     if block == "bn7":
-        return f"{where}:bn7_{kinds[layer]}".replace("aux:bn7_gamma", "arg:bn7_gamma")
+        return f"{prefix}:bn7_{kinds[layer]}".replace("aux:bn7_gamma", "arg:bn7_gamma")
     stage, _, repeat = block.removeprefix("b").partition("_")
-    place = f"{stage}b{repeat}" if repeat else f"{stage}a"
+    unit = f"{stage}b{repeat}" if repeat else f"{stage}a"
     kind, _, branch = layer.partition("_")
     if kind == "conv":
-        return f"arg:res{place}_{branch}_weight"
-    return f"{where}:bn{place}_{branch}_{kinds[value]}"
+        return f"arg:res{unit}_{branch}_weight"
+    return f"{prefix}:bn{unit}_{branch}_{kinds[value]}"
 
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, Tensor]:
-    """Full state at a sixteenth of the width, statistics worn in."""
+    """Return the complete state at 1/16 of the width, with random statistics."""
     torch.manual_seed(2)
     network = ResNet38d(ResNet38dConfig(width=SMALL))
     tensors = {}
@@ -68,8 +68,8 @@ def loaded(weights: str) -> ResNet38d:
     return ResNet38d(ResNet38dConfig(weights=weights, width=SMALL))
 
 
-def written_out(state: dict[str, Tensor], image: Tensor) -> tuple[Tensor, ...]:
-    """The network as methods specification 4.1 and the paper's Table 1 tell it, layer by layer."""
+def layer_by_layer(state: dict[str, Tensor], image: Tensor) -> tuple[Tensor, ...]:
+    """Compute the network layer by layer from Specification 4.1 and the paper's Table 1."""
 
     def active(name: str, maps: Tensor) -> Tensor:
         part = [
@@ -79,41 +79,41 @@ def written_out(state: dict[str, Tensor], image: Tensor) -> tuple[Tensor, ...]:
         mean, variance, gamma, beta = part
         return ((maps - mean) / (variance + 1e-5).sqrt() * gamma + beta).clamp(min=0)
 
-    def conv(name: str, maps: Tensor, stride: int = 1, holes: int = 1) -> Tensor:
+    def conv(name: str, maps: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
         weight = state[f"{name}.weight"]
-        return F.conv2d(maps, weight, None, stride, holes * (weight.shape[-1] // 2), holes)
+        return F.conv2d(maps, weight, None, stride, dilation * (weight.shape[-1] // 2), dilation)
 
-    seen = {}
+    actives = {}
     out = conv("conv1a", image)
     for name in BLOCKS:
-        seen[name] = first = active(f"{name}.bn_branch2a", out)
+        actives[name] = first = active(f"{name}.bn_branch2a", out)
         stride = 2 if name in ("b2", "b3", "b4") else 1
-        holes = {"b5": 1, "b5_1": 2, "b5_2": 2}.get(name, 1)
-        inner = conv(f"{name}.conv_branch2a", first, stride, holes)
+        dilation = {"b5": 1, "b5_1": 2, "b5_2": 2}.get(name, 1)
+        inner = conv(f"{name}.conv_branch2a", first, stride, dilation)
         inner = active(f"{name}.bn_branch2b1", inner)
-        holes = 2 if name.startswith("b5") else 4 if name in ("b6", "b7") else 1
-        inner = conv(f"{name}.conv_branch2b1", inner, 1, holes)
+        dilation = 2 if name.startswith("b5") else 4 if name in ("b6", "b7") else 1
+        inner = conv(f"{name}.conv_branch2b1", inner, 1, dilation)
         if name in ("b6", "b7"):
             inner = conv(f"{name}.conv_branch2b2", active(f"{name}.bn_branch2b2", inner))
-        around = f"{name}.conv_branch1"
-        out = inner + (conv(around, first, stride) if f"{around}.weight" in state else out)
-    return seen["b4"], seen["b5"], seen["b6"], active("bn7", out)
+        shortcut = f"{name}.conv_branch1"
+        out = inner + (conv(shortcut, first, stride) if f"{shortcut}.weight" in state else out)
+    return actives["b4"], actives["b5"], actives["b6"], active("bn7", out)
 
 
 @pytest.mark.parametrize("size", [(48, 64), (33, 47)])
 @torch.no_grad()
-def test_maps_are_those_of_the_network_written_out(
+def test_maps_equal_those_computed_layer_by_layer(
     state: dict[str, Tensor], weights: str, size: tuple[int, int]
 ) -> None:
     image = torch.randn(2, 3, *size, dtype=torch.float64)
-    expected = written_out({name: value.double() for name, value in state.items()}, image)
+    expected = layer_by_layer({name: value.double() for name, value in state.items()}, image)
     for first, second in zip(loaded(weights).double().eval()(image).maps, expected, strict=True):
         assert second.std() > 0.05
         torch.testing.assert_close(first, second)
 
 
-def test_parameters_are_counted_from_the_table_of_the_paper() -> None:
-    """3x3 pairs, bottlenecks of 1/4 and 1/2, a 1x1 where width or size changes, BatchNorms."""
+def test_number_of_parameters_follows_the_table_of_the_paper() -> None:
+    """Pairs of 3 x 3 layers, bottlenecks of 1/4 and 1/2, 1 x 1 shortcuts, BatchNorms."""
     count = 3 * 64 * 9
     pairs = [(64, 128, 128, 3), (128, 256, 256, 3), (256, 512, 512, 6), (512, 512, 1024, 3)]
     for before, between, after, blocks in pairs:
@@ -131,11 +131,11 @@ def test_parameters_are_counted_from_the_table_of_the_paper() -> None:
     assert network.channels == (256, 512, 1024, 4096)
 
 
-def test_what_is_loaded_and_frozen(weights: str) -> None:
+def test_all_parameters_are_loaded_and_early_layers_and_norms_are_frozen(weights: str) -> None:
     network = loaded(weights).train()
     freeze_loaded_norms(network)
     assert network.loaded == {name for name, _ in network.named_parameters()}
-    assert network.weights_licence.startswith("Apache-2.0")
+    assert network.weights_license.startswith("Apache-2.0")
     for name, parameter in network.named_parameters():
         block = name.partition(".")[0]
         frozen = "bn" in name or block == "conv1a" or block.startswith("b2")
@@ -146,31 +146,29 @@ def test_what_is_loaded_and_frozen(weights: str) -> None:
         assert torch.equal(before[name], value), name
 
 
-def test_from_scratch_everything_trains() -> None:
+def test_all_parameters_train_from_scratch() -> None:
     network = ResNet38d(ResNet38dConfig(width=SMALL)).train()
     assert network.loaded == frozenset()
     sum(maps.sum() for maps in network(torch.rand(2, 3, 32, 32)).maps).backward()
     assert all(one.grad is not None for one in network.parameters())
 
 
-def test_channels_are_dropped_in_training_only(weights: str) -> None:
-    """All of b6 and b7 dropped leaves the way around them."""
+def test_dropout_is_active_only_in_training(weights: str) -> None:
+    """With all channels of b6 and b7 dropped, the shortcuts remain."""
     config = ResNet38dConfig(weights=weights, width=SMALL, dropout_b6=1, dropout_b7=1)
     network, image = ResNet38d(config), torch.randn(1, 3, 32, 32)
     with torch.no_grad():
-        kept = network.eval()(image).maps
+        evaluated = network.eval()(image).maps
         dropped = network.train()(image).maps
-        around = network.b6.conv_branch1(dropped[2])
-        around = network.b7.conv_branch1(F.relu(network.b7.bn_branch2a(around)))
-    for first, second in zip(kept[:3], dropped[:3], strict=True):
+        shortcut = network.b6.conv_branch1(dropped[2])
+        shortcut = network.b7.conv_branch1(F.relu(network.b7.bn_branch2a(shortcut)))
+    for first, second in zip(evaluated[:3], dropped[:3], strict=True):
         assert torch.equal(first, second)
-    torch.testing.assert_close(dropped[3], F.relu(network.bn7(around)))
-    assert not torch.allclose(dropped[3], kept[3])
+    torch.testing.assert_close(dropped[3], F.relu(network.bn7(shortcut)))
+    assert not torch.allclose(dropped[3], evaluated[3])
 
 
-def test_the_authors_file_loads_as_it_is(
-    state: dict[str, Tensor], weights: str, tmp_path: Path
-) -> None:
+def test_authors_file_is_loaded(state: dict[str, Tensor], weights: str, tmp_path: Path) -> None:
     arrays = {published_name(name): value.numpy() for name, value in state.items()}
     arrays["arg:linear1000_weight"] = np.zeros((10, 4), np.float32)
     arrays["arg:linear1000_bias"] = np.zeros(10, np.float32)
@@ -183,7 +181,7 @@ def test_the_authors_file_loads_as_it_is(
         assert torch.equal(value, expected.state_dict()[name]), name
 
 
-def test_torch_files_with_a_classifier_load_too(state: dict[str, Tensor], tmp_path: Path) -> None:
+def test_torch_files_with_a_classifier_are_loaded(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({**state, "fc8.weight": torch.zeros(20, 256, 1, 1)}, tmp_path / "res38_cls.pth")
     assert loaded(str(tmp_path / "res38_cls.pth")).loaded
 
@@ -191,11 +189,14 @@ def test_torch_files_with_a_classifier_load_too(state: dict[str, Tensor], tmp_pa
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda arrays: arrays.pop("conv1a.weight"), r"lacks 'conv1a\.weight', so it is no Wide-"),
+        (
+            lambda arrays: arrays.pop("conv1a.weight"),
+            r"lacks 'conv1a\.weight', so it is not a Wide-",
+        ),
         (lambda arrays: arrays.update({"b7.conv_branch1.weight": torch.zeros(1)}), "another archi"),
     ],
 )
-def test_other_weights_are_refused_in_one_line(
+def test_other_weights_are_rejected_in_one_line(
     state: dict[str, Tensor],
     tmp_path: Path,
     damage: Callable[[dict[str, Tensor]], object],
@@ -212,6 +213,6 @@ def test_other_weights_are_refused_in_one_line(
 @pytest.mark.parametrize(
     "name", ["arg:stage1_unit1_conv1_weight", "arg:res2a_branch2a_gamma", "arg:bn7_weight", "bn7_x"]
 )
-def test_arrays_of_another_network_are_refused_by_name(name: str) -> None:
-    with pytest.raises(WeightsError, match=rf"f: holds '{name}', so it is no Wide-ResNet-38"):
+def test_arrays_of_another_network_are_rejected_by_name(name: str) -> None:
+    with pytest.raises(WeightsError, match=rf"f: contains '{name}', so it is not a Wide-ResNet-38"):
         published_names({name: torch.zeros(1)}, "f")

@@ -1,0 +1,1 @@
+"""Recipes: the schema of every setting, YAML files, stages, overrides."""

@@ -1,0 +1,34 @@
+"""Turn pydantic's validation errors into one line per problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+
+from tag2mask.config.keys import known_keys
+from tag2mask.errors import did_you_mean
+
+
+def validation_errors(
+    error: ValidationError, kind: type[BaseModel], where: str, prefix: str
+) -> Iterator[str]:
+    """Yield one line per problem: `where: a.b: what is wrong (got value)`.
+
+    Args:
+        error: Raised by `kind`.
+        kind: The model that checked the values; its keys serve as hints.
+        where: File or recipe, named first in each line.
+        prefix: Put before each key, such as `stages.seg.`.
+    """
+    for problem in error.errors():
+        path = [str(key) for key in problem["loc"]]
+        dotted = prefix + ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            known = known_keys(kind, path[:-1])
+            hint = did_you_mean(path[-1], known)
+            yield f"{where}: unknown key '{dotted}'.{hint} Known: {', '.join(known)}"
+        elif problem["type"] == "missing":
+            yield f"{where}: {dotted}: is missing"
+        else:
+            yield f"{where}: {dotted}: {problem['msg']} (got {problem['input']!r})"

@@ -1,0 +1,231 @@
+"""Define the schema of a recipe: per section a frozen model with ranges, defaults and help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, field_validator
+
+StepsOrFraction = Annotated[float, Field(ge=0)]
+"""A point in training: a fraction of all steps below 1, a number of steps from 1 on."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def resolve_steps(point: float, total: int) -> int:
+    """Turn a point in training into a step number: 0.11 of 20,000 is 2,200; 2000 stays 2,000.
+
+    Args:
+        point: Fraction of all steps if below 1, else a number of steps.
+        total: All steps of the training.
+    """
+    return round(point * total) if point < 1 else round(point)
+
+
+class Config(BaseModel):
+    """Base of every section: frozen, without unknown keys; docstrings of keys are the help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(Config):
+    """Keys of every data source; a source's own Config adds to them."""
+
+    name: str
+    """Data source: a file of the folder `data`."""
+    root: Path | None = None
+    """Folder of the data set."""
+    classes: tuple[str, ...] = ()
+    """Classes to learn, in the order of mask values 1 to F; empty: all tags, sorted."""
+    crop_px: int = Field(default=320, ge=32, multiple_of=32)
+    """Side of the square training crop in pixels. Larger: more context, more memory and time."""
+    scale_min: PositiveFloat = 0.5
+    """Smallest random resize factor in training. Smaller: objects also appear smaller."""
+    scale_max: PositiveFloat = 2.0
+    """Largest random resize factor in training. Larger: crops show smaller parts of an image."""
+    long_side_min_px: int | None = Field(default=None, ge=1)
+    """Smallest random long side of a training image in pixels; none: `scale_min` applies."""
+    long_side_max_px: int | None = Field(default=None, ge=1, validate_default=True)
+    """Largest random long side of a training image in pixels; none: `scale_max` applies. Set both
+    long sides or neither."""
+    flip: Fraction = 0.5
+    """Fraction of training images that are flipped left to right."""
+    jitter: Fraction = 0.0
+    """Fraction of training images with random color jitter. Larger: colors count less."""
+    jitter_brightness: Fraction = 0.4
+    """Strength of the brightness jitter: a random factor from 1 - this to 1 + this."""
+    jitter_contrast: Fraction = 0.4
+    """Strength of the contrast jitter: a random factor from 1 - this to 1 + this."""
+    jitter_saturation: Fraction = 0.4
+    """Strength of the saturation jitter: a random factor from 1 - this to 1 + this."""
+    jitter_hue: float = Field(default=0.1, ge=0, le=0.5)
+    """Strength of the hue jitter: the largest shift, as a fraction of the color circle."""
+    strict: bool = False
+    """Reject a data set with unreadable images; otherwise they are skipped and counted."""
+    labels: Path | None = None
+    """Folder of masks that `tag2mask label` wrote, to train on; none: the data set's own masks.
+    Only methods that learn from masks read it."""
+
+    @field_validator("long_side_max_px")
+    @classmethod
+    def _check_long_sides(cls, largest: int | None, info: ValidationInfo) -> int | None:
+        """Require both long sides or neither, in order."""
+        smallest = info.data.get("long_side_min_px")
+        if (largest is None) != (smallest is None):
+            raise ValueError("set both long_side_min_px and long_side_max_px, or neither")
+        if largest is not None and smallest is not None and largest < smallest:
+            raise ValueError(f"is less than long_side_min_px, {smallest}")
+        return largest
+
+
+class BackboneConfig(Config):
+    """Keys of every backbone."""
+
+    name: str
+    """Backbone: a file of the folder `models/backbones`."""
+    weights: str | None = None
+    """Pretrained weights: a file, a folder or a Hugging Face id; none: train from scratch."""
+
+    def resolved(self) -> Self:
+        """Return the settings, completed by those in files beside the weights.
+
+        A run keeps its recipe resolved, so its network can be built without those files.
+
+        Raises:
+            WeightsError: If a needed file is missing.
+        """
+        return self
+
+
+class RefinerConfig(Config):
+    """Keys of every refiner."""
+
+    name: str
+    """Refiner: a file of the folder `refiners`."""
+
+
+class MethodConfig(Config):
+    """Keys of every method."""
+
+    name: str
+    """Method: a file of the folder `methods`."""
+    freeze_norms: bool = True
+    """Keep the normalization layers of pretrained weights fixed during training."""
+
+
+class OptimConfig(Config):
+    """Optimizer and schedule (Specification 2.9)."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """adamw for transformers; sgd as in the published recipes for convolutional networks."""
+    lr: PositiveFloat = 6.0e-5
+    """Learning rate of pretrained weights. Larger: faster, less stable."""
+    head_lr: PositiveFloat = 6.0e-4
+    """Learning rate of all weights that were not pretrained."""
+    bias_lr_factor: PositiveFloat = 1.0
+    """Factor by which the learning rate of biases is multiplied."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay: decoupled with adamw, in the gradient with sgd. Larger: smaller weights."""
+    decay_biases: bool = True
+    """Apply weight decay to biases as well."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Momentum of sgd. Larger: each step remembers more of the earlier gradients."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of the first moment of adamw."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the second moment of adamw."""
+    steps: int = Field(default=18_000, ge=1)
+    """Total number of optimizer steps. Training time grows in proportion."""
+    batch_size: int = Field(default=8, ge=1)
+    """Images per batch and process. Larger: more memory, steadier gradients."""
+    late_batch_size: int | None = Field(default=None, ge=1)
+    """Images per batch and process from `late_from` on; none: `batch_size` throughout."""
+    late_from: StepsOrFraction = 0.5
+    """Start of `late_batch_size`: a fraction of all steps below 1, else a number of steps."""
+    accumulate_steps: int = Field(default=1, ge=1)
+    """Batches whose gradients are added up per optimizer step. Raise it when memory is short."""
+    warmup: StepsOrFraction = 0.075
+    """Length of the learning-rate warm-up: a fraction of all steps below 1, else steps."""
+    warmup_ratio: PositiveFloat = 1.0e-6
+    """First learning rate of the warm-up as a fraction of the full one."""
+    power: PositiveFloat = 1.0
+    """Exponent of the polynomial decay. Larger: the learning rate falls earlier."""
+    decay_steps: int | None = Field(default=None, ge=1)
+    """Steps after which the learning rate reaches 0; none: `steps`. Larger: slower decay."""
+    max_grad_norm: PositiveFloat | None = None
+    """Gradients of a larger norm are scaled down to this norm; none: no clipping."""
+
+
+class ConfidentConfig(Config):
+    """How a label stage makes confident pseudo-labels."""
+
+    name: str
+    """Method whose way of making them is used: irn or psa."""
+    foreground_threshold: PositiveFloat | None = None
+    """Background that confident foreground must still beat: a background score (irn), or a power
+    of one minus the largest CAM (psa). none: 0.30 (irn), 4 (psa)."""
+    background_threshold: PositiveFloat | None = None
+    """Background that confident background must still win against, in the same units. none: 0.05
+    (irn), 32 (psa)."""
+
+
+class PredictConfig(Config):
+    """From a trained network to masks (Specification 2.11 and R18)."""
+
+    protocol: str = "auto"
+    """Method whose inference protocol is used: cam makes masks from class activation maps, afa from
+    a decoder, onestage from shares of classes and background. auto: the method's own."""
+    scales: tuple[PositiveFloat, ...] | None = Field(default=None, min_length=1)
+    """Image scales; how their outputs are combined depends on the protocol. More scales: slower,
+    often more complete objects. none: those of the protocol."""
+    flip: bool = True
+    """Also run the network on the flipped image; doubles the time."""
+    long_side_px: int | None = Field(default=None, ge=0)
+    """Resize images to this long side in pixels first; 0: original size; none: that of the
+    protocol, 0 or 512."""
+    background: Fraction | None = None
+    """Background score beside normalized class activation maps. Larger: smaller objects. none:
+    0.45, or 0.35 with propagate."""
+    class_threshold: Fraction = 0.5
+    """Class probability above which the classifier selects a class; decoders ignore it. Larger:
+    fewer classes."""
+    fallback: bool = False
+    """Select the most probable class when none passes the threshold; decoders ignore it."""
+    max_side_px: int | None = Field(default=1024, ge=32)
+    """Shrink larger images to this long side in pixels for the network; masks keep the size of the
+    image. Smaller: less memory, coarser masks. none: never shrink."""
+    propagate: bool = False
+    """Propagate class activation maps along the learned affinity before refining."""
+    refine: bool | None = None
+    """Apply the recipe's refiner; none: as the protocol does, or if a command names one."""
+    crf: bool = False
+    """Finish with a dense CRF at the size of the image; slow."""
+    confident: ConfidentConfig | None = None
+    """Write confident pseudo-labels only, to train irn or psa; all other pixels become 255."""
+
+    @property
+    def background_score(self) -> float:
+        """Background score (Specification R18; 2.7 if the maps are propagated)."""
+        return self.background if self.background is not None else 0.35 if self.propagate else 0.45
+
+
+class RunConfig(Config):
+    """How a run is carried out. Only seed and precision change what it learns."""
+
+    seed: int = Field(default=1, ge=0)
+    """Random seed of weights, augmentation and sampling."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the training step; bf16 is faster where the hardware supports it."""
+    workers: int = Field(default=1, ge=0)
+    """Loader processes per training process. Larger: less waiting for images, more memory."""
+    log_every: int = Field(default=20, ge=1)
+    """Steps between lines of the log."""
+    evaluate_every: StepsOrFraction = 0.25
+    """Interval of evaluations: a fraction of all steps below 1, else steps; 0: only at the end."""
+    evaluate_images: int = Field(default=100, ge=1)
+    """Largest number of images in an evaluation during training."""
+    save_every: StepsOrFraction = 0.25
+    """Interval of full-state checkpoints: a fraction of all steps below 1, else steps; the end
+    always has one."""
+    samples: int = Field(default=4, ge=0)
+    """Sample strips (image, CAM, refined CAM, pseudo-label, prediction) per evaluation."""

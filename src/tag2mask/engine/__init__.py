@@ -1,1 +1,0 @@
-"""Training: the only place with optimiser, device and ranks."""

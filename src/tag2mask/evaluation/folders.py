@@ -1,0 +1,222 @@
+"""Score a folder of mask files against a folder of true mask files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
+from tag2mask.errors import DataError, did_you_mean
+from tag2mask.evaluation.confusion import (
+    ConfusionMatrix,
+    Counts,
+    Runs,
+    pair_counts,
+    pair_runs,
+)
+from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
+from tag2mask.io.masks import read_indices, read_mask, renumber
+from tag2mask.types import IGNORE, Mask, Report
+
+CHUNK = 16
+"""Number of images that a thread counts before it hands over its counts."""
+
+
+class MaskPair(NamedTuple):
+    """Mask files of one image."""
+
+    truth: Path
+    prediction: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    """A folder of true masks, its classes, and the masks to score."""
+
+    folder: Path
+    class_names: tuple[str, ...]
+    """In the order of the files' values 1.. ."""
+    names: tuple[str, ...]
+    """Masks to score, sorted."""
+
+
+def evaluate_folder(
+    predictions: Path,
+    truth: Path,
+    *,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    limited: bool = False,
+    workers: int | None = None,
+) -> Report:
+    """Score a folder of masks against true masks of the same names.
+
+    Args:
+        predictions: Folder of PNG masks, with a `classes.json` if tag2mask wrote it.
+        truth: A VOC root, a folder of VOC masks, a folder with its own `classes.json`, or a folder
+            of masks with the class values of `predictions`. Pixels of classes that `predictions`
+            does not have are ignored.
+        split: Name of a VOC list, or path of a text file with a name per line. None: the split
+            of the predictions if the truth has such a list, else every true mask.
+        class_names: Names of the predictions' values 1..F, where there is no `classes.json`.
+        limited: Score only images that have a prediction; otherwise a missing one is an error.
+        workers: Threads that read and count; None: one per processor core.
+
+    Raises:
+        DataError: If a mask is missing, unreadable, of another size than its true mask, or holds
+            an unknown value.
+    """
+    folder = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
+    if not predictions.is_dir():
+        raise DataError(f"{predictions}: no such folder")
+    settings = dict(folder.get("settings", {}))
+    class_names = tuple(class_names or folder.get("classes", ()))
+    target = _open_truth(truth, class_names, split, settings.get("split"))
+    class_names = class_names or target.class_names
+    table = _renumbering(target, class_names)
+    names = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
+    if not names:
+        raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
+    pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in names]
+    _reject_missing(pairs)
+    threads = workers or os.cpu_count() or 1
+    counts = count_files(pairs, len(target.class_names), len(class_names), threads)
+    renumbered = np.zeros_like(counts)
+    np.add.at(renumbered, table, counts)
+    matrix = ConfusionMatrix(len(class_names) + 1)
+    matrix.add_pairs(renumbered)
+    settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(names)}
+    if split is not None:
+        settings["split"] = split
+    return matrix.report(class_names, len(names), folder.get("class_source"), settings)
+
+
+def count_files(
+    pairs: Sequence[MaskPair], true_classes: int, predicted_classes: int, workers: int
+) -> Counts:
+    """Count the pixels of all files by true (row) and predicted value (column), (256, 256).
+
+    Decoding and counting release the interpreter lock, so threads share the work and no process
+    has to start.
+
+    Args:
+        pairs: The files.
+        true_classes: Number of foreground classes of the true masks.
+        predicted_classes: Number of foreground classes of the predicted masks.
+        workers: Number of threads.
+
+    Raises:
+        DataError: If a mask is unreadable, of another size than its true mask, or holds a value
+            that is neither a class nor 255.
+    """
+
+    def count(chunk: Sequence[MaskPair]) -> Counts:
+        return pair_counts([_read_runs(pair, true_classes, predicted_classes) for pair in chunk])
+
+    chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
+    with ThreadPoolExecutor(workers) as pool:
+        counts: Counts = np.sum(list(pool.map(count, chunks)), axis=0)
+    if _has_unknown(counts.sum(axis=1), true_classes) or _has_unknown(
+        counts.sum(axis=0), predicted_classes
+    ):
+        for pair in pairs:  # raises an error that names the file
+            read_mask(pair.truth, true_classes)
+            read_mask(pair.prediction, predicted_classes)
+    return counts
+
+
+def _open_truth(
+    truth: Path, class_names: tuple[str, ...], split: str | None, predicted_split: object
+) -> _Truth:
+    """Find the true masks, their classes and the masks to score in any of the supported layouts."""
+    if not truth.is_dir():
+        raise DataError(f"{truth}: no such folder")
+    root = truth.parent if truth.name in MASK_FOLDERS else truth
+    inner = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
+    lists = root / LIST_FOLDER
+    true_names = read_class_names(root) or VOC_CLASSES
+    if truth.name in MASK_FOLDERS:
+        folder = truth
+    elif inner:
+        folder = inner[0]
+    elif (truth / CLASSES_FILE).is_file():
+        folder, true_names = truth, tuple(read_classes(truth)["classes"])
+    elif class_names:
+        folder, true_names = truth, class_names
+    else:
+        raise DataError(
+            f"{truth}: no {CLASSES_FILE} here or beside the predictions; give the class names"
+        )
+    files = folder.rglob("*.png")
+    names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
+    has_list = isinstance(predicted_split, str) and (lists / f"{predicted_split}.txt").is_file()
+    if split is None and has_list:
+        split = str(predicted_split)
+    if split is not None:
+        listed = _read_split(lists, split)
+        names = [name for name in names if name in listed]
+    if not names:
+        raise DataError(f"{folder}: holds no masks" + (f" of the list '{split}'" if split else ""))
+    return _Truth(folder, true_names, tuple(names))
+
+
+def _read_split(lists: Path, split: str) -> frozenset[str]:
+    """Read the names of a list, given by its name or by the path of a text file."""
+    path = Path(split) if split.endswith(".txt") else lists / f"{split}.txt"
+    if not path.is_file():
+        known = sorted(file.stem for file in lists.glob("*.txt"))
+        available = f" Known: {', '.join(known)}" if known else ""
+        raise DataError(f"{path}: no such list.{did_you_mean(split, known)}{available}")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return frozenset(line.split()[0] for line in lines if line.strip())
+
+
+def _renumbering(target: _Truth, class_names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Return the (256,) table from the truth's values to the predictions' values."""
+    for name in class_names:
+        if name not in target.class_names:
+            raise DataError(
+                f"{target.folder}: the true masks have no class '{name}' of the predictions."
+                f"{did_you_mean(name, target.class_names)} Known: {', '.join(target.class_names)}"
+            )
+    return renumber(target.class_names, class_names)
+
+
+def _reject_missing(pairs: Sequence[MaskPair]) -> None:
+    """Raise DataError if a prediction is missing."""
+    for true_path, path in pairs:
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no prediction for the true mask {true_path} (one of {len(pairs)}); "
+                "predict it too, or score only the existing masks with --limited"
+            )
+
+
+def _read_runs(pair: MaskPair, true_classes: int, predicted_classes: int) -> Runs:
+    """Read both masks of one image."""
+    true = _read_values(pair.truth, true_classes)
+    prediction = _read_values(pair.prediction, predicted_classes)
+    if true.shape != prediction.shape:
+        raise DataError(
+            f"{pair.prediction} is {prediction.shape[1]} x {prediction.shape[0]} px, {pair.truth} "
+            f"is {true.shape[1]} x {true.shape[0]} px; masks must have the size of their image"
+        )
+    return pair_runs(true, prediction)
+
+
+def _read_values(path: Path, num_foreground: int) -> Mask:
+    """Read a mask; 8-bit values are checked later, in the counts of all files together."""
+    values = read_indices(path)
+    return values if values.dtype == np.uint8 else read_mask(path, num_foreground)
+
+
+def _has_unknown(pixels: Counts, num_foreground: int) -> bool:
+    """Return whether there are pixels of a value that is neither a class nor 255."""
+    return bool(pixels[num_foreground + 1 : IGNORE].any())

@@ -1,1 +1,0 @@
-"""Masks in the formats that labelling tools import."""

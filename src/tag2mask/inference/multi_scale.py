@@ -1,0 +1,123 @@
+"""Steps 2 and 3 from image to mask: the network at every scale, then the classes of the mask."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tag2mask import plugins
+from tag2mask.config.schema import PredictConfig
+from tag2mask.errors import RecipeError
+from tag2mask.methods.base import Method
+from tag2mask.methods.confident import ConfidentLabels
+from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
+from tag2mask.types import ClassSource
+
+AUTO = "auto"
+"""Value of `predict.protocol` that stands for the method's own protocol."""
+
+
+def protocol_of(config: PredictConfig, method: Method) -> InferenceProtocol:
+    """Return the inference protocol that a recipe asks for.
+
+    Raises:
+        UnknownPluginError: If `predict.protocol` names no method.
+    """
+    if config.protocol == AUTO:
+        return method.protocol
+    named: type[Method] = plugins.load("methods", config.protocol)
+    return named.protocol
+
+
+def confident_labels_of(config: PredictConfig) -> ConfidentLabels | None:
+    """Return how confident pseudo-labels are made, with the recipe's thresholds; None if not asked.
+
+    Raises:
+        RecipeError: If the method named there has no way to make them.
+    """
+    if config.confident is None:
+        return None
+    named: type[Method] = plugins.load("methods", config.confident.name)
+    labels = named.confident_labels
+    if labels is None:
+        raise RecipeError(
+            f"predict.confident.name: {config.confident.name} does not make confident "
+            "pseudo-labels; use irn or psa"
+        )
+    chosen = config.confident.model_dump(exclude={"name"}, exclude_none=True)
+    return labels._replace(**chosen)
+
+
+def resolve_inference_config(config: PredictConfig, method: Method) -> PredictConfig:
+    """Fill in what the recipe leaves to the protocol, and check that all fits together.
+
+    Raises:
+        RecipeError: If the protocol does not serve this method, or settings contradict each other.
+    """
+    protocol = protocol_of(config, method)
+    protocol.check(method, config)
+    confident_labels_of(config)
+    return protocol.complete_config(config)
+
+
+@torch.no_grad()
+def predict_multi_scale(
+    method: Method,
+    image: Tensor,
+    config: PredictConfig,
+    tags: Tensor | None = None,
+    name: str = "",
+) -> NetworkOutput:
+    """Run a network on one image at every scale; each scale is one pass with both flips.
+
+    Args:
+        method: In evaluation mode, on the device of `image`.
+        image: (1, 3, H, W) uint8 RGB.
+        config: Protocol, scales, flip, working size.
+        tags: (1, F) in {0, 1}, for methods that read tags while labeling.
+        name: Name of the image, for methods that draw random numbers while labeling.
+    """
+    config = resolve_inference_config(config, method)
+    return protocol_of(config, method).predict(method, image, config, tags, name)
+
+
+@torch.no_grad()
+def class_probs(method: Method, image: Tensor, config: PredictConfig) -> Tensor:
+    """(1, F) class probabilities of one (1, 3, H, W) uint8 image, from scale 1 alone."""
+    config = resolve_inference_config(config, method)
+    return protocol_of(config, method).class_probs(method, image, config)
+
+
+def select_classes(
+    probs: Tensor,
+    tags: Tensor | None,
+    config: PredictConfig,
+    protocol: InferenceProtocol,
+    class_source: ClassSource,
+) -> tuple[int, ...]:
+    """Select the classes that a mask may contain.
+
+    Args:
+        probs: (1, F) class probabilities, read with class source `classifier`.
+        tags: (1, F) in {0, 1}, read with class source `tags`.
+        config: Class threshold, and whether the most probable class is kept if none passes it.
+        protocol: If it does not select by the classifier, class source `classifier` leaves the
+            choice among all classes to the decoder.
+        class_source: Where the classes come from.
+
+    Returns:
+        Rising indices into the foreground classes; empty for an image of background only.
+
+    Raises:
+        ValueError: If the class source is `tags` and there are no tags.
+    """
+    if class_source == "tags":
+        if tags is None:
+            raise ValueError("class source 'tags' needs tags")
+        return tuple(tags[0].nonzero()[:, 0].tolist())
+    if not protocol.selects_by_classifier:
+        return tuple(range(probs.shape[1]))
+    selected = (probs[0] > config.class_threshold).nonzero()[:, 0].tolist()
+    if not selected and config.fallback:
+        selected = [int(probs[0].argmax())]
+    return tuple(selected)

@@ -1,0 +1,109 @@
+"""Find the weights of a trained run, on disk or on the Hugging Face hub, and build its network."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from tag2mask.checkpoint import check_state, read_weights, stage_folder
+from tag2mask.config.recipe import Recipe
+from tag2mask.errors import RunError, WeightsError
+from tag2mask.methods.base import Method
+from tag2mask.methods.build import build_method
+
+Which = Literal["best", "last"]
+Configure = Callable[[Recipe], Recipe]
+"""Turns the recipe of a run into the one to use: another method, refiner or test-time settings."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class TrainedRun(NamedTuple):
+    """A trained network with its recipe."""
+
+    method: Method
+    recipe: Recipe
+    origin: dict[str, str]
+    """Where the weights come from (`run`, `weights`, `sha256`); stored with the masks."""
+
+
+def open_run(
+    run: str | Path, which: Which = "best", configure: Configure | None = None
+) -> TrainedRun:
+    """Open a run folder or a hub model.
+
+    Args:
+        run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`. Of a run with
+            stages, the last stage that trained.
+        which: Weights to use; `best` falls back to `last` if no best were saved.
+        configure: Changes the run's recipe before the network is built. Another method must have
+            the same parameters: `advcam` and `rib` read the weights of `cam`.
+
+    Raises:
+        RunError: If the folder contains no weights.
+        WeightsError: If the weights cannot be read, downloaded or loaded.
+    """
+    path = weights_path(stage_folder(_local_folder(run), "train"), which)
+    state, trained = read_weights(path)
+    recipe = trained if configure is None else configure(trained)
+    reader = ""
+    if recipe.method.name != trained.method.name:
+        reader = f" (of method '{trained.method.name}') read by method '{recipe.method.name}'"
+    method = build_method(recipe.blank())  # the weights file fills everything
+    check_state(method.state_dict(), state, f"{path}{reader}")
+    method.load_state_dict(state)
+    origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
+    return TrainedRun(method, recipe, origin)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return a device; `auto` is the GPU if there is one, else the CPU."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def weights_path(folder: Path, which: Which) -> Path:
+    """Find the weights of a run folder; `last` if no best were saved.
+
+    Raises:
+        RunError: If there are none.
+    """
+    for name in (which, "last"):
+        path = folder / "weights" / f"{name}.safetensors"
+        if path.is_file():
+            return path
+    raise RunError(
+        f"{folder}: contains no weights/{which}.safetensors; give a folder that 'tag2mask train' "
+        "wrote"
+    )
+
+
+def weights_fingerprint(path: Path) -> str:
+    """SHA-256 of a weights file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _local_folder(run: str | Path) -> Path:
+    """Find a run on this disk, or download it from the hub."""
+    folder = Path(run)
+    if folder.exists():
+        return folder
+    if isinstance(run, Path) or not _HUB_ID.fullmatch(run):
+        raise RunError(f"{run}: no such run folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        patterns = ["recipe.yaml", "weights/*.safetensors"]
+        return Path(snapshot_download(run, allow_patterns=patterns))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{run}: no such run folder, and the hub cannot provide it ({reason})"
+        ) from error

@@ -1,0 +1,355 @@
+"""The trained network as a user holds it: images in, masks out.
+
+From image to mask in six steps: `read_image`, `predict_multi_scale`, `select_classes`,
+`select_maps`, `refine_maps`, `maps_to_mask`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+
+from tag2mask import plugins
+from tag2mask.checkpoint import versions
+from tag2mask.config.recipe import Recipe
+from tag2mask.config.schema import PredictConfig
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, did_you_mean
+from tag2mask.inference.multi_scale import (
+    class_probs,
+    confident_labels_of,
+    predict_multi_scale,
+    protocol_of,
+    resolve_inference_config,
+    select_classes,
+)
+from tag2mask.inference.postprocessing import MaskOutput, PostProcessor, SelectedMaps, select_maps
+from tag2mask.inference.run import Configure, Which, open_run, resolve_device
+from tag2mask.io.images import read_image, rgb_from_pil
+from tag2mask.methods.base import Method, evaluating
+from tag2mask.methods.build import build_refiner
+from tag2mask.methods.protocol import NetworkOutput
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import ClassSource, Image, Mask, Prediction
+
+
+class InferenceOutput(NamedTuple):
+    """Everything the network contributes to the mask of one image; the mask is still to be made."""
+
+    image: Image
+    selected: SelectedMaps
+    scores: dict[str, float]
+    """Class probabilities by name."""
+    class_source: ClassSource
+    cam: npt.NDArray[np.float32] | None
+    """(F, h, w), if asked for."""
+
+
+class Segmenter:
+    """Turns images into masks with one trained method.
+
+    Example:
+        >>> segmenter = Segmenter.load("runs/pets")  # doctest: +SKIP
+        >>> segmenter.predict("image.jpg").classes  # doctest: +SKIP
+        ('cat',)
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        recipe: Recipe,
+        device: str | torch.device = "auto",
+        *,
+        bf16: bool = False,
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
+        """Wrap a method; it may be in training, its mode is restored after every image.
+
+        Args:
+            method: Carries its weights.
+            recipe: Class names, test-time settings and refiner.
+            device: Where the network runs; `auto` is the GPU if there is one.
+            bf16: Run the network in bfloat16; CAM and refiner stay in float32.
+            origin: Where the weights come from, stored with the masks (`run`, `weights`, `sha256`).
+        """
+        self.device = resolve_device(device)
+        self.method = method.to(self.device)
+        self.recipe = recipe
+        self.bf16 = bf16
+        self.origin = dict(origin or {})
+        self.class_names = recipe.data.classes
+        self.config = resolve_inference_config(recipe.predict, method)
+        """Test-time settings, complete with the defaults of the protocol."""
+        self.protocol = protocol_of(self.config, method)
+        refiner = build_refiner(recipe) if self.config.refine else None
+        crf = final_crf() if self.config.crf else None
+        refiner, crf = (one.to(self.device) if one else None for one in (refiner, crf))
+        self.postprocessor = PostProcessor(self.config, refiner, crf)
+
+    @classmethod
+    def load(
+        cls,
+        run: str | Path,
+        which: Which = "best",
+        *,
+        device: str | torch.device = "auto",
+        bf16: bool = False,
+        configure: Configure | None = None,
+    ) -> Segmenter:
+        """Load a run folder or a hub model.
+
+        Args:
+            run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`. Of a run with
+                stages, the last stage that trained.
+            which: Weights to use; `best` falls back to `last` if no best were saved.
+            device: See the constructor.
+            bf16: See the constructor.
+            configure: Changes the run's recipe: test-time settings, refiner, or a method that reads
+                the same weights (`advcam` and `rib` read those of `cam`).
+
+        Raises:
+            RunError: If the folder contains no weights.
+            WeightsError: If the weights cannot be read, downloaded or loaded.
+        """
+        opened = open_run(run, which, configure)
+        return cls(opened.method, opened.recipe, device, bf16=bf16, origin=opened.origin)
+
+    def predict(
+        self, image: Image | PILImage.Image | str | Path, *, keep_cam: bool = False
+    ) -> Prediction:
+        """Segment an untagged image; the classifier selects its classes."""
+        return self.segment(_decode_image(image), keep_cam=keep_cam)
+
+    def label(
+        self,
+        image: Image | PILImage.Image | str | Path,
+        tags: Sequence[str],
+        *,
+        keep_cam: bool = False,
+    ) -> Prediction:
+        """Segment a tagged image; its tags select the classes.
+
+        Raises:
+            DataError: If a tag is not one of the class names.
+        """
+        return self.segment(_decode_image(image), self._tag_row(tags), keep_cam=keep_cam)
+
+    def segment(
+        self,
+        image: Image,
+        tags: npt.NDArray[np.uint8] | None = None,
+        *,
+        keep_cam: bool = False,
+        name: str = "",
+    ) -> Prediction:
+        """Segment one decoded image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            tags: (F,) in {0, 1}; None lets the classifier select the classes.
+            keep_cam: Keep the CAM that the mask was made from.
+            name: Name of the image, for methods that draw random numbers while labeling.
+        """
+        output = self.infer(image, tags, keep_cam=keep_cam, name=name)
+        return self.build_prediction(output, self.postprocess(output))
+
+    def infer(
+        self,
+        image: Image,
+        tags: npt.NDArray[np.uint8] | None = None,
+        *,
+        keep_cam: bool = False,
+        name: str = "",
+    ) -> InferenceOutput:
+        """Do the steps of `segment` that need the network."""
+        class_source: ClassSource = "classifier" if tags is None else "tags"
+        output = self.run_network(image, tags, name)
+        class_indices = self.select_classes(output, tags, class_source)
+        cam = _selected_cam(output.cam, class_indices) if keep_cam else None
+        selected = select_maps(output, class_indices, self.config.background_score)
+        return InferenceOutput(image, selected, self._named(output.probs), class_source, cam)
+
+    def postprocess(self, output: InferenceOutput) -> Mask:
+        """Do the other steps of `segment`: refine and threshold; the (H, W) mask."""
+        image = image_tensor(output.image).to(self.device)
+        mask: Mask = self.postprocessor(image, output.selected).mask.cpu().numpy()
+        return mask
+
+    def build_prediction(self, output: InferenceOutput, mask: Mask) -> Prediction:
+        """Combine what the network computed with the mask."""
+        return Prediction(
+            mask=mask,
+            class_names=self.class_names,
+            scores=output.scores,
+            class_source=output.class_source,
+            image=output.image,
+            cam=output.cam,
+        )
+
+    def class_scores(self, image: Image) -> dict[str, float]:
+        """Class probabilities of one (H, W, 3) image, without a mask: one pass at scale 1."""
+        with self._inference_mode():
+            probs = class_probs(self.method, image_tensor(image).to(self.device), self.config)
+        return self._named(probs)
+
+    def run_network(
+        self, image: Image, tags: npt.NDArray[np.uint8] | None = None, name: str = ""
+    ) -> NetworkOutput:
+        """Run the network on one (H, W, 3) image over scales and flips."""
+        with self._inference_mode():
+            tensor = image_tensor(image).to(self.device)
+            return predict_multi_scale(self.method, tensor, self.config, self._row(tags), name)
+
+    def select_classes(
+        self,
+        output: NetworkOutput,
+        tags: npt.NDArray[np.uint8] | None,
+        class_source: ClassSource,
+    ) -> tuple[int, ...]:
+        """Select the classes of a mask; see `multi_scale.select_classes`."""
+        return select_classes(
+            output.probs, self._row(tags), self.config, self.protocol, class_source
+        )
+
+    def compute_mask(
+        self, image: Image, output: NetworkOutput, class_indices: Sequence[int]
+    ) -> MaskOutput:
+        """Make the mask of one (H, W, 3) image for the given classes."""
+        selected = select_maps(output, class_indices, self.config.background_score)
+        return self.postprocessor(image_tensor(image).to(self.device), selected)
+
+    @contextmanager
+    def with_dataset(self, source: Source) -> Iterator[None]:
+        """Give the method access to the other images of `source` while it labels one of them."""
+        self.method.set_dataset(_SourceView(source))
+        try:
+            yield
+        finally:
+            self.method.set_dataset(None)
+
+    def settings(self, class_source: ClassSource) -> dict[str, Any]:
+        """All the settings that produce a mask, as plain values for JSON."""
+        config = self.config
+        refiner, crf = (
+            None if one is None else one.config
+            for one in (self.postprocessor.refiner, self.postprocessor.crf)
+        )
+        by_classifier = class_source == "classifier" and self.protocol.selects_by_classifier
+        return {
+            **self.origin,
+            **versions(),
+            "method": self.recipe.method.name,
+            **self._labeling_settings(),
+            "class_source": class_source,
+            "protocol": self.protocol.name,
+            "scales": list(config.scales or ()),
+            "flip": config.flip,
+            "long_side_px": config.long_side_px,
+            "max_side_px": config.max_side_px,
+            "background": config.background_score,
+            "class_threshold": config.class_threshold if by_classifier else None,
+            "fallback": config.fallback if by_classifier else None,
+            "propagate": config.propagate,
+            **_confident_settings(config),
+            "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
+            "crf": crf.model_dump(mode="json") if crf is not None else None,
+            "precision": "bf16" if self.bf16 else "fp32",
+        }
+
+    def _labeling_settings(self) -> dict[str, Any]:
+        """Settings of a method that works while labeling; those of others describe its training."""
+        if type(self.method).compute_multi_scale_cam is Method.compute_multi_scale_cam:
+            return {}
+        return {"labeling": self.recipe.method.model_dump(mode="json", exclude={"name"})}
+
+    def _tag_row(self, tags: Sequence[str]) -> npt.NDArray[np.uint8]:
+        row = np.zeros(len(self.class_names), dtype=np.uint8)
+        for tag in tags:
+            if tag not in self.class_names:
+                hint = did_you_mean(tag, self.class_names)
+                known = ", ".join(self.class_names)
+                raise DataError(f"unknown tag '{tag}'.{hint} This model knows: {known}")
+            row[self.class_names.index(tag)] = 1
+        return row
+
+    def _row(self, tags: npt.NDArray[np.uint8] | None) -> Tensor | None:
+        return None if tags is None else torch.from_numpy(tags).float()[None].to(self.device)
+
+    def _named(self, probs: Tensor) -> dict[str, float]:
+        return dict(zip(self.class_names, probs[0].tolist(), strict=True))
+
+    @contextmanager
+    def _inference_mode(self) -> Iterator[None]:
+        """Evaluation mode, and bfloat16 if asked for."""
+        half = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        with evaluating(self.method), half:
+            yield
+
+
+load = Segmenter.load
+
+
+class _SourceView:
+    """The images of a data source as a `DatasetView`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.names: Sequence[str] = source.names
+        self.tags = source.tags
+
+    def image(self, index: int) -> Tensor:
+        """(3, H, W) uint8; see `DatasetView`."""
+        return image_tensor(self._source[index].image)[0]
+
+
+def image_tensor(image: Image) -> Tensor:
+    """(H, W, 3) array -> (1, 3, H, W) uint8 tensor."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+
+
+def final_crf() -> Refiner:
+    """A dense CRF with its defaults, the settings that both published protocols end with."""
+    kind = plugins.load("refiners", "dense_crf")
+    crf: Refiner = kind(kind.Config())
+    return crf
+
+
+def _decode_image(image: Image | PILImage.Image | str | Path) -> Image:
+    """Decode what a user may pass to an (H, W, 3) uint8 RGB image."""
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, PILImage.Image):
+        return rgb_from_pil(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise DataError(
+            f"an image is an (H, W, 3) uint8 RGB array, got {image.shape} of {image.dtype}"
+        )
+    return image
+
+
+def _confident_settings(config: PredictConfig) -> dict[str, Any]:
+    """How confident pseudo-labels are made, if only they are written."""
+    labels = confident_labels_of(config)
+    if config.confident is None or labels is None:
+        return {}
+    return {
+        "confident": config.confident.name,
+        "foreground_threshold": labels.foreground_threshold,
+        "background_threshold": labels.background_threshold,
+    }
+
+
+def _selected_cam(cam: Tensor, class_indices: Sequence[int]) -> npt.NDArray[np.float32]:
+    """(F, h, w) CAM with the classes that are not selected set to 0."""
+    kept = torch.zeros_like(cam[0])
+    kept[list(class_indices)] = cam[0, list(class_indices)]
+    array: npt.NDArray[np.float32] = kept.cpu().numpy()
+    return array

@@ -1,0 +1,260 @@
+"""Write masks with their class scores; interrupted runs resume where they stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, RunError
+from tag2mask.inference.segmenter import InferenceOutput, Segmenter
+from tag2mask.inference.workers import predict_in_workers
+from tag2mask.io.images import list_images, read_image
+from tag2mask.io.mask_folder import (
+    CLASSES_FILE,
+    append_scores,
+    describe_classes,
+    read_classes,
+    tidy_scores,
+    write_classes,
+    write_skipped,
+)
+from tag2mask.io.masks import save_mask
+from tag2mask.types import ClassSource, Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSummary:
+    """What a labeling run did."""
+
+    written: int
+    already: int
+    """Masks that an earlier run had finished."""
+    unreadable: tuple[str, ...]
+    """One line for each image that could not be read."""
+
+
+class MaskWriter:
+    """A folder of masks that were all made with the same settings; see `io.mask_folder`."""
+
+    def __init__(
+        self,
+        out: Path,
+        class_names: Sequence[str],
+        class_source: ClassSource,
+        settings: Mapping[str, Any],
+    ) -> None:
+        """Open a new folder, or one that an earlier run with the same settings left.
+
+        Args:
+            out: Created if missing.
+            class_names: Foreground names in the order of mask values 1..F.
+            class_source: Where the classes come from.
+            settings: How the masks are made; a later run must agree, except for the run's path.
+
+        Raises:
+            RunError: If it contains other files or masks made with different settings, or the disk
+                refuses.
+        """
+        self.out = out
+        self._describe(describe_classes(class_names, class_source, settings))
+        tidy_scores(out, self.done)
+
+    def path(self, name: str) -> Path:
+        """Path of the mask of an image."""
+        return self.out / f"{name}.png"
+
+    def done(self, name: str) -> bool:
+        """Whether the mask of an image is finished; masks appear completely or not at all."""
+        return self.path(name).is_file()
+
+    def write(self, name: str, prediction: Prediction) -> None:
+        """Write one mask and its class scores.
+
+        Raises:
+            RunError: If the disk refuses.
+        """
+        append_scores(self.out, name, prediction.scores)
+        try:
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            save_mask(prediction.mask, self.path(name))
+        except OSError as error:
+            raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
+
+    def _describe(self, wanted: Mapping[str, Any]) -> None:
+        """Write `classes.json`, or check the one that is there."""
+        if (self.out / CLASSES_FILE).is_file():
+            different = ", ".join(_differences(read_classes(self.out), wanted))
+            if different:
+                raise RunError(
+                    f"{self.out}: contains masks made with different settings ({different}); "
+                    "choose another folder or empty this one"
+                )
+            return
+        if self.out.is_dir() and any(self.out.iterdir()):
+            raise RunError(
+                f"{self.out}: is not empty and has no {CLASSES_FILE}; choose a new folder"
+            )
+        write_classes(self.out, wanted)
+
+
+def label_dataset(
+    segmenter: Segmenter,
+    source: Source,
+    writer: MaskWriter,
+    *,
+    strict: bool = False,
+    workers: int = 1,
+) -> WriteSummary:
+    """Write masks of tagged images; their tags select the classes.
+
+    Images that cannot be read are recorded, so that training on the masks leaves them out.
+
+    Args:
+        segmenter: Runs the network in this process.
+        source: The images with their tags.
+        writer: The masks, written in the order of the source.
+        strict: Fail at an unreadable image instead of skipping it.
+        workers: Processes that refine and threshold; 1 does everything in this one.
+
+    Raises:
+        DataError: If `strict` and an image cannot be read.
+        RunError: If a worker process is killed.
+    """
+    index = {name: position for position, name in enumerate(source.names)}
+
+    def infer(name: str) -> InferenceOutput:
+        sample = source[index[name]]
+        return segmenter.infer(sample.image, sample.tags, name=name)
+
+    job = _Job(segmenter, source.names, infer, "label")
+    with segmenter.with_dataset(source):
+        written = _write_all(job, writer, strict, workers)
+    write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
+    return written
+
+
+def predict_paths(
+    segmenter: Segmenter,
+    paths: Sequence[Path],
+    writer: MaskWriter,
+    *,
+    strict: bool = False,
+    workers: int = 1,
+) -> WriteSummary:
+    """Write masks of untagged images and folders of them; the classifier selects their classes.
+
+    Args:
+        segmenter: Runs the network in this process.
+        paths: Images and folders of images.
+        writer: The masks, written in the order of `named_images`.
+        strict: Fail at an unreadable image instead of skipping it.
+        workers: Processes that refine and threshold; 1 does everything in this one.
+
+    Raises:
+        DataError: If two images would get the same mask file, or `strict` and one cannot be read.
+        RunError: If a worker process is killed.
+    """
+    images = named_images(paths)
+
+    def infer(name: str) -> InferenceOutput:
+        return segmenter.infer(read_image(images[name]), name=name)
+
+    return _write_all(_Job(segmenter, list(images), infer, "predict"), writer, strict, workers)
+
+
+def named_images(paths: Sequence[Path]) -> dict[str, Path]:
+    """Give each image its mask name: the path inside its folder, without suffix.
+
+    Raises:
+        DataError: If a path is missing, there is no image, or two images get the same name.
+    """
+    affinity_maps: list[tuple[str, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            affinity_maps += [
+                (image.relative_to(path).with_suffix("").as_posix(), image)
+                for image in list_images(path)
+            ]
+        elif path.is_file():
+            affinity_maps.append((path.stem, path))
+        else:
+            raise DataError(f"{path}: no such image or folder")
+    if not affinity_maps:
+        raise DataError(f"no images in {', '.join(map(str, paths))}")
+    for name, count in Counter(name for name, _ in affinity_maps).items():
+        if count > 1:
+            same = ", ".join(str(image) for found, image in affinity_maps if found == name)
+            raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
+    return dict(affinity_maps)
+
+
+class _Job(NamedTuple):
+    """The images of one command and how to process them."""
+
+    segmenter: Segmenter
+    names: Sequence[str]
+    infer: Callable[[str], InferenceOutput]
+    verb: str
+
+
+def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
+    """Segment every image that has no mask yet, with a progress bar."""
+    missing = [name for name in job.names if not writer.done(name)]
+    images = ((name, _infer_or_error(job.infer, name)) for name in missing)
+    unreadable: list[str] = []
+    with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
+        task = bar.add_task(job.verb, total=len(missing))
+        for name, prediction in found:
+            if isinstance(prediction, Prediction):
+                writer.write(name, prediction)
+            elif strict:
+                raise prediction
+            else:
+                unreadable.append(str(prediction))
+            bar.advance(task)
+    done = len(missing) - len(unreadable)
+    return WriteSummary(done, len(job.names) - len(missing), tuple(unreadable))
+
+
+def _infer_or_error(
+    infer: Callable[[str], InferenceOutput], name: str
+) -> InferenceOutput | DataError:
+    """Run the network on one image; one that cannot be read does not stop the others."""
+    try:
+        return infer(name)
+    except DataError as error:
+        return error
+
+
+def progress() -> Progress:
+    """A progress bar with count and time left on standard error; silent without a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("[dim]left[/dim]"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Keys (dotted one level into settings) whose values differ, with both values for settings."""
+    names = [key for key in wanted if key != "settings" and found.get(key) != wanted[key]]
+    old, new = found.get("settings", {}), wanted["settings"]
+    names += [
+        f"{key}: {old.get(key)} before, {new.get(key)} now"
+        for key in sorted((old.keys() | new.keys()) - {"run"})  # weights have a fingerprint
+        if old.get(key) != new.get(key)
+    ]
+    return names

@@ -1,0 +1,152 @@
+"""The files beside the masks of a folder: class names, settings, class scores, skipped images.
+
+```
+MASKS/NAME.png       indexed PNG, one per image; folders in NAME are kept
+MASKS/classes.json   the class of every mask value, and all the settings that produced the masks
+MASKS/scores.jsonl   class probabilities, one line per image
+MASKS/skipped.json   names of the images that could not be read
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tag2mask.errors import DataError, RunError
+from tag2mask.io.files import write_text
+from tag2mask.io.palette import voc_palette
+from tag2mask.types import BACKGROUND, IGNORE
+
+CLASSES_FILE = "classes.json"
+SCORES_FILE = "scores.jsonl"
+SKIPPED_FILE = "skipped.json"
+
+
+def read_classes(folder: Path) -> dict[str, Any]:
+    """Read the `classes.json` of a mask folder.
+
+    Raises:
+        DataError: If it is missing or damaged, or has no list of class names.
+    """
+    path = folder / CLASSES_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); it names the class of each mask value"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error})") from error
+    names = values.get("classes") if isinstance(values, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f'{path}: needs {{"classes": ["cat", "dog"]}}, without background')
+    described: dict[str, Any] = values
+    return described
+
+
+def read_class_names(folder: Path) -> tuple[str, ...]:
+    """Read the class names of mask values 1, 2, ... from `classes.json`; empty without the file.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    if not (folder / CLASSES_FILE).is_file():
+        return ()
+    return tuple(read_classes(folder)["classes"])
+
+
+def write_classes(folder: Path, described: Mapping[str, Any]) -> None:
+    """Write `classes.json`.
+
+    Args:
+        folder: Created if missing.
+        described: From `describe_classes`.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+    text = json.dumps(dict(described), indent=1, ensure_ascii=False)
+    write_text(folder / CLASSES_FILE, f"{text}\n")
+
+
+def describe_classes(
+    class_names: Sequence[str], class_source: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the contents of `classes.json` as it will be read back.
+
+    Args:
+        class_names: Foreground names in the order of mask values 1..F.
+        class_source: Where the classes of the masks come from.
+        settings: All the settings that produce the masks, as plain values.
+    """
+    values = {
+        "classes": list(class_names),
+        "background": BACKGROUND,
+        "ignore": IGNORE,
+        "class_source": class_source,
+        "settings": dict(settings),
+        "palette": [voc_palette()[value].tolist() for value in range(len(class_names) + 1)],
+    }
+    described: dict[str, Any] = json.loads(json.dumps(values))  # tuples become lists
+    return described
+
+
+def append_scores(folder: Path, name: str, scores: Mapping[str, float]) -> None:
+    """Add the class probabilities of one image to `scores.jsonl`.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+    path = folder / SCORES_FILE
+    row = {"name": name, "scores": {key: round(value, 6) for key, value in scores.items()}}
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
+    """Drop the rows of `scores.jsonl` without a finished mask, repeats and a torn last line.
+
+    Args:
+        folder: Mask folder.
+        is_done: Whether the mask of an image is finished.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+    path = folder / SCORES_FILE
+    rows: dict[str, dict[str, Any]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if is_done(row["name"]):
+            rows[row["name"]] = row
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows.values()))
+
+
+def read_skipped(folder: Path) -> frozenset[str]:
+    """Names of images that have no mask in a folder because they could not be read."""
+    path = folder / SKIPPED_FILE
+    if not path.is_file():
+        return frozenset()
+    return frozenset(json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_skipped(folder: Path, names: Sequence[str]) -> None:
+    """Record the images that could not be read.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+    if names:
+        write_text(folder / SKIPPED_FILE, json.dumps(list(names), ensure_ascii=False) + "\n")
+    else:
+        (folder / SKIPPED_FILE).unlink(missing_ok=True)

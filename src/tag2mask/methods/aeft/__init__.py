@@ -1,0 +1,1 @@
+"""AEFT: adversarial erasing with triplets."""

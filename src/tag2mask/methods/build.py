@@ -1,0 +1,41 @@
+"""Build the network that a recipe describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tag2mask import plugins
+from tag2mask.config.recipe import Recipe
+from tag2mask.methods.base import Method, StageOutputs
+from tag2mask.refiners.base import Refiner
+
+
+def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) -> Method:
+    """Build a method with its weights, on the CPU.
+
+    Args:
+        recipe: Resolved, classes included.
+        earlier: Trained methods of the stages in `recipe.earlier`. None builds these without
+            weights, for a network whose weights file contains all that `setup` took from them.
+
+    Raises:
+        UnknownPluginError: If a name in the recipe is not a plug-in.
+        WeightsError: If the backbone's weights cannot be used.
+        RecipeError: If the method needs networks of earlier stages, and the recipe has none.
+    """
+    backbone = plugins.load("models.backbones", recipe.backbone.name)(recipe.backbone)
+    refiner = build_refiner(recipe)
+    kind: type[Method] = plugins.load("methods", recipe.method.name)
+    method = kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
+    if earlier is None:
+        earlier = {name: build_method(past.blank()) for name, past in recipe.earlier.items()}
+    method.setup(StageOutputs(methods=earlier))
+    return method
+
+
+def build_refiner(recipe: Recipe) -> Refiner | None:
+    """Build the recipe's refiner, or None if it names none."""
+    if recipe.refiner is None:
+        return None
+    refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
+    return refiner

@@ -1,0 +1,1 @@
+"""IRN: inter-pixel relations from class boundaries."""

@@ -1,0 +1,1 @@
+"""OC-CSE: class-specific erasing evaluated by an ordinary classifier."""

@@ -1,0 +1,1 @@
+"""1Stage: single-stage segmentation from image labels."""

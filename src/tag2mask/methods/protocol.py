@@ -1,0 +1,311 @@
+"""Inference protocols: how a method turns one image into class scores.
+
+A method brings its protocol as an object (`Method.protocol`), and a recipe can name the protocol of
+another method (`predict.protocol`). Here are the two that several methods share; a method with a
+protocol of its own defines it in its home.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.config.schema import PredictConfig
+from tag2mask.errors import RecipeError
+from tag2mask.functional.cam import fused_cam, scaled_size, scaled_view, upsample
+
+if TYPE_CHECKING:  # `base` imports this module
+    from tag2mask.methods.base import CamOutput, Method
+
+MIN_SIDE_PX = 32
+"""Smallest side that a backbone takes; smaller views are enlarged."""
+
+Propagation = Callable[[Tensor], Tensor]
+"""Propagates the (1, K, h, w) CAM in [0, 1] of K selected classes over one image. Returns a CAM of
+shape (1, K, h', w') in [0, 1], or (1, 1 + K, h', w') non-negative scores with background first."""
+
+
+class NetworkOutput(NamedTuple):
+    """What a network computes for one image before any class or threshold is chosen."""
+
+    cam: Tensor
+    """(1, F, h, w) CAM in [0, 1) of every class, present or not, at the working size."""
+    probs: Tensor
+    """(1, F) class probabilities."""
+    affinity: Tensor | None = None
+    """(1, L, L) in [0, 1] over the grid of the last feature map; None if nothing propagates."""
+    logits: Tensor | None = None
+    """(1, C, h', w') scores of background and all classes; None if masks come from the CAM."""
+    propagation: Propagation | None = None
+    """Propagates the CAM in place of an affinity; None if the method has no own walk."""
+
+
+class ScaledViews(NamedTuple):
+    """One image at every inference scale, with its flipped copy stacked behind."""
+
+    images: Sequence[Tensor]
+    """Per scale (V, 3, h, w) normalized; V is 2 with flip, else 1."""
+    scales: Sequence[float]
+    """Factors of the working size."""
+    tags: Tensor | None = None
+    """(1, F) in {0, 1}; None for an untagged image."""
+    name: str = ""
+    """Name of the image; makes random draws independent of the order of images."""
+
+    @property
+    def nearest_full(self) -> int:
+        """Position of the scale nearest to 1."""
+        return min(range(len(self.scales)), key=lambda at: abs(self.scales[at] - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceProtocol(ABC):
+    """Test-time defaults of a method, and how its outputs over scales and flips are combined.
+
+    To write a protocol, subclass this class, implement `predict` and set it as `protocol` of the
+    method.
+    """
+
+    name: ClassVar[str]
+    """What settings and messages call the protocol."""
+    selects_by_classifier: ClassVar[bool] = True
+    """Whether the class threshold selects the classes of untagged images."""
+
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    """Default of `predict.scales`."""
+    long_side_px: int = 0
+    """Default of `predict.long_side_px`."""
+    refine: bool = True
+    """Default of `predict.refine`."""
+
+    @abstractmethod
+    def predict(
+        self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
+    ) -> NetworkOutput:
+        """Run a network on one image at every scale.
+
+        Args:
+            method: In evaluation mode, on the device of `image`.
+            image: (1, 3, H, W) uint8 RGB.
+            config: Complete: `complete_config` has filled in the defaults.
+            tags: (1, F) in {0, 1} for methods that read tags while labeling.
+            name: Name of the image, for methods that draw random numbers while labeling.
+        """
+
+    def check(self, method: Method, config: PredictConfig) -> None:
+        """Reject a method or settings that this protocol cannot serve.
+
+        Raises:
+            RecipeError: Naming the key to change.
+        """
+        if config.confident:
+            raise RecipeError(
+                "predict.confident: needs masks made from the CAM; set predict.protocol to cam"
+            )
+
+    def normalized_image(self, method: Method, image: Tensor, config: PredictConfig) -> Tensor:
+        """Resize a (1, 3, H, W) uint8 image to the working size and normalize it."""
+        return method.backbone.normalize(resize_to_working_size(image, config))
+
+    def class_probs(self, method: Method, image: Tensor, config: PredictConfig) -> Tensor:
+        """(1, F) class probabilities of one (1, 3, H, W) uint8 image at scale 1."""
+        view = with_flip(self.normalized_image(method, image, config), 1.0, flip=config.flip)
+        return mean_probs(method.class_logits(view))
+
+    def complete_config(self, config: PredictConfig) -> PredictConfig:
+        """Fill in what the recipe leaves to the protocol."""
+        defaults = {"scales": self.scales, "long_side_px": self.long_side_px, "refine": self.refine}
+        missing = {key: value for key, value in defaults.items() if getattr(config, key) is None}
+        return config.model_copy(update=missing)
+
+
+@dataclass(frozen=True, slots=True)
+class MultiScaleCam(InferenceProtocol):
+    """Masks from the CAM, added up over scales: the protocol of RML and of every CAM method.
+
+    Source:
+        Specification 2.2 and R18 (1), (2): class probabilities are those of scale 1, with the
+        logits of both flips averaged.
+    """
+
+    name: ClassVar[str] = "cam"
+
+    def check(self, method: Method, config: PredictConfig) -> None:
+        """Reject confident pseudo-labels of a propagated CAM."""
+        if config.confident and config.propagate:
+            raise RecipeError(
+                "predict.confident: thresholds the classifier's own CAM; turn predict.propagate off"
+            )
+
+    def predict(
+        self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
+    ) -> NetworkOutput:
+        """Add up the CAM over scales; add what propagation needs where it is asked for."""
+        normalized = self.normalized_image(method, image, config)
+        scales = config.scales or ()
+        outputs = method.compute_multi_scale_cam(
+            scaled_views(normalized, scales, tags, name, flip=config.flip)
+        )
+        cam = fused_cam(
+            (split_flip(one, flip=config.flip) for one in outputs), normalized.shape[-2:]
+        )
+        if 1.0 in scales:
+            probs = mean_probs(outputs[scales.index(1.0)].logits)
+        else:
+            probs = self.class_probs(method, image, config)
+        if not config.propagate:
+            return NetworkOutput(cam, probs)
+        view = enlarge_to(normalized, MIN_SIDE_PX)
+        propagation = method.propagation(view)
+        if propagation is not None:
+            return NetworkOutput(cam, probs, propagation=propagation)
+        return NetworkOutput(cam, probs, method.attention_maps(view).get("affinity"))
+
+
+@dataclass(frozen=True, slots=True)
+class MultiScaleDecoder(InferenceProtocol):
+    """Masks from a decoder: the largest score over scales, each the mean of both flips.
+
+    Source:
+        Specification 2.11, the protocol of AFA: the short side is rounded down, pixels are neither
+        filtered nor rounded when the image is resized, and the CAM is that of scale 1.
+    """
+
+    name: ClassVar[str] = "decoder"
+    selects_by_classifier: ClassVar[bool] = False
+
+    scales: tuple[float, ...] = (1.0, 0.5, 0.75)
+    long_side_px: int = 512
+    refine: bool = False
+
+    def check(self, method: Method, config: PredictConfig) -> None:
+        """Reject a method without a decoder."""
+        if not method.has_decoder:
+            raise RecipeError(
+                "predict.protocol: makes masks from a decoder, and this method has none; use cam"
+            )
+        InferenceProtocol.check(self, method, config)
+
+    def normalized_image(self, method: Method, image: Tensor, config: PredictConfig) -> Tensor:
+        """Resize as AFA does: round the short side down, without antialiasing or rounding."""
+        size = limited_size(image.shape[-2:], config.long_side_px or None, config.max_side_px, int)
+        return method.backbone.normalize(upsample(image.float(), size))
+
+    def predict(
+        self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
+    ) -> NetworkOutput:
+        """Run the decoder at every scale and the classifier at scale 1."""
+        normalized = self.normalized_image(method, image, config)
+        (output,) = method.compute_multi_scale_cam(
+            scaled_views(normalized, (1.0,), tags, name, flip=config.flip)
+        )
+        cam = fused_cam([split_flip(output, flip=config.flip)], normalized.shape[-2:])
+        logits = multi_scale_logits(method, normalized, config.scales or (), flip=config.flip)
+        return NetworkOutput(cam, mean_probs(output.logits), logits=logits)
+
+
+def multi_scale_logits(
+    method: Method, image: Tensor, scales: Sequence[float], *, flip: bool
+) -> Tensor:
+    """Take the largest decoder score over scales, each the mean of both flips.
+
+    Args:
+        method: Has a decoder.
+        image: (1, 3, H, W) normalized.
+        scales: Factors of the image's size.
+        flip: Also run on the flipped image.
+
+    Returns:
+        (1, C, h, w) logits at the grid of scale 1, or of the first scale if 1 is not among them.
+
+    Raises:
+        ValueError: If there is no scale.
+
+    Source:
+        Specification 2.11.
+    """
+    largest: Tensor | None = None
+    for scale in sorted(scales, key=lambda scale: scale != 1.0):
+        view = upsample(image, scaled_size(image.shape[-2:], scale))
+        view = torch.cat([view, view.flip(-1)]) if flip else view
+        logits = method.segmentation(enlarge_to(view, MIN_SIDE_PX))
+        assert logits is not None, "`check` has rejected methods without a decoder"
+        logits = logits.float()
+        if largest is not None:
+            logits = upsample(logits, largest.shape[-2:])
+        if flip:
+            upright, flipped = logits.chunk(2)
+            logits = (upright + flipped.flip(-1)) / 2
+        largest = logits if largest is None else torch.maximum(largest, logits)
+    if largest is None:
+        raise ValueError("multi_scale_logits needs at least one scale")
+    return largest
+
+
+def scaled_views(
+    image: Tensor, scales: Sequence[float], tags: Tensor | None, name: str, *, flip: bool
+) -> ScaledViews:
+    """Resize a normalized (1, 3, H, W) image to every scale, with its flipped copy if asked for."""
+    return ScaledViews([with_flip(image, scale, flip=flip) for scale in scales], scales, tags, name)
+
+
+def with_flip(image: Tensor, scale: float, *, flip: bool) -> Tensor:
+    """Return a (1, 3, H, W) image at one scale; with `flip` its flipped copy is stacked behind."""
+    view = enlarge_to(scaled_view(image, scale), MIN_SIDE_PX)
+    return torch.cat([view, view.flip(-1)]) if flip else view
+
+
+def split_flip(output: CamOutput, *, flip: bool) -> tuple[Tensor, Tensor | None]:
+    """Split a CAM that `with_flip` stacked into that of the image and of its flipped copy."""
+    cam = output.cam.float()
+    return (cam[:1], cam[1:]) if flip else (cam, None)
+
+
+def mean_probs(logits: Tensor) -> Tensor:
+    """Average (V, F) logits over the views of one image; (1, F) probabilities."""
+    return logits.float().mean(dim=0, keepdim=True).sigmoid()
+
+
+def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
+    """Resize an (N, 3, H, W) uint8 image to `long_side_px`, and to at most `max_side_px`."""
+    size = limited_size(image.shape[-2:], config.long_side_px or None, config.max_side_px)
+    if size == tuple(image.shape[-2:]):
+        return image
+    resized = F.interpolate(
+        image.float(), size, mode="bilinear", align_corners=False, antialias=True
+    )
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def limited_size(
+    size: Sequence[int],
+    long_side: int | None,
+    max_side: int | None,
+    round_to: Callable[[float], int] = round,
+) -> tuple[int, int]:
+    """Scale (H, W) so that the long side is `long_side`, or `max_side` if that is smaller.
+
+    Args:
+        size: (H, W) of the image.
+        long_side: In pixels; None keeps the image's own.
+        max_side: In pixels; None sets no limit.
+        round_to: Rounds the other side to a whole number.
+    """
+    height, width = size
+    longest = max(height, width)
+    side = long_side or longest
+    side = min(side, max_side or side)
+    scaled = [max(1, round_to(part * side / longest)) for part in (height, width)]
+    return scaled[0], scaled[1]
+
+
+def enlarge_to(view: Tensor, side_px: int) -> Tensor:
+    """Enlarge (N, 3, h, w) views whose shorter side is below `side_px`."""
+    height, width = view.shape[-2:]
+    return upsample(view, (max(height, side_px), max(width, side_px)))

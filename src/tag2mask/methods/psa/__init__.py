@@ -1,0 +1,1 @@
+"""PSA: AffinityNet and its random walk."""

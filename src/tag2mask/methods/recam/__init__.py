@@ -1,0 +1,1 @@
+"""ReCAM: class re-activation maps."""

@@ -1,0 +1,1 @@
+"""RML: representation mutual learning."""

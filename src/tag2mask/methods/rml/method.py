@@ -1,0 +1,339 @@
+"""RML: representation mutual learning, end to end and without a decoder.
+
+Paper: Representation Mutual Learning for End-to-End Weakly-Supervised Semantic Segmentation.
+
+1. One network sees the crop and its small view A(crop).
+2. CIML: class activation maps of both views agree, and classes have unlike prototypes.
+3. MFML: fused multi-scale context of both views is aligned, while mutual information is kept low.
+4. APML: affinities read off the attention agree with refined pseudo-labels, and across the views.
+5. L = L_cls + l1 L_CIML + l2 L_MFML + l3 L_APML; classification alone during warm-up.
+
+The class activation maps are the segmentation; neck and affinity head are not needed at inference.
+Decisions R1 to R20 of the Specification settle what the paper leaves open or misprints;
+each formula names its own. Not reproduced: the released code's losses without gradient (R3, R8 and
+R9 say why).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+from torch.nn import functional as F
+
+from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.errors import RecipeError
+from tag2mask.functional.affinity import affinity_label, affinity_loss, mean_attention
+from tag2mask.functional.cam import multi_scale_cam, normalize_cam
+from tag2mask.functional.precision import LabelPrecision
+from tag2mask.functional.pseudo_label import pseudo_label, select_present_classes
+from tag2mask.functional.view import DownscaledView
+from tag2mask.methods.base import CamOutput, Method, labeling
+from tag2mask.methods.rml.club import ConditionalGaussian
+from tag2mask.methods.rml.information import (
+    AffinityInformation,
+    FeatureInformation,
+    affinity_information_loss,
+    feature_information,
+)
+from tag2mask.methods.rml.neck import ContextNeck
+from tag2mask.methods.rml.prototypes import class_prototypes, mean_similarity
+from tag2mask.models.base import Backbone, Features
+from tag2mask.models.classifier import ClassActivationHead, Pooling
+from tag2mask.models.heads import AffinityHead
+from tag2mask.refiners.base import Refiner
+from tag2mask.types import IGNORE, Batch
+
+KAPPA = 0.01
+"""Scale of every estimator in nats (R8): the papers' beta = 100 then weighs information by 1."""
+
+
+class RMLConfig(MethodConfig):
+    """Weights and switches; the defaults are the paper's, with the specification's decisions."""
+
+    name: str = "rml"
+    pooling: Pooling = "gmp"
+    """gap: mean of the map; gmp: maximum of each channel before the classifier."""
+    warmup: StepsOrFraction = 0.11
+    """Classification alone until here."""
+    ciml: float = Field(default=0.1, ge=0)
+    """lambda_1, weight of the CAM-level loss; 0 switches it off (Table 1; Table 2 row a)."""
+    mfml: float = Field(default=0.1, ge=0)
+    """lambda_2, weight of the feature-level loss; 0 switches it off (Table 2 row c)."""
+    apml: float = Field(default=0.1, ge=0)
+    """lambda_3, weight of the pixel-level loss; 0 switches it off."""
+    alpha: float = Field(default=0.1, ge=0)
+    """Weight of the similarity of class prototypes in CIML (Table A2)."""
+    prototype: Literal["features", "cam_grid"] = "features"
+    """Class prototype: features averaged under the map, or the map pooled to 4 x 4."""
+    equivariance: Literal["present", "all"] = "present"
+    """Classes over which maps of the two views are compared."""
+    small_scale: Fraction = 0.3
+    """Factor of the second view."""
+    antialias: bool = False
+    """Filter before shrinking to the second view."""
+    classify_both: bool = False
+    """Classify the second view too (R14)."""
+    fusion: bool = True
+    """Fuse all four stages into the context; off: the last alone (Table 2 row b)."""
+    neck_width: int = Field(default=15, ge=1)
+    """Channels of the fused context."""
+    beta1: float = Field(default=100.0, ge=0)
+    """Weight of mutual information in MFML (Table A3), times 0.01."""
+    information: FeatureInformation = "gauss"
+    """Estimator of the information between the two contexts."""
+    beta2: float = Field(default=100.0, ge=0)
+    """Weight of the mutual-information loss in APML (Table A4), times 0.01."""
+    affinity_information: AffinityInformation = "vd"
+    """Mutual-information loss of the affinities; off is Table 2 row d."""
+    vd_label: bool = True
+    """Keep the label term inside `vd` (Table 2 row e is reported with and without)."""
+    affinity_loss: bool = True
+    """The contrastive loss of the affinity against the pseudo-label (off: Table 2 row e)."""
+    small_affinity: float = Field(default=0.0, ge=0)
+    """Weight of the contrastive loss on the second view (R12)."""
+    radius: int = Field(default=8, ge=1)
+    """Window of affinity labels, in cells."""
+    small_radius: int = Field(default=2, ge=1)
+    """Window on the grid of the second view."""
+    scale_logits: bool = False
+    """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
+    zero_init: bool = False
+    """Start every affinity at 0.5 (short runs need it)."""
+    high: Fraction = 0.55
+    """Background score that sure foreground must beat."""
+    low: Fraction = 0.35
+    """Background score against which sure background must still win."""
+    label_scales: tuple[PositiveFloat, ...] = (1.0, 0.5, 1.5)
+    """Scales of the maps that make pseudo-labels."""
+    label_precision: LabelPrecision = "auto"
+    """Arithmetic of those maps, which need no gradient."""
+
+
+class RML(Method):
+    """Mutual learning between a crop and its small view, at the levels of map, feature and pair."""
+
+    Config = RMLConfig
+    config: RMLConfig
+
+    def __init__(
+        self,
+        config: RMLConfig,
+        backbone: Backbone,
+        num_foreground: int,
+        refiner: Refiner | None,
+        steps: int,
+    ) -> None:
+        super().__init__(config, backbone, num_foreground, refiner, steps)
+        self.view = DownscaledView(config.small_scale, config.antialias)
+        self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
+        self.neck = None
+        self.club = None
+        self.affinity = None
+        if config.mfml:
+            self.neck = ContextNeck(backbone.channels, config.neck_width, fusion=config.fusion)
+            if config.information == "club":
+                self.club = ConditionalGaussian(config.neck_width)
+        if config.apml:
+            self._check_affinity(backbone, refiner)
+            self.affinity = AffinityHead(
+                backbone.attention_channels,
+                backbone.head_dim,
+                scale_logits=config.scale_logits,
+                zero_init=config.zero_init,
+            )
+
+    @staticmethod
+    def _check_affinity(backbone: Backbone, refiner: Refiner | None) -> None:
+        if not backbone.attention_channels:
+            raise RecipeError(
+                "method.apml: needs a backbone with attention; set it to 0 or use mit or hybrid"
+            )
+        if refiner is None:
+            raise RecipeError(
+                "method.apml: needs a refiner for its pseudo-labels; set it to 0 or name one"
+            )
+
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
+        """Eq. 16; during warm-up only the classification is computed (R17)."""
+        config = self.config
+        image = self.backbone.normalize(batch.image)
+        warm = step < resolve_steps(config.warmup, self.steps)
+        if warm or not (config.ciml or config.mfml or config.apml):
+            logits = self.compute_cam(image).logits
+            return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
+        attention = self.affinity is not None
+        large: Features = self.backbone(image, attention=attention)
+        small: Features = self.backbone(self.view.image(image), attention=attention)
+        logits, cam = _float(*self.head(large.maps[-1]))
+        small_logits, small_cam = _float(*self.head(small.maps[-1]))
+        losses = {"classification": self._classification(logits, small_logits, batch.tags)}
+        if config.ciml:
+            losses["ciml"] = config.ciml * self._ciml(batch, large, small, cam, small_cam)
+        if self.neck is not None:
+            losses.update(self._mfml(batch, large, small))
+        if self.affinity is not None:
+            label = self._pseudo_label(batch, image, cam.detach())
+            losses["apml"] = config.apml * self._apml(label, large, small)
+        return losses
+
+    def _classification(self, logits: Tensor, small_logits: Tensor, tags: Tensor) -> Tensor:
+        """Eq. 15 with its missing minus sign (R14)."""
+        loss = F.multilabel_soft_margin_loss(logits, tags)
+        if not self.config.classify_both:
+            return loss
+        return 0.5 * (loss + F.multilabel_soft_margin_loss(small_logits, tags))
+
+    def _ciml(
+        self, batch: Batch, large: Features, small: Features, cam: Tensor, small_cam: Tensor
+    ) -> Tensor:
+        """Agreement of the maps of both views, and unlikeness of class prototypes.
+
+        Source:
+            Eq. 2 to 4 with R1 (differentiable, normalization included), R3 (both on the small
+            view's pixel grid, mean over real pixels and present classes) and R4, R5.
+        """
+        tags = batch.tags
+        first, second = normalize_cam(cam.relu()), normalize_cam(small_cam.relu())
+        size = self.view.size(batch.image.shape[-2:])
+        weight = self.view.valid(batch.valid, size)[:, None]
+        if self.config.equivariance == "present":
+            weight = weight * tags[:, :, None, None]
+        else:
+            weight = weight.expand(-1, self.num_foreground, -1, -1)
+        gap = (self.view.maps(first, size) - self.view.maps(second, size)).abs()
+        agreement = (gap * weight).sum() / weight.sum().clamp_min(1)
+
+        kind = self.config.prototype
+        similarity = mean_similarity(*class_prototypes(first, large.maps[-1], tags, kind))
+        similarity = similarity + mean_similarity(
+            *class_prototypes(second, small.maps[-1], tags, kind)
+        )
+        empty = (cam.detach().amax(dim=(2, 3)) <= 0).to(tags.dtype) * tags
+        self.monitor["equivariance"] = agreement.detach()
+        self.monitor["prototype_similarity"] = similarity.detach()
+        self.monitor["empty_cams"] = empty.sum() / tags.sum().clamp_min(1)
+        return agreement + self.config.alpha * similarity
+
+    def _mfml(self, batch: Batch, large: Features, small: Features) -> dict[str, Tensor]:
+        """Alignment of the fused contexts, and their mutual information.
+
+        Source:
+            Eq. 6 to 8 with R6 (neck), R7 (compared on the small view's grid, inside the box), R8.
+        """
+        assert self.neck is not None
+        config = self.config
+        context, small_context = _float(self.neck(large.maps), self.neck(small.maps))
+        grid = small_context.shape[-2:]
+        context = self.view.maps(context, grid)
+        weight = self.view.valid(batch.valid, grid)
+        gap = (context - small_context).abs().mean(dim=1)
+        alignment = (gap * weight).sum() / weight.sum().clamp_min(1)
+        self.monitor["alignment"] = alignment.detach()
+        loss = alignment
+        losses = {}
+        if config.information != "off":
+            estimate = feature_information(
+                config.information, context, small_context, weight, self.club
+            )
+            self.monitor["context_information"] = estimate.value.detach()
+            loss = loss + config.beta1 * KAPPA * estimate.value
+            if estimate.fit is not None:
+                losses["club_fit"] = estimate.fit
+        losses["mfml"] = config.mfml * loss
+        return losses
+
+    @torch.no_grad()
+    def _pseudo_label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
+        """Label the crop from multi-scale maps, encoder and classifier alone; scale 1 reused."""
+        assert self.refiner is not None
+        config = self.config
+        with labeling(self.backbone, config.label_precision, image.device.type):
+            selected = select_present_classes(batch.tags, batch.max_tags)
+            selected_cam = multi_scale_cam(
+                self._cam_alone,
+                image,
+                config.label_scales,
+                known_cam=cam,
+                class_indices=selected.class_indices,
+            )
+        return pseudo_label(
+            batch.image,
+            selected_cam,
+            selected,
+            batch.valid,
+            self.refiner,
+            foreground_threshold=config.high,
+            background_threshold=config.low,
+        )
+
+    def _cam_alone(self, image: Tensor) -> Tensor:
+        cam: Tensor = self.head.cam(self.backbone(image).maps[-1])
+        return cam.float()
+
+    def _apml(self, label: Tensor, large: Features, small: Features) -> Tensor:
+        """Contrastive affinity loss and the mutual-information loss between labels and views.
+
+        Source:
+            Eq. 9 to 14 with R9 (Eq. 12 is zero as printed), R11 (pairs pooled, never resized as a
+            picture), R12 (signs).
+        """
+        assert self.affinity is not None
+        config = self.config
+        grid, small_grid = _grid(large), _grid(small)
+        # In bf16 a saturated affinity would round to 1, whose log is infinite.
+        probs = self.affinity(large.attention).float().sigmoid()
+        pairs = affinity_label(label, grid, config.radius)
+        loss = affinity_loss(probs, pairs)
+        self.monitor["affinity"] = loss.detach()
+        self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
+        if not config.affinity_loss:
+            loss = loss * 0
+        if config.affinity_information == "off" and not config.small_affinity:
+            return loss
+        small_probs = self.affinity(small.attention).float().sigmoid()
+        small_pairs = affinity_label(label, small_grid, config.small_radius)
+        if config.small_affinity:
+            loss = loss + config.small_affinity * affinity_loss(small_probs, small_pairs)
+        if config.affinity_information == "off":
+            return loss
+        information = affinity_information_loss(
+            config.affinity_information,
+            (probs, pairs),
+            (small_probs, small_pairs),
+            self.view.pairs(probs, grid, small_grid),
+            self.view.pairs((pairs != IGNORE).to(probs.dtype), grid, small_grid) > 1 - 1e-4,
+            label_term=config.vd_label,
+        )
+        self.monitor["affinity_information_loss"] = information.detach()
+        return loss + config.beta2 * KAPPA * information
+
+    def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
+        """One encoder pass and the head; neck and affinity head stay idle."""
+        return CamOutput(*self.head(self.backbone(image).maps[-1]))
+
+    def attention_maps(self, image: Tensor) -> Mapping[str, Tensor]:
+        """`attention`, and `affinity` where APML trained one; nothing from a network without."""
+        if not self.backbone.attention_channels:
+            return {}
+        features: Features = self.backbone(image, attention=True)
+        attention = mean_attention(features.logits(), self.backbone.head_dim)
+        if self.affinity is None:
+            return {"attention": attention}
+        return {
+            "attention": attention,
+            "affinity": self.affinity(features.attention).float().sigmoid(),
+        }
+
+
+def _float(*values: Tensor) -> tuple[Tensor, ...]:
+    """Leave autocast's bf16: losses are computed in float32."""
+    return tuple(value.float() for value in values)
+
+
+def _grid(features: Features) -> tuple[int, int]:
+    height, width = features.maps[-1].shape[-2:]
+    return height, width

@@ -1,0 +1,1 @@
+"""RRM: reliable regions as labels."""

@@ -1,0 +1,1 @@
+"""SEAM: self-supervised equivariant attention."""

@@ -1,0 +1,1 @@
+"""Supervised segmentation on masks or pseudo-labels."""

@@ -1,1 +1,0 @@
-"""From photos to masks: test-time protocol, the Segmenter, mask files, sample strips."""

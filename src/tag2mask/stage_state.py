@@ -1,0 +1,189 @@
+"""State of the stages in a run folder: what each is made from, and whether it is finished.
+
+Fingerprints record the inputs of a stage, so a changed setting or a changed earlier stage is
+detected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tag2mask import plugins
+from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
+from tag2mask.data.base import Source
+from tag2mask.errors import RunError
+from tag2mask.inference.run import weights_fingerprint, weights_path
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.writer import MaskWriter
+from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_skipped
+from tag2mask.training.run_folder import RunFolder, check_same_recipe
+
+SCORES_FILE = "scores.json"
+"""Output of an evaluate stage."""
+
+
+class StageState:
+    """The stages of one recipe in a run folder."""
+
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        """Resolve the recipe of each stage.
+
+        Args:
+            recipe: Has stages.
+            root: Run folder that contains one folder per stage.
+        """
+        self.stages = recipe.stages
+        self.root = root
+        self.is_main = os.environ.get("RANK", "0") == "0"
+        self._recipes = {name: stage_recipe(recipe, name) for name in recipe.stages}
+
+    def folder(self, name: str) -> RunFolder:
+        """Return the folder of a stage."""
+        return RunFolder(self.root / name)
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the recipe of a stage, with the classes that an earlier stage read."""
+        recipe = self._recipes[name]
+        needs = self.stages[name].needs
+        if recipe.data.classes or not needs:
+            return recipe
+        if self.stages[needs[0]].run == "label":
+            return recipe.with_classes(read_classes(self.root / needs[0])["classes"])
+        return recipe.with_classes(load_recipe(str(self.folder(needs[0]).recipe)).data.classes)
+
+    def training_recipe(self, name: str) -> Recipe:
+        """Return the recipe of a train stage, with the outputs of earlier stages filled in."""
+        stage = self.stages[name]
+        recipe = self.recipe(name)
+        update: dict[str, Any] = {
+            "earlier": {used: load_recipe(str(self.folder(used).recipe)) for used in stage.from_},
+            "inputs": self.inputs(name),
+        }
+        if stage.labels is not None:
+            update["data"] = recipe.data.model_copy(update={"labels": self.root / stage.labels})
+        return recipe.model_copy(update=update).resolved()
+
+    def source(self, name: str, part: str) -> Source:
+        """Open the images of a stage: training images (`train`) or held-out images (`val`)."""
+        config = self.recipe(name).data
+        source: Source = plugins.load("data", config.name)(config, part)
+        return source
+
+    def segmenter(self, name: str) -> Segmenter:
+        """Open the network that a stage uses, with the stage's own test-time settings."""
+        values = self.recipe(name).plain()
+        inference = {section: values[section] for section in ("method", "predict", "refiner")}
+        run = self.root / self.stages[name].from_[0]
+
+        def configure(trained: Recipe) -> Recipe:
+            return parse_recipe({**trained.plain(), **inference}, str(run))
+
+        return Segmenter.load(run, configure=configure)
+
+    def open_masks(self, name: str) -> tuple[Segmenter, MaskWriter]:
+        """Return the network of a label stage and the mask folder that it fills.
+
+        Raises:
+            RunError: If the folder contains masks made with different settings.
+        """
+        segmenter = self.segmenter(name)
+        split = self.recipe(name).data.model_dump().get("split", "train")
+        settings = {**segmenter.settings("tags"), "split": split}
+        return segmenter, MaskWriter(self.root / name, segmenter.class_names, "tags", settings)
+
+    def inputs(self, name: str) -> dict[str, str]:
+        """Return the fingerprints of the stages that a stage needs."""
+        return {used: self._fingerprint(used) for used in self.stages[name].needs}
+
+    def evaluation_inputs(self, name: str) -> dict[str, Any]:
+        """Return everything that the scores of an evaluate stage depend on."""
+        values = self.recipe(name).plain()
+        return {"inputs": self.inputs(name), "data": values["data"], "predict": values["predict"]}
+
+    def is_finished(self, name: str) -> bool:
+        """Return whether a stage has nothing left to do.
+
+        Raises:
+            RunError: If it was made with other settings or from other inputs.
+        """
+        checks = {
+            "train": self._is_trained,
+            "label": self._is_labeled,
+            "evaluate": self._is_scored,
+        }
+        return checks[self.stages[name].run](name)
+
+    def require_finished(self, name: str) -> None:
+        """Raise RunError unless a stage, and every stage that it needs, is finished."""
+        for needed in self.stages[name].needs:
+            self.require_finished(needed)
+        if not self.is_finished(name):
+            raise RunError(
+                f"{self.root / name}: stage '{name}' is not finished; first run "
+                f"tag2mask train --resume {self.root} --stage {name}"
+            )
+
+    def reject_changed_settings(self) -> None:
+        """Raise RunError if a train stage was trained with settings other than the recipe's."""
+        for name, stage in self.stages.items():
+            if stage.run == "train" and self.folder(name).recipe.is_file():
+                self._reject_changes(name, self._recipes[name])
+
+    def has_unlabeled(self, name: str) -> bool:
+        """Return whether a label stage still lacks the mask of a readable image."""
+        folder = self.root / name
+        skipped = read_skipped(folder)
+        return any(
+            image not in skipped and not (folder / f"{image}.png").is_file()
+            for image in self.source(name, "train").names
+        )
+
+    def _fingerprint(self, name: str) -> str:
+        """Identify the result of a train or label stage."""
+        if self.stages[name].run == "label":
+            described = read_classes(self.root / name)
+            described["settings"].pop("run", None)  # a path; the weights have a fingerprint
+            return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+        return weights_fingerprint(weights_path(self.root / name, "best"))
+
+    def _is_trained(self, name: str) -> bool:
+        folder = self.folder(name)
+        if not folder.recipe.is_file():
+            return False
+        self._reject_changes(name, self.training_recipe(name))
+        return folder.is_finished
+
+    def _is_labeled(self, name: str) -> bool:
+        if not (self.root / name / CLASSES_FILE).is_file() or self.has_unlabeled(name):
+            return False
+        if self.is_main:
+            self.open_masks(name)  # rejects masks made with different settings
+        return True
+
+    def _is_scored(self, name: str) -> bool:
+        """Return whether there are scores of the present inputs; other scores are replaced."""
+        try:
+            scores = json.loads((self.root / name / SCORES_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        made_from: object = scores["settings"].get("made_from")
+        return made_from == self.evaluation_inputs(name)
+
+    def _reject_changes(self, name: str, recipe: Recipe) -> None:
+        """Raise RunError if a stage was trained with other settings or from other inputs."""
+        folder = self.folder(name)
+        trained = load_recipe(str(folder.recipe))
+        for used, fingerprint in recipe.inputs.items():
+            if trained.inputs.get(used) != fingerprint:
+                raise RunError(
+                    f"{folder.root}: was trained from another result of stage '{used}'; remove "
+                    "this folder to train the stage again"
+                )
+        if not recipe.data.classes:
+            recipe = recipe.with_classes(trained.data.classes)
+        recipe = recipe.resolved().model_copy(update={"inputs": trained.inputs})
+        check_same_recipe(trained, recipe, folder.root)

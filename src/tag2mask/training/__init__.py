@@ -1,0 +1,1 @@
+"""Training: the only package that handles optimizers, ranks and training devices."""

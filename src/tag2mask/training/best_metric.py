@@ -1,0 +1,98 @@
+"""The validation scores of a run, the best of them, and the file `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tag2mask.io.files import write_text
+from tag2mask.training.logging import replace_non_finite
+from tag2mask.training.validation import Evaluation
+
+
+class BestMetric:
+    """History of the validation scores, oldest first.
+
+    Attributes:
+        metric: Name of the score; None without held-out images, where the last step is the best.
+        reason: Why there is no metric.
+    """
+
+    def __init__(self, path: Path, metric: str | None, reason: str | None) -> None:
+        """Start with an empty history.
+
+        Args:
+            path: The run's `metrics.json`.
+            metric: See the class.
+            reason: See the class.
+        """
+        self.metric = metric
+        self.reason = reason
+        self._path = path
+        self._history: list[Evaluation] = []
+
+    def restore(self, step: int) -> None:
+        """Read the history up to a step from the file; later steps will be trained again."""
+        if not self._path.is_file():
+            return
+        history = json.loads(self._path.read_text(encoding="utf-8"))["history"]
+        self._history = [_evaluation(values) for values in history if values["step"] <= step]
+
+    def has_step(self, step: int) -> bool:
+        """Return whether a step is scored."""
+        return any(evaluation.step == step for evaluation in self._history)
+
+    def add(self, evaluation: Evaluation) -> bool:
+        """Append an evaluation; return whether it is the best so far."""
+        self._history.append(evaluation)
+        return self.best is evaluation
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The earliest of the highest scores; a NaN is best only while there is no number."""
+        scored = [evaluation for evaluation in self._history if not math.isnan(evaluation.score)]
+        if scored:
+            return max(scored, key=lambda evaluation: evaluation.score)
+        return self._history[-1] if self._history else None
+
+    def write(self, step: int, steps: int, seconds: float) -> None:
+        """Write `metrics.json`.
+
+        Args:
+            step: Steps done.
+            steps: Steps of the complete run.
+            seconds: Time spent on training steps, without validation and saving.
+
+        Raises:
+            RunError: If the file cannot be written.
+        """
+        values = {
+            "step": step,
+            "steps": steps,
+            "finished": step == steps and (self.metric is None or self.has_step(steps)),
+            "seconds": seconds,
+            "metric": self.metric,
+            "best": self._describe_best(step),
+            "history": [asdict(evaluation) for evaluation in self._history],
+        }
+        write_text(
+            self._path, json.dumps(replace_non_finite(values), indent=1, ensure_ascii=False) + "\n"
+        )
+
+    def _describe_best(self, step: int) -> dict[str, Any] | None:
+        """Return the step of `weights/best` and the reason for it."""
+        if self.metric is None:
+            return {"step": step, "score": None, "why": f"best is last: {self.reason}"}
+        best = self.best
+        if best is None:
+            return None
+        return {"step": best.step, "score": best.score, "why": self.metric}
+
+
+def _evaluation(values: dict[str, Any]) -> Evaluation:
+    """Read one entry of the file; a score of null is NaN."""
+    score = math.nan if values["score"] is None else values["score"]
+    return Evaluation(values["step"], score, values["detail"])

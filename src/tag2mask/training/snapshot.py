@@ -1,0 +1,45 @@
+"""Network and optimizer as one flat mapping of named tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from tag2mask.checkpoint import check_state
+from tag2mask.methods.base import Method
+from tag2mask.training.optimizer import load_optimizer_tensors, optimizer_tensors
+
+MODEL = "model."
+OPTIMIZER = "optimizer."
+
+
+def snapshot(method: Method, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return all tensors that training changes, by name, without copies."""
+    model = {f"{MODEL}{name}": value for name, value in method.state_dict().items()}
+    moments = optimizer_tensors(optimizer, method)
+    return model | {f"{OPTIMIZER}{name}": value for name, value in moments.items()}
+
+
+def restore(
+    method: Method, optimizer: Optimizer, tensors: Mapping[str, Tensor], where: str
+) -> None:
+    """Load what `snapshot` returned.
+
+    Raises:
+        WeightsError: If the tensors belong to another network.
+    """
+    model = _with_prefix(tensors, MODEL)
+    check_state(method.state_dict(), model, where)
+    method.load_state_dict(model)
+    load_optimizer_tensors(optimizer, method, _with_prefix(tensors, OPTIMIZER))
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose name begins with `prefix`, and remove the prefix."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }

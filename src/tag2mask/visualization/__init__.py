@@ -1,0 +1,1 @@
+"""Pictures of what a network computes: panels, strips, heat maps, affinity maps."""

@@ -1,0 +1,70 @@
+"""Refiners that misbehave, importable from worker processes."""
+
+import os
+import time
+
+import torch
+from torch import Tensor
+
+from tag2mask.config.schema import PredictConfig, RefinerConfig
+from tag2mask.errors import DataError
+from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
+from tag2mask.inference.segmenter import InferenceOutput, Segmenter
+from tag2mask.refiners.base import Refiner
+
+
+class Stub(Refiner):
+    Config = RefinerConfig
+
+    def __init__(self) -> None:
+        super().__init__(RefinerConfig(name="stub"))
+
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
+        return probs
+
+
+class Picky(Stub):
+    """Refuses images that are brighter than 3."""
+
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
+        if image.max() > 3:
+            raise DataError(f"too bright: {int(image.max())}")
+        return probs
+
+
+class Late(Stub):
+    """Takes the longer the darker the image is."""
+
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
+        time.sleep(0.05 * (8 - float(image.max())))
+        return probs
+
+
+class Dying(Stub):
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
+        os._exit(9)
+
+
+class Sleeping(Stub):
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
+        time.sleep(600)
+        return probs
+
+
+class Bare(Segmenter):
+    """A segmenter without network."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        self.device = torch.device("cpu")
+        self.class_names = ("cat",)
+        self.postprocessor = PostProcessor(PredictConfig(), refiner, None)
+
+
+def inference_output(brightness: int) -> InferenceOutput:
+    """An image of one gray whose right half is a cat."""
+    image = torch.full((8, 12, 3), brightness, dtype=torch.uint8).numpy()
+    cam = torch.zeros(1, 1, 8, 12)
+    cam[..., 6:] = 1.0
+    return InferenceOutput(
+        image, SelectedMaps((0,), cam, "cam", (8, 12)), {"cat": 0.9}, "tags", None
+    )

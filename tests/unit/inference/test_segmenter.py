@@ -1,0 +1,171 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+
+from tag2mask.checkpoint import save_weights
+from tag2mask.config.recipe import Recipe
+from tag2mask.config.schema import ConfidentConfig, PredictConfig
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError
+from tag2mask.inference.segmenter import Segmenter, load
+from tag2mask.methods.base import evaluating
+from tag2mask.types import DatasetView
+
+
+def write_run(segmenter: Segmenter, folder: Path, which: str = "best") -> Path:
+    state = segmenter.method.state_dict()
+    save_weights(folder / "weights" / f"{which}.safetensors", state, segmenter.recipe)
+    return folder
+
+
+def test_predict_takes_paths_pictures_and_arrays_alike(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    image = source[0].image
+    path = tmp_path / "image.png"
+    PILImage.fromarray(image).save(path)
+    masks = [
+        segmenter.predict(given).mask for given in (image, PILImage.open(path), path, str(path))
+    ]
+    assert all(np.array_equal(mask, masks[0]) for mask in masks)
+    assert masks[0].shape == image.shape[:2]
+    assert masks[0].dtype == np.uint8
+
+
+def test_image_taken_sideways_gets_an_upright_mask(segmenter: Segmenter, tmp_path: Path) -> None:
+    picture = PILImage.new("RGB", (60, 40))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=exif)
+    with PILImage.open(tmp_path / "turned.jpg") as opened:
+        assert segmenter.predict(opened).mask.shape == (60, 40)
+
+
+def test_label_holds_only_the_tags_and_predict_all_likely_classes(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    labeled = segmenter.label(image, ["cow"])
+    assert labeled.class_source == "tags"
+    assert set(np.unique(labeled.mask)) == {0, 2}
+    assert labeled.classes == ("cow",)
+    assert segmenter.label(image, []).mask.max() == 0
+    predicted = segmenter.predict(image)
+    assert predicted.class_source == "classifier"
+    likely = {name for name, probs in predicted.scores.items() if probs > 0.5}
+    assert set(predicted.classes) <= likely
+    assert predicted.scores == labeled.scores
+
+
+def test_unknown_tag_is_rejected_with_a_hint(segmenter: Segmenter, source: Source) -> None:
+    with pytest.raises(DataError, match=r"unknown tag 'cwo'\. Did you mean 'cow'\?"):
+        segmenter.label(source[0].image, ["cwo"])
+
+
+def test_array_that_is_no_image_is_rejected(segmenter: Segmenter) -> None:
+    with pytest.raises(DataError, match=r"\(H, W, 3\) uint8"):
+        segmenter.predict(np.zeros((8, 8), dtype=np.uint8))
+    with pytest.raises(DataError, match="float32"):
+        segmenter.predict(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
+
+
+def test_cam_is_kept_when_asked_and_zero_for_classes_that_are_not_selected(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    assert segmenter.label(image, ["cow"]).cam is None
+    cam = segmenter.label(image, ["cow"], keep_cam=True).cam
+    assert cam is not None
+    assert cam.shape == (3, *image.shape[:2])
+    assert cam[[0, 2]].max() == 0
+    assert 0.9 < cam[1].max() < 1
+
+
+def test_mode_and_gradients_are_as_before(segmenter: Segmenter, source: Source) -> None:
+    segmenter.method.train()
+    segmenter.method.head.eval()
+    before = [part.training for part in segmenter.method.modules()]
+    first = segmenter.predict(source[0].image).scores
+    segmenter.class_scores(source[0].image)
+    assert [part.training for part in segmenter.method.modules()] == before
+    assert any(before)
+    assert not all(before)
+    segmenter.method.eval()
+    assert segmenter.predict(source[0].image).scores == first  # it had looked in evaluation mode
+
+
+def test_mode_is_put_back_after_a_problem() -> None:
+    network = torch.nn.Sequential(torch.nn.Dropout()).train()
+    with pytest.raises(ZeroDivisionError), evaluating(network):
+        _ = 1 / network[0].training  # False in evaluation mode
+    assert network[0].training
+
+
+def test_class_scores_equal_those_of_a_prediction(segmenter: Segmenter, source: Source) -> None:
+    image = source[1].image
+    scores = segmenter.class_scores(image)
+    assert list(scores) == ["cat", "cow", "dog"]
+    expected = segmenter.predict(image).scores
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_loaded_run_predicts_the_same(segmenter: Segmenter, source: Source, tmp_path: Path) -> None:
+    loaded = load(write_run(segmenter, tmp_path))
+    assert loaded.class_names == ("cat", "cow", "dog")
+    expected = segmenter.label(source[0].image, ["dog"])
+    found = loaded.label(source[0].image, ["dog"])
+    assert np.array_equal(found.mask, expected.mask)
+    assert found.scores == expected.scores
+
+
+def test_a_method_sees_the_other_images_of_a_labeling_run_while_it_lasts(
+    segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output: list[DatasetView | None] = []
+    monkeypatch.setattr(segmenter.method, "set_dataset", output.append)
+    with segmenter.with_dataset(source):
+        (images,) = output
+        assert images is not None
+        assert images.names == source.names
+        assert images.tags is source.tags
+        assert np.array_equal(images.image(2).permute(1, 2, 0), source[2].image)
+    assert output[1:] == [None]
+
+
+def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path) -> None:
+    predict = PredictConfig(refine=False, scales=(1.0,), background=0.3)
+    loaded = Segmenter.load(
+        write_run(segmenter, tmp_path),
+        configure=lambda recipe: recipe.model_copy(update={"predict": predict}),
+    )
+    assert loaded.postprocessor.refiner is None
+    settings = loaded.settings("classifier")
+    assert settings["refiner"] is None
+    assert settings["scales"] == [1.0]
+    assert settings["background"] == 0.3
+
+
+def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
+    half = Segmenter(segmenter.method, segmenter.recipe, bf16=True)
+    image = source[0].image
+    exact = segmenter.label(image, ["cow"], keep_cam=True).cam
+    rough = half.label(image, ["cow"], keep_cam=True).cam
+    assert exact is not None
+    assert rough is not None
+    assert rough.dtype == np.float32
+    assert not np.array_equal(exact, rough)
+    np.testing.assert_allclose(rough, exact, atol=0.1)
+
+
+def test_settings_include_the_thresholds_of_confident_labels(
+    recipe: Recipe, segmenter: Segmenter
+) -> None:
+    assert "confident" not in segmenter.settings("tags")
+    predict = recipe.predict.model_copy(update={"confident": ConfidentConfig(name="psa")})
+    confident = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    settings = confident.settings("tags")
+    assert settings["confident"] == "psa"
+    assert (settings["foreground_threshold"], settings["background_threshold"]) == (4.0, 32.0)

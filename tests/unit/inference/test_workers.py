@@ -1,0 +1,142 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.unit.inference.stub_refiners import Bare, Dying, Late, Picky, Sleeping, inference_output
+
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, RunError
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.workers import MaskWorkers, predict_in_workers
+from tag2mask.inference.writer import MaskWriter, label_dataset
+from tag2mask.types import Prediction
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+from tag2mask.inference.workers import predict_in_workers
+from tests.unit.inference.stub_refiners import Bare, Sleeping, inference_output
+
+def images():
+    for index in range(9):
+        if index == 4:
+            print("submitted", flush=True)
+        yield str(index), inference_output(index)
+
+if __name__ == "__main__":
+    list(predict_in_workers(Bare(Sleeping()), images(), 2))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_is_left() -> Iterator[None]:
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_two_workers_write_what_one_process_writes_in_the_same_order(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    settings = segmenter.settings("tags")
+    for workers in (1, 2):
+        out = tmp_path / str(workers)
+        writer = MaskWriter(out, segmenter.class_names, "tags", settings)
+        written = label_dataset(segmenter, source, writer, workers=workers)
+        assert written.written == 4
+    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    assert len(files) == 6
+    for name in files:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_problems_of_reading_and_of_refining_keep_their_place(workers: int) -> None:
+    broken = DataError("broken.jpg: cannot be read")
+    images = [
+        ("a", inference_output(1)),
+        ("b", inference_output(7)),
+        ("broken", broken),
+        ("d", inference_output(2)),
+    ]
+    found = dict(predict_in_workers(Bare(Picky()), images, workers))
+    assert list(found) == ["a", "b", "broken", "d"]
+    assert isinstance(found["a"], Prediction)
+    assert found["a"].mask[:, 7:].min() == 1
+    assert str(found["b"]) == "b: too bright: 7"
+    assert found["broken"] is broken
+    assert isinstance(found["d"], Prediction)
+
+
+def test_results_come_in_the_order_of_the_images_not_of_the_workers() -> None:
+    images = [(str(index), inference_output(index)) for index in range(8)]
+    found = list(predict_in_workers(Bare(Late()), images, 2))
+    assert [name for name, _ in found] == [name for name, _ in images]
+    for index, (_, prediction) in enumerate(found):
+        assert isinstance(prediction, Prediction)
+        assert np.unique(prediction.image).tolist() == [index]
+
+
+def test_a_worker_that_is_killed_is_one_line() -> None:
+    images = [(str(index), inference_output(index)) for index in range(12)]
+    with pytest.raises(RunError, match="a worker process was killed") as caught:
+        list(predict_in_workers(Bare(Dying()), images, 2))
+    assert "\n" not in str(caught.value)
+
+
+def interrupted() -> None:
+    with MaskWorkers(Bare(Sleeping()), 2) as pool:
+        pool.submit(inference_output(1))
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_ends_workers_in_the_midst_of_a_image() -> None:
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert time.monotonic() - began < 60
+
+
+def processes_of(session: int) -> list[int]:
+    """Processes of a session, zombies left out."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_stays_when_the_command_is_stopped(how: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        # a shell starts its background jobs deaf to SIGINT, and so their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"submitted\n"
+        if how == signal.SIGINT:
+            os.killpg(process.pid, how)  # as a terminal does: every process gets it
+        else:
+            process.kill()
+        process.wait(timeout=30)
+    deadline = time.monotonic() + 20
+    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []

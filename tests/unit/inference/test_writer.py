@@ -1,0 +1,200 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from tag2mask.checkpoint import save_weights
+from tag2mask.data.base import Source
+from tag2mask.errors import DataError, RunError
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
+from tag2mask.io.mask_folder import read_classes, read_skipped
+from tag2mask.methods.rib import RIBConfig
+from tag2mask.types import Prediction, Sample
+
+CLASSES = ("cat", "cow", "dog")
+
+
+def prediction(value: int) -> Prediction:
+    mask = np.full((4, 6), value, dtype=np.uint8)
+    scores = {"cat": 0.1, "cow": 0.7, "dog": 0.25}
+    return Prediction(mask, CLASSES, scores, "classifier", np.zeros((4, 6, 3), dtype=np.uint8))
+
+
+def open_writer(out: Path, **settings: object) -> MaskWriter:
+    return MaskWriter(out, CLASSES, "classifier", settings)
+
+
+def score_names(out: Path) -> list[str]:
+    lines = (out / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["name"] for line in lines]
+
+
+def test_mask_is_an_indexed_picture_with_the_voc_palette_in_its_folder(tmp_path: Path) -> None:
+    open_writer(tmp_path).write("lane1/kühe", prediction(2))
+    with PILImage.open(tmp_path / "lane1" / "kühe.png") as picture:
+        assert picture.mode == "P"
+        assert np.unique(np.asarray(picture)).tolist() == [2]
+        assert picture.getpalette()[6:9] == [0, 128, 0]
+
+
+def test_classes_file_tells_values_gate_and_settings(tmp_path: Path) -> None:
+    open_writer(tmp_path, scales=(1.0, 0.5), refiner=None)
+    told = read_classes(tmp_path)
+    assert told["classes"] == list(CLASSES)
+    assert (told["background"], told["ignore"], told["class_source"]) == (0, 255, "classifier")
+    assert told["settings"] == {"scales": [1.0, 0.5], "refiner": None}
+    assert told["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
+    segmenter: Segmenter, source: Source, tmp_path: Path, workers: int
+) -> None:
+    config = RIBConfig(companions=1, companion_px=32, iterations=2, rate=1e-3, most_covered=1.0)
+    save_weights(
+        tmp_path / "weights" / "best.safetensors", segmenter.method.state_dict(), segmenter.recipe
+    )
+    rib = Segmenter.load(
+        tmp_path, configure=lambda recipe: recipe.model_copy(update={"method": config})
+    )
+    label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
+    assert rib.method._images is None
+    with rib.with_dataset(source):
+        for index in (2, 0):
+            sample = source[index]
+            expected = rib.segment(sample.image, sample.tags, name=sample.name).mask
+            with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
+                assert np.array_equal(np.asarray(picture), expected)
+
+
+def test_scores_have_one_row_per_image(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    writer.write("a", prediction(1))
+    writer.write("b", prediction(0))
+    rows = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(rows[0]) == {"name": "a", "scores": {"cat": 0.1, "cow": 0.7, "dog": 0.25}}
+    assert score_names(tmp_path) == ["a", "b"]
+
+
+def test_second_start_drops_torn_and_repeated_score_rows(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    writer.write("a", prediction(1))
+    writer.write("a", prediction(1))
+    with (tmp_path / "scores.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"name": "never written", "scores": {}}\n{"name": "to')
+    open_writer(tmp_path)
+    assert score_names(tmp_path) == ["a"]
+
+
+def test_folder_of_other_settings_is_rejected_and_says_what_differs(tmp_path: Path) -> None:
+    open_writer(tmp_path, background=0.45, run="here")
+    with pytest.raises(RunError, match=r"background: 0\.45 before, 0\.3 now"):
+        open_writer(tmp_path, background=0.3, run="here")
+    open_writer(tmp_path, background=0.45, run="moved")  # the place of the run decides nothing
+    with pytest.raises(RunError, match="class_source"):
+        MaskWriter(tmp_path, CLASSES, "tags", {"background": 0.45})
+
+
+def test_folder_of_other_files_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(RunError, match="is not empty"):
+        open_writer(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path)
+    (tmp_path / "lane1").write_text("a file where a folder should be")
+    with pytest.raises(RunError, match=r"lane1/a\.png: cannot be written"):
+        writer.write("lane1/a", prediction(1))
+
+
+def test_labeling_uses_tags_and_a_second_start_only_fills_gaps(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    settings = segmenter.settings("tags")
+    writer = MaskWriter(tmp_path, segmenter.class_names, "tags", settings)
+    first = label_dataset(segmenter, source, writer)
+    assert (first.written, first.already, first.unreadable) == (4, 0, ())
+    with PILImage.open(tmp_path / "lane1" / "b.png") as picture:
+        assert set(np.unique(np.asarray(picture))) == {0, 2}
+    with PILImage.open(tmp_path / "none.png") as picture:
+        assert np.asarray(picture).max() == 0
+    whole = (tmp_path / "lane2" / "a.png").read_bytes()
+    (tmp_path / "lane2" / "a.png").unlink()
+    again = MaskWriter(tmp_path, segmenter.class_names, "tags", settings)
+    second = label_dataset(segmenter, source, again)
+    assert (second.written, second.already) == (1, 3)
+    assert (tmp_path / "lane2" / "a.png").read_bytes() == whole
+    assert sorted(score_names(tmp_path)) == sorted(source.names)
+
+
+def test_unreadable_image_is_counted_or_rejected(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = image_folder()
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    writer = open_writer(tmp_path / "out")
+    done = predict_paths(segmenter, [folder], writer)
+    assert done.written == 4
+    assert len(done.unreadable) == 1
+    assert "broken.jpg" in done.unreadable[0]
+    with pytest.raises(DataError, match=r"broken\.jpg"):
+        predict_paths(segmenter, [folder], writer, strict=True)
+
+
+def test_predicted_mask_keeps_the_images_size_and_folder(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = image_folder()
+    writer = open_writer(tmp_path / "out")
+    predict_paths(segmenter, [folder / "lane1", folder / "none.png"], writer)
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in writer.out.rglob("*.png")}
+    assert found == {"a.png", "b.png", "none.png"}
+    with PILImage.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.size == (63, 45)
+
+
+def test_images_of_one_name_are_rejected(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        PILImage.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"a\.jpg.*a\.png.*would all write a\.png"):
+        named_images([tmp_path])
+
+
+def test_missing_path_and_empty_folder_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone: no such image or folder"):
+        named_images([tmp_path / "gone"])
+    with pytest.raises(DataError, match="no images in"):
+        named_images([tmp_path])
+
+
+def test_damaged_classes_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text("{")
+    with pytest.raises(DataError, match=r"classes\.json: is not valid JSON"):
+        read_classes(tmp_path)
+    (tmp_path / "classes.json").write_text("[]")
+    with pytest.raises(DataError, match=r'needs \{"classes"'):
+        read_classes(tmp_path)
+
+
+def test_images_that_could_not_be_read_are_noted(
+    tmp_path: Path, segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = type(source).__getitem__
+
+    def torn(self: Source, index: int) -> Sample:
+        if index == 1:
+            raise DataError("torn")
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(source), "__getitem__", torn)
+        label_dataset(segmenter, source, open_writer(tmp_path / "out"))
+    assert read_skipped(tmp_path / "out") == {source.names[1]}
+    label_dataset(segmenter, source, open_writer(tmp_path / "out"))
+    assert read_skipped(tmp_path / "out") == frozenset()

@@ -1,0 +1,224 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tests.conformance.stand_ins import CLASSES, small_batch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tag2mask.config.recipe import parse_recipe
+from tag2mask.functional.cam import upsample
+from tag2mask.methods.aeft import method as aeft
+from tag2mask.methods.aeft.losses import erasing_map
+from tag2mask.methods.aeft.method import AEFT
+from tag2mask.methods.build import build_method
+from tag2mask.types import Batch
+
+LATE = 9
+TAGS = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 0, 1], [0, 1, 0]])
+
+
+def make(**changes: Any) -> AEFT:
+    torch.manual_seed(0)
+    recipe = parse_recipe(
+        {
+            "data": {"name": "synthetic", "classes": CLASSES},
+            "backbone": {"name": "tiny", "width": 8},
+            "method": {"name": "aeft", "width": 0} | changes,
+            "optim": {"steps": 10},
+        },
+        "recipe",
+    )
+    method = build_method(recipe)
+    assert isinstance(method, AEFT)
+    return method.eval()  # BatchNorm is fixed in the paper, and an image then stands for itself
+
+
+def make_batch(tags: Tensor = TAGS) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randint(0, 256, (len(tags), 3, 4, 4), generator=generator).float()
+    image = upsample(coarse, (64, 64)).to(torch.uint8)
+    valid = torch.ones(len(tags), 64, 64, dtype=torch.bool)
+    return Batch(image, tags, valid, [str(n) for n in range(len(tags))], max_tags=2)
+
+
+def test_before_the_start_there_is_classification_alone() -> None:
+    assert set(make(start=0.5).losses(make_batch(), 4)) == {"classification"}
+    assert set(make(start=0.5).losses(make_batch(), 5)) == {
+        "classification",
+        "attraction",
+        "repulsion",
+    }
+
+
+@pytest.mark.parametrize("switch", ["attraction", "repulsion"])
+def test_a_weight_of_zero_takes_its_loss_away(switch: str) -> None:
+    kept = {"attraction", "repulsion"} - {switch}
+    assert set(make(**{switch: 0}).losses(make_batch(), LATE)) == kept | {"classification"}
+
+
+def test_classification_learns_from_the_first_images_only() -> None:
+    batch = make_batch()
+    other = replace(batch, tags=torch.cat([batch.tags[:4], 1 - batch.tags[4:]]))
+    for classified, same in ((4, True), (0, False)):
+        method = make(classified=classified)
+        losses = [method.losses(each, 0)["classification"].item() for each in (batch, other)]
+        assert (losses[0] == losses[1]) is same
+    image = make().backbone.normalize(batch.image)
+    probs = make().compute_cam(image).logits.sigmoid()[:4]
+    by_hand = -(batch.tags[:4] * probs.log() + (1 - batch.tags[:4]) * (1 - probs).log()).mean()
+    torch.testing.assert_close(make(classified=4).losses(batch, 0)["classification"], by_hand)
+
+
+@torch.no_grad()
+def test_losses_equal_the_steps_of_the_paper_done_one_by_one() -> None:
+    method, batch = make(least_pairs=0), make_batch(TAGS[:2])  # each is the other's only negative
+    image = method.backbone.normalize(batch.image)
+    tags = batch.tags[:, :, None, None]
+
+    def pyramid_of(single_image: Tensor) -> tuple[Tensor, Tensor]:
+        cam = method.head.classifier(method.backbone(single_image).maps[-1])
+        return cam, method.head.pyramid(cam)
+
+    cam, attention = pyramid_of(image)
+    large = torch.nn.functional.interpolate(cam.relu(), (64, 64), mode="bilinear")
+    compute_cam = large - large.amin((2, 3), keepdim=True)
+    strongest = (compute_cam / (compute_cam.amax((2, 3), keepdim=True) + 1e-5) * tags).amax(1, True)
+    erased = image * torch.where(strongest < 0.6, strongest, 0)
+    anchor = attention.relu().mean((2, 3)) * batch.tags
+    positive = pyramid_of(erased)[1].relu().mean((2, 3)) * batch.tags
+    attraction = (anchor - positive).abs().mean()
+
+    small = cam.relu() - cam.relu().amin((2, 3), keepdim=True)
+    low = small / (small.amax((2, 3), keepdim=True) + 1e-5) < 0.2
+    scaled = attention / (attention.abs().amax((2, 3), keepdim=True) + 1e-5)
+    low_anchor = (scaled * low).sum((2, 3)) / (low.sum((2, 3)) + 1e-5) * batch.tags
+    negative = (scaled.mean((2, 3)) * batch.tags)[[1, 0]]
+    distance = (low_anchor - negative).square().sum(1)
+    hard = distance[distance < 0.5]
+    repulsion = (0.5 - hard).mean() if len(hard) else torch.tensor(0.0)
+
+    losses = method.losses(batch, LATE)
+    torch.testing.assert_close(losses["attraction"], 0.2 * attraction)
+    torch.testing.assert_close(losses["repulsion"], 0.15 * repulsion)
+    assert len(hard)
+
+
+def test_attraction_reaches_the_first_look_through_the_erasing_map_too() -> None:
+    """The anchor is cut off here, so only the mask ties the loss to the map of the first look."""
+    method, batch = make(), make_batch()
+    image = method.backbone.normalize(batch.image)
+    cam = method._cam(image).detach().requires_grad_()
+    attention = method.head.pyramid(cam).detach()
+    method._attraction(batch, image, cam, attention).backward()
+    assert cam.grad is not None
+    assert (cam.grad.abs().amax((2, 3)) > 0)[batch.tags.bool()].any()
+
+
+@pytest.mark.parametrize("same", [torch.tensor([[1.0, 0, 0]] * 6), torch.zeros(6, 3)])
+def test_a_batch_without_unlike_images_repels_nothing_and_stays_finite(same: Tensor) -> None:
+    method = make(least_pairs=0)
+    losses = method.losses(make_batch(same), LATE)
+    assert losses["repulsion"].item() == 0
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+def test_few_hard_pairs_repel_nothing() -> None:
+    method = make(margin=100.0)  # every pair is hard
+    assert method.losses(make_batch(TAGS[:4]), LATE)["repulsion"].item() == 0
+    assert method.monitor["hard_pairs"].item() <= 4
+    assert method.losses(make_batch(), LATE)["repulsion"].item() > 0
+    assert method.monitor["hard_pairs"].item() == len(TAGS)
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gpp"])
+@pytest.mark.parametrize("embedding", ["pyramid", "direct"])
+def test_each_variant_trains_all_its_parameters(pooling: str, embedding: str) -> None:
+    method = make(pooling=pooling, embedding=embedding, margin=100.0, width=16).train()
+    sum(method.losses(make_batch(), LATE).values()).backward()
+    silent = {n for n, p in method.named_parameters() if p.grad is None}
+    assert not {name for name in silent if name.startswith(("head", "embedder"))}
+    gated = any("gates" in name for name, _ in method.named_parameters())
+    assert gated is (pooling == "gpp" or embedding == "pyramid")
+
+
+@torch.no_grad()
+def test_direct_embeddings_come_from_the_class_map_of_both_looks() -> None:
+    method, batch = make(embedding="direct"), make_batch()
+    image = method.backbone.normalize(batch.image)
+    cam = method.compute_cam(image).cam
+    erased = image * erasing_map(cam, batch.tags, 2, (64, 64), 0.6)
+    gap = cam.relu().mean((2, 3)) - method.compute_cam(erased).cam.relu().mean((2, 3))
+    found = method.losses(batch, LATE)["attraction"]
+    torch.testing.assert_close(found, 0.2 * (gap * batch.tags).abs().mean())
+
+
+def test_without_the_pyramid_classes_are_scored_by_the_mean_of_the_map() -> None:
+    seen = make(pooling="gap").compute_cam(torch.randn(2, 3, 64, 64))
+    torch.testing.assert_close(seen.logits, seen.cam.mean((2, 3)))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what makes the host wait for a device: reading values, sizes that depend on them."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in self.WAITS, name
+        if name in ("index", "index_put_"):
+            assert all(part is None or part.dtype != torch.bool for part in args[1]), name
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_step_asks_the_device_for_nothing() -> None:
+    method, batch = make(), make_batch()
+    with NoWaiting():
+        losses = method.losses(batch, LATE)
+        torch.stack(list(losses.values())).sum().backward()
+
+
+def test_the_erasing_map_is_made_from_the_map_that_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = []
+
+    def spy(cam: Tensor, *rest: Any) -> Tensor:
+        seen.append(cam.requires_grad)
+        return erasing_map(cam, *rest)
+
+    monkeypatch.setattr(aeft, "erasing_map", spy)
+    make().losses(make_batch(), LATE)
+    assert seen == [True]
+
+
+def test_a_small_batch_of_the_sweep_has_all_three_losses() -> None:
+    assert len(make().losses(small_batch(), LATE)) == 3
+
+
+ROWS = yaml.safe_load(
+    (Path(__file__).parents[4] / "benchmarks" / "tables" / "gpp.yaml").read_text(encoding="utf-8")
+)["rows"]
+
+
+def test_every_row_of_the_table_trains_in_its_own_way() -> None:
+    totals = []
+    for row in ROWS:
+        changes = {key.removeprefix("method."): value for key, value in row["set"].items()}
+        recipe = parse_recipe(
+            {
+                "data": {"name": "synthetic", "classes": CLASSES},
+                "backbone": {"name": "tiny", "width": 8},
+                "method": {"name": "cam", "pooling": "gap"} | changes,
+                "optim": {"steps": 10},
+            },
+            row["name"],
+        )
+        torch.manual_seed(0)
+        losses = build_method(recipe).eval().losses(make_batch(), LATE)
+        totals.append(round(sum(loss.item() for loss in losses.values()), 6))
+    assert len(set(totals)) == len(ROWS)

@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+
+from tag2mask.functional.affinity import affinity_label, pool_pairs
+from tag2mask.methods.rml.club import ConditionalGaussian
+from tag2mask.methods.rml.information import affinity_information_loss, feature_information
+from tag2mask.types import IGNORE
+
+
+def pure_pairs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return labels of pairs at a large and a small size without mixed positions, and pooled."""
+    small = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(seed))
+    label = small.repeat_interleave(24, 1).repeat_interleave(24, 2)  # 96 x 96
+    large_pairs = affinity_label(label, (8, 8), radius=8)
+    small_pairs = affinity_label(label, (4, 4), radius=4)
+    return large_pairs, small_pairs, pool_pairs(large_pairs.float(), (8, 8), (4, 4))
+
+
+def loss(kind: str, large: torch.Tensor, small: torch.Tensor, **options: bool) -> torch.Tensor:
+    large_pairs, small_pairs, _ = pure_pairs()
+    pooled = pool_pairs(large, (8, 8), (4, 4))
+    all_valid = torch.ones_like(pooled, dtype=torch.bool)
+    return affinity_information_loss(
+        kind, (large, large_pairs), (small, small_pairs), pooled, all_valid, **options
+    )
+
+
+def test_equation_12_as_printed_is_always_zero() -> None:
+    first, second = torch.rand(2)
+    assert second - first - second + first == pytest.approx(0, abs=1e-7)
+
+
+def test_vd_has_its_minimum_where_both_views_equal_the_label() -> None:
+    large_pairs, small_pairs, _ = pure_pairs()
+    best = loss("vd", large_pairs.float(), small_pairs.float())
+    assert best < 1e-4
+    for seed in range(5):
+        torch.manual_seed(seed)
+        noisy = (large_pairs.float() + 0.3 * torch.randn(1, 64, 64)).clamp(0.02, 0.98)
+        assert loss("vd", noisy, small_pairs.float()) > best
+        assert loss("vd", large_pairs.float(), torch.rand(1, 16, 16)) > best
+
+
+def test_vd_has_gradients_for_both_views_with_and_without_its_label_term() -> None:
+    for label_term in (True, False):
+        large = torch.rand(1, 64, 64, requires_grad=True)
+        small = torch.rand(1, 16, 16, requires_grad=True)
+        loss("vd", large, small, label_term=label_term).backward()
+        assert large.grad is not None
+        assert small.grad is not None
+        assert large.grad.abs().sum() > 0
+        assert small.grad.abs().sum() > 0
+
+
+def test_vd_without_label_term_is_zero_only_if_the_views_agree() -> None:
+    large = torch.rand(1, 64, 64)
+    same = pool_pairs(large, (8, 8), (4, 4))
+    assert loss("vd", large, same, label_term=False) < 1e-6
+    assert loss("vd", large, same.flip(1), label_term=False) > 1e-3
+
+
+def test_gap_compares_the_information_of_the_views_about_the_label() -> None:
+    large_pairs, small_pairs, _ = pure_pairs()
+    uninformative = torch.full((1, 16, 16), 0.5)
+    assert loss("gap", large_pairs.float(), small_pairs.float()) < 0.05
+    assert loss("gap", large_pairs.float(), uninformative) > 0.4
+
+
+def test_cond_rewards_an_uninformative_view() -> None:
+    """This is why it is not the default."""
+    large_pairs, small_pairs, _ = pure_pairs()
+    both_right = loss("cond", large_pairs.float(), small_pairs.float())
+    one_uninformative = loss("cond", large_pairs.float(), torch.full((1, 16, 16), 0.5))
+    assert one_uninformative < both_right - 0.3
+
+
+def test_ignored_pairs_have_no_gradient() -> None:
+    large_pairs, small_pairs, _ = pure_pairs()
+    none_valid = torch.zeros(1, 16, 16, dtype=torch.bool)
+    large = torch.rand(1, 64, 64, requires_grad=True)
+    unlabeled = torch.full_like(large_pairs, IGNORE)
+    total = affinity_information_loss(
+        "vd",
+        (large, unlabeled),
+        (torch.rand(1, 16, 16), small_pairs),
+        large[:, :16, :16],
+        none_valid,
+    )
+    total.backward()
+    assert large.grad is not None
+    assert large.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["gauss", "gauss_full", "kl"])
+def test_every_estimator_has_gradients_for_both_contexts(kind: str) -> None:
+    x, y = (torch.randn(2, 3, 6, 6, requires_grad=True) for _ in range(2))
+    estimate = feature_information(kind, x, y, torch.ones(2, 6, 6), None)
+    estimate.value.backward()
+    assert estimate.fit is None
+    for context in (x, y):
+        assert context.grad is not None
+        assert torch.isfinite(context.grad).all()
+        assert context.grad.abs().sum() > 0
+
+
+def test_variational_bound_approaches_the_information_of_gaussians() -> None:
+    """The information is 0.8304 nats at a correlation of 0.9; the model has detached inputs."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 1, 32, 32)
+    y = (0.9 * x + math.sqrt(1 - 0.81) * torch.randn_like(x)).requires_grad_()
+    weight, model = torch.ones(4, 32, 32), ConditionalGaussian(1, hidden=16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(300):
+        estimate = feature_information("club", x, y, weight, model)
+        assert estimate.fit is not None
+        optimizer.zero_grad()
+        estimate.fit.backward()
+        optimizer.step()
+    assert y.grad is None
+    estimate.value.backward()
+    assert all(value.grad is None or value.grad.abs().sum() >= 0 for value in model.parameters())
+    assert y.grad is not None
+    assert 0.8 < estimate.value.item() < 6  # an upper bound: (1 - rho^2)^-1 rho^2 = 4.3 here
+    assert y.grad.abs().sum() > 0
+
+
+def test_variational_bound_needs_a_model() -> None:
+    with pytest.raises(ValueError, match="needs a model"):
+        feature_information("club", *torch.rand(2, 1, 2, 3, 3), torch.ones(1, 3, 3), None)

@@ -1,0 +1,10 @@
+from tag2mask.report.terms import LOSSES, MONITORS, Term, term
+
+
+def test_paper_terms_stand_in_brackets_after_plain_words() -> None:
+    assert term("ciml", LOSSES).label.endswith("(CIML)")
+    assert term("empty_cams", MONITORS).label == "tags with an empty CAM"
+
+
+def test_unlisted_names_are_written_with_spaces() -> None:
+    assert term("my_own_loss", LOSSES) == Term("my own loss")

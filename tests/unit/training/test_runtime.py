@@ -1,0 +1,198 @@
+import os
+import signal
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tag2mask.data.loader import batches
+from tag2mask.errors import MissingExtraError
+from tag2mask.methods.build import build_method
+from tag2mask.training.optimizer import build_optimizer
+from tag2mask.training.runtime import Runtime, StopRequest
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+
+
+@pytest.fixture
+def open_runtime():
+    """Open runtimes that are shut down again."""
+    opened = []
+
+    def open_one(precision="fp32"):
+        opened.append(Runtime(precision))
+        return opened[-1]
+
+    yield open_one
+    for runtime in opened:
+        runtime.shutdown()
+
+
+def prepared(toy, runtime, **changed):
+    recipe = toy.recipe(method__calm=True, **changed)
+    torch.manual_seed(0)
+    method = build_method(recipe).train()
+    runtime.prepare(method, lambda: build_optimizer(method, recipe.optim))
+    source = toy.ToySource(recipe.data, "train")
+    opened = batches(source, recipe.data, batch_size=recipe.optim.batch_size, seed=1, workers=0)
+    return method, opened
+
+
+def gradients(method):
+    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+
+def test_without_a_launcher_there_is_one_process(open_runtime):
+    runtime = open_runtime()
+    assert (runtime.rank, runtime.world, runtime.is_main) == (0, 1, True)
+    assert runtime.gather("a") == ["a"]
+    assert (runtime.any_process(True), runtime.any_process(False)) == (True, False)
+
+
+def test_missing_accelerate_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tag2mask\[train\]'"):
+        Runtime("fp32")
+
+
+def test_batches_that_share_a_step_give_the_gradient_of_one_large_batch(toy, open_runtime):
+    runtime = open_runtime()
+    method, opened = prepared(toy, runtime)
+    first, second = next(opened), next(opened)
+    both = replace(
+        first,
+        image=torch.cat([first.image, second.image]),
+        tags=torch.cat([first.tags, second.tags]),
+        valid=torch.cat([first.valid, second.valid]),
+        name=(*first.name, *second.name),
+    )
+    runtime.backward(both, 9, share=1.0, last=True)
+    expected = gradients(method)
+    method.zero_grad()
+    runtime.backward(first, 9, share=0.5, last=False)
+    runtime.backward(second, 9, share=0.5, last=True)
+    torch.testing.assert_close(gradients(method), expected)
+
+
+def test_update_moves_the_weights_and_clears_the_gradients(toy, open_runtime):
+    runtime = open_runtime()
+    method, opened = prepared(toy, runtime)
+    before = method.classifier.weight.detach().clone()
+    losses = runtime.backward(next(opened), 0, share=1.0, last=True)
+    assert not any(loss.requires_grad for loss in losses.values())
+    assert runtime.update(None) is None
+    assert not torch.equal(before, method.classifier.weight)
+    assert gradients(method) == {}
+
+
+def test_clipping_bounds_the_gradient_and_returns_its_norm(toy, open_runtime):
+    runtime = open_runtime()
+    method, opened = prepared(toy, runtime)
+    runtime.backward(next(opened), 9, share=1.0, last=True)
+    grads = gradients(method)
+    total_norm = torch.linalg.vector_norm(torch.cat([grad.flatten() for grad in grads.values()]))
+    clipped = {}
+    runtime.optimizer.register_step_pre_hook(lambda *_: clipped.update(gradients(method)))
+    norm = runtime.update(0.01)
+    torch.testing.assert_close(norm, total_norm)
+    clipped_norm = torch.linalg.vector_norm(
+        torch.cat([grad.flatten() for grad in clipped.values()])
+    )
+    assert clipped_norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
+def test_precision_applies_to_the_forward_pass(toy, open_runtime, precision, dtype):
+    runtime = open_runtime(precision)
+    method, opened = prepared(toy, runtime)
+    losses = runtime.backward(next(opened), 9, share=1.0, last=True)
+    assert method.monitor["peak"].dtype is dtype
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    assert {p.dtype for p in method.parameters()} == {torch.float32}
+
+
+def test_shutdown_releases_the_optimizer(toy):
+    runtime = Runtime("fp32")
+    prepared(toy, runtime)
+    runtime.shutdown()
+    with pytest.raises(RuntimeError, match="no method prepared"):
+        _ = runtime.optimizer
+
+
+def test_the_first_signal_is_recorded_and_the_second_kills():
+    before = signal.getsignal(signal.SIGTERM)
+    stop = StopRequest()
+    with stop.catch_signals():
+        assert not stop.requested
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_catch_no_signal():
+    before = signal.getsignal(signal.SIGINT)
+    handlers = []
+
+    def body():
+        with StopRequest().catch_signals():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert handlers == [before]
+
+
+def test_peak_memory_has_the_size_of_a_process_with_torch(open_runtime):
+    assert 50 < open_runtime().peak_memory_mib() < 100_000
+
+
+def test_two_processes_train_two_stages_and_exit_cleanly(run_toy, tmp_path):
+    done = run_toy(tmp_path, "stages=2", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "stage1" / "weights" / "last.safetensors").is_file()
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_path, toy):
+    from tag2mask.checkpoint import read_weights
+
+    words = ("method__calm=1", "optim__max_grad_norm=0.5")
+    run_toy(tmp_path / "one", *words, "optim__batch_size=4")
+    done = run_toy(tmp_path / "two", *words, "optim__batch_size=2", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    one, _ = read_weights(tmp_path / "one" / "weights" / "last.safetensors")
+    two, _ = read_weights(tmp_path / "two" / "weights" / "last.safetensors")
+    torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(run_toy, tmp_path):
+    from tag2mask.checkpoint import read_weights
+
+    assert run_toy(tmp_path / "uninterrupted", launcher=TORCHRUN).returncode == 0
+    stopped = run_toy(tmp_path / "resumed", launcher=TORCHRUN, TOY_SIGTERM_AT="7")
+    assert "the state is saved, resume with --resume" in stopped.stdout, stopped.stderr
+    done = run_toy(tmp_path / "resumed", "--resume", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    uninterrupted, _ = read_weights(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
+    again, _ = read_weights(tmp_path / "resumed" / "weights" / "last.safetensors")
+    torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
+
+
+def test_all_processes_stop_on_a_loss_that_is_not_finite(run_toy, tmp_path):
+    done = run_toy(tmp_path / "run", launcher=TORCHRUN, TOY_POISON_AT="6")
+    assert done.stdout.splitlines().count(done.stdout.splitlines()[0]) == 2
+    assert "loss 'classification' is nan at step 9" in done.stdout
+    assert done.stderr.count("exitcode  : 2") == 2 or "exitcode: 2" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(6))
+def test_exit_is_clean_every_time(run_toy, tmp_path, attempt):
+    done = run_toy(tmp_path, "stages=2", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
