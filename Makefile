@@ -18,7 +18,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-all check fmt docs bench wheel lock
+.PHONY: install demo test test-all check fmt docs golden bench wheel lock
 
 install: $(STAMP)
 
@@ -69,3 +69,8 @@ lock: $(UV)
 $(UV):
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/pip install --disable-pip-version-check --quiet uv==0.13.9
+
+# Compares the working tree with a commit, bit for bit; see benchmarks/golden/README.md.
+BASE ?= 96bf254
+golden: install
+	$(BIN)/python benchmarks/golden/compare.py --base $(BASE)

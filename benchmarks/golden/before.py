@@ -73,15 +73,20 @@ def _section(section: str, part: Mapping[str, Any] | None) -> dict[str, Any] | N
         return None
     found: dict[str, Any] = {}
     for key, value in part.items():
-        if key == "confident" and isinstance(value, Mapping):  # a section of its own since
-            found[key] = value["name"]
-            if "foreground_threshold" in value:
-                cuts = (value["foreground_threshold"], value["background_threshold"])
-                found["confident_cuts"] = list(cuts)
+        if (section, key) == ("predict", "confident"):
+            found |= _confident(value)
             continue
         choices = CHOICES.get((section, key), {})
         known = choices.get(value, value) if isinstance(value, str) else value
         found[KEYS.get((section, key), key)] = known
+    return found
+
+
+def _confident(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate how confident pseudo-labels are made: one mapping was two keys."""
+    found: dict[str, Any] = {"confident": value["name"]}
+    if "foreground_threshold" in value:
+        found["confident_cuts"] = [value["foreground_threshold"], value["background_threshold"]]
     return found
 
 

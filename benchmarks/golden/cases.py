@@ -1,7 +1,6 @@
 """What is compared, in the words of the working tree.
 
-Each method is trained for 24 steps at most, with a schedule by which its own losses begin within
-them, and masks are made of the shared images.
+A method trains for 24 steps at most, its losses begin early, and it makes masks of shared images.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from parts import (
     Case,
     Masks,
     by_each_refiner,
+    confident,
     labeled,
     predicted,
     pseudo_labels,
@@ -189,6 +189,8 @@ PROTOCOLS = (
             data={**SCENES, "count": 8},
             predict={"scales": [1.0, 0.5]},
             stages={
+                "no_focal": trained(method={"focal": False}, optim={"steps": 12}),
+                "no_focal_pamr": labeled("no_focal", PAMR),
                 "net": trained(),
                 **by_each_refiner("net"),
                 "by_default": labeled("net", scales=None),
@@ -290,25 +292,10 @@ LABELS = (
             CAM,
             stages={
                 "cam": CLASSIFIER,
-                "irn_crf": labeled("cam", LABEL_CRF, confident={"name": "irn"}),
-                "psa_crf": labeled("cam", CRF, confident={"name": "psa"}),
-                "irn_plain": labeled(
-                    "cam",
-                    confident={
-                        "name": "irn",
-                        "foreground_threshold": 0.5,
-                        "background_threshold": 0.1,
-                    },
-                ),
-                "psa_par": labeled(
-                    "cam",
-                    PAR,
-                    confident={
-                        "name": "psa",
-                        "foreground_threshold": 1,
-                        "background_threshold": 12,
-                    },
-                ),
+                "irn_crf": labeled("cam", LABEL_CRF, confident=confident("irn")),
+                "psa_crf": labeled("cam", CRF, confident=confident("psa")),
+                "irn_plain": labeled("cam", confident=confident("irn", 0.5, 0.1)),
+                "psa_par": labeled("cam", PAR, confident=confident("psa", 1, 12)),
             },
         ),
     ),

@@ -117,9 +117,22 @@ def labeled(origin: str, refiner: Section | None = None, **predict: Any) -> Sect
     }
 
 
-def pseudo_labels(origin: str, refiner: Section, confident: str) -> Section:
+def confident(
+    name: str, foreground: float | None = None, background: float | None = None
+) -> Section:
+    """How confident pseudo-labels are made, with the method's own thresholds or with these."""
+    if foreground is None:
+        return {"name": name}
+    return {
+        "name": name,
+        "foreground_threshold": foreground,
+        "background_threshold": background,
+    }
+
+
+def pseudo_labels(origin: str, refiner: Section, method: str) -> Section:
     """A stage that labels the images to train on, confident pixels alone."""
-    predict = {"confident": {"name": confident}, "refine": True}
+    predict = {"confident": confident(method), "refine": True}
     return {"run": "label", "from": origin, "refiner": refiner, "predict": predict}
 
 

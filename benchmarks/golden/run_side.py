@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -33,6 +34,7 @@ SHOWN_LINES = 15
 
 def main(jobs_path: str, results_path: str, folder: str) -> None:
     """Run every job; after each, the results so far are whole on the disk."""
+    refuse_other_code()
     preload()
     results: dict[str, Any] = {}
     for job in json.loads(Path(jobs_path).read_text(encoding="utf-8")):
@@ -44,6 +46,14 @@ def main(jobs_path: str, results_path: str, folder: str) -> None:
         print(
             f"  {job['name']}: {state}, {seconds} s of processor time", file=sys.stderr, flush=True
         )
+
+
+def refuse_other_code() -> None:
+    """Stop if an installed copy of the package would be run in place of the version asked for."""
+    spec = importlib.util.find_spec("tag2mask")
+    source = os.environ["PYTHONPATH"]
+    if spec is None or not str(spec.origin).startswith(source):
+        raise SystemExit(f"tag2mask would come from {spec and spec.origin}, not from {source}")
 
 
 def preload() -> None:
