@@ -300,7 +300,7 @@ def test_closed_pipe_is_no_error():
         ("train rml/no_such_recipe --out OUT", "unknown recipe 'rml/no_such_recipe'"),
         ("list plugins", "'methods'"),
         ("label RUN DATA --out OUT --weights frist", "'best'"),
-        ("label RUN DATA --out OUT --split tset", "no part 'tset'"),
+        ("label RUN DATA --out OUT --split tset", "unknown part 'tset'"),
         ("label RUN DATA --out OUT optim.lr=3", "optim.lr: is fixed by training"),
         ("predict RUN DATA --out OUT predict.backgroud=0.3", "Did you mean 'background'?"),
         ("predict RUN DATA --out OUT predict.background=1.3", "predict.background: Input should"),
@@ -415,16 +415,16 @@ def test_class_in_every_image_gives_a_warning(data, capsys):
 def test_no_images(recipe, tmp_path, refusal):
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "holds no images" in refusal("check", empty)
-    assert "holds no images" in refusal(*train_on(recipe, empty, tmp_path))
+    assert "contains no images" in refusal("check", empty)
+    assert "contains no images" in refusal(*train_on(recipe, empty, tmp_path))
 
 
 def test_two_images_with_one_name(recipe, run, data, tmp_path, refusal):
     image = data / "images" / "val_000001.png"
     PILImage.open(image).save(image.with_suffix(".jpg"))
     # The doubled name, and what follows from it: the row fits one image only.
-    assert "differ in suffix only" in refusal("check", data, problems=3)
-    assert "differ in suffix only" in refusal(*train_on(recipe, data, tmp_path), problems=3)
+    assert "differ only in the suffix" in refusal("check", data, problems=3)
+    assert "differ only in the suffix" in refusal(*train_on(recipe, data, tmp_path), problems=3)
     assert "val_000001" in refusal("predict", run, data / "images", "--out", tmp_path / "m")
 
 

@@ -53,7 +53,9 @@ def open_run(
     reader = ""
     if recipe.method.name != trained.method.name:
         reader = f" (of method '{trained.method.name}') read by method '{recipe.method.name}'"
-    method = build_method(recipe.blank())  # the weights file fills everything
+    # The weights file fills everything. A method needs the refiner that it trained with, also where
+    # masks are to be refined with another one or with none.
+    method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
     method.load_state_dict(state)
     origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}

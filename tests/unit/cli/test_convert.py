@@ -46,6 +46,6 @@ def test_weights_of_another_network_are_rejected(
     out = tmp_path / "out.safetensors"
     assert main(["convert", str(tmp_path / "foreign.safetensors"), "--out", str(out)]) == 2
     message = capsys.readouterr().err
-    assert "no Wide-ResNet-38" in message
+    assert "not a Wide-ResNet-38" in message
     assert len(message.splitlines()) == 1
     assert not out.exists()

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from tag2mask.checkpoint import save_weights
-from tag2mask.config.recipe import Recipe
+from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.data.base import Source
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.inference.run import Configure, resolve_device
 from tag2mask.inference.segmenter import Segmenter, load
 from tag2mask.methods.advcam import AdvCAM, AdvCAMConfig
+from tag2mask.methods.build import build_method
 
 
 def read_by(**settings: float) -> Configure:
@@ -51,7 +52,7 @@ def test_a_method_that_cannot_read_a_run_says_so_in_one_line(
     message = str(caught.value)
     assert "\n" not in message
     assert "(of method 'cam') read by method 'advcam': weights of another architecture" in message
-    assert "head.classifier.weight is (3, 8, 1, 1) here" in message
+    assert "head.classifier.weight is (3, 8, 1, 1) in the network" in message
 
 
 def test_run_trained_from_other_weights_needs_them_no_more(
@@ -112,3 +113,24 @@ def test_a_device_is_the_gpu_if_there_is_one_unless_named(monkeypatch: pytest.Mo
     assert resolve_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto").type == "cpu"
+
+
+@pytest.mark.parametrize("method", ["rml", "afa", "onestage", "rrm"])
+def test_a_method_that_trains_with_a_refiner_labels_without_one(
+    method: str, tmp_path: Path
+) -> None:
+    recipe = parse_recipe(
+        {
+            "method": {"name": method},
+            "backbone": {"name": "tiny", "weights": "none"},
+            "refiner": {"name": "par"},
+            "data": {"name": "synthetic", "classes": ["a", "b"]},
+        },
+        "test",
+    )
+    segmenter = Segmenter(build_method(recipe), recipe, "cpu")
+    without = load(
+        write_run(segmenter, tmp_path),
+        configure=lambda trained: trained.model_copy(update={"refiner": None}),
+    )
+    assert without.settings("tags")["refiner"] is None
