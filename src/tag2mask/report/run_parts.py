@@ -115,9 +115,9 @@ def _is_same_score(first: Values, second: Values) -> bool:
 
 
 def _how_to_add_scores(metrics: Values) -> str:
-    why = (metrics.get("best") or {}).get("why")
-    reason = f" ({why})" if why else ""
-    return f"IoU per class{reason}: 'tag2mask evaluate MASKS TRUTH --json RUN/scores.json' adds it"
+    reason = (metrics.get("best") or {}).get("reason")
+    note = f" ({reason})" if reason else ""
+    return f"IoU per class{note}: 'tag2mask evaluate MASKS TRUTH --json RUN/scores.json' adds it"
 
 
 def _has_scores(values: Values) -> bool:

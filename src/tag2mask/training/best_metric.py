@@ -85,11 +85,11 @@ class BestMetric:
     def _describe_best(self, step: int) -> dict[str, Any] | None:
         """Return the step of `weights/best` and the reason for it."""
         if self.metric is None:
-            return {"step": step, "score": None, "why": f"best is last: {self.reason}"}
+            return {"step": step, "score": None, "reason": f"best is last: {self.reason}"}
         best = self.best
         if best is None:
             return None
-        return {"step": best.step, "score": best.score, "why": self.metric}
+        return {"step": best.step, "score": best.score, "reason": self.metric}
 
 
 def _evaluation(values: dict[str, Any]) -> Evaluation:

@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> Path:
         "finished": False,
         "seconds": 3725,
         "metric": "mIoU",
-        "best": {"step": 50, "score": 0.31, "why": "mIoU on held-out images"},
+        "best": {"step": 50, "score": 0.31, "reason": "mIoU on held-out images"},
         "history": history,
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))

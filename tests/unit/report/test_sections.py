@@ -34,7 +34,7 @@ def test_headline_names_each_score_once_with_its_class_source(run: Path) -> None
 
 def test_tag_precision_is_the_headline_without_masks(run: Path) -> None:
     (run / "train.json").unlink()
-    best = '{"step": 50, "score": 0.625, "why": "mean average precision"}'
+    best = '{"step": 50, "score": 0.625, "reason": "mean average precision"}'
     (run / "metrics.json").write_text(f'{{"best": {best}, "history": []}}')
     tile = headline(read_run(run))[0]
     assert tile == ("best score", "62.5 %", "mean average precision; step 50")

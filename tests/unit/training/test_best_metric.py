@@ -30,7 +30,7 @@ def test_nan_is_best_only_while_there_is_no_number(tmp_path):
 def test_file_names_the_best_step_and_the_reason(tmp_path):
     make_metric(tmp_path, (5, 0.2), (10, 0.4))[0].write(10, 10, 3.5)
     values = read(tmp_path)
-    assert values["best"] == {"step": 10, "score": 0.4, "why": "mIoU"}
+    assert values["best"] == {"step": 10, "score": 0.4, "reason": "mIoU"}
     assert (values["finished"], values["seconds"], values["step"]) == (True, 3.5, 10)
     assert [entry["step"] for entry in values["history"]] == [5, 10]
 
@@ -46,7 +46,7 @@ def test_without_held_out_images_the_last_step_is_the_best(tmp_path):
     metric.write(10, 10, 1.0)
     values = read(tmp_path)
     assert values["best"]["step"] == 10
-    assert values["best"]["why"] == "best is last: no images are held out"
+    assert values["best"]["reason"] == "best is last: no images are held out"
     assert values["finished"] is True
 
 

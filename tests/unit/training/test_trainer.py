@@ -242,7 +242,7 @@ def test_without_held_out_images_the_last_weights_are_the_best(toy, tmp_path):
     assert metrics(run)["best"] == {
         "step": 12,
         "score": None,
-        "why": "best is last: no images are held out",
+        "reason": "best is last: no images are held out",
     }
 
 
