@@ -103,11 +103,11 @@ def run_jobs(
     described, recorded = work / "jobs.json", work / "results.json"
     described.write_text(json.dumps(placed), encoding="utf-8")
     script = [sys.executable, str(HERE / "run_side.py"), str(described), str(recorded), str(work)]
-    subprocess.run(script, env=environment(source, work), check=True, cwd=work)
-    results: Results = json.loads(recorded.read_text(encoding="utf-8"))
-    for job in jobs:
-        results[job["name"]]["job"] = job["job"]
-    return results
+    ended = subprocess.run(script, env=environment(source, work), check=False, cwd=work)
+    text = recorded.read_text(encoding="utf-8") if recorded.is_file() else "{}"
+    results: Results = json.loads(text)
+    stopped = {"failure": f"not run: exit code {ended.returncode}", "results": {}, "seconds": 0.0}
+    return {job["name"]: {**results.get(job["name"], stopped), "job": job["job"]} for job in jobs}
 
 
 def environment(source: Path, work: Path) -> dict[str, str]:

@@ -41,7 +41,9 @@ def main(jobs_path: str, results_path: str, folder: str) -> None:
         begin = processor_seconds()
         results[job["name"]] = run_job(job, Path(folder) / job["name"])
         seconds = results[job["name"]]["seconds"] = round(processor_seconds() - begin, 1)
-        Path(results_path).write_text(json.dumps(results), encoding="utf-8")
+        part = Path(results_path).with_suffix(".part")
+        part.write_text(json.dumps(results), encoding="utf-8")
+        part.replace(results_path)
         state = "FAILED" if results[job["name"]]["failure"] else "done"
         print(
             f"  {job['name']}: {state}, {seconds} s of processor time", file=sys.stderr, flush=True
