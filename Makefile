@@ -11,8 +11,9 @@ TORCH_VERSION := 2.13.0
 # CPU wheels have an index of their own. The lock file brings the few packages that they need.
 TORCH_OPTIONS_cpu := --no-deps --index-url https://download.pytorch.org/whl/cpu
 UV := build/uv/bin/uv
-# One process per core with one thread each; the tests of a file run in the same process and share fixtures.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+# One process per core with one thread each; the tests of a file run in the same process and share fixtures. Files keep
+# their order, slow ones first: by default the files with few tests, the slowest, would come last.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)

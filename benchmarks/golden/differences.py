@@ -50,15 +50,23 @@ def compare_case(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[s
         if side["failure"]
     ]
     first, second = old["results"], new["results"]
+    names = first.keys() | second.keys()
+    if lines:  # what a failed command did not produce is no difference of its own
+        names = first.keys() & second.keys()
     cells = []
     for kind in KINDS:
-        places = sorted(place for place in first.keys() | second.keys() if _is(place, kind))
+        places = sorted(name for name in names if name.startswith(f"{kind} "))
         found = {place: compare(kind, first.get(place), second.get(place)) for place in places}
         different = [f"{place}: {text}" for place, text in found.items() if text]
+        cells.append(_cell(len(places), len(different)))
         lines += different
-        equal = f"equal ({len(places)})" if places else "-"
-        cells.append(f"{len(different)} of {len(places)} DIFFER" if different else equal)
     return cells, lines
+
+
+def _cell(count: int, different: int) -> str:
+    if different:
+        return f"{different} of {count} DIFFER"
+    return f"equal ({count})" if count else "-"
 
 
 def compare(kind: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
@@ -87,10 +95,6 @@ def compare_weights(old: Mapping[str, str], new: Mapping[str, str]) -> str:
         f"{lost.total()} of {len(old)} tensors have no equal, {come.total()} are new "
         f"({', '.join(named)})"
     )
-
-
-def _is(place: str, kind: str) -> bool:
-    return place.startswith(f"{kind} ")
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
