@@ -69,7 +69,7 @@ def headline(run: Run) -> tuple[Tile, ...]:
         tiles.append(Tile(f"mIoU, {title}", percent(score["miou"], " %"), note))
     best = run.metrics.get("best") or {}
     if best.get("score") is not None and not run.scores:
-        note = f"{best['why']}; step {best['step']:,}"
+        note = f"{best['reason']}; step {best['step']:,}"
         tiles.append(Tile("best score", percent(best["score"], " %"), note))
     if run.metrics.get("seconds"):
         note = "without evaluation and saving"
