@@ -5,6 +5,7 @@ L = h * w positions are in raster order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache, reduce
 
@@ -137,6 +138,63 @@ def pool_pairs(pairs: Tensor, size: tuple[int, int], pooled: tuple[int, int]) ->
     query = F.adaptive_avg_pool2d(query, pooled).view(batch, positions, coarse)
     key = query.transpose(1, 2).reshape(batch * coarse, 1, *size)  # one key map per query
     return F.adaptive_avg_pool2d(key, pooled).view(batch, coarse, coarse)
+
+
+def pool_pair_logits(logits: Tensor, size: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
+    """Compute the logits of an affinity that `pool_pairs` averages, exact where it is saturated.
+
+    Args:
+        logits: (N, L, L) affinity logits over a map of `size`.
+        size: (h, w), h * w = L.
+        pooled: (h', w') of the coarser map.
+
+    Returns:
+        (N, L', L'), L' = h' * w'. The sigmoid is `pool_pairs(logits.sigmoid(), size, pooled)`; the
+        gradient does not vanish where that average rounds to 0 or 1.
+
+    Source:
+        Specification R9 and R11: averages of the probabilities of both outcomes, in the logarithm.
+    """
+    same = _pool_log_pairs(F.logsigmoid(logits), size, pooled)
+    return same - _pool_log_pairs(F.logsigmoid(-logits), size, pooled)
+
+
+def _pool_log_pairs(log_pairs: Tensor, size: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
+    """Compute log(pool_pairs(exp(log_pairs))) of (N, L, L) values without leaving the logarithm."""
+    windows, log_weight = _pooling_windows(size, pooled, log_pairs.device)
+    shape = log_pairs.shape[0], *windows.shape, log_pairs.shape[2]  # (N, L', K, L)
+    query = log_pairs.index_select(1, windows.flatten()).view(shape)
+    query = (query + log_weight[:, :, None]).logsumexp(dim=2)  # (N, L', L)
+    key = query.index_select(2, windows.flatten()).view(*query.shape[:2], *windows.shape)
+    return (key + log_weight).logsumexp(dim=3)
+
+
+@lru_cache(maxsize=8)
+def _pooling_windows(
+    size: tuple[int, int], pooled: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """List the K positions that adaptive average pooling reads for each of L' results.
+
+    Returns:
+        (L', K) int64 positions of the map of `size`; (L', K) logarithms of their weights, minus
+        infinity for the padding of small windows.
+    """
+    rows, columns = (_pooled_spans(old, new) for old, new in zip(size, pooled, strict=True))
+    windows = [[y * size[1] + x for y in tall for x in wide] for tall in rows for wide in columns]
+    longest = max(map(len, windows))
+    missing = [longest - len(window) for window in windows]
+    weights = [
+        [-math.log(len(window))] * len(window) + [-math.inf] * lack
+        for window, lack in zip(windows, missing, strict=True)
+    ]
+    padded = [window + [0] * lack for window, lack in zip(windows, missing, strict=True)]
+    with torch.inference_mode(False):  # the cached tensors take part in training
+        return torch.tensor(padded, device=device), torch.tensor(weights, device=device)
+
+
+def _pooled_spans(old: int, new: int) -> list[range]:
+    """List the positions that each of `new` results of adaptive pooling covers on one axis."""
+    return [range(i * old // new, -(-(i + 1) * old // new)) for i in range(new)]
 
 
 def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2) -> Tensor:
