@@ -74,15 +74,15 @@ def test_the_logged_ratio_is_that_to_guessing_by_frequency() -> None:
     assert logged[RATIO].item() == pytest.approx(0.3, rel=1e-3)
 
 
-@pytest.mark.parametrize("cut", [100, 119, 125, 130, 160])
-def test_a_resumed_run_ends_its_warmup_at_the_same_step(cut: int) -> None:
+@pytest.mark.parametrize("at", [100, 119, 125, 130, 160])
+def test_a_resumed_run_ends_its_warmup_at_the_same_step(at: int) -> None:
     losses = falling_at(80)
     expected = run(automatic(), losses)
     first, second = automatic(), automatic()
-    if run(first, losses[:cut]) < cut:
-        assert cut > expected
+    if run(first, losses[:at]) < at:
+        assert at > expected
     second.load_state_dict(first.state_dict())
-    assert max(run(second, losses[cut:], start=cut), expected) == max(expected, cut)
+    assert max(run(second, losses[at:], start=at), expected) == max(expected, at)
 
 
 @pytest.mark.parametrize("name", ["rml", "afa"])
