@@ -56,9 +56,8 @@ def test_rml_falls_back_to_the_best_class_where_every_image_shows_one(name):
     assert load_recipe(name).predict.fallback
 
 
-@pytest.mark.parametrize(
-    "name", [f"{m}/{d}_mitb1" for m in ("rml", "afa") for d in ("voc", "coco")]
-)
+@pytest.mark.parametrize("method", ["rml", "afa"])
+@pytest.mark.parametrize("data", ["voc", "coco"])
 def test_no_weights_are_chosen_on_the_images_that_are_reported(method, data):
     recipe = load_recipe(f"{method}/{data}_mitb1")
     assert recipe.data.val_split in ("val", "val2014")
