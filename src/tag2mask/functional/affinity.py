@@ -139,6 +139,52 @@ def pool_pairs(pairs: Tensor, size: tuple[int, int], pooled: tuple[int, int]) ->
     return F.adaptive_avg_pool2d(key, pooled).view(batch, coarse, coarse)
 
 
+def pool_pair_logits(logits: Tensor, size: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
+    """Compute the logits of an affinity that `pool_pairs` averages, exact where it is saturated.
+
+    Args:
+        logits: (N, L, L) affinity logits over a map of `size`.
+        size: (h, w), h * w = L.
+        pooled: (h', w') of the coarser map.
+
+    Returns:
+        (N, L', L'), L' = h' * w'. The sigmoid is `pool_pairs(logits.sigmoid(), size, pooled)`; the
+        gradient does not vanish where that average rounds to 0 or 1.
+
+    Source:
+        Specification R9 and R11: averages of the probabilities of both outcomes, in the logarithm.
+    """
+    same = _pool_log_pairs(F.logsigmoid(logits), size, pooled)
+    return same - _pool_log_pairs(F.logsigmoid(-logits), size, pooled)
+
+
+def _pool_log_pairs(log_pairs: Tensor, size: tuple[int, int], pooled: tuple[int, int]) -> Tensor:
+    """Compute log(pool_pairs(exp(log_pairs))) of (N, L, L) values without leaving the logarithm."""
+    windows, log_weight = _pooling_windows(size, pooled, log_pairs.device)
+    shape = log_pairs.shape[0], *windows.shape, log_pairs.shape[2]  # (N, L', K, L)
+    query = log_pairs.index_select(1, windows.flatten()).view(shape)
+    query = (query + log_weight[:, :, None]).logsumexp(dim=2)  # (N, L', L)
+    key = query.index_select(2, windows.flatten()).view(*query.shape[:2], *windows.shape)
+    return (key + log_weight).logsumexp(dim=3)
+
+
+@lru_cache(maxsize=8)
+def _pooling_windows(
+    size: tuple[int, int], pooled: tuple[int, int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """List the K positions that adaptive average pooling reads for each of L' results.
+
+    Returns:
+        (L', K) int64 positions of the map of `size`; (L', K) logarithms of their weights, minus
+        infinity for the padding of small windows.
+    """
+    with torch.inference_mode(False):  # the cached tensors take part in training
+        one_hot = torch.eye(size[0] * size[1]).view(-1, 1, *size)
+        share = F.adaptive_avg_pool2d(one_hot, pooled).flatten(1).T  # (L', L)
+        weight, windows = share.topk(int((share > 0).sum(dim=1).max()), dim=1)
+        return windows.to(device), weight.log().to(device)
+
+
 def propagate(scores: Tensor, affinity: Tensor, radius: int = 8, power: int = 2) -> Tensor:
     """Propagate class scores along the affinity by one step of a random walk.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.functional.affinity import pool_pairs
+from tag2mask.functional.affinity import pool_pair_logits, pool_pairs
 from tag2mask.functional.cam import upsample
 
 GRID_PX = 32
@@ -57,9 +57,16 @@ class DownscaledView:
         return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=True)
 
     def valid(self, valid: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-        """Resize an (N, H, W) bool mask to (N, h, w) float, 0 on padding."""
+        """Resize an (N, H, W) bool mask to (N, h, w) float, 0 on padding.
+
+        A position counts if the top-left pixel of its block is real (`nearest`; Specification R2).
+        """
         return F.interpolate(valid[:, None].float(), size=tuple(size), mode="nearest")[:, 0]
 
     def pairs(self, pairs: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
-        """Pool an (N, L, L) affinity of the large view to (N, L', L') of the small view."""
+        """Average (N, L, L) values of pairs of the large view to (N, L', L') of the small view."""
         return pool_pairs(pairs, size, small)
+
+    def pair_logits(self, logits: Tensor, size: tuple[int, int], small: tuple[int, int]) -> Tensor:
+        """Pool an affinity given by its (N, L, L) logits; return the (N, L', L') logits."""
+        return pool_pair_logits(logits, size, small)

@@ -8,6 +8,7 @@ from tag2mask.functional.affinity import (
     affinity_loss,
     attention_affinity,
     mean_attention,
+    pool_pair_logits,
     pool_pairs,
     propagate,
     radius_mask,
@@ -83,6 +84,33 @@ def test_pooling_commutes_with_a_flip() -> None:
     torch.testing.assert_close(
         flipped_result, pool_pairs(pairs, (6, 4), (3, 2))[:, small][:, :, small]
     )
+
+
+@pytest.mark.parametrize(("size", "pooled"), [((6, 4), (3, 2)), ((5, 7), (2, 3)), ((3, 3), (3, 3))])
+def test_pooled_logits_are_those_of_the_pooled_affinity(
+    size: tuple[int, int], pooled: tuple[int, int]
+) -> None:
+    positions = size[0] * size[1]
+    logits = 3 * torch.randn(2, positions, positions, dtype=torch.float64)
+    expected = pool_pairs(logits.sigmoid(), size, pooled)
+    torch.testing.assert_close(pool_pair_logits(logits, size, pooled).sigmoid(), expected)
+
+
+@pytest.mark.parametrize("logit", [-200.0, -20.0, 20.0, 200.0])
+def test_pooled_logits_of_a_saturated_affinity_keep_value_and_gradient(logit: float) -> None:
+    logits = torch.full((1, 16, 16), logit, requires_grad=True)
+    pooled = pool_pair_logits(logits, (4, 4), (2, 2))
+    torch.testing.assert_close(pooled, torch.full((1, 4, 4), logit))
+    pooled.sum().backward()  # each result is the mean of 4 x 4 equal logits
+    torch.testing.assert_close(logits.grad, torch.full((1, 16, 16), 1 / 16), rtol=1e-4, atol=0)
+
+
+def test_windows_of_pooling_created_in_inference_mode_can_be_used_in_training() -> None:
+    logits = torch.zeros(1, 21, 21, requires_grad=True)
+    with torch.inference_mode():
+        pool_pair_logits(torch.zeros(1, 21, 21), (3, 7), (2, 2))
+    pool_pair_logits(logits, (3, 7), (2, 2)).sum().backward()
+    assert logits.grad is not None
 
 
 @pytest.mark.parametrize("size", [(4, 5), (2 * BAND_ROWS + 1, 3)])

@@ -36,3 +36,9 @@ def test_view_can_align_corners_and_have_any_side() -> None:
     small = view.image(image)
     torch.testing.assert_close(view.maps(image, small.shape[-2:]), small)
     torch.testing.assert_close(small[..., ::133, ::133], image[..., ::447, ::447])
+
+
+def test_a_position_counts_if_the_top_left_pixel_of_its_block_is_real() -> None:
+    valid = torch.zeros(1, 64, 64, dtype=torch.bool)
+    valid[:, 17:33] = True  # of the blocks of 16 pixels, only the third begins inside
+    assert DownscaledView(0.5).valid(valid, (4, 4))[0, :, 0].tolist() == [0, 0, 1, 0]

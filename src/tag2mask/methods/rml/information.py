@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from tag2mask.functional.affinity import balanced_mean
 from tag2mask.functional.reduction import sum_over_ranks
@@ -95,9 +96,10 @@ def affinity_information_loss(
 
     Args:
         kind: The reading of the paper; not `off`.
-        large: (N, L, L) affinity in [0, 1] of the crop and its label (1, 0, 255).
+        large: (N, L, L) affinity logits of the crop and their label (1, 0, 255).
         small: The same for the small view, (N, L', L').
-        pooled: (N, L', L') affinity of the crop, pooled to the size of the small view.
+        pooled: (N, L', L') logits of the affinity of the crop, pooled to the size of the small
+            view.
         pooled_valid: (N, L', L') bool, True where all pooled pairs are labeled.
         label_term: Include the label term of `vd`.
 
@@ -107,7 +109,8 @@ def affinity_information_loss(
     Source:
         RML, Eq. 9 to 12; Specification R9. Eq. 12 cancels to zero as printed. `vd` replaces
         information by the cross-entropy with the label and the divergence between the views; its
-        optimum is agreement with the label. `cond` rewards a view that becomes uninformative and is
+        optimum is agreement with the label. It is computed from logits: the affinity of attention
+        that is not scaled starts saturated. `cond` rewards a view that becomes uninformative and is
         kept for ablations.
     """
     if kind == "vd":
@@ -115,16 +118,17 @@ def affinity_information_loss(
         if not label_term:
             return divergence
         return 0.5 * (_label_entropy(*large) + _label_entropy(*small)) + divergence
-    own = _label_information(*large)
-    other = _label_information(*small)
+    own = _label_information(large[0].sigmoid(), large[1])
+    other = _label_information(small[0].sigmoid(), small[1])
     if kind == "gap":
         return (own - other).abs()
-    shared = bernoulli_information(pooled, small[0], pooled_valid.to(pooled.dtype))
+    weight = pooled_valid.to(pooled.dtype)
+    shared = bernoulli_information(pooled.sigmoid(), small[0].sigmoid(), weight)
     return -(own - shared) - (other - shared)
 
 
 def _agreement(pooled: Tensor, small: Tensor, valid: Tensor) -> Tensor:
-    """Average both divergences, each with its target detached, over pairs."""
+    """Average both divergences between logits, each with its target detached, over pairs."""
     weight = valid.to(pooled.dtype)
     total = sum_over_ranks(weight.sum()).clamp_min(1)
     to_small = bernoulli_divergence(pooled.detach(), small)
@@ -132,12 +136,11 @@ def _agreement(pooled: Tensor, small: Tensor, valid: Tensor) -> Tensor:
     return 0.5 * sum_over_ranks(((to_small + to_pooled) * weight).sum()) / total
 
 
-def _label_entropy(probs: Tensor, label: Tensor) -> Tensor:
+def _label_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Compute the cross-entropy with the label; positives and negatives weigh one half each."""
-    probs = probs.clamp(1e-6, 1 - 1e-6)
-    positive, negative = (label == 1).to(probs.dtype), (label == 0).to(probs.dtype)
-    own = balanced_mean(-probs.log(), positive)
-    return 0.5 * (own + balanced_mean(-(1 - probs).log(), negative))
+    positive, negative = (label == 1).to(logits.dtype), (label == 0).to(logits.dtype)
+    own = balanced_mean(-F.logsigmoid(logits), positive)
+    return 0.5 * (own + balanced_mean(-F.logsigmoid(-logits), negative))
 
 
 def _label_information(probs: Tensor, label: Tensor) -> Tensor:

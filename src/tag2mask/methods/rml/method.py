@@ -295,28 +295,27 @@ class RML(Method):
         assert self.affinity is not None
         config = self.config
         grid, small_grid = _grid(large), _grid(small)
-        # In bf16 a saturated affinity would round to 1, whose log is infinite.
-        probs = self.affinity(large.attention).float().sigmoid()
+        logits = self.affinity(large.attention).float()
         pairs = affinity_label(label, grid, config.radius)
-        loss = affinity_loss(probs, pairs)
+        loss = affinity_loss(logits.sigmoid(), pairs)
         self.monitor["affinity"] = loss.detach()
         self.monitor["ignored_pixels"] = (label == IGNORE).float().mean()
         if not config.affinity_loss:
             loss = loss * 0
         if config.affinity_information == "off" and not config.small_affinity:
             return loss
-        small_probs = self.affinity(small.attention).float().sigmoid()
+        small_logits = self.affinity(small.attention).float()
         small_pairs = affinity_label(label, small_grid, config.small_radius)
         if config.small_affinity:
-            loss = loss + config.small_affinity * affinity_loss(small_probs, small_pairs)
+            loss = loss + config.small_affinity * affinity_loss(small_logits.sigmoid(), small_pairs)
         if config.affinity_information == "off":
             return loss
         information = affinity_information_loss(
             config.affinity_information,
-            (probs, pairs),
-            (small_probs, small_pairs),
-            self.view.pairs(probs, grid, small_grid),
-            self.view.pairs((pairs != IGNORE).to(probs.dtype), grid, small_grid) > 1 - 1e-4,
+            (logits, pairs),
+            (small_logits, small_pairs),
+            self.view.pair_logits(logits, grid, small_grid),
+            self.view.pairs((pairs != IGNORE).to(logits.dtype), grid, small_grid) > 1 - 1e-4,
             label_term=config.vd_label,
         )
         self.monitor["affinity_information_loss"] = information.detach()

@@ -163,8 +163,13 @@ def bernoulli_information(probs: Tensor, target: Tensor, weight: Tensor) -> Tens
     return (joint * (joint / product.clamp_min(1e-12)).log()).sum()
 
 
-def bernoulli_divergence(p: Tensor, q: Tensor, eps: float = 1e-6) -> Tensor:
-    """Compute KL(p || q) of Bernoulli variables elementwise, at least 0."""
-    p = p.clamp(eps, 1 - eps)
-    q = q.clamp(eps, 1 - eps)
-    return p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+def bernoulli_divergence(p_logit: Tensor, q_logit: Tensor) -> Tensor:
+    """Compute KL(p || q) of Bernoulli variables elementwise from their logits, at least 0.
+
+    The gradient with respect to the logit of q is q - p, at saturated logits too.
+
+    Source:
+        Specification R9.
+    """
+    same = p_logit.sigmoid() * (F.logsigmoid(p_logit) - F.logsigmoid(q_logit))
+    return same + (-p_logit).sigmoid() * (F.logsigmoid(-p_logit) - F.logsigmoid(-q_logit))

@@ -3,24 +3,31 @@ import math
 import pytest
 import torch
 
-from tag2mask.functional.affinity import affinity_label, pool_pairs
+from tag2mask.functional.affinity import affinity_label, pool_pair_logits
 from tag2mask.methods.rml.club import ConditionalGaussian
 from tag2mask.methods.rml.information import affinity_information_loss, feature_information
 from tag2mask.types import IGNORE
 
+CERTAIN = 30.0
+"""Logit of a certain affinity."""
 
-def pure_pairs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return labels of pairs at a large and a small size without mixed positions, and pooled."""
+
+def pure_pairs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return labels of pairs at a large and a small size without mixed positions."""
     small = torch.randint(0, 3, (1, 4, 4), generator=torch.Generator().manual_seed(seed))
     label = small.repeat_interleave(24, 1).repeat_interleave(24, 2)  # 96 x 96
-    large_pairs = affinity_label(label, (8, 8), radius=8)
-    small_pairs = affinity_label(label, (4, 4), radius=4)
-    return large_pairs, small_pairs, pool_pairs(large_pairs.float(), (8, 8), (4, 4))
+    return affinity_label(label, (8, 8), radius=8), affinity_label(label, (4, 4), radius=4)
+
+
+def certain(pairs: torch.Tensor) -> torch.Tensor:
+    """Return the logits of an affinity that equals the labels of pairs."""
+    return CERTAIN * (2 * pairs.float() - 1)
 
 
 def loss(kind: str, large: torch.Tensor, small: torch.Tensor, **options: bool) -> torch.Tensor:
-    large_pairs, small_pairs, _ = pure_pairs()
-    pooled = pool_pairs(large, (8, 8), (4, 4))
+    """Compute the loss of affinity logits."""
+    large_pairs, small_pairs = pure_pairs()
+    pooled = pool_pair_logits(large, (8, 8), (4, 4))
     all_valid = torch.ones_like(pooled, dtype=torch.bool)
     return affinity_information_loss(
         kind, (large, large_pairs), (small, small_pairs), pooled, all_valid, **options
@@ -33,20 +40,21 @@ def test_equation_12_as_printed_is_always_zero() -> None:
 
 
 def test_vd_has_its_minimum_where_both_views_equal_the_label() -> None:
-    large_pairs, small_pairs, _ = pure_pairs()
-    best = loss("vd", large_pairs.float(), small_pairs.float())
+    large_pairs, small_pairs = pure_pairs()
+    large, small = certain(large_pairs), certain(small_pairs)
+    best = loss("vd", large, small)
     assert best < 1e-4
     for seed in range(5):
         torch.manual_seed(seed)
-        noisy = (large_pairs.float() + 0.3 * torch.randn(1, 64, 64)).clamp(0.02, 0.98)
-        assert loss("vd", noisy, small_pairs.float()) > best
-        assert loss("vd", large_pairs.float(), torch.rand(1, 16, 16)) > best
+        noisy = (large_pairs.float() + 0.3 * torch.randn(1, 64, 64)).clamp(0.02, 0.98).logit()
+        assert loss("vd", noisy, small) > best
+        assert loss("vd", large, torch.randn(1, 16, 16)) > best
 
 
 def test_vd_has_gradients_for_both_views_with_and_without_its_label_term() -> None:
     for label_term in (True, False):
-        large = torch.rand(1, 64, 64, requires_grad=True)
-        small = torch.rand(1, 16, 16, requires_grad=True)
+        large = torch.randn(1, 64, 64, requires_grad=True)
+        small = torch.randn(1, 16, 16, requires_grad=True)
         loss("vd", large, small, label_term=label_term).backward()
         assert large.grad is not None
         assert small.grad is not None
@@ -54,37 +62,62 @@ def test_vd_has_gradients_for_both_views_with_and_without_its_label_term() -> No
         assert small.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("size", [20.0, 200.0])
+def test_the_label_term_of_vd_has_its_full_gradient_at_wrong_saturated_logits(size: float) -> None:
+    """Attention that is not scaled starts saturated; AFA's log starts so."""
+    logits = torch.tensor([[[-size, size], [size, -size]]], requires_grad=True)
+    pairs = torch.tensor([[[1, 0], [0, 1]]], dtype=torch.uint8)  # every sign is wrong
+    nothing = torch.zeros(1, 1, 1)
+    unlabeled = torch.full((1, 1, 1), IGNORE, dtype=torch.uint8)
+    affinity_information_loss(
+        "vd", (logits, pairs), (nothing, unlabeled), nothing, torch.zeros(1, 1, 1, dtype=torch.bool)
+    ).backward()
+    # One half for the view, one half for the sign; the mean divides by two pairs plus 1.
+    torch.testing.assert_close(logits.grad, torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]]) / 4 / 3)
+
+
+@pytest.mark.parametrize("size", [20.0, 200.0])
+def test_the_divergence_of_vd_has_its_full_gradient_at_saturated_logits(size: float) -> None:
+    large = torch.full((1, 64, 64), size, requires_grad=True)
+    small = torch.full((1, 16, 16), -size, requires_grad=True)
+    loss("vd", large, small, label_term=False).backward()
+    # One half of (q - p) = 1, over 16 x 16 pooled pairs, each of 4 x 4 pairs of the crop.
+    torch.testing.assert_close(
+        large.grad, torch.full((1, 64, 64), 0.5 / 256 / 16), rtol=1e-4, atol=0
+    )
+    torch.testing.assert_close(small.grad, torch.full((1, 16, 16), -0.5 / 256))
+
+
 def test_vd_without_label_term_is_zero_only_if_the_views_agree() -> None:
-    large = torch.rand(1, 64, 64)
-    same = pool_pairs(large, (8, 8), (4, 4))
+    large = torch.randn(1, 64, 64)
+    same = pool_pair_logits(large, (8, 8), (4, 4))
     assert loss("vd", large, same, label_term=False) < 1e-6
     assert loss("vd", large, same.flip(1), label_term=False) > 1e-3
 
 
 def test_gap_compares_the_information_of_the_views_about_the_label() -> None:
-    large_pairs, small_pairs, _ = pure_pairs()
-    uninformative = torch.full((1, 16, 16), 0.5)
-    assert loss("gap", large_pairs.float(), small_pairs.float()) < 0.05
-    assert loss("gap", large_pairs.float(), uninformative) > 0.4
+    large_pairs, small_pairs = pure_pairs()
+    assert loss("gap", certain(large_pairs), certain(small_pairs)) < 0.05
+    assert loss("gap", certain(large_pairs), torch.zeros(1, 16, 16)) > 0.4
 
 
 def test_cond_rewards_an_uninformative_view() -> None:
     """This is why it is not the default."""
-    large_pairs, small_pairs, _ = pure_pairs()
-    both_right = loss("cond", large_pairs.float(), small_pairs.float())
-    one_uninformative = loss("cond", large_pairs.float(), torch.full((1, 16, 16), 0.5))
+    large_pairs, small_pairs = pure_pairs()
+    both_right = loss("cond", certain(large_pairs), certain(small_pairs))
+    one_uninformative = loss("cond", certain(large_pairs), torch.zeros(1, 16, 16))
     assert one_uninformative < both_right - 0.3
 
 
 def test_ignored_pairs_have_no_gradient() -> None:
-    large_pairs, small_pairs, _ = pure_pairs()
+    large_pairs, small_pairs = pure_pairs()
     none_valid = torch.zeros(1, 16, 16, dtype=torch.bool)
-    large = torch.rand(1, 64, 64, requires_grad=True)
+    large = torch.randn(1, 64, 64, requires_grad=True)
     unlabeled = torch.full_like(large_pairs, IGNORE)
     total = affinity_information_loss(
         "vd",
         (large, unlabeled),
-        (torch.rand(1, 16, 16), small_pairs),
+        (torch.randn(1, 16, 16), small_pairs),
         large[:, :16, :16],
         none_valid,
     )

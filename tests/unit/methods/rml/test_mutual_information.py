@@ -90,9 +90,21 @@ def test_bernoulli_information_of_a_two_by_two_table(probs: list[float], nats: f
 
 
 def test_bernoulli_divergence_by_hand() -> None:
-    got = bernoulli_divergence(torch.tensor([0.25, 0.5]), torch.tensor([0.5, 0.5]))
+    p, q = torch.tensor([0.25, 0.5]).logit(), torch.tensor([0.5, 0.5]).logit()
     by_hand = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
-    np.testing.assert_allclose(got, [by_hand, 0], atol=1e-6)
+    np.testing.assert_allclose(bernoulli_divergence(p, q), [by_hand, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-200.0, -20.0, 0.0, 20.0, 200.0])
+def test_the_gradient_of_the_divergence_is_the_difference_of_probabilities(logit: float) -> None:
+    p, q = (
+        torch.tensor([-300.0, -3.0, 0.0, 3.0, 300.0]),
+        torch.full((5,), logit, requires_grad=True),
+    )
+    divergence = bernoulli_divergence(p, q)
+    divergence.sum().backward()
+    assert (divergence >= 0).all()
+    torch.testing.assert_close(q.grad, q.detach().sigmoid() - p.sigmoid())
 
 
 def test_club_bound_excludes_padding() -> None:
