@@ -161,7 +161,7 @@ def make_masks(
     if plan.propagated:
         probs = propagated_probs(output, class_indices, plan, size)
     else:
-        cam = resize_aligned(output.cam[:, list(class_indices)], size)
+        cam = upsample(output.cam[:, list(class_indices)], size)
         probs = with_constant_background(cam, plan.thresholds)
     if refiner is not None:
         probs = refiner(upsample(image.float(), size), probs)
@@ -191,7 +191,7 @@ def propagated_probs(
 
 
 def resize_aligned(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (N, K, h, w) maps with their corners aligned, as inference does for refiners."""
+    """Resize (N, K, h, w) propagated maps with aligned corners, as inference does for refiners."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=True)
 
 

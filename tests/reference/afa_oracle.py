@@ -83,7 +83,7 @@ def half_size(size):
 def pseudo_label(image, cam, tags, backgrounds, iterations):
     """Specification 2.5: (3, H, W) image in [0, 255] and (F, H, W) CAM to (H, W)."""
     class_indices = [index for index, tag in enumerate(tags) if tag]
-    small = resize(cam, half_size(image.shape[1:]), align_corners=True)
+    small = resize(cam, half_size(image.shape[1:]))
     labels = []
     for background in backgrounds:
         probs = class_probs(small, class_indices, background)

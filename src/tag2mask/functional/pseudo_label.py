@@ -123,10 +123,11 @@ def with_background_scores(
         (N, S, K + 1, h, w), sums to 1, background first.
 
     Source:
-        Specification 2.5: softmax over [background, CAMs of the present classes]. The result is
-        nearly uniform by design and must not be sharpened.
+        Specification 2.5: the CAMs are resized without aligned corners, then softmax over
+        [background, CAMs of the present classes]. The result is nearly uniform by design and must
+        not be sharpened.
     """
-    resized = F.interpolate(selected_cam, size=size, mode="bilinear", align_corners=True)
+    resized = upsample(selected_cam, size)
     resized = resized.masked_fill(~is_present[:, :, None, None], -torch.inf)
     # Filled on the device: copying a list of numbers to it would synchronize.
     first = torch.stack([selected_cam.new_full((1, *size), score) for score in backgrounds])

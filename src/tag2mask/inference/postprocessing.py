@@ -200,14 +200,15 @@ def _initial_probs(selected: SelectedMaps, size: tuple[int, int], background: fl
     """(1, 1 + K, *size) probabilities for the first refiner.
 
     Source:
-        Specification 2.4: maps are resized for a refiner with their corners aligned.
+        Specification R18 (4): a CAM is resized without aligned corners, as in 2.5; propagated maps
+        with aligned corners, as in 2.7.
     """
     if selected.kind == "logits":
         return upsample(selected.maps, size).softmax(dim=1)
+    if selected.kind == "cam":
+        return probs_with_background(upsample(selected.maps, size), background)
     maps = F.interpolate(selected.maps, size=size, mode="bilinear", align_corners=True)
-    if selected.kind == "probs":
-        return _normalized(maps)
-    return probs_with_background(maps, background)
+    return _normalized(maps)
 
 
 def _confident_probs(cam: Tensor, labels: ConfidentLabels) -> Tensor:

@@ -41,6 +41,14 @@ def test_probabilities_are_softmaxes_over_background_and_present_classes() -> No
         assert row[2] == 0
 
 
+def test_cams_are_halved_by_the_mean_of_four_pixels() -> None:
+    """Aligned corners would sample other positions; AFA aligns them for propagated maps only."""
+    selected_cam = torch.rand(1, 1, 8, 12)
+    probs = with_background_scores(selected_cam, torch.ones(1, 1, dtype=torch.bool), (0.4,), (4, 6))
+    expected = (torch.nn.functional.avg_pool2d(selected_cam, 2) - 0.4).sigmoid()
+    torch.testing.assert_close(probs[:, 0, 1:], expected)
+
+
 def slow_label(
     cam: np.ndarray, tags: np.ndarray, foreground_threshold: float, background_threshold: float
 ) -> np.ndarray:

@@ -153,6 +153,21 @@ def test_propagation_carries_cam_along_the_affinity() -> None:
     assert make_mask(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
 
 
+@pytest.mark.parametrize(("propagates", "aligned"), [(False, False), (True, True)])
+def test_only_propagated_maps_are_resized_for_the_refiner_with_aligned_corners(
+    propagates: bool, aligned: bool
+) -> None:
+    refiner, cam = Recorder(), torch.rand(1, 3, 64, 64)
+    affinity = torch.ones(1, 16, 16) if propagates else None
+    selected_maps = select_maps(NetworkOutput(cam, NO_PROBS, affinity), [0], 0.45)
+    make_mask(black(64, 64), selected_maps, PLAIN, refiner)
+    maps = torch.nn.functional.interpolate(
+        selected_maps.maps, (32, 32), mode="bilinear", align_corners=aligned
+    )
+    expected = maps[:, 1] if propagates else (maps[:, 0] - 0.45).sigmoid()
+    torch.testing.assert_close(refiner.got[0][1][:, 0, 1], expected)
+
+
 def test_propagated_objects_shrink_as_background_scores_more() -> None:
     cam = torch.zeros(1, 3, 64, 64)
     cam[:, 0, :, :32] = 0.5
