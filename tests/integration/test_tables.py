@@ -52,7 +52,7 @@ def test_masks_of_a_row_equal_the_masks_a_user_gets(scripts, spec, propagated):
     image = torch.randint(0, 256, (1, 3, 64, 96), generator=generator, dtype=torch.uint8)
     cam = torch.rand(1, 3, 64, 96, generator=generator)
     affinity = torch.rand(1, 24, 24, generator=generator) if propagated else None
-    output = NetworkOutput(cam, torch.zeros(1, 3), affinity)
+    output = NetworkOutput(cam, torch.zeros(1, 3), affinity, 8)
     refiner = None
     if spec is not None:
         settings = {"name": spec} if "{" not in spec else yaml.safe_load(spec)

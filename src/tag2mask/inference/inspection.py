@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from tag2mask.functional.cam import upsample
-from tag2mask.inference.postprocessing import PROPAGATION_RADIUS
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.methods.base import evaluating
 from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, resize_to_working_size
@@ -101,8 +100,7 @@ def compute_affinity_maps(segmenter: Segmenter, image: Image) -> AffinityMaps | 
     if attention is None and affinity is None:
         return None
     grid = (-(-size[0] // stride), -(-size[1] // stride))
-    radius = segmenter.recipe.method.model_dump().get("radius", PROPAGATION_RADIUS)
-    return AffinityMaps(grid, attention, affinity, radius)
+    return AffinityMaps(grid, attention, affinity, method.propagation_radius)
 
 
 def _unbatched(maps: Tensor | None) -> Tensor | None:

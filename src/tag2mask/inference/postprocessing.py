@@ -26,8 +26,6 @@ from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, limited_size
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND
 
-PROPAGATION_RADIUS = 8
-"""Window of propagation in positions of the last feature map (Specification 2.6)."""
 STRIDES = (16, 8, 32, 4)
 """Strides of last feature maps, the usual one first."""
 
@@ -95,7 +93,7 @@ def select_maps(
         return SelectedMaps(indices, propagated, kind, size)
     if output.affinity is not None:
         grid = _grid(cam.shape[-2:], output.affinity.shape[-1])
-        propagated = propagate_cam(cam, output.affinity, grid, background)
+        propagated = propagate_cam(cam, output.affinity, grid, background, output.radius)
         return SelectedMaps(indices, propagated, "probs", size)
     return SelectedMaps(indices, cam, "cam", size)
 
@@ -105,7 +103,7 @@ def propagate_cam(
     affinity: Tensor,
     grid: tuple[int, int],
     background: float,
-    radius: int = PROPAGATION_RADIUS,
+    radius: int,
 ) -> Tensor:
     """Propagate the CAM of selected classes over the grid of an affinity.
 

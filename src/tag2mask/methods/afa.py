@@ -131,6 +131,7 @@ class AFA(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
+        self.propagation_radius = config.radius
         _check(config, backbone, refiner)
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.decoder = SegFormerHead(

@@ -82,6 +82,9 @@ class Method(nn.Module, ABC):
     """How inference uses the method; a recipe can name another method's (`predict.protocol`)."""
     confident_labels: ClassVar[ConfidentLabels | None] = None
     """How the labels that this method learns from are made; None if it needs no confident ones."""
+    propagation_radius: int = 8
+    """Half side of the window in which a CAM propagates along the `affinity` of `attention_maps`,
+    in positions of the last feature map (Specification 2.7: that of training)."""
     reads_masks: bool = False
     """Whether `losses` reads `batch.mask`; for other methods no mask is decoded."""
 

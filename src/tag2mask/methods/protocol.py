@@ -40,6 +40,8 @@ class NetworkOutput(NamedTuple):
     """(1, F) class probabilities."""
     affinity: Tensor | None = None
     """(1, L, L) in [0, 1] over the grid of the last feature map; None if nothing propagates."""
+    radius: int = 0
+    """Half side of the window in which the affinity propagates, in positions."""
     logits: Tensor | None = None
     """(1, C, h', w') scores of background and all classes; None if masks come from the CAM."""
     propagation: Propagation | None = None
@@ -165,7 +167,8 @@ class MultiScaleCam(InferenceProtocol):
         propagation = method.propagation(view)
         if propagation is not None:
             return NetworkOutput(cam, probs, propagation=propagation)
-        return NetworkOutput(cam, probs, method.attention_maps(view).get("affinity"))
+        affinity = method.attention_maps(view).get("affinity")
+        return NetworkOutput(cam, probs, affinity, method.propagation_radius)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,12 +144,12 @@ def test_propagation_carries_cam_along_the_affinity() -> None:
     cam[:, 0, :, :48] = 1.0
     affinity = torch.ones(1, 16, 16)  # all positions belong together, none is out of reach
     made = make_mask(
-        black(64, 64), select_maps(NetworkOutput(cam, NO_PROBS, affinity), [0], 0.35), PLAIN
+        black(64, 64), select_maps(NetworkOutput(cam, NO_PROBS, affinity, 8), [0], 0.35), PLAIN
     )
     assert made.mask.unique().tolist() == [1]
     # softmax([0.35, 1]) = 0.657 on 3/4 of the positions, softmax([0.35, 0]) = 0.4134 on the rest
     torch.testing.assert_close(made.probs[0, 1], torch.full((64, 64), 0.5961), atol=1e-3, rtol=0)
-    alone = select_maps(NetworkOutput(cam, NO_PROBS, torch.eye(16)[None]), [0], 0.35)
+    alone = select_maps(NetworkOutput(cam, NO_PROBS, torch.eye(16)[None], 8), [0], 0.35)
     assert make_mask(black(64, 64), alone, PLAIN).mask[:, 60:].max() == 0
 
 
@@ -159,7 +159,7 @@ def test_only_propagated_maps_are_resized_for_the_refiner_with_aligned_corners(
 ) -> None:
     refiner, cam = Recorder(), torch.rand(1, 3, 64, 64)
     affinity = torch.ones(1, 16, 16) if propagates else None
-    selected_maps = select_maps(NetworkOutput(cam, NO_PROBS, affinity), [0], 0.45)
+    selected_maps = select_maps(NetworkOutput(cam, NO_PROBS, affinity, 8), [0], 0.45)
     make_mask(black(64, 64), selected_maps, PLAIN, refiner)
     maps = torch.nn.functional.interpolate(
         selected_maps.maps, (32, 32), mode="bilinear", align_corners=aligned
@@ -171,7 +171,7 @@ def test_only_propagated_maps_are_resized_for_the_refiner_with_aligned_corners(
 def test_propagated_objects_shrink_as_background_scores_more() -> None:
     cam = torch.zeros(1, 3, 64, 64)
     cam[:, 0, :, :32] = 0.5
-    output = NetworkOutput(cam, NO_PROBS, torch.eye(16)[None])
+    output = NetworkOutput(cam, NO_PROBS, torch.eye(16)[None], 8)
     masks = [
         make_mask(black(64, 64), select_maps(output, [0], level), PLAIN).mask
         for level in (0.4, 0.6)
@@ -192,7 +192,7 @@ def test_cam_propagates_no_further_than_the_radius() -> None:
 def test_affinity_of_another_grid_is_rejected() -> None:
     with pytest.raises(ValueError, match="15 positions"):
         select_maps(
-            NetworkOutput(torch.ones(1, 3, 64, 96), NO_PROBS, torch.ones(1, 15, 15)), [0], 0.35
+            NetworkOutput(torch.ones(1, 3, 64, 96), NO_PROBS, torch.ones(1, 15, 15), 8), [0], 0.35
         )
 
 

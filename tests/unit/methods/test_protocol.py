@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.conformance.stand_ins import small_method
 from tests.unit.methods.color_method import PLAIN, Colors, Decoding, noise, red_left_half
 from torch import Tensor
 
@@ -169,3 +170,16 @@ def test_an_own_walk_replaces_the_affinity() -> None:
     assert output.propagation(torch.ones(1)).item() == 64
     assert predict_multi_scale(Walking(), red_left_half(), PLAIN).propagation is None
     assert predict_multi_scale(Colors(), red_left_half(), asked).affinity is not None
+
+
+@pytest.mark.parametrize("name", ["rml", "afa"])
+def test_the_walk_has_the_radius_of_the_training(name: str) -> None:
+    asked = PLAIN.model_copy(update={"protocol": "cam", "propagate": True})
+    image, made = noise(96, 96), {}
+    for radius in (1, 2, 8):
+        method = small_method(name, radius=radius).eval()
+        output = predict_multi_scale(method, image, asked)
+        assert output.radius == radius
+        made[radius] = select_maps(output, [0, 1], 0.35).maps
+    assert not torch.equal(made[1], made[2])
+    assert not torch.equal(made[2], made[8])

@@ -103,7 +103,7 @@ class RMLConfig(MethodConfig):
     small_affinity: float = Field(default=0.0, ge=0)
     """Weight of the contrastive loss on the second view (R12)."""
     radius: int = Field(default=8, ge=1)
-    """Radius of affinity labels, in grid positions."""
+    """Radius of affinity labels and of the random walk, in grid positions."""
     small_radius: int = Field(default=2, ge=1)
     """Radius of affinity labels on the second view, in positions of its grid."""
     scale_logits: bool = False
@@ -137,6 +137,7 @@ class RML(Method):
         steps: int,
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
+        self.propagation_radius = config.radius
         self.view = DownscaledView(config.small_scale, config.antialias)
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.neck = None
