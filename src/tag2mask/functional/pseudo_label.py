@@ -15,6 +15,8 @@ from tag2mask.types import BACKGROUND, IGNORE
 
 Refine = Callable[[Tensor, Tensor], Tensor]
 """(image (N, 3, h, w), probs (N, S, C, h, w)) -> refined probs; a `Refiner`, for example."""
+Score = float | Tensor
+"""A background score in [0, 1]: a number, or a scalar on the device of the maps."""
 
 
 class SelectedClasses(NamedTuple):
@@ -109,7 +111,7 @@ def with_power_background(selected_cam: Tensor, powers: Sequence[float]) -> Tens
 
 
 def with_background_scores(
-    selected_cam: Tensor, is_present: Tensor, backgrounds: tuple[float, ...], size: tuple[int, int]
+    selected_cam: Tensor, is_present: Tensor, backgrounds: tuple[Score, ...], size: tuple[int, int]
 ) -> Tensor:
     """Resize CAMs and turn them into one set of probabilities per background score.
 
@@ -129,8 +131,8 @@ def with_background_scores(
     """
     resized = upsample(selected_cam, size)
     resized = resized.masked_fill(~is_present[:, :, None, None], -torch.inf)
-    # Filled on the device: copying a list of numbers to it would synchronize.
-    first = torch.stack([selected_cam.new_full((1, *size), score) for score in backgrounds])
+    # Added on the device: to copy numbers to it, or to fill with a scalar of it, would synchronize.
+    first = torch.stack([selected_cam.new_zeros((1, *size)) + score for score in backgrounds])
     first = first.expand(selected_cam.shape[0], -1, -1, -1, -1)  # (N, S, 1, h, w)
     probs = torch.cat([first, resized[:, None].expand(-1, len(backgrounds), -1, -1, -1)], dim=2)
     return probs.softmax(dim=2)
@@ -141,7 +143,7 @@ def refined_labels(
     selected_cam: Tensor,
     selected: SelectedClasses,
     refine: Refine,
-    backgrounds: tuple[float, ...],
+    backgrounds: tuple[Score, ...],
 ) -> Tensor:
     """Refine the probabilities for each background score and take the argmax per pixel.
 
@@ -201,8 +203,8 @@ def pseudo_label(
     valid: Tensor,
     refine: Refine,
     *,
-    foreground_threshold: float = 0.55,
-    background_threshold: float = 0.35,
+    foreground_threshold: Score = 0.55,
+    background_threshold: Score = 0.35,
 ) -> Tensor:
     """Make training targets: confident foreground, confident background, the rest ignored.
 
@@ -245,8 +247,8 @@ def propagated_label(
     affinity: Tensor,
     size: tuple[int, int],
     *,
-    foreground_threshold: float = 0.55,
-    background_threshold: float = 0.35,
+    foreground_threshold: Score = 0.55,
+    background_threshold: Score = 0.35,
     radius: int = 8,
 ) -> Tensor:
     """Make training targets from CAMs that are propagated along the affinity first.

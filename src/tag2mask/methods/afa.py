@@ -36,6 +36,7 @@ from tag2mask.functional.affinity import (
 from tag2mask.functional.cam import multi_scale_cam, scaled_size, upsample
 from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.pseudo_label import (
+    Score,
     SelectedClasses,
     propagated_label,
     pseudo_label,
@@ -43,6 +44,7 @@ from tag2mask.functional.pseudo_label import (
 )
 from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import CamOutput, Method, labeling
+from tag2mask.methods.label_thresholds import LabelThresholds, ThresholdRule
 from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
@@ -79,6 +81,9 @@ class AFAConfig(MethodConfig):
     """lambda_3, weight of the dense-energy loss: 0.01 in Table 4, 0 (off) in the released code."""
     radius: int = Field(default=8, ge=1)
     """Radius of affinity labels and of the random walk, in grid positions (Table 1)."""
+    thresholds: ThresholdRule = "fixed"
+    """How the next two are used. fixed: as they are; auto: their mean follows the maps (Otsu's
+    threshold of recent batches), their distance stays."""
     foreground_threshold: Fraction = 0.55
     """beta_h, background score that confident foreground must exceed; higher ignores more pixels
     (Table 5)."""
@@ -136,6 +141,9 @@ class AFA(Method):
         self.head = ClassActivationHead(backbone.channels[-1], num_foreground, config.pooling)
         self.decoder = SegFormerHead(
             backbone.channels, num_foreground + 1, config.decoder_width, config.decoder_dropout
+        )
+        self.thresholds = LabelThresholds(
+            config.thresholds, config.foreground_threshold, config.background_threshold
         )
         self.affinity = None
         if config.affinity != "off":
@@ -202,16 +210,23 @@ class AFA(Method):
         selected_cam, affinity = self._label_cam(
             image, cam, features, selected.class_indices, propagates
         )
+        scores = self.thresholds(selected_cam, selected, batch.valid)
+        if isinstance(scores[1], Tensor):
+            self.monitor["background_threshold"] = scores[1]
         if affinity is None:
-            label = self._refined_label(batch, selected_cam, selected)
+            label = self._refined_label(batch, selected_cam, selected, scores)
             return label, label
-        propagated = self._propagated_label(batch, selected_cam, selected, affinity)
+        propagated = self._propagated_label(batch, selected_cam, selected, scores, affinity)
         if self.config.affinity_target == "propagated":
             return propagated, propagated
-        return propagated, self._refined_label(batch, selected_cam, selected)
+        return propagated, self._refined_label(batch, selected_cam, selected, scores)
 
     def _refined_label(
-        self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses
+        self,
+        batch: Batch,
+        selected_cam: Tensor,
+        selected: SelectedClasses,
+        scores: tuple[Score, Score],
     ) -> Tensor:
         assert self.refiner is not None
         return pseudo_label(
@@ -220,12 +235,17 @@ class AFA(Method):
             selected,
             batch.valid,
             self.refiner,
-            foreground_threshold=self.config.foreground_threshold,
-            background_threshold=self.config.background_threshold,
+            foreground_threshold=scores[0],
+            background_threshold=scores[1],
         )
 
     def _propagated_label(
-        self, batch: Batch, selected_cam: Tensor, selected: SelectedClasses, affinity: GridAffinity
+        self,
+        batch: Batch,
+        selected_cam: Tensor,
+        selected: SelectedClasses,
+        scores: tuple[Score, Score],
+        affinity: GridAffinity,
     ) -> Tensor:
         assert self.refiner is not None
         return propagated_label(
@@ -236,8 +256,8 @@ class AFA(Method):
             self.refiner,
             affinity.affinity,
             affinity.grid,
-            foreground_threshold=self.config.foreground_threshold,
-            background_threshold=self.config.background_threshold,
+            foreground_threshold=scores[0],
+            background_threshold=scores[1],
             radius=self.config.radius,
         )
 

@@ -66,6 +66,10 @@ MONITORS: Mapping[str, Term] = {
     "ignored_pixels": Term(
         "ignored pixels", "Share of pixels that the label leaves out as uncertain."
     ),
+    "background_threshold": Term(
+        "threshold of certain background",
+        "Background score that follows the CAMs; the foreground threshold keeps its distance.",
+    ),
     "erased": Term("erased pixels", "Share of pixels that the erased image hides."),
     "hard_pairs": Term("hard negative pairs"),
     "background": Term("background"),

@@ -38,6 +38,7 @@ from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.pseudo_label import pseudo_label, select_present_classes
 from tag2mask.functional.view import DownscaledView
 from tag2mask.methods.base import CamOutput, Method, labeling
+from tag2mask.methods.label_thresholds import LabelThresholds, ThresholdRule
 from tag2mask.methods.rml.club import ConditionalGaussian
 from tag2mask.methods.rml.information import (
     AffinityInformation,
@@ -110,6 +111,9 @@ class RMLConfig(MethodConfig):
     """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
     zero_init: bool = False
     """Start every affinity at 0.5 (short runs need it)."""
+    thresholds: ThresholdRule = "fixed"
+    """How the next two are used. fixed: as they are; auto: their mean follows the maps (Otsu's
+    threshold of recent batches), their distance stays."""
     foreground_threshold: Fraction = 0.55
     """Background score that confident foreground must exceed; higher ignores more pixels."""
     background_threshold: Fraction = 0.35
@@ -143,12 +147,16 @@ class RML(Method):
         self.neck = None
         self.club = None
         self.affinity = None
+        self.thresholds = None
         if config.mfml:
             self.neck = ContextNeck(backbone.channels, config.neck_width, fusion=config.fusion)
             if config.information == "club":
                 self.club = ConditionalGaussian(config.neck_width)
         if config.apml:
             self._check_affinity(backbone, refiner)
+            self.thresholds = LabelThresholds(
+                config.thresholds, config.foreground_threshold, config.background_threshold
+            )
             self.affinity = AffinityHead(
                 backbone.attention_channels,
                 backbone.head_dim,
@@ -262,6 +270,7 @@ class RML(Method):
     def _pseudo_label(self, batch: Batch, image: Tensor, cam: Tensor) -> Tensor:
         """Label the crop from the multi-scale CAM; the `cam` of scale 1 is reused."""
         assert self.refiner is not None
+        assert self.thresholds is not None
         config = self.config
         with labeling(self.backbone, config.label_precision, image.device.type):
             selected = select_present_classes(batch.tags, batch.max_tags)
@@ -272,14 +281,17 @@ class RML(Method):
                 known_cam=cam,
                 class_indices=selected.class_indices,
             )
+        foreground, background = self.thresholds(selected_cam, selected, batch.valid)
+        if isinstance(background, Tensor):
+            self.monitor["background_threshold"] = background
         return pseudo_label(
             batch.image,
             selected_cam,
             selected,
             batch.valid,
             self.refiner,
-            foreground_threshold=config.foreground_threshold,
-            background_threshold=config.background_threshold,
+            foreground_threshold=foreground,
+            background_threshold=background,
         )
 
     def _view_cam(self, image: Tensor) -> Tensor:
