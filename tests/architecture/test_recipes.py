@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tag2mask import plugins
 from tag2mask.config.recipe import RECIPE_FOLDER, available_recipes, load_recipe
 
 RECIPES = available_recipes()
@@ -40,3 +41,15 @@ def test_header_is_complete(name):
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_name_follows_the_pattern(name):
     assert re.fullmatch(r"[a-z_]+/[a-z]+(_[a-z0-9]+)+", name)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_fallback_is_set_only_where_the_classifier_selects_the_classes(name):
+    recipe = load_recipe(name)
+    if not recipe.stages and recipe.predict.fallback:
+        assert plugins.load("methods", recipe.method.name).protocol.selects_by_classifier
+
+
+@pytest.mark.parametrize("name", ["rml/animals_hybrid", "rml/voc_mitb1", "rml/coco_mitb1"])
+def test_rml_falls_back_to_the_best_class_where_every_image_shows_one(name):
+    assert load_recipe(name).predict.fallback
