@@ -16,12 +16,13 @@ from tag2mask.methods.rml.mutual_information import (
     club_bound,
     gaussian_information,
     joint_gaussian_information,
+    released_divergence,
     spatial_divergence,
 )
 
-FeatureInformation = Literal["gauss", "gauss_full", "club", "kl", "off"]
+FeatureInformation = Literal["gauss", "gauss_full", "club", "kl", "released", "off"]
 """gauss: Gaussian per channel; gauss_full: jointly Gaussian; club: variational bound; kl: spatial
-divergence."""
+divergence; released: that of the released code."""
 AffinityInformation = Literal["vd", "gap", "cond", "off"]
 """vd: variational distillation; gap: difference of information; cond: the paper's middle form."""
 
@@ -56,7 +57,8 @@ def feature_information(
         model: q(y | x) for `club`. The `fit` of the result trains it on detached inputs.
 
     Returns:
-        The estimate in nats per channel (for `kl`, a divergence).
+        The estimate in nats per channel (for `kl`, a divergence; for `released`, a mean over
+        pixels).
 
     Source:
         RML, Eq. 7 and 8; Specification R8.
@@ -67,6 +69,8 @@ def feature_information(
         return InformationEstimate(joint_gaussian_information(x, y, weight), None)
     if kind == "kl":
         return InformationEstimate(spatial_divergence(x, y), None)
+    if kind == "released":
+        return InformationEstimate(released_divergence(x, y), None)
     if model is None:
         raise ValueError("the estimator 'club' needs a model of y given x")
     samples_x, share = as_samples(x, weight)

@@ -16,8 +16,8 @@ Specification R1 to R20 decide what the paper leaves open or misprints; each for
 decision.
 
 Departs:
-    - The released code's losses without gradient are not reproduced (Specification R3, R8 and R9
-      explain why).
+    - The released code's losses without gradient are not reproduced (Specification R3 and R9
+      explain why). Its estimate of the information of contexts is `information: released` (R8).
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch
 
 KAPPA = 0.01
-"""Scale of every information estimate in nats (R8): the paper's beta = 100 then gives weight 1."""
+"""Scale of every information estimate in nats (R8): the paper's beta = 100 then gives weight 1. The
+released estimate is a mean over pixels and is not scaled."""
 
 
 class RMLConfig(MethodConfig):
@@ -90,9 +91,11 @@ class RMLConfig(MethodConfig):
     neck_width: int = Field(default=15, ge=1)
     """Channels of the fused context."""
     beta1: float = Field(default=100.0, ge=0)
-    """Weight of the mutual information in MFML, multiplied by 0.01 (Table A3)."""
+    """Weight of the mutual information in MFML, multiplied by 0.01 unless released (Table A3)."""
     information: FeatureInformation = "gauss"
-    """Estimator of the mutual information of the two contexts."""
+    """Estimator of the mutual information of the two contexts. gauss: Gaussian per channel;
+    gauss_full: jointly Gaussian; club: variational bound; kl: divergence of spatial softmaxes;
+    released: that of the paper's released code; off: none."""
     beta2: float = Field(default=100.0, ge=0)
     """Weight of the mutual-information loss in APML, multiplied by 0.01 (Table A4)."""
     affinity_information: AffinityInformation = "vd"
@@ -260,7 +263,8 @@ class RML(Method):
                 config.information, context, small_context, weight, self.club
             )
             self.monitor["context_information"] = estimate.value.detach()
-            loss = loss + config.beta1 * KAPPA * estimate.value
+            scale = 1.0 if config.information == "released" else KAPPA
+            loss = loss + config.beta1 * scale * estimate.value
             if estimate.fit is not None:
                 losses["club_fit"] = estimate.fit
         losses["mfml"] = config.mfml * loss

@@ -117,6 +117,28 @@ def spatial_divergence(x: Tensor, y: Tensor, temperature: float = 0.05) -> Tenso
     return 0.5 * (y_to_x + x_to_y) / (x.shape[0] * x.shape[1])
 
 
+def released_divergence(x: Tensor, y: Tensor, temperature: float = 0.05) -> Tensor:
+    """Compute what RML's released code computes in place of mutual information.
+
+    Only y gets a gradient; to minimize it flattens y. It can be negative.
+
+    Args:
+        x: (N, D, h, w).
+        y: (N, D, h, w).
+        temperature: Temperature of the softmax over space.
+
+    Returns:
+        Scalar, mean over all elements: q log q - q p for the spatial softmaxes p of x and q of y.
+
+    Source:
+        Specification R8 (`released`): `kl_div` receives probabilities as its first argument, which
+        is detached.
+    """
+    p = (x.detach().flatten(2) / temperature).softmax(dim=2)
+    log_q = (y.flatten(2) / temperature).log_softmax(dim=2)
+    return (log_q.exp() * (log_q - p)).mean()
+
+
 def club_bound(log_density_own: Tensor, log_density_other: Tensor, weight: Tensor) -> Tensor:
     """Compute a variational upper bound on mutual information from a model q(y | x).
 

@@ -82,6 +82,7 @@ def test_absent_classes_do_not_change_the_equivariance_loss() -> None:
         {"information": "gauss_full"},
         {"information": "club"},
         {"information": "kl"},
+        {"information": "released"},
         {"information": "off"},
         {"affinity_information": "gap"},
         {"affinity_information": "cond"},

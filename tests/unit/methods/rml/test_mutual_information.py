@@ -10,6 +10,7 @@ from tag2mask.methods.rml.mutual_information import (
     club_bound,
     gaussian_information,
     joint_gaussian_information,
+    released_divergence,
     spatial_divergence,
 )
 
@@ -105,6 +106,22 @@ def test_the_gradient_of_the_divergence_is_the_difference_of_probabilities(logit
     divergence.sum().backward()
     assert (divergence >= 0).all()
     torch.testing.assert_close(q.grad, q.detach().sigmoid() - p.sigmoid())
+
+
+def test_released_divergence_by_hand_flattens_its_second_map() -> None:
+    p, q = 0.8, 0.3
+    first = (torch.tensor([math.log(p / (1 - p)), 0.0]).view(1, 1, 1, 2) * 0.05).requires_grad_()
+    second = (torch.tensor([math.log(q / (1 - q)), 0.0]).view(1, 1, 1, 2) * 0.05).requires_grad_()
+    value = released_divergence(first, second)
+    by_hand = (q * (math.log(q) - p) + (1 - q) * (math.log(1 - q) - (1 - p))) / 2
+    assert value.item() == pytest.approx(by_hand, rel=1e-5)
+    value.backward()
+    assert first.grad is None
+    assert second.grad is not None
+    peak = torch.zeros(1, 1, 4, 4)
+    peak[..., 1, 1] = 0.1
+    flatter = released_divergence(torch.zeros_like(peak), peak / 2)
+    assert flatter < released_divergence(torch.zeros_like(peak), peak)
 
 
 def test_club_bound_excludes_padding() -> None:
