@@ -53,3 +53,19 @@ def test_fallback_is_set_only_where_the_classifier_selects_the_classes(name):
 @pytest.mark.parametrize("name", ["rml/animals_hybrid", "rml/voc_mitb1", "rml/coco_mitb1"])
 def test_rml_falls_back_to_the_best_class_where_every_image_shows_one(name):
     assert load_recipe(name).predict.fallback
+
+
+@pytest.mark.parametrize(
+    "name", [f"{m}/{d}_mitb1" for m in ("rml", "afa") for d in ("voc", "coco")]
+)
+def test_no_weights_are_chosen_on_the_images_that_are_reported(method, data):
+    recipe = load_recipe(f"{method}/{data}_mitb1")
+    assert recipe.data.val_split in ("val", "val2014")
+    assert recipe.run.best == "last"
+
+
+@pytest.mark.parametrize("name", ["afa/voc_mitb1", "afa/coco_mitb1"])
+def test_afa_trains_with_the_weights_of_its_table_4(name):
+    method = load_recipe(name).method
+    weights = (method.segmentation_weight, method.affinity_weight, method.energy_weight)
+    assert weights == (0.1, 0.1, 0.01)

@@ -224,6 +224,9 @@ class RunConfig(Config):
     """Interval of evaluations: a fraction of all steps below 1, else steps; 0: only at the end."""
     evaluate_images: int = Field(default=100, ge=1)
     """Largest number of images in an evaluation during training."""
+    best: Literal["score", "last"] = "score"
+    """Which weights become the best ones. score: those with the highest score on held-out images;
+    last: the last, for held-out images whose score is reported."""
     save_every: StepsOrFraction = 0.25
     """Interval of full-state checkpoints: a fraction of all steps below 1, else steps; the end
     always has one."""

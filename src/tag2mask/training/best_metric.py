@@ -17,8 +17,8 @@ class BestMetric:
     """History of the validation scores, oldest first.
 
     Attributes:
-        metric: Name of the score; None without held-out images, where the last step is the best.
-        reason: Why there is no metric.
+        metric: Name of the score; None without held-out images.
+        reason: Why the last step is the best; None if the score decides.
     """
 
     def __init__(self, path: Path, metric: str | None, reason: str | None) -> None:
@@ -46,9 +46,9 @@ class BestMetric:
         return any(evaluation.step == step for evaluation in self._history)
 
     def add(self, evaluation: Evaluation) -> bool:
-        """Append an evaluation; return whether it is the best so far."""
+        """Append an evaluation; return whether its score makes it the best so far."""
         self._history.append(evaluation)
-        return self.best is evaluation
+        return self.reason is None and self.best is evaluation
 
     @property
     def best(self) -> Evaluation | None:
@@ -84,7 +84,7 @@ class BestMetric:
 
     def _describe_best(self, step: int) -> dict[str, Any] | None:
         """Return the step of `weights/best` and the reason for it."""
-        if self.metric is None:
+        if self.reason is not None:
             return {"step": step, "score": None, "reason": f"best is last: {self.reason}"}
         best = self.best
         if best is None:

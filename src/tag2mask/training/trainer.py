@@ -120,9 +120,10 @@ class _TrainingRun:
         self._logged_seconds = 0.0
         self._logged_step = 0
         self._skipped = 0
-        self._best_metric = BestMetric(
-            folder.metrics, self._validation.metric, self._validation.reason
-        )
+        reason = self._validation.reason
+        if reason is None and recipe.run.best == "last":
+            reason = "run.best is last"
+        self._best_metric = BestMetric(folder.metrics, self._validation.metric, reason)
 
     @property
     def _has_state(self) -> bool:
@@ -273,7 +274,7 @@ class _TrainingRun:
         if self._runtime.is_main:
             weights = self._method.state_dict()
             save_weights(self._folder.weights("last"), weights, self._recipe)
-            if self._validation.metric is None:
+            if self._best_metric.reason is not None:
                 save_weights(self._folder.weights("best"), weights, self._recipe)
             tensors = snapshot(self._method, self._runtime.optimizer)
             record = {"step": self._step, "seconds": self._seconds, "ranks": ranks}

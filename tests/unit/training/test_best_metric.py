@@ -50,6 +50,14 @@ def test_without_held_out_images_the_last_step_is_the_best(tmp_path):
     assert values["finished"] is True
 
 
+def test_a_reason_makes_the_last_step_the_best_whatever_the_scores(tmp_path):
+    metric, is_best = make_metric(tmp_path, (5, 0.9), (10, 0.2), reason="run.best is last")
+    assert is_best == [False, False]
+    metric.write(10, 10, 1.0)
+    assert read(tmp_path)["best"]["step"] == 10
+    assert read(tmp_path)["metric"] == "mIoU"
+
+
 def test_restore_drops_later_steps(tmp_path):
     make_metric(tmp_path, (5, math.nan), (10, 0.3), (15, 0.9))[0].write(15, 20, 1.0)
     again, _ = make_metric(tmp_path)

@@ -236,6 +236,22 @@ def test_best_weights_are_those_of_the_highest_score(toy, tmp_path, monkeypatch)
     torch.testing.assert_close(weights(run, "last"), states[12], rtol=0, atol=0)
 
 
+def test_scores_are_logged_but_choose_no_weights_if_the_last_are_the_best(
+    toy, tmp_path, monkeypatch
+):
+    scores = {3: 0.1, 6: 0.9, 9: 0.3, 12: 0.2}
+
+    def score(validation_loop, method, device, step):
+        return Evaluation(step, scores[step], {})
+
+    monkeypatch.setattr(trainer.ValidationLoop, "score", score)
+    run = train(toy.recipe(data__held_out=2, run__best="last"), tmp_path / "run")
+    assert [entry["score"] for entry in metrics(run)["history"]] == list(scores.values())
+    assert metrics(run)["best"]["step"] == 12
+    assert metrics(run)["best"]["reason"] == "best is last: run.best is last"
+    torch.testing.assert_close(weights(run, "best"), weights(run), rtol=0, atol=0)
+
+
 def test_without_held_out_images_the_last_weights_are_the_best(toy, tmp_path):
     run = train(toy.recipe(), tmp_path / "run")
     torch.testing.assert_close(weights(run, "best"), weights(run), rtol=0, atol=0)
