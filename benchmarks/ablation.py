@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from row import add_entry, command, run_as_command
 from seed_quality import (
+    DECODER,
     build_refiners,
     method_config,
     open_run,
@@ -34,6 +35,7 @@ from tag2mask.config.schema import MethodConfig
 from tag2mask.errors import RecipeError
 from tag2mask.pipeline import train
 
+CLASS_SOURCE = "tags; a decoder chooses among all classes"
 Scores = dict[str, Any]
 Section = dict[str, Any]
 
@@ -92,15 +94,18 @@ class Images(NamedTuple):
 
 
 def score(run: Path, row: Row, images: Images) -> Scores:
-    """Score a network's masks with classes from tags."""
+    """Score a network's masks with classes from tags; a decoder chooses among all classes."""
     segmenter = open_run(run, "last", reading_method(row), row.long_side_px)
     data = segmenter.recipe.data.model_copy(update={"root": images.root, "labels": None})
     sources = [plugins.load("data", data.name)(data, name + ".txt") for name in images.lists]
     refiners = build_refiners(segmenter, row.refiners)
-    chosen, reported = (
-        score_list(segmenter, source, refiners, images.limit)["tags"] for source in sources
-    )
-    return summarize(chosen, reported)
+    chosen, reported = (score_list(segmenter, source, refiners, images.limit) for source in sources)
+    summary = {name: summarize(chosen[name], reported[name]) for name in chosen}
+    decoder = summary.get("classifier", {})
+    return {
+        name: decoder[name] if name.startswith(DECODER) and name in decoder else values
+        for name, values in summary["tags"].items()
+    }
 
 
 def reading_method(row: Row) -> MethodConfig | None:
@@ -224,7 +229,7 @@ def main() -> None:
             entry["runs"][seed] = finish(args.runs, row, recipe, images)
             print(format_table(results), flush=True)
             if args.json:
-                record = {"command": command(), "class_source": "tags", "rows": results}
+                record = {"command": command(), "class_source": CLASS_SOURCE, "rows": results}
                 add_entry(args.json, args.entry or args.table.stem, record)
 
 

@@ -59,6 +59,8 @@ THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, *np.arange(0.10, 0.81, 0.05).round(2
 """Fine steps near 0: in a CAM with a narrow peak, all other values are small."""
 COARSE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 """For refiners at the image's size, which take tenths of a second per threshold."""
+DECODER = "decoder"
+"""First word of the rows whose masks come from a decoder."""
 NO_THRESHOLD = -1.0
 """Key of masks that need no threshold."""
 
@@ -69,6 +71,8 @@ class MaskPlan(NamedTuple):
     propagated: bool
     refiner: Refiner | None
     thresholds: tuple[float, ...]
+    crf: Refiner | None = None
+    """Finishes the refined maps at the image's size."""
 
 
 class ListScores:
@@ -124,8 +128,17 @@ def read_setting(text: str, where: str) -> tuple[str, object]:
 
 
 def mask_plans(output: NetworkOutput, refiners: Refiners) -> dict[str, MaskPlan]:
-    """Plan all rows except the CAM itself; only the first refiner refines propagated maps."""
+    """Plan all rows except the CAM itself; only the first refiner refines propagated maps.
+
+    The final CRF follows the first refiner that works below the image's size, as RML and AFA report
+    it (Specification R18 (5)).
+    """
     plans = {f"cam + {name}": refined_plan(refiner) for name, refiner in refiners.items()}
+    small = [name for name, refiner in refiners.items() if not refiner.at_full_size]
+    for name in small[:1]:
+        plans[f"cam + {name} + final CRF"] = MaskPlan(
+            False, refiners[name], COARSE_THRESHOLDS, final_crf()
+        )
     if output.affinity is None and output.propagation is None:
         return plans
     plans["propagated"] = MaskPlan(True, None, THRESHOLDS)
@@ -166,6 +179,8 @@ def make_masks(
     if refiner is not None:
         probs = refiner(upsample(image.float(), size), probs)
     probs = upsample(probs.flatten(1, 2), (height, width)).unflatten(1, probs.shape[1:3])
+    if plan.crf is not None:
+        probs = plan.crf(image, probs)
     values = torch.tensor([BACKGROUND, *(index + 1 for index in class_indices)], dtype=torch.uint8)
     masks = values[probs.argmax(dim=2)[0]].numpy()
     return dict(zip(plan.thresholds, masks, strict=True))
@@ -248,7 +263,7 @@ def score_decoder(
     config = segmenter.config
     with label_autocast("auto", "cpu"):
         output = predict_multi_scale(segmenter.method, image, config)
-    crfs = {"decoder": None, "decoder + final CRF": final_crf()}
+    crfs = {DECODER: None, f"{DECODER} + final CRF": final_crf()}
     for class_source, scored in scores.items():
         indices = select_classes(output.probs, tags, config, segmenter.protocol, class_source)
         selected = select_maps(output, indices, config.background_score)

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tag2mask import plugins
 from tag2mask.config.recipe import load_recipe, read_yaml, recipe_path
 from tag2mask.errors import RecipeError
 from tag2mask.inference.postprocessing import PostProcessor, select_maps
+from tag2mask.inference.segmenter import final_crf
 from tag2mask.methods.protocol import NetworkOutput
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -72,6 +74,44 @@ def test_masks_of_a_row_equal_the_masks_a_user_gets(scripts, spec, propagated):
         assert set(np.unique(mask)) <= {0, 1, 3}
     plan = quality.MaskPlan(propagated, refiner, (0.2,))
     assert not quality.make_masks(image, output, (), plan)[0.2].any()
+
+
+def test_the_row_with_the_final_crf_is_par_then_the_crf_of_afa_at_the_images_size(scripts):
+    quality = scripts["seed_quality"]
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randint(0, 256, (1, 3, 48, 64), generator=generator, dtype=torch.uint8)
+    output = NetworkOutput(torch.rand(1, 3, 48, 64, generator=generator), torch.zeros(1, 3))
+    kind = plugins.load("refiners", "par")
+    par = kind(kind.Config())
+    plan = quality.mask_plans(output, {"par": par})["cam + par + final CRF"]
+    settings = plan.crf.config.model_dump()
+    assert [settings[key] for key in ("bilateral_sxy", "bilateral_srgb", "bilateral_weight")] == [
+        64,
+        5,
+        4,
+    ]
+    masks = quality.make_masks(image, output, (0, 2), plan._replace(thresholds=(0.3,)))
+    config = load_recipe("rml/voc_mitb1").predict.model_copy(update={"background": 0.3})
+    selected = select_maps(output, (0, 2), 0.3)
+    expected = PostProcessor(config, par, final_crf())(image, selected).mask.numpy()
+    assert (masks[0.3] != expected).mean() < 2e-3
+
+
+def test_a_table_scores_the_decoder_without_tags_and_the_maps_with_them(scripts, monkeypatch):
+    ablation = scripts["ablation"]
+    recipe = load_recipe("afa/animals_hybrid")
+    names = ("tags", "classifier")
+    monkeypatch.setattr(ablation, "open_run", lambda *_: SimpleNamespace(recipe=recipe))
+    monkeypatch.setattr(ablation, "build_refiners", lambda *_: {})
+    monkeypatch.setattr(ablation, "score_list", lambda *_: {name: name for name in names})
+    monkeypatch.setattr(
+        ablation, "summarize", lambda chosen, _: {"cam": chosen, "decoder + final CRF": chosen}
+    )
+    monkeypatch.setattr(ablation.plugins, "load", lambda *_: lambda *_: None)
+    row = ablation.Row(name="any", paper=None)
+    images = ablation.Images(None, ("devval", "train"), None)
+    scores = ablation.score(None, row, images)
+    assert scores == {"cam": "tags", "decoder + final CRF": "classifier"}
 
 
 MISTAKES = [
