@@ -6,6 +6,7 @@ import pytest
 
 from tag2mask import plugins
 from tag2mask.config.recipe import RECIPE_FOLDER, available_recipes, load_recipe
+from tag2mask.config.schema import resolve_steps
 
 RECIPES = available_recipes()
 
@@ -69,3 +70,24 @@ def test_afa_trains_with_the_weights_of_its_table_4(name):
     method = load_recipe(name).method
     weights = (method.segmentation_weight, method.affinity_weight, method.energy_weight)
     assert weights == (0.1, 0.1, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("rml/voc_mitb1", (18_000, 2_000, 1_500, None)),
+        ("rml/coco_mitb1", (75_000, 5_000, 1_500, None)),
+        ("afa/voc_mitb1", (20_000, 2_000, 1_500, 6_000)),
+        ("afa/coco_mitb1", (80_000, 5_000, 1_500, 15_000)),
+    ],
+)
+def test_fractions_give_the_published_steps_and_shrink_with_the_run(name, published):
+    recipe = load_recipe(name)
+    steps, warmup, rate_warmup, propagated = published
+    assert recipe.optim.steps == steps
+    assert recipe.method.warmup_rule == "fixed"
+    assert resolve_steps(recipe.method.warmup, steps) == warmup
+    assert resolve_steps(recipe.optim.warmup, steps) == rate_warmup
+    assert resolve_steps(recipe.method.warmup, 600) < 100
+    if propagated is not None:
+        assert resolve_steps(recipe.method.propagate_from, steps) == propagated

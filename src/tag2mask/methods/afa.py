@@ -46,6 +46,7 @@ from tag2mask.functional.segmentation import segmentation_loss
 from tag2mask.methods.base import CamOutput, Method, labeling
 from tag2mask.methods.label_thresholds import LabelThresholds, ThresholdRule
 from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
+from tag2mask.methods.warmup import RATIO, ClassifierWarmup, WarmupRule
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.models.heads import AffinityHead
@@ -63,11 +64,15 @@ class AFAConfig(MethodConfig):
     then the classifier."""
     warmup: StepsOrFraction = 0.1
     """Train only the classifier until this point."""
+    warmup_rule: WarmupRule = "fixed"
+    """End of the warm-up. fixed: at that point; auto: from there on, as soon as the classification
+    loss is far below that of guessing, at half of all steps at the latest (short runs need it)."""
     affinity: Literal["off", "loss", "propagate"] = "propagate"
     """off: no affinity head; loss: learn the affinity; propagate: also propagate labels along it
     (Figure 5)."""
     propagate_from: StepsOrFraction = 0.3
-    """The decoder learns refined labels until this point, then propagated labels."""
+    """The decoder learns refined labels until this point, then propagated labels; later if the
+    warm-up ends later than planned."""
     affinity_target: Literal["refined", "propagated"] = "refined"
     """Labels that train the affinity from `propagate_from` on: refined (VOC), propagated (COCO)."""
     refine: Literal["learned", "mhsa"] = "learned"
@@ -142,6 +147,7 @@ class AFA(Method):
         self.decoder = SegFormerHead(
             backbone.channels, num_foreground + 1, config.decoder_width, config.decoder_dropout
         )
+        self.warmup = ClassifierWarmup(config.warmup_rule, config.warmup, steps, num_foreground)
         self.thresholds = LabelThresholds(
             config.thresholds, config.foreground_threshold, config.background_threshold
         )
@@ -158,14 +164,17 @@ class AFA(Method):
         """Compute the losses of Specification 2.8; during warm-up only the classification."""
         config = self.config
         image = self.backbone.normalize(batch.image)
-        if step < resolve_steps(config.warmup, self.steps):
-            logits = self.compute_cam(image).logits
-            return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
+        if not self.warmup.is_over(step):
+            loss = F.multilabel_soft_margin_loss(self.compute_cam(image).logits, batch.tags)
+            self.monitor.update(self.warmup.observe(loss, batch.tags, step))
+            return {"classification": loss}
+        self.monitor.pop(RATIO, None)
         features: Features = self.backbone(image, attention=self.affinity is not None)
         logits, cam = (part.float() for part in self.head(features.maps[-1]))
         losses = {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
         propagates = config.affinity == "propagate"
-        propagates = propagates and step >= resolve_steps(config.propagate_from, self.steps)
+        start = resolve_steps(config.propagate_from, self.steps) + self.warmup.delay
+        propagates = propagates and step >= start
         target, pair_target = self._labels(batch, image, cam.detach(), features, propagates)
         losses.update(self._decoder_losses(batch, features, target))
         if self.affinity is not None:

@@ -70,6 +70,10 @@ MONITORS: Mapping[str, Term] = {
         "threshold of certain background",
         "Background score that follows the CAMs; the foreground threshold keeps its distance.",
     ),
+    "classification_ratio": Term(
+        "classification loss over that of guessing",
+        "The other losses start when it falls below 0.45; 1 is a guess by the frequency of tags.",
+    ),
     "erased": Term("erased pixels", "Share of pixels that the erased image hides."),
     "hard_pairs": Term("hard negative pairs"),
     "background": Term("background"),

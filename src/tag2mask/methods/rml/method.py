@@ -30,7 +30,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction
 from tag2mask.errors import RecipeError
 from tag2mask.functional.affinity import affinity_label, affinity_loss, mean_attention
 from tag2mask.functional.cam import multi_scale_cam, normalize_cam
@@ -48,6 +48,7 @@ from tag2mask.methods.rml.information import (
 )
 from tag2mask.methods.rml.neck import ContextNeck
 from tag2mask.methods.rml.prototypes import class_prototypes, mean_similarity
+from tag2mask.methods.warmup import RATIO, ClassifierWarmup, WarmupRule
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.classifier import ClassActivationHead, Pooling
 from tag2mask.models.heads import AffinityHead
@@ -68,6 +69,9 @@ class RMLConfig(MethodConfig):
     then the classifier."""
     warmup: StepsOrFraction = 0.11
     """Train only the classifier until this point."""
+    warmup_rule: WarmupRule = "fixed"
+    """End of the warm-up. fixed: at that point; auto: from there on, as soon as the classification
+    loss is far below that of guessing, at half of all steps at the latest (short runs need it)."""
     ciml: float = Field(default=0.1, ge=0)
     """lambda_1, weight of the CAM-level loss; 0 switches it off (Table 1; Table 2 row a)."""
     mfml: float = Field(default=0.1, ge=0)
@@ -151,6 +155,9 @@ class RML(Method):
         self.club = None
         self.affinity = None
         self.thresholds = None
+        self.warmup = None
+        if config.ciml or config.mfml or config.apml:
+            self.warmup = ClassifierWarmup(config.warmup_rule, config.warmup, steps, num_foreground)
         if config.mfml:
             self.neck = ContextNeck(backbone.channels, config.neck_width, fusion=config.fusion)
             if config.information == "club":
@@ -184,10 +191,12 @@ class RML(Method):
         """Compute the losses of Eq. 16; during warm-up only the classification (R17)."""
         config = self.config
         image = self.backbone.normalize(batch.image)
-        warming_up = step < resolve_steps(config.warmup, self.steps)
-        if warming_up or not (config.ciml or config.mfml or config.apml):
-            logits = self.compute_cam(image).logits
-            return {"classification": F.multilabel_soft_margin_loss(logits, batch.tags)}
+        if self.warmup is None or not self.warmup.is_over(step):
+            loss = F.multilabel_soft_margin_loss(self.compute_cam(image).logits, batch.tags)
+            if self.warmup is not None:
+                self.monitor.update(self.warmup.observe(loss, batch.tags, step))
+            return {"classification": loss}
+        self.monitor.pop(RATIO, None)
         attention = self.affinity is not None
         large: Features = self.backbone(image, attention=attention)
         small: Features = self.backbone(self.view.image(image), attention=attention)
