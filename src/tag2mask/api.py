@@ -157,6 +157,7 @@ def evaluate(
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     limited: bool = False,
+    by_size: bool = False,
     workers: int | None = None,
 ) -> Report:
     """Score masks against true masks of the same names: IoU of each class and its mean.
@@ -168,6 +169,8 @@ def evaluate(
         split: Name of a VOC list, or path of a text file with a name per line.
         class_names: Names of the predictions' values 1..F, where there is no `classes.json`.
         limited: Score only images that have a prediction; otherwise a missing one is an error.
+        by_size: Also score objects by their true area: the smallest to the largest quarter of them.
+            An object is all pixels of one class in one image.
         workers: Threads that read masks; None: one per processor core.
 
     Raises:
@@ -193,6 +196,7 @@ def evaluate(
         split=split,
         class_names=class_names,
         limited=limited,
+        by_size=by_size,
         workers=workers,
     )
 
