@@ -95,7 +95,8 @@ def label(
         out: Folder for the masks, `classes.json` and scores.
         split: List of a VOC layout, split of COCO, or part (`train`, `val`, `all`) of a folder.
             None: the list that the run trained on, or the complete folder.
-        overrides: Values for keys of the sections `data`, `method`, `predict` and `refiner`.
+        overrides: Values for keys of the sections `backbone`, `data`, `method`, `predict` and
+            `refiner`.
         which: Weights of the run to use.
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
@@ -133,7 +134,8 @@ def predict(
         run: Run folder, or a hub id such as `org/name`.
         images: Images and folders of images.
         out: Folder for the masks, `classes.json` and scores.
-        overrides: Values for keys of the sections `data`, `method`, `predict` and `refiner`.
+        overrides: Values for keys of the sections `backbone`, `data`, `method`, `predict` and
+            `refiner`.
         which: Weights of the run to use.
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
