@@ -27,8 +27,8 @@ def write_image(root: Path, name: str, shown: tuple[int, ...]) -> None:
     """Write an image of colored squares, one per class, with its true mask."""
     image = np.full((64, 96, 3), 120, np.uint8)
     mask = np.zeros((64, 96), np.uint8)
-    for place, index in enumerate(shown):
-        area = np.s_[16:44, 10 + 44 * place : 44 + 44 * place]
+    for position, index in enumerate(shown):
+        area = np.s_[16:44, 10 + 44 * position : 44 + 44 * position]
         image[area], mask[area] = COLORS[index], VOC_CLASSES.index(CLASSES[index]) + 1
     PILImage.fromarray(image).save(root / "JPEGImages" / f"{name}.jpg")
     save_mask(mask, root / "SegmentationClass" / f"{name}.png")
