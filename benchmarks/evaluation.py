@@ -75,7 +75,7 @@ def comparisons(truth: Path, pairs: list[MaskPair], workers: int, repeats: int) 
     """Compare the counts, then the times."""
     expected = plain_loop(pairs)
     for threads in (1, workers):
-        counts = count_files(pairs, len(VOC_CLASSES), len(VOC_CLASSES), threads)
+        counts = count_files(pairs, len(VOC_CLASSES), len(VOC_CLASSES), threads).pairs
         if not np.array_equal(counts[:NUM_CLASSES, :NUM_CLASSES], expected):
             raise SystemExit("the counts differ; their times cannot be compared")
     predictions = pairs[0].prediction.parent

@@ -45,9 +45,8 @@ def make_outputs(count: int) -> list[InferenceOutput]:
         noise = 4 * torch.randn(1, 3, *SIZE, generator=generator)
         image = (areas + noise).clamp(0, 255).byte()[0].permute(1, 2, 0).numpy()
         logits = 6 * torch.randn(1, NUM_CLASSES, 12, 16, generator=generator)
-        selected = SelectedMaps(
-            tuple(range(NUM_CLASSES - 1)), upsample(logits, (94, 125)), "logits", SIZE
-        )
+        classes = tuple(range(NUM_CLASSES - 1))
+        selected = SelectedMaps(classes, upsample(logits, (94, 125)), "logits", SIZE, background=0)
         outputs.append(
             InferenceOutput(np.ascontiguousarray(image), selected, {}, "classifier", None)
         )

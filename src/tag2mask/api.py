@@ -95,7 +95,8 @@ def label(
         out: Folder for the masks, `classes.json` and scores.
         split: List of a VOC layout, split of COCO, or part (`train`, `val`, `all`) of a folder.
             None: the list that the run trained on, or the complete folder.
-        overrides: Values for keys of the sections `data`, `method`, `predict` and `refiner`.
+        overrides: Values for keys of the sections `backbone`, `data`, `method`, `predict` and
+            `refiner`.
         which: Weights of the run to use.
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
@@ -133,7 +134,8 @@ def predict(
         run: Run folder, or a hub id such as `org/name`.
         images: Images and folders of images.
         out: Folder for the masks, `classes.json` and scores.
-        overrides: Values for keys of the sections `data`, `method`, `predict` and `refiner`.
+        overrides: Values for keys of the sections `backbone`, `data`, `method`, `predict` and
+            `refiner`.
         which: Weights of the run to use.
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
@@ -157,6 +159,7 @@ def evaluate(
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     limited: bool = False,
+    by_size: bool = False,
     workers: int | None = None,
 ) -> Report:
     """Score masks against true masks of the same names: IoU of each class and its mean.
@@ -168,6 +171,8 @@ def evaluate(
         split: Name of a VOC list, or path of a text file with a name per line.
         class_names: Names of the predictions' values 1..F, where there is no `classes.json`.
         limited: Score only images that have a prediction; otherwise a missing one is an error.
+        by_size: Also score objects by their true area: the smallest to the largest quarter of them.
+            An object is all pixels of one class in one image.
         workers: Threads that read masks; None: one per processor core.
 
     Raises:
@@ -193,6 +198,7 @@ def evaluate(
         split=split,
         class_names=class_names,
         limited=limited,
+        by_size=by_size,
         workers=workers,
     )
 

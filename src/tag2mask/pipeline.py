@@ -170,4 +170,5 @@ class _Pipeline:
         if self._recipe.stages[used].run == "label":
             return evaluate_pseudo_labels(self._root / used, self.state.source(name, "train"))
         segmenter = self.state.segmenter(name)
-        return evaluate_source(segmenter, self.state.source(name, "val"), "classifier")
+        class_source = self._recipe.stages[name].class_source or "classifier"
+        return evaluate_source(segmenter, self.state.source(name, "val"), class_source)

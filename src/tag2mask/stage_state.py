@@ -80,7 +80,10 @@ class StageState:
         run = self.root / self.stages[name].from_[0]
 
         def configure(trained: Recipe) -> Recipe:
-            return parse_recipe({**trained.plain(), **inference}, str(run))
+            plain = trained.plain()
+            # A trained backbone is resolved: the stage's own changes go on top of it.
+            backbone = {**plain["backbone"], **self.stages[name].backbone}
+            return parse_recipe({**plain, **inference, "backbone": backbone}, str(run))
 
         return Segmenter.load(run, configure=configure)
 
@@ -102,7 +105,13 @@ class StageState:
     def evaluation_inputs(self, name: str) -> dict[str, Any]:
         """Return everything that the scores of an evaluate stage depend on."""
         values = self.recipe(name).plain()
-        return {"inputs": self.inputs(name), "data": values["data"], "predict": values["predict"]}
+        return {
+            "inputs": self.inputs(name),
+            "data": values["data"],
+            "backbone": values["backbone"],
+            "predict": values["predict"],
+            "class_source": self.stages[name].class_source,
+        }
 
     def is_finished(self, name: str) -> bool:
         """Return whether a stage has nothing left to do.

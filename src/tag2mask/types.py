@@ -119,6 +119,21 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeQuarter:
+    """A quarter of all objects, ordered by true area; an object is one class in one image."""
+
+    objects: int
+    smallest_px: int
+    """True area of its smallest object in pixels."""
+    largest_px: int
+    """True area of its largest object in pixels."""
+    iou: float
+    """Mean of the objects' IoU; NaN without objects."""
+    area_ratio: float
+    """Median of predicted area over true area; NaN without objects."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Scores of one set of masks, with everything needed to compare them."""
 
@@ -132,3 +147,5 @@ class Report:
     class_source: ClassSource | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How the masks were made: split, scales, flip, refiner, CRF, threshold."""
+    by_size: tuple[SizeQuarter, ...] = ()
+    """Smallest to largest quarter of the objects; empty if they were not counted."""

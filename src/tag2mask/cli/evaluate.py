@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   tag2mask evaluate MASKS TRUTH
   tag2mask evaluate MASKS VOCdevkit/VOC2012 --split val --json scores.json
-  tag2mask evaluate RUN TRUTH --limited"""
+  tag2mask evaluate RUN TRUTH --limited --by-size"""
 
 
 def run(
@@ -52,6 +52,15 @@ def run(
             help="Score only images that have a prediction; otherwise a missing one is an error.",
         ),
     ] = False,
+    by_size: Annotated[
+        bool,
+        typer.Option(
+            "--by-size",
+            help="Also score objects by their true area, from the smallest to the largest quarter: "
+            "number, mean IoU, median of predicted over true area. An object is all pixels of one "
+            "class in one image.",
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +79,9 @@ def run(
     folder = stage_folder(predictions, "label")
     if folder != predictions:
         print(f"masks: {folder}, the last stage that labels")
-    report = evaluate_folder(folder, truth, split=split, limited=limited, workers=workers)
+    report = evaluate_folder(
+        folder, truth, split=split, limited=limited, by_size=by_size, workers=workers
+    )
     print_scores(report)
     if json is not None:
         save_report(report, json)
@@ -78,12 +89,14 @@ def run(
 
 
 def print_scores(report: Report) -> None:
-    """Print IoU per class and, on one unwrapped line below, the settings behind the scores."""
+    """Print IoU per class, objects by size, and on an unwrapped line the settings behind them."""
     from rich.console import Console
 
-    from tag2mask.evaluation.tables import report_table
+    from tag2mask.evaluation.tables import report_table, size_table
 
     table = report_table(report)
     settings, table.caption = table.caption, None
     Console().print(table)
+    if report.by_size:
+        Console().print(size_table(report))
     print(settings)

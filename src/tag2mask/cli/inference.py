@@ -40,7 +40,7 @@ WorkersOption = Annotated[
         help="Processes that refine masks on the CPU; more help slow refiners such as dense_crf.",
     ),
 ]
-KEY_SECTIONS = ("predict", "refiner", "data", "method")
+KEY_SECTIONS = ("predict", "refiner", "data", "method", "backbone")
 """Sections of a recipe whose keys may change after training."""
 
 

@@ -53,10 +53,10 @@ def run(
 ) -> None:
     """Write masks of tagged images; their tags choose the classes.
 
-    KEY=VALUE words change the run's inference settings: keys of predict, refiner, data and method.
-    refiner=NAME applies another refiner, refiner=none applies none. method=NAME reads the weights
-    with another method: advcam and rib can read those of cam. 'tag2mask list keys RECIPE' explains
-    every key.
+    KEY=VALUE words change the run's inference settings: keys of predict, refiner, data, method and
+    backbone. refiner=NAME applies another refiner, refiner=none applies none. method=NAME reads the
+    weights with another method: advcam and rib can read those of cam. backbone.stride=8 makes finer
+    maps, if the backbone has this key. 'tag2mask list keys RECIPE' explains every key.
     """
     from tag2mask import api
 

@@ -186,6 +186,9 @@ class PredictConfig(Config):
     background: Fraction | None = None
     """Background score beside normalized class activation maps. Larger: smaller objects. none:
     0.45, or 0.35 with propagate."""
+    background_rule: Literal["fixed", "otsu"] = "fixed"
+    """Where the background score comes from. fixed: `background`, as in the papers; otsu: from the
+    class activation maps of each image, the score that best splits its pixels into two groups."""
     class_threshold: Fraction = 0.5
     """Class probability above which the classifier selects a class; decoders ignore it. Larger:
     fewer classes."""
@@ -202,6 +205,12 @@ class PredictConfig(Config):
     """Finish with a dense CRF at the size of the image; slow."""
     confident: ConfidentConfig | None = None
     """Write confident pseudo-labels only, to train irn or psa; all other pixels become 255."""
+    min_confidence: Fraction = 0.0
+    """Smallest probability of a pixel's class; less probable pixels become 255. For masks to train
+    on, behind a dense CRF or from a decoder. Larger: fewer labeled pixels."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the network; CAM and refiners stay in fp32. auto: bf16 where the hardware has
+    instructions for it, else fp32."""
 
     @property
     def background_score(self) -> float:

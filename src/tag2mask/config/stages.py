@@ -13,13 +13,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tag2mask.config.keys import annotation_at, fields_by_key
 from tag2mask.errors import did_you_mean
+from tag2mask.types import ClassSource
 
 SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict")
 """Sections that a stage may change; all stages share the section `run`."""
 MAY_CHANGE: Mapping[str, tuple[str, ...]] = {
     "train": SECTIONS,
-    "label": ("data", "method", "refiner", "predict"),
-    "evaluate": ("data", "predict"),
+    "label": ("data", "backbone", "method", "refiner", "predict"),
+    "evaluate": ("data", "backbone", "predict"),
 }
 """Kind of stage -> sections that it may change."""
 MAY_USE = {"train": ("train",), "label": ("train",), "evaluate": ("label", "train")}
@@ -50,6 +51,9 @@ class StageConfig(BaseModel):
     """Earlier stages whose networks this stage starts from; for evaluate: the stage to score."""
     labels: str | None = None
     """Earlier label stage whose masks this train stage learns from; none: the data's own labels."""
+    class_source: ClassSource | None = None
+    """Where an evaluate stage takes the classes of a network's masks from: the classifier (none
+    means the same), or the tags."""
     data: Section = {}
     """Changes of the section `data`."""
     backbone: Section = {}
@@ -103,6 +107,13 @@ def stage_problems(stages: Mapping[str, StageConfig]) -> Iterator[str]:
         if stage.run == "train" and stage.labels is not None:
             where = f"stages.{name}.labels"
             yield from _reference_problems(where, stage.labels, ("label",), earlier, stages)
+        if stage.class_source is not None and any(
+            used in earlier and earlier[used].run == "label" for used in stage.from_
+        ):
+            yield (
+                f"stages.{name}.class_source: the masks of a label stage take their classes from "
+                "the tags; remove this key"
+            )
         earlier[name] = stage
 
 
@@ -131,6 +142,8 @@ def _own_problems(name: str, stage: StageConfig) -> Iterator[str]:
             yield f"stages.{name}.from: a {stage.run} stage takes one stage, got {names}"
         if stage.labels is not None:
             yield f"stages.{name}.labels: only a train stage learns from labels"
+    if stage.class_source is not None and stage.run != "evaluate":
+        yield f"stages.{name}.class_source: only an evaluate stage has one"
     allowed = MAY_CHANGE[stage.run]
     for section in SECTIONS:
         if section in stage.model_fields_set and section not in allowed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from tag2mask.evaluation.confusion import (
     pair_counts,
     pair_runs,
 )
+from tag2mask.evaluation.object_sizes import count_objects, size_quarters
 from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
 from tag2mask.io.masks import read_indices, read_mask, renumber
 from tag2mask.types import IGNORE, Mask, Report
@@ -47,6 +48,15 @@ class _Truth:
     """Masks to score, sorted."""
 
 
+class FileCounts(NamedTuple):
+    """What the files of many images count to."""
+
+    pairs: Counts
+    """(256, 256) pixels by true (row) and predicted value (column)."""
+    objects: list[Counts]
+    """(n, 3) objects of each image, from `count_objects`; empty if not asked for."""
+
+
 def evaluate_folder(
     predictions: Path,
     truth: Path,
@@ -54,6 +64,7 @@ def evaluate_folder(
     split: str | None = None,
     class_names: Sequence[str] | None = None,
     limited: bool = False,
+    by_size: bool = False,
     workers: int | None = None,
 ) -> Report:
     """Score a folder of masks against true masks of the same names.
@@ -67,6 +78,7 @@ def evaluate_folder(
             of the predictions if the truth has such a list, else every true mask.
         class_names: Names of the predictions' values 1..F, where there is no `classes.json`.
         limited: Score only images that have a prediction; otherwise a missing one is an error.
+        by_size: Also score objects by their true area; see `object_sizes`.
         workers: Threads that read and count; None: one per processor core.
 
     Raises:
@@ -87,21 +99,28 @@ def evaluate_folder(
     pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in names]
     _reject_missing(pairs)
     threads = workers or os.cpu_count() or 1
-    counts = count_files(pairs, len(target.class_names), len(class_names), threads)
-    renumbered = np.zeros_like(counts)
-    np.add.at(renumbered, table, counts)
+    counts = count_files(
+        pairs, len(target.class_names), len(class_names), threads, table if by_size else None
+    )
+    renumbered = np.zeros_like(counts.pairs)
+    np.add.at(renumbered, table, counts.pairs)
     matrix = ConfusionMatrix(len(class_names) + 1)
     matrix.add_pairs(renumbered)
     settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(names)}
     if split is not None:
         settings["split"] = split
-    return matrix.report(class_names, len(names), folder.get("class_source"), settings)
+    report = matrix.report(class_names, len(names), folder.get("class_source"), settings)
+    return replace(report, by_size=size_quarters(counts.objects)) if by_size else report
 
 
 def count_files(
-    pairs: Sequence[MaskPair], true_classes: int, predicted_classes: int, workers: int
-) -> Counts:
-    """Count the pixels of all files by true (row) and predicted value (column), (256, 256).
+    pairs: Sequence[MaskPair],
+    true_classes: int,
+    predicted_classes: int,
+    workers: int,
+    object_values: npt.NDArray[np.uint8] | None = None,
+) -> FileCounts:
+    """Count the pixels of all files by true and predicted value, and those of objects if asked for.
 
     Decoding and counting release the interpreter lock, so threads share the work and no process
     has to start.
@@ -111,25 +130,31 @@ def count_files(
         true_classes: Number of foreground classes of the true masks.
         predicted_classes: Number of foreground classes of the predicted masks.
         workers: Number of threads.
+        object_values: (256,) table from true values to predicted values, to count objects too;
+            None: no objects are counted.
 
     Raises:
         DataError: If a mask is unreadable, of another size than its true mask, or holds a value
             that is neither a class nor 255.
     """
 
-    def count(chunk: Sequence[MaskPair]) -> Counts:
-        return pair_counts([_read_runs(pair, true_classes, predicted_classes) for pair in chunk])
+    def count(chunk: Sequence[MaskPair]) -> FileCounts:
+        runs = [_read_runs(pair, true_classes, predicted_classes) for pair in chunk]
+        if object_values is None:
+            return FileCounts(pair_counts(runs), [])
+        return FileCounts(pair_counts(runs), [count_objects(one, object_values) for one in runs])
 
     chunks = [pairs[start : start + CHUNK] for start in range(0, len(pairs), CHUNK)]
     with ThreadPoolExecutor(workers) as pool:
-        counts: Counts = np.sum(list(pool.map(count, chunks)), axis=0)
+        parts = list(pool.map(count, chunks))
+    counts: Counts = np.sum([part.pairs for part in parts], axis=0)
     if _has_unknown(counts.sum(axis=1), true_classes) or _has_unknown(
         counts.sum(axis=0), predicted_classes
     ):
         for pair in pairs:  # raises an error that names the file
             read_mask(pair.truth, true_classes)
             read_mask(pair.prediction, predicted_classes)
-    return counts
+    return FileCounts(counts, [one for part in parts for one in part.objects])
 
 
 def _open_truth(

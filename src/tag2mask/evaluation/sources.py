@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from tag2mask.data.base import Source
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.errors import DataError
-from tag2mask.evaluation.confusion import ConfusionMatrix
+from tag2mask.evaluation.confusion import ConfusionMatrix, Counts, pair_runs
 from tag2mask.evaluation.metrics import mean_average_precision
+from tag2mask.evaluation.object_sizes import count_objects, size_quarters
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.mask_folder import read_classes
 from tag2mask.types import ClassSource, Report
@@ -30,15 +32,18 @@ def evaluate_pseudo_labels(predictions: Path, source: Source) -> Report:
     _require_masks(source)
     folder = read_classes(predictions)
     matrix = ConfusionMatrix(len(source.class_names) + 1)
+    objects: list[Counts] = []
     pseudo_labels = PseudoLabelDataset(source, predictions)
     index_of = {name: index for index, name in enumerate(source.names)}
     for index, name in enumerate(pseudo_labels.names):
         truth, prediction = source[index_of[name]].mask, pseudo_labels[index].mask
         if truth is not None and prediction is not None:
             matrix.update(truth, prediction)
+            objects.append(count_objects(pair_runs(truth, prediction)))
     settings = {**folder.get("settings", {}), "predictions": str(predictions)}
     images = len(pseudo_labels)
-    return matrix.report(source.class_names, images, folder.get("class_source"), settings)
+    report = matrix.report(source.class_names, images, folder.get("class_source"), settings)
+    return replace(report, by_size=size_quarters(objects))
 
 
 def evaluate_source(
@@ -57,6 +62,7 @@ def evaluate_source(
     """
     _require_masks(source)
     matrix = ConfusionMatrix(len(source.class_names) + 1)
+    objects: list[Counts] = []
     indices = spread_indices(len(source), limit)
     with segmenter.with_dataset(source):
         for index in indices:
@@ -65,8 +71,10 @@ def evaluate_source(
             prediction = segmenter.segment(sample.image, tags, name=sample.name)
             if sample.mask is not None:
                 matrix.update(sample.mask, prediction.mask)
+                objects.append(count_objects(pair_runs(sample.mask, prediction.mask)))
     settings = {**segmenter.settings(class_source), "limit": limit}
-    return matrix.report(source.class_names, len(indices), class_source, settings)
+    report = matrix.report(source.class_names, len(indices), class_source, settings)
+    return replace(report, by_size=size_quarters(objects))
 
 
 def tag_map(segmenter: Segmenter, source: Source, limit: int | None = None) -> float:

@@ -15,13 +15,16 @@ from tag2mask.types import Report
 
 SETTINGS_SHOWN = ("split", "scales", "flip", "background")
 """Settings that the caption of a table names."""
+SIZES = ("smallest quarter", "second quarter", "third quarter", "largest quarter")
 
 
 def report_values(report: Report) -> dict[str, Any]:
     """Return a report as plain values for JSON; undefined scores become None."""
     values = asdict(report)
-    values["iou"] = [None if math.isnan(value) else value for value in report.iou]
-    values["miou"] = None if math.isnan(report.miou) else report.miou
+    values["iou"] = [_defined(value) for value in report.iou]
+    for quarter in values["by_size"]:
+        quarter |= {key: _defined(quarter[key]) for key in ("iou", "area_ratio")}
+    values["miou"] = _defined(report.miou)
     values["settings"] = json.loads(json.dumps(dict(report.settings), default=str))
     return values
 
@@ -46,7 +49,28 @@ def report_table(report: Report) -> Table:
     table = Table("class", caption=caption, caption_justify="left", min_width=48)
     table.add_column("IoU", justify="right")
     for name, value in zip(("background", *report.class_names), report.iou, strict=True):
-        table.add_row(name, "-" if math.isnan(value) else f"{value:.3f}")
+        table.add_row(name, _shown(value))
     table.add_section()
-    table.add_row("mean", "-" if math.isnan(report.miou) else f"{report.miou:.3f}", style="bold")
+    table.add_row("mean", _shown(report.miou), style="bold")
     return table
+
+
+def size_table(report: Report) -> Table:
+    """Return the scores of the smallest to the largest quarter of the objects as a table."""
+    table = Table("objects by true area")
+    for column in ("number", "area (px)", "IoU", "predicted / true area"):
+        table.add_column(column, justify="right")
+    for name, quarter in zip(SIZES, report.by_size, strict=True):
+        area = f"{quarter.smallest_px} to {quarter.largest_px}" if quarter.objects else "-"
+        scores = _shown(quarter.iou), _shown(quarter.area_ratio)
+        table.add_row(name, str(quarter.objects), area, *scores)
+    return table
+
+
+def _defined(value: float) -> float | None:
+    """None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else value
+
+
+def _shown(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -23,8 +23,18 @@ def has_fast_bf16(device_type: str) -> bool:
     return False
 
 
+def runs_in_bf16(precision: LabelPrecision, device_type: str) -> bool:
+    """Return whether a pass without gradients runs in bfloat16."""
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device_type))
+
+
 def label_autocast(precision: LabelPrecision, device_type: str) -> AbstractContextManager[object]:
-    """Return the autocast context for a forward pass without gradients."""
-    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device_type)):
+    """Return the autocast context for a forward pass without gradients.
+
+    An enclosing context loses against `fp32` and `bf16`, and against `auto` on hardware for bf16.
+    """
+    if runs_in_bf16(precision, device_type):
         return torch.autocast(device_type=device_type, dtype=torch.bfloat16)
+    if precision == "fp32":
+        return torch.autocast(device_type=device_type, enabled=False)
     return contextlib.nullcontext()

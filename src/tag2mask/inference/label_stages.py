@@ -8,7 +8,13 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from tag2mask.inference.inspection import AffinityMaps, ImageMaps
-from tag2mask.inference.postprocessing import MaskOutput, PostProcessor, SelectedMaps, propagate_cam
+from tag2mask.inference.postprocessing import (
+    MaskOutput,
+    PostProcessor,
+    SelectedMaps,
+    image_background,
+    propagate_cam,
+)
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.methods.build import build_refiner
 from tag2mask.types import Image
@@ -48,20 +54,18 @@ def compute_label_stages(
     refiner = refiner.to(segmenter.device) if refiner else None
     rgb, selected_cam = image_tensor(image).to(segmenter.device), output.cam[:, list(class_indices)]
     postprocessor = PostProcessor(segmenter.config, refiner, None)
-    size = (selected_cam.shape[-2], selected_cam.shape[-1])
-    refined = postprocessor(rgb, SelectedMaps(tuple(class_indices), selected_cam, "cam", size))
+    indices, size = tuple(class_indices), (selected_cam.shape[-2], selected_cam.shape[-1])
+    background = image_background(selected_cam, segmenter.config)
+    refined = postprocessor(rgb, SelectedMaps(indices, selected_cam, "cam", size, background))
     propagating = segmenter.config.model_copy(update={"propagate": True})
-    propagated = (
-        _propagate(image_maps.affinity_maps, selected_cam, propagating.background_score)
-        if class_indices
-        else None
-    )
+    background = image_background(selected_cam, propagating)
+    propagated = _propagate(image_maps.affinity_maps, selected_cam, background) if indices else None
     if output.logits is None:
         label = segmenter.compute_mask(image, output, class_indices)
         return LabelStages(refined.probs, propagated, label, "settings")
     if propagated is None:
         return LabelStages(refined.probs, None, refined, "refined")
-    label = postprocessor(rgb, SelectedMaps(tuple(class_indices), propagated, "probs", size))
+    label = postprocessor(rgb, SelectedMaps(indices, propagated, "probs", size, background))
     return LabelStages(refined.probs, propagated, label, "propagated")
 
 

@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from tag2mask.config.schema import PredictConfig
 from tag2mask.functional.affinity import propagate
 from tag2mask.functional.cam import upsample
+from tag2mask.functional.otsu import BINS, otsu_threshold
 from tag2mask.functional.pseudo_label import confident_label, probs_with_background
 from tag2mask.inference.multi_scale import confident_labels_of
 from tag2mask.methods.confident import ConfidentLabels
 from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, limited_size
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import BACKGROUND
+from tag2mask.types import BACKGROUND, IGNORE
 
 STRIDES = (16, 8, 32, 4)
 """Strides of last feature maps, the usual one first."""
@@ -44,6 +45,8 @@ class SelectedMaps(NamedTuple):
     kind: MapKind
     working_size: tuple[int, int]
     """(h, w) of the image that the network saw."""
+    background: float
+    """Background score beside a CAM."""
 
 
 class MaskOutput(NamedTuple):
@@ -67,7 +70,15 @@ class PostProcessor(NamedTuple):
         """Make the mask of a (1, 3, H, W) uint8 image: refine, then threshold."""
         refiners = [one for one in (self.refiner, self.crf) if one is not None]
         refined = refine_maps(image, selected, self.config, refiners)
-        return maps_to_mask(refined, _size(image), self.config.background_score)
+        return ignore_uncertain(maps_to_mask(refined, _size(image)), self.config.min_confidence)
+
+
+def image_background(selected_cam: Tensor, config: PredictConfig) -> float:
+    """Return the background score of one image, from the (1, K, h, w) CAM of its classes."""
+    if config.background_rule == "fixed" or not selected_cam.numel():
+        return config.background_score
+    histogram = torch.histc(selected_cam.amax(dim=1).float(), BINS, 0, 1)
+    return float(otsu_threshold(histogram))
 
 
 def select_maps(
@@ -78,24 +89,24 @@ def select_maps(
     Args:
         output: From `predict_multi_scale`.
         class_indices: Classes that the mask may contain, from `select_classes`.
-        background: Background score during propagation.
+        background: Background score beside the CAM, during propagation too.
     """
     indices, size = tuple(class_indices), _size(output.cam)
     cam = output.cam[:, list(indices)]
     if not indices:
-        return SelectedMaps((), cam, "cam", size)
+        return SelectedMaps((), cam, "cam", size, background)
     if output.logits is not None:
         channels = [BACKGROUND, *(index + 1 for index in indices)]
-        return SelectedMaps(indices, output.logits[:, channels], "logits", size)
+        return SelectedMaps(indices, output.logits[:, channels], "logits", size, background)
     if output.propagation is not None:
         propagated = output.propagation(cam)
         kind: MapKind = "cam" if propagated.shape[1] == len(indices) else "probs"
-        return SelectedMaps(indices, propagated, kind, size)
+        return SelectedMaps(indices, propagated, kind, size, background)
     if output.affinity is not None:
         grid = _grid(cam.shape[-2:], output.affinity.shape[-1])
         propagated = propagate_cam(cam, output.affinity, grid, background, output.radius)
-        return SelectedMaps(indices, propagated, "probs", size)
-    return SelectedMaps(indices, cam, "cam", size)
+        return SelectedMaps(indices, propagated, "probs", size, background)
+    return SelectedMaps(indices, cam, "cam", size, background)
 
 
 def propagate_cam(
@@ -134,7 +145,7 @@ def refine_maps(
     Args:
         image: (1, 3, H, W) uint8 RGB.
         selected: From `select_maps`.
-        config: Background score, confident pseudo-labels, largest side that is refined.
+        config: Confident pseudo-labels, largest side that is refined.
         refiners: Applied in order. Most work at half the size that the network saw, others (the
             dense CRF) at the image's size.
 
@@ -155,19 +166,18 @@ def refine_maps(
         return selected._replace(maps=_resize_sets(probs, _size(image)), kind="confident")
     if not refiners:
         return selected
-    probs = _initial_probs(selected, first_size, config.background_score)
+    probs = _initial_probs(selected, first_size)
     for one, view in zip(refiners, views, strict=True):
         probs = one(view, upsample(probs, _size(view)))
     return selected._replace(maps=probs, kind="probs")
 
 
-def maps_to_mask(selected: SelectedMaps, size: tuple[int, int], background: float) -> MaskOutput:
+def maps_to_mask(selected: SelectedMaps, size: tuple[int, int]) -> MaskOutput:
     """Turn maps into a mask of (H, W) `size`.
 
     Args:
         selected: From `refine_maps`.
         size: (H, W) of the image.
-        background: Background score against an unrefined CAM.
 
     Source:
         Specification 2.3: without refiner and affinity, a pixel is background where the largest CAM
@@ -184,9 +194,17 @@ def maps_to_mask(selected: SelectedMaps, size: tuple[int, int], background: floa
         return MaskOutput(_largest_class(maps, size, indices), maps.softmax(dim=1))
     maps = upsample(maps, size)
     if selected.kind == "cam":
-        mask = _class_values(_threshold(maps, background), indices)
-        return MaskOutput(mask, probs_with_background(maps, background))
+        mask = _class_values(_threshold(maps, selected.background), indices)
+        return MaskOutput(mask, probs_with_background(maps, selected.background))
     return MaskOutput(_class_values(maps.argmax(dim=1), indices), _normalized(maps))
+
+
+def ignore_uncertain(output: MaskOutput, min_confidence: float) -> MaskOutput:
+    """Set pixels whose largest probability is below `min_confidence` to 255."""
+    if min_confidence == 0:
+        return output
+    largest = upsample(output.probs, _size(output.mask)).amax(dim=1)[0]
+    return output._replace(mask=output.mask.masked_fill(largest < min_confidence, IGNORE))
 
 
 def half_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -194,7 +212,7 @@ def half_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, size[0] // 2), max(1, size[1] // 2)
 
 
-def _initial_probs(selected: SelectedMaps, size: tuple[int, int], background: float) -> Tensor:
+def _initial_probs(selected: SelectedMaps, size: tuple[int, int]) -> Tensor:
     """(1, 1 + K, *size) probabilities for the first refiner.
 
     Source:
@@ -204,7 +222,7 @@ def _initial_probs(selected: SelectedMaps, size: tuple[int, int], background: fl
     if selected.kind == "logits":
         return upsample(selected.maps, size).softmax(dim=1)
     if selected.kind == "cam":
-        return probs_with_background(upsample(selected.maps, size), background)
+        return probs_with_background(upsample(selected.maps, size), selected.background)
     maps = F.interpolate(selected.maps, size=size, mode="bilinear", align_corners=True)
     return _normalized(maps)
 

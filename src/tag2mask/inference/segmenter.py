@@ -7,7 +7,7 @@ From image to mask in six steps: `read_image`, `predict_multi_scale`, `select_cl
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import PredictConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, did_you_mean
+from tag2mask.functional.precision import label_autocast, runs_in_bf16
 from tag2mask.inference.multi_scale import (
     class_probs,
     confident_labels_of,
@@ -31,7 +32,13 @@ from tag2mask.inference.multi_scale import (
     resolve_inference_config,
     select_classes,
 )
-from tag2mask.inference.postprocessing import MaskOutput, PostProcessor, SelectedMaps, select_maps
+from tag2mask.inference.postprocessing import (
+    MaskOutput,
+    PostProcessor,
+    SelectedMaps,
+    image_background,
+    select_maps,
+)
 from tag2mask.inference.run import Configure, Which, open_run, resolve_device
 from tag2mask.io.images import read_image, rgb_from_pil
 from tag2mask.methods.base import Method, evaluating
@@ -68,7 +75,6 @@ class Segmenter:
         recipe: Recipe,
         device: str | torch.device = "auto",
         *,
-        bf16: bool = False,
         origin: Mapping[str, str] | None = None,
     ) -> None:
         """Wrap a method; it may be in training, its mode is restored after every image.
@@ -77,13 +83,11 @@ class Segmenter:
             method: Carries its weights.
             recipe: Class names, test-time settings and refiner.
             device: Where the network runs; `auto` is the GPU if there is one.
-            bf16: Run the network in bfloat16; CAM and refiner stay in float32.
             origin: Where the weights come from, stored with the masks (`run`, `weights`, `sha256`).
         """
         self.device = resolve_device(device)
         self.method = method.to(self.device)
         self.recipe = recipe
-        self.bf16 = bf16
         self.origin = dict(origin or {})
         self.class_names = recipe.data.classes
         self.config = resolve_inference_config(recipe.predict, method)
@@ -101,7 +105,6 @@ class Segmenter:
         which: Which = "best",
         *,
         device: str | torch.device = "auto",
-        bf16: bool = False,
         configure: Configure | None = None,
     ) -> Segmenter:
         """Load a run folder or a hub model.
@@ -111,7 +114,6 @@ class Segmenter:
                 stages, the last stage that trained.
             which: Weights to use; `best` falls back to `last` if no best were saved.
             device: See the constructor.
-            bf16: See the constructor.
             configure: Changes the run's recipe: test-time settings, refiner, or a method that reads
                 the same weights (`advcam` and `rib` read those of `cam`).
 
@@ -120,7 +122,7 @@ class Segmenter:
             WeightsError: If the weights cannot be read, downloaded or loaded.
         """
         opened = open_run(run, which, configure)
-        return cls(opened.method, opened.recipe, device, bf16=bf16, origin=opened.origin)
+        return cls(opened.method, opened.recipe, device, origin=opened.origin)
 
     def predict(
         self, image: Image | PILImage.Image | str | Path, *, keep_cam: bool = False
@@ -174,7 +176,7 @@ class Segmenter:
         output = self.run_network(image, tags, name)
         class_indices = self.select_classes(output, tags, class_source)
         cam = _selected_cam(output.cam, class_indices) if keep_cam else None
-        selected = select_maps(output, class_indices, self.config.background_score)
+        selected = self._select_maps(output, class_indices)
         return InferenceOutput(image, selected, self._named(output.probs), class_source, cam)
 
     def postprocess(self, output: InferenceOutput) -> Mask:
@@ -223,7 +225,7 @@ class Segmenter:
         self, image: Image, output: NetworkOutput, class_indices: Sequence[int]
     ) -> MaskOutput:
         """Make the mask of one (H, W, 3) image for the given classes."""
-        selected = select_maps(output, class_indices, self.config.background_score)
+        selected = self._select_maps(output, class_indices)
         return self.postprocessor(image_tensor(image).to(self.device), selected)
 
     @contextmanager
@@ -249,20 +251,27 @@ class Segmenter:
             "method": self.recipe.method.name,
             **self._labeling_settings(),
             "class_source": class_source,
+            "stride": self.method.backbone.strides[-1],
             "protocol": self.protocol.name,
             "scales": list(config.scales or ()),
             "flip": config.flip,
             "long_side_px": config.long_side_px,
             "max_side_px": config.max_side_px,
             "background": config.background_score,
+            "background_rule": config.background_rule,
             "class_threshold": config.class_threshold if by_classifier else None,
             "fallback": config.fallback if by_classifier else None,
             "propagate": config.propagate,
             **_confident_settings(config),
+            "min_confidence": config.min_confidence or None,
             "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
             "crf": crf.model_dump(mode="json") if crf is not None else None,
-            "precision": "bf16" if self.bf16 else "fp32",
+            "precision": "bf16" if runs_in_bf16(config.precision, self.device.type) else "fp32",
         }
+
+    def _select_maps(self, output: NetworkOutput, class_indices: Sequence[int]) -> SelectedMaps:
+        background = image_background(output.cam[:, list(class_indices)], self.config)
+        return select_maps(output, class_indices, background)
 
     def _labeling_settings(self) -> dict[str, Any]:
         """Settings of a method that works while labeling; those of others describe its training."""
@@ -288,9 +297,9 @@ class Segmenter:
 
     @contextmanager
     def _inference_mode(self) -> Iterator[None]:
-        """Evaluation mode, and bfloat16 if asked for."""
-        half = torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
-        with evaluating(self.method), half:
+        """Evaluation mode, and the precision of the recipe."""
+        autocast = label_autocast(self.config.precision, self.device.type)
+        with evaluating(self.method), autocast:
             yield
 
 

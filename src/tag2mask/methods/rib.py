@@ -141,8 +141,12 @@ class RIB(CAM, Method):
         return CamOutput(torch.cat(logits), torch.cat(cams))
 
     def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
-        """Fine-tune on one image at all its scales; the maps are means over the steps."""
-        with torch.inference_mode(False):
+        """Fine-tune on one image at all its scales; the maps are means over the steps.
+
+        In fp32, whatever the precision around it: small steps are lost in bf16.
+        """
+        autocast = torch.autocast(views.images[0].device.type, enabled=False)
+        with torch.inference_mode(False), autocast:
             images = [image.clone() for image in views.images]  # may be inference tensors
             compute_plain_cam = super().compute_cam
             with torch.no_grad():

@@ -83,5 +83,4 @@ class ValidationLoop:
             save_strips(self._segmenter(method, device), samples, out, step)
 
     def _segmenter(self, method: Method, device: torch.device) -> Segmenter:
-        bf16 = self._recipe.run.precision == "bf16"
-        return Segmenter(method, self._recipe, device, bf16=bf16)
+        return Segmenter(method, self._recipe, device)

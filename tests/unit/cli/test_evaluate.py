@@ -44,6 +44,21 @@ def test_table_and_file_contain_the_hand_counted_scores(folders, tmp_path, capsy
     assert json.loads((tmp_path / "s.json").read_text("utf-8"))["miou"] == pytest.approx(0.55)
 
 
+def test_objects_by_size_are_printed_and_saved_on_request(folders, tmp_path, capsys):
+    made, true = folders
+    run(["evaluate", *map(str, folders), "--by-size", "--json", str(tmp_path / "s.json")])
+    # Cat in b: 1 true pixel, none predicted; cat in a: 2 true pixels, 3 predicted, 2 in common.
+    shown = capsys.readouterr().out
+    rows = [line.replace("\u2502", " ").split() for line in shown.splitlines()]
+    assert ["smallest", "quarter", "1", "1", "to", "1", "0.000", "0.000"] in rows
+    assert ["second", "quarter", "1", "2", "to", "2", "0.667", "1.500"] in rows
+    assert ["largest", "quarter", "0", "-", "-", "-"] in rows
+    saved = json.loads((tmp_path / "s.json").read_text("utf-8"))["by_size"]
+    assert [part["area_ratio"] for part in saved] == [0, 1.5, None, None]
+    run(["evaluate", str(made), str(true)])
+    assert "quarter" not in capsys.readouterr().out
+
+
 def test_settings_behind_the_scores_are_on_one_line(capsys):
     settings = {"split": "devval", "scales": [1.0, 0.5, 1.5], "flip": True, "background": 0.45}
     settings |= {"refiner": {"name": "par"}}

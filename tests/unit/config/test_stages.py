@@ -159,7 +159,15 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
         ),
         (
             {"cam": CAM, "seed": {**SEED, "optim": {"steps": 3}}},
-            "stages.seed.optim: a label stage may only change data, method, refiner, predict",
+            "stages.seed.optim: a label stage may only change data, backbone, method, refiner, pre",
+        ),
+        (
+            {"cam": CAM, "seed": {**SEED, "class_source": "tags"}},
+            "stages.seed.class_source: only an evaluate stage has one",
+        ),
+        (
+            {"cam": CAM, "seed": SEED, "s": {**STAGES["score"], "class_source": "classifier"}},
+            "stages.s.class_source: the masks of a label stage take their classes from the tags",
         ),
         (
             {"my cam": CAM},

@@ -182,7 +182,7 @@ def test_counts_equal_a_loop_over_the_files_for_every_format_and_thread_count(
         np.add.at(expected, tuple(masks), 1)
         pairs.append(MaskPair(*paths))
     for workers in (1, 2, 5):
-        np.testing.assert_array_equal(count_files(pairs, 3, 3, workers), expected)
+        np.testing.assert_array_equal(count_files(pairs, 3, 3, workers).pairs, expected)
 
 
 def test_every_file_with_an_unknown_value_is_named(tmp_path: Path) -> None:
@@ -195,6 +195,29 @@ def test_every_file_with_an_unknown_value_is_named(tmp_path: Path) -> None:
         )
     with pytest.raises(DataError, match=r"predicted/33\.png: pixel value 9 is no class"):
         count_files(pairs, 1, 2, 2)
+
+
+def test_objects_are_scored_by_true_area_with_the_classes_of_the_predictions(
+    tmp_path: Path,
+) -> None:
+    predicted = mask_folder(tmp_path / "predicted", ["cow", "cat"])  # another order than VOC
+    truth = tmp_path / "VOC" / "SegmentationClass"
+    # Cat: 1 of 1 true pixel, 2 predicted -> 1/2; cow: 2 of 3 true, 2 predicted -> 2/3. A person is
+    # not a class of the predictions, so that its pixels and what is predicted on them do not count.
+    write_mask(predicted, "a", [[2, 2, 1, 1, 0, 1, 0]])
+    write_mask(truth, "a", [[8, 0, 10, 10, 10, 15, 255]])
+    # Two areas of cow are one object: 4 true, 1 predicted and hit -> 1/4.
+    write_mask(predicted, "b", [[1, 0, 0, 0, 0, 0, 0]])
+    write_mask(truth, "b", [[10, 10, 0, 0, 0, 10, 10]])
+    # 6 true, 5 predicted elsewhere, none in common; a predicted 255 belongs to no object.
+    write_mask(predicted, "c", [[1, 255, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2]])
+    write_mask(truth, "c", [[8, 8, 8, 8, 8, 8, 255, 0, 0, 0, 0, 0]])
+    report = evaluate_folder(predicted, tmp_path / "VOC", by_size=True)
+    assert [part.objects for part in report.by_size] == [1, 1, 1, 1]
+    assert [part.largest_px for part in report.by_size] == [1, 3, 4, 6]
+    assert [part.iou for part in report.by_size] == pytest.approx([1 / 2, 2 / 3, 1 / 4, 0])
+    assert [part.area_ratio for part in report.by_size] == pytest.approx([2, 2 / 3, 1 / 4, 5 / 6])
+    assert evaluate_folder(predicted, tmp_path / "VOC").by_size == ()
 
 
 @pytest.mark.real

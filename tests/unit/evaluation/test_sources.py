@@ -69,10 +69,12 @@ def test_a_source_is_scored_with_each_class_source() -> None:
     source = FourImages(DataConfig(name="four"), "masked")
     from_tags = evaluate_source(FakeSegmenter(), source, "tags")
     assert from_tags.miou == 1.0
+    assert [part.iou for part in from_tags.by_size] == [1, 1, 1, 1]
     assert math.isnan(from_tags.iou[0])
     from_classifier = evaluate_source(FakeSegmenter(), source, "classifier")
     assert from_classifier.iou[1:] == (0.5, 0.0)
     assert from_classifier.miou == 0.25
+    assert [part.area_ratio for part in from_classifier.by_size] == [1, 0, 1, 0]
     assert (
         from_classifier.class_source,
         from_classifier.images,

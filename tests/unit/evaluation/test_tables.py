@@ -3,10 +3,12 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from tag2mask.errors import RunError
+from tag2mask.evaluation.object_sizes import size_quarters
 from tag2mask.evaluation.tables import report_table, save_report
 from tag2mask.types import Report
 
@@ -18,6 +20,7 @@ def test_saved_report_is_json_without_nan(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "new" / "scores.json").read_text())
     assert values["iou"] == [0.5, None]
     assert values["miou"] is None
+    assert values["by_size"] == []
     assert values["settings"] == {"scales": [1.0, 0.5], "truth": "masks"}
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be saved"):
@@ -41,3 +44,20 @@ def test_table_names_classes_class_source_and_settings() -> None:
         "refiner par",
     ):
         assert part in text
+
+
+def test_objects_by_size_are_saved_without_nan(tmp_path: Path) -> None:
+    quarters = size_quarters([np.array([[4, 2, 1]])])
+    report = Report(("cat",), (0.5, 0.5), 0.5, 3, "tags", {}, quarters)
+    save_report(report, tmp_path / "scores.json")
+    smallest, *others = json.loads((tmp_path / "scores.json").read_text())["by_size"]
+    assert smallest == {
+        "objects": 1,
+        "smallest_px": 4,
+        "largest_px": 4,
+        "iou": 0.2,
+        "area_ratio": 0.5,
+    }
+    assert [(part["objects"], part["iou"], part["area_ratio"]) for part in others] == [
+        (0, None, None)
+    ] * 3

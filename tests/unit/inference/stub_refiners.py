@@ -65,6 +65,5 @@ def inference_output(brightness: int) -> InferenceOutput:
     image = torch.full((8, 12, 3), brightness, dtype=torch.uint8).numpy()
     cam = torch.zeros(1, 1, 8, 12)
     cam[..., 6:] = 1.0
-    return InferenceOutput(
-        image, SelectedMaps((0,), cam, "cam", (8, 12)), {"cat": 0.9}, "tags", None
-    )
+    selected = SelectedMaps((0,), cam, "cam", (8, 12), background=0.45)
+    return InferenceOutput(image, selected, {"cat": 0.9}, "tags", None)

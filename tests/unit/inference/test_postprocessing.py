@@ -58,7 +58,7 @@ def make_mask(
 
 
 def of_classes(cam: Tensor, *class_indices: int) -> SelectedMaps:
-    return select_maps(NetworkOutput(cam, NO_PROBS), class_indices, 0.35)
+    return select_maps(NetworkOutput(cam, NO_PROBS), class_indices, PLAIN.background_score)
 
 
 def test_without_refiner_the_cam_is_thresholded() -> None:
@@ -219,6 +219,19 @@ def test_crf_starts_from_the_softmax_of_the_resized_scores() -> None:
     make_mask(black(41, 60), select_maps(output, [0, 1, 2], 0.35), PLAIN, None, crf)
     large = torch.nn.functional.interpolate(output.logits, (41, 60), mode="bilinear")
     torch.testing.assert_close(crf.got[0][1][:, 0], large.softmax(dim=1))
+
+
+def test_improbable_pixels_are_ignored() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [2.0, 1.0, -1.0], [9.0, 9.0, 9.0]]).view(1, 3, 1, 3)
+    output = NetworkOutput(torch.zeros(1, 2, 1, 3), NO_PROBS, logits=logits)
+    # The second class is not selected: sigmoid(2) = 0.88, sigmoid(1) = 0.73.
+    for least, expected in ((0.0, [1, 1, 0]), (0.7, [1, 1, 0]), (0.8, [1, 255, 255])):
+        config = PLAIN.model_copy(update={"min_confidence": least})
+        for crf in (None, FullSize()):
+            made = make_mask(black(1, 3), select_maps(output, [0], 0.45), config, None, crf)
+            assert made.mask.tolist() == [expected]
+    config = PLAIN.model_copy(update={"min_confidence": 0.9})
+    assert make_mask(black(1, 3), select_maps(output, [], 0.45), config).mask.max() == 0
 
 
 def test_a_postprocessor_can_be_sent_to_another_process() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tag2mask.api import open_run
 from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.data.base import Source
@@ -53,6 +54,29 @@ def test_a_method_that_cannot_read_a_run_says_so_in_one_line(
     assert "\n" not in message
     assert "(of method 'cam') read by method 'advcam': weights of another architecture" in message
     assert "head.classifier.weight is (3, 8, 1, 1) in the network" in message
+
+
+def test_a_run_makes_finer_maps_at_a_smaller_stride(source: Source, tmp_path: Path) -> None:
+    recipe = parse_recipe(
+        {
+            "method": {"name": "cam"},
+            "backbone": {
+                "name": "hub",
+                "arch": {"model_type": "mobilenet_v1", "depth_multiplier": 0.25},
+                "mean": [127.5] * 3,
+                "std": [127.5] * 3,
+            },
+            "data": {"name": "synthetic", "classes": ["cat", "cow", "dog"]},
+        },
+        "test",
+    )
+    run = write_run(Segmenter(build_method(recipe), recipe, "cpu"), tmp_path)
+    coarse, fine = open_run(run, {}), open_run(run, {"backbone.stride": "8"})
+    image = torch.zeros(1, 3, 64, 96)
+    assert coarse.method.compute_cam(image).cam.shape[-2:] == (4, 6)
+    assert fine.method.compute_cam(image).cam.shape[-2:] == (8, 12)
+    assert fine.settings("tags")["stride"] == 8
+    assert fine.label(source[0].image, ["cow"]).mask.shape == source[0].image.shape[:2]
 
 
 def test_run_trained_from_other_weights_needs_them_no_more(

@@ -10,6 +10,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import ConfidentConfig, PredictConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError
+from tag2mask.functional import precision
 from tag2mask.inference.segmenter import Segmenter, load
 from tag2mask.methods.base import evaluating
 from tag2mask.types import DatasetView
@@ -148,16 +149,36 @@ def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path
     assert settings["background"] == 0.3
 
 
+def with_precision(segmenter: Segmenter, name: str) -> Segmenter:
+    predict = segmenter.recipe.predict.model_copy(update={"precision": name})
+    return Segmenter(segmenter.method, segmenter.recipe.model_copy(update={"predict": predict}))
+
+
 def test_bf16_agrees_with_fp32(segmenter: Segmenter, source: Source) -> None:
-    half = Segmenter(segmenter.method, segmenter.recipe, bf16=True)
+    full, half = (with_precision(segmenter, name) for name in ("fp32", "bf16"))
+    assert (full.settings("tags")["precision"], half.settings("tags")["precision"]) == (
+        "fp32",
+        "bf16",
+    )
     image = source[0].image
-    exact = segmenter.label(image, ["cow"], keep_cam=True).cam
+    exact = full.label(image, ["cow"], keep_cam=True).cam
     rough = half.label(image, ["cow"], keep_cam=True).cam
     assert exact is not None
     assert rough is not None
     assert rough.dtype == np.float32
     assert not np.array_equal(exact, rough)
     np.testing.assert_allclose(rough, exact, atol=0.1)
+
+
+def test_network_runs_in_bf16_by_default_where_the_hardware_has_it(
+    segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(precision, "has_fast_bf16", lambda device, fast=fast: fast)
+        assert segmenter.settings("classifier")["precision"] == name
+        same = with_precision(segmenter, name).label(source[0].image, ["cow"], keep_cam=True)
+        made = segmenter.label(source[0].image, ["cow"], keep_cam=True)
+        np.testing.assert_array_equal(made.cam, same.cam)
 
 
 def test_settings_include_the_thresholds_of_confident_labels(
