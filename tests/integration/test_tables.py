@@ -10,9 +10,12 @@ import torch
 import yaml
 
 from tag2mask import plugins
-from tag2mask.config.recipe import load_recipe, read_yaml, recipe_path
+from tag2mask.config.recipe import load_recipe, parse_recipe, read_yaml, recipe_path
 from tag2mask.errors import RecipeError
+from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.inference.postprocessing import PostProcessor, select_maps
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.methods.build import build_method
 from tag2mask.methods.protocol import NetworkOutput
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -72,6 +75,33 @@ def test_masks_of_a_row_equal_the_masks_a_user_gets(scripts, spec, propagated):
         assert set(np.unique(mask)) <= {0, 1, 3}
     plan = quality.MaskPlan(propagated, refiner, (0.2,))
     assert not quality.make_masks(image, output, (), plan)[0.2].any()
+
+
+def test_1stage_is_scored_by_the_masks_of_its_own_protocol(scripts):
+    raw = {
+        "data": {"name": "synthetic", "size_px": 64, "crop_px": 64, "count": 4, "val_count": 4},
+        "backbone": {"name": "tiny", "width": 8},
+        "method": {"name": "onestage", "width": 8},
+        "refiner": {"name": "pamr"},
+        "predict": {"protocol": "onestage", "class_threshold": 0.1},
+    }
+    recipe = parse_recipe(raw, "onestage")
+    source = plugins.load("data", "synthetic")(recipe.data, "val")
+    recipe = recipe.with_classes(source.class_names)
+    torch.manual_seed(0)
+    segmenter = Segmenter(build_method(recipe), recipe, "cpu")
+    torch.nn.init.normal_(segmenter.method.decoder.classifier.weight, std=5.0)
+    scores = scripts["seed_quality"].score_list(segmenter, source, {})
+    for class_source in ("tags", "classifier"):
+        matrix = ConfusionMatrix(len(source.class_names) + 1)
+        for index in range(len(source)):
+            sample = source[index]
+            tags = sample.tags if class_source == "tags" else None
+            matrix.update(sample.mask, segmenter.segment(sample.image, tags).mask)
+        (own,) = scores[class_source].rows["pixel_shares"].values()
+        assert (own.counts == matrix.counts).all()
+        assert (own.counts.sum(axis=0) > 0).sum() > 1  # several classes
+        assert "pixel_shares + final CRF" in scores[class_source].rows
 
 
 MISTAKES = [

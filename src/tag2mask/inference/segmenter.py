@@ -36,7 +36,7 @@ from tag2mask.inference.run import Configure, Which, open_run, resolve_device
 from tag2mask.io.images import read_image, rgb_from_pil
 from tag2mask.methods.base import Method, evaluating
 from tag2mask.methods.build import build_refiner
-from tag2mask.methods.protocol import NetworkOutput
+from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import ClassSource, Image, Mask, Prediction
 
@@ -90,7 +90,7 @@ class Segmenter:
         """Test-time settings, complete with the defaults of the protocol."""
         self.protocol = protocol_of(self.config, method)
         refiner = build_refiner(recipe) if self.config.refine else None
-        crf = final_crf() if self.config.crf else None
+        crf = build_final_crf(self.protocol) if self.config.crf else None
         refiner, crf = (one.to(self.device) if one else None for one in (refiner, crf))
         self.postprocessor = PostProcessor(self.config, refiner, crf)
 
@@ -315,10 +315,10 @@ def image_tensor(image: Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 
-def final_crf() -> Refiner:
-    """A dense CRF with its defaults, the settings that both published protocols end with."""
+def build_final_crf(protocol: InferenceProtocol) -> Refiner:
+    """Build the dense CRF that a protocol ends with; its defaults are the settings of AFA."""
     kind = plugins.load("refiners", "dense_crf")
-    crf: Refiner = kind(kind.Config())
+    crf: Refiner = kind(kind.Config(**protocol.final_crf))
     return crf
 
 
