@@ -95,6 +95,30 @@ def test_a_stage_trains_as_published(
     assert {key: value(recipe, key) for key in expected} == expected
 
 
+IRN_SETTINGS = {
+    "irn/voc_resnet50": (0.30, 0.05, 0.25),
+    "advcam/voc_resnet50_irn": (0.35, 0.15, 0.25),
+    "rib/voc_resnet50_irn": (0.35, 0.17, 0.27),
+}
+"""Thresholds of the confident labels, background score of the final ones (Specification 4.3)."""
+
+
+@pytest.mark.parametrize(("name", "expected"), IRN_SETTINGS.items())
+def test_irn_propagates_the_maps_that_its_labels_are_made_of(
+    name: str, expected: tuple[float, float, float]
+) -> None:
+    recipe = load_recipe(name)
+    confident = stage_recipe(recipe, "confident")
+    thresholds = confident.predict.confident
+    background = stage_recipe(recipe, "walk").predict.background
+    assert (thresholds.foreground_threshold, thresholds.background_threshold, background) == (
+        expected
+    )
+    (classifier,) = recipe.stages["irn"].from_
+    assert stage_recipe(recipe, classifier).method == confident.method
+    assert list(recipe.stages)[-2:] == ["seg", "scores"]
+
+
 @pytest.mark.parametrize("name", available_recipes())
 def test_only_the_psa_family_pads_crops_with_the_mean_color(name: str) -> None:
     recipe = load_recipe(name)

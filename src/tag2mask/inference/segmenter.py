@@ -23,6 +23,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import PredictConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, did_you_mean
+from tag2mask.functional.cam import upsample
 from tag2mask.inference.multi_scale import (
     class_probs,
     confident_labels_of,
@@ -183,6 +184,23 @@ class Segmenter:
         mask: Mask = self.postprocessor(image, output.selected).mask.cpu().numpy()
         return mask
 
+    def thresholded_maps(self, output: InferenceOutput) -> npt.NDArray[np.float32] | None:
+        """Return the maps that a background score separates from background, without refiner.
+
+        Returns:
+            (F, H, W) in [0, 1] at the image's size, 0 for classes that are not selected; None if
+            the maps have a background of their own.
+        """
+        selected = output.selected
+        if selected.kind != "cam":
+            return None
+        height, width = output.image.shape[:2]
+        maps = np.zeros((len(self.class_names), height, width), dtype=np.float32)
+        if selected.class_indices:
+            resized = upsample(selected.maps.float(), (height, width))
+            maps[list(selected.class_indices)] = resized[0].cpu().numpy()
+        return maps
+
     def build_prediction(self, output: InferenceOutput, mask: Mask) -> Prediction:
         """Combine what the network computed with the mask."""
         return Prediction(
@@ -266,7 +284,7 @@ class Segmenter:
 
     def _labeling_settings(self) -> dict[str, Any]:
         """Settings of a method that works while labeling; those of others describe its training."""
-        if type(self.method).compute_multi_scale_cam is Method.compute_multi_scale_cam:
+        if not self.method.works_while_labeling:
             return {}
         return {"labeling": self.recipe.method.model_dump(mode="json", exclude={"name"})}
 
