@@ -1,4 +1,4 @@
-"""Score masks of a run against true masks: CAM, refined, propagated, decoder; both class sources.
+"""Score masks of a run against true masks: CAM, refined, propagated, and those of its own protocol.
 
 The background threshold of each row is chosen on one list and its mIoU is reported on another;
 nothing else is fitted to true masks. The network runs once per image, and all thresholds are scored
@@ -44,10 +44,9 @@ from tag2mask.inference.multi_scale import (
 )
 from tag2mask.inference.postprocessing import PostProcessor, half_size, select_maps
 from tag2mask.inference.run import Which
-from tag2mask.inference.segmenter import Segmenter, final_crf
-from tag2mask.methods.base import Method
+from tag2mask.inference.segmenter import Segmenter, build_final_crf
 from tag2mask.methods.build import build_refiner
-from tag2mask.methods.protocol import MultiScaleDecoder, NetworkOutput
+from tag2mask.methods.protocol import MultiScaleCam, MultiScaleDecoder, NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, ClassSource, Mask
 
@@ -59,7 +58,7 @@ THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, *np.arange(0.10, 0.81, 0.05).round(2
 """Fine steps near 0: in a CAM with a narrow peak, all other values are small."""
 COARSE_THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 """For refiners at the image's size, which take tenths of a second per threshold."""
-DECODER = "decoder"
+DECODER = MultiScaleDecoder.name
 """First word of the rows whose masks come from a decoder."""
 NO_THRESHOLD = -1.0
 """Key of masks that need no threshold."""
@@ -137,7 +136,7 @@ def mask_plans(output: NetworkOutput, refiners: Refiners) -> dict[str, MaskPlan]
     small = [name for name, refiner in refiners.items() if not refiner.at_full_size]
     for name in small[:1]:
         plans[f"cam + {name} + final CRF"] = MaskPlan(
-            False, refiners[name], COARSE_THRESHOLDS, final_crf()
+            False, refiners[name], COARSE_THRESHOLDS, build_final_crf(MultiScaleCam())
         )
     if output.affinity is None and output.propagation is None:
         return plans
@@ -216,9 +215,7 @@ def score_list(
 ) -> dict[ClassSource, ListScores]:
     """Score the images of a list, or `limit` of them spread evenly, by class source."""
     method = segmenter.method
-    works_while_labeling = (
-        type(method).compute_multi_scale_cam is not Method.compute_multi_scale_cam
-    )
+    works_while_labeling = method.works_while_labeling
     class_sources = CLASS_SOURCES[:1] if works_while_labeling else CLASS_SOURCES
     scores = {name: ListScores(len(source.class_names) + 1) for name in class_sources}
     config = cam_config(segmenter)
@@ -245,31 +242,36 @@ def score_list(
             scored.cam.update(selected_cam(output.cam, indices, image.shape[-2:]), sample.mask)
             for name, by_threshold in masks[indices].items():
                 scored.add(name, by_threshold, sample.mask)
-        if segmenter.protocol.name == MultiScaleDecoder.name:
-            score_decoder(segmenter, scores, image, tags, sample.mask)
+        if segmenter.protocol.name != MultiScaleCam.name:
+            score_own_protocol(segmenter, scores, image, tags, sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} images", file=sys.stderr, flush=True)
     return scores
 
 
-def score_decoder(
+def score_own_protocol(
     segmenter: Segmenter,
     scores: Mapping[ClassSource, ListScores],
     image: Tensor,
     tags: Tensor,
     truth: Mask,
 ) -> None:
-    """Score the decoder's masks of one image, without and with the final CRF of its protocol."""
+    """Score the masks of the run's own protocol for one image, without and with its final CRF.
+
+    AFA's protocol makes them from the decoder, that of 1Stage from shares of classes and
+    background. Neither needs a threshold.
+    """
     config = segmenter.config
     with label_autocast("auto", "cpu"):
         output = predict_multi_scale(segmenter.method, image, config)
-    crfs = {DECODER: None, f"{DECODER} + final CRF": final_crf()}
+    name = segmenter.protocol.name
+    crfs = {name: None, f"{name} + final CRF": build_final_crf(segmenter.protocol)}
     for class_source, scored in scores.items():
         indices = select_classes(output.probs, tags, config, segmenter.protocol, class_source)
         selected = select_maps(output, indices, config.background_score)
-        for name, crf in crfs.items():
+        for row, crf in crfs.items():
             mask = PostProcessor(config, None, crf)(image, selected).mask.numpy()
-            scored.add(name, {NO_THRESHOLD: mask}, truth)
+            scored.add(row, {NO_THRESHOLD: mask}, truth)
 
 
 def summarize(chosen: ListScores, reported: ListScores) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.errors import RecipeError, RunError, did_you_mean
-from tag2mask.evaluation.sources import evaluate_pseudo_labels, evaluate_source
+from tag2mask.evaluation.sources import evaluate_pseudo_labels, evaluate_source, sweep_source
 from tag2mask.evaluation.tables import save_report
 from tag2mask.inference.writer import label_dataset
 from tag2mask.io.files import TEMPORARY_SUFFIX, write_text
@@ -141,10 +141,13 @@ class _Pipeline:
             folder.root,
             resume=folder.recipe.is_file(),
             command=self._command,
-            earlier={used: self._root / used for used in self._recipe.stages[name].from_},
+            earlier={
+                used: self.state.network_folder(used) for used in self._recipe.stages[name].from_
+            },
         )
 
     def _label(self, name: str) -> None:
+        started = time.perf_counter()
         recipe = self.state.recipe(name)
         segmenter, writer = self.state.open_masks(name)
         source = self.state.source(name, "train")
@@ -153,8 +156,11 @@ class _Pipeline:
         for line in summary.unreadable:
             self._notify(f"skipped: {line}")
         self._notify(f"{summary.written} masks written to {writer.out}")
+        elapsed = time.perf_counter() - started
+        self.state.write_seconds(name, self.state.seconds(name) + elapsed)
 
     def _evaluate(self, name: str) -> None:
+        started = time.perf_counter()
         report = self._report(name)
         settings = {**report.settings, "made_from": self.state.evaluation_inputs(name)}
         path = self._root / name / SCORES_FILE
@@ -163,12 +169,32 @@ class _Pipeline:
             f"mIoU {report.miou:.4f}, {report.images} images, "
             f"classes from {report.class_source}: {path}"
         )
+        self.state.write_seconds(name, time.perf_counter() - started)
 
     def _report(self, name: str) -> Report:
         """Score the masks of a label stage, or a trained network on the held-out images."""
-        used = self._recipe.stages[name].from_[0]
+        stage = self._recipe.stages[name]
+        used = stage.from_[0]
         if self._recipe.stages[used].run == "label":
             return evaluate_pseudo_labels(self._root / used, self.state.source(name, "train"))
-        segmenter = self.state.segmenter(name)
-        class_source = self._recipe.stages[name].class_source or "classifier"
-        return evaluate_source(segmenter, self.state.source(name, "val"), class_source)
+        segmenter, source = self.state.segmenter(name), self.state.source(name, "val")
+        class_source = stage.class_source or "classifier"
+        if not stage.thresholds:
+            return evaluate_source(segmenter, source, class_source)
+        sweep = sweep_source(segmenter, source, class_source, stage.thresholds)
+        chosen = sweep
+        if stage.thresholds_from is not None:
+            others = self.state.list_source(name, stage.thresholds_from)
+            chosen = sweep_source(segmenter, others, class_source, stage.thresholds)
+        background, _ = chosen.best()
+        compared = dict(zip(sweep.thresholds.tolist(), sweep.miou().tolist(), strict=True))
+        settings = {
+            **segmenter.settings(class_source),
+            "refiner": None,
+            "crf": None,
+            "background": background,
+            "thresholds": {str(level): miou for level, miou in compared.items()},
+            "thresholds_from": stage.thresholds_from,
+        }
+        matrix = sweep.report_at(background)
+        return matrix.report(source.class_names, len(source), class_source, settings)

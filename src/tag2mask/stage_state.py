@@ -15,10 +15,11 @@ from typing import Any
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
 from tag2mask.data.base import Source
-from tag2mask.errors import RunError
+from tag2mask.errors import RecipeError, RunError
 from tag2mask.inference.run import weights_fingerprint, weights_path
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter
+from tag2mask.io.files import write_text
 from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_skipped
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 
@@ -60,12 +61,17 @@ class StageState:
         stage = self.stages[name]
         recipe = self.recipe(name)
         update: dict[str, Any] = {
-            "earlier": {used: load_recipe(str(self.folder(used).recipe)) for used in stage.from_},
+            "earlier": {used: self._network_recipe(used) for used in stage.from_},
             "inputs": self.inputs(name),
         }
         if stage.labels is not None:
             update["data"] = recipe.data.model_copy(update={"labels": self.root / stage.labels})
         return recipe.model_copy(update=update).resolved()
+
+    def network_folder(self, name: str) -> Path:
+        """Return the run folder with the network of a stage; a label stage uses another's."""
+        stage = self.stages[name]
+        return self.root / (name if stage.run == "train" else stage.from_[0])
 
     def source(self, name: str, part: str) -> Source:
         """Open the images of a stage: training images (`train`) or held-out images (`val`)."""
@@ -73,11 +79,27 @@ class StageState:
         source: Source = plugins.load("data", config.name)(config, part)
         return source
 
+    def list_source(self, name: str, val_split: str) -> Source:
+        """Open other held-out images of a stage's data set, those of another `data.val_split`.
+
+        Raises:
+            RecipeError: If the data source has no lists.
+        """
+        config = self.recipe(name).data
+        if "val_split" not in type(config).model_fields:
+            raise RecipeError(
+                f"stages.{name}.thresholds_from: data source '{config.name}' has no lists; remove "
+                "the key"
+            )
+        other = config.model_copy(update={"val_split": val_split})
+        source: Source = plugins.load("data", config.name)(other, "val")
+        return source
+
     def segmenter(self, name: str) -> Segmenter:
         """Open the network that a stage uses, with the stage's own test-time settings."""
         values = self.recipe(name).plain()
         inference = {section: values[section] for section in ("method", "predict", "refiner")}
-        run = self.root / self.stages[name].from_[0]
+        run = self.network_folder(self.stages[name].from_[0])
 
         def configure(trained: Recipe) -> Recipe:
             plain = trained.plain()
@@ -105,13 +127,27 @@ class StageState:
     def evaluation_inputs(self, name: str) -> dict[str, Any]:
         """Return everything that the scores of an evaluate stage depend on."""
         values = self.recipe(name).plain()
-        return {
-            "inputs": self.inputs(name),
-            "data": values["data"],
-            "backbone": values["backbone"],
-            "predict": values["predict"],
-            "class_source": self.stages[name].class_source,
+        stage = self.stages[name]
+        choices = {
+            key: value
+            for key in ("class_source", "thresholds", "thresholds_from")
+            if (value := getattr(stage, key))
         }
+        inputs = {"inputs": self.inputs(name)}
+        inputs |= {section: values[section] for section in ("data", "backbone", "predict")}
+        plain: dict[str, Any] = json.loads(json.dumps(inputs | choices))
+        return plain
+
+    def seconds(self, name: str) -> float:
+        """Return the seconds that a stage has taken, without those of a killed process."""
+        path = self.folder(name).metrics
+        if not path.is_file():
+            return 0.0
+        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+
+    def write_seconds(self, name: str, seconds: float) -> None:
+        """Write the `metrics.json` of a label or evaluate stage; train stages write their own."""
+        write_text(self.folder(name).metrics, json.dumps({"seconds": seconds}) + "\n")
 
     def is_finished(self, name: str) -> bool:
         """Return whether a stage has nothing left to do.
@@ -150,6 +186,13 @@ class StageState:
             image not in skipped and not (folder / f"{image}.png").is_file()
             for image in self.source(name, "train").names
         )
+
+    def _network_recipe(self, name: str) -> Recipe:
+        """Return the recipe of a stage's network, with the method by which the stage reads it."""
+        path = self.network_folder(name) / "recipe.yaml"
+        values = load_recipe(str(path)).plain()
+        values["method"] = self.recipe(name).method.model_dump(mode="json")
+        return parse_recipe(values, str(path))
 
     def _fingerprint(self, name: str) -> str:
         """Identify the result of a train or label stage."""

@@ -11,11 +11,13 @@ import torch
 import yaml
 
 from tag2mask import plugins
-from tag2mask.config.recipe import load_recipe, read_yaml, recipe_path
+from tag2mask.config.recipe import load_recipe, parse_recipe, read_yaml, recipe_path
 from tag2mask.errors import RecipeError
+from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.inference.postprocessing import PostProcessor, select_maps
-from tag2mask.inference.segmenter import final_crf
-from tag2mask.methods.protocol import NetworkOutput
+from tag2mask.inference.segmenter import Segmenter, build_final_crf
+from tag2mask.methods.build import build_method
+from tag2mask.methods.protocol import MultiScaleCam, NetworkOutput
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs a checkout")
@@ -93,7 +95,8 @@ def test_the_row_with_the_final_crf_is_par_then_the_crf_of_afa_at_the_images_siz
     masks = quality.make_masks(image, output, (0, 2), plan._replace(thresholds=(0.3,)))
     config = load_recipe("rml/voc_mitb1").predict.model_copy(update={"background": 0.3})
     selected = select_maps(output, (0, 2), 0.3)
-    expected = PostProcessor(config, par, final_crf())(image, selected).mask.numpy()
+    finished = PostProcessor(config, par, build_final_crf(MultiScaleCam()))
+    expected = finished(image, selected).mask.numpy()
     assert (masks[0.3] != expected).mean() < 2e-3
 
 
@@ -112,6 +115,33 @@ def test_a_table_scores_the_decoder_without_tags_and_the_maps_with_them(scripts,
     images = ablation.Images(None, ("devval", "train"), None)
     scores = ablation.score(None, row, images)
     assert scores == {"cam": "tags", "decoder + final CRF": "classifier"}
+
+
+def test_1stage_is_scored_by_the_masks_of_its_own_protocol(scripts):
+    raw = {
+        "data": {"name": "synthetic", "size_px": 64, "crop_px": 64, "count": 4, "val_count": 4},
+        "backbone": {"name": "tiny", "width": 8},
+        "method": {"name": "onestage", "width": 8},
+        "refiner": {"name": "pamr"},
+        "predict": {"protocol": "onestage", "class_threshold": 0.1},
+    }
+    recipe = parse_recipe(raw, "onestage")
+    source = plugins.load("data", "synthetic")(recipe.data, "val")
+    recipe = recipe.with_classes(source.class_names)
+    torch.manual_seed(0)
+    segmenter = Segmenter(build_method(recipe), recipe, "cpu")
+    torch.nn.init.normal_(segmenter.method.decoder.classifier.weight, std=5.0)
+    scores = scripts["seed_quality"].score_list(segmenter, source, {})
+    for class_source in ("tags", "classifier"):
+        matrix = ConfusionMatrix(len(source.class_names) + 1)
+        for index in range(len(source)):
+            sample = source[index]
+            tags = sample.tags if class_source == "tags" else None
+            matrix.update(sample.mask, segmenter.segment(sample.image, tags).mask)
+        (own,) = scores[class_source].rows["pixel_shares"].values()
+        assert (own.counts == matrix.counts).all()
+        assert (own.counts.sum(axis=0) > 0).sum() > 1  # several classes
+        assert "pixel_shares + final CRF" in scores[class_source].rows
 
 
 MISTAKES = [

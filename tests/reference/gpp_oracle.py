@@ -64,12 +64,11 @@ def gate(coarse, fine, positive_kernel, negative_kernel):
     return out
 
 
-def attention(cam, kernels):
+def attention(cam, kernels, sides=(2, 4, 8, 16)):
     """Compute the attention of an (F, h, w) CAM from (positive, negative) kernels per gate."""
     height, width = cam.shape[1:]
     levels = [
-        np.array([enlarged(pooled(plane, side), height, width) for plane in cam])
-        for side in (2, 4, 8, 16)
+        np.array([enlarged(pooled(plane, side), height, width) for plane in cam]) for side in sides
     ]
     blend = levels[0]
     for fine, (positive, negative) in zip(levels[1:], kernels, strict=True):

@@ -12,7 +12,10 @@ from tag2mask.checkpoint import read_weights
 from tag2mask.config.overrides import apply_overrides, parse_overrides
 from tag2mask.config.recipe import Recipe, load_recipe, stage_recipe
 from tag2mask.errors import RecipeError, RunError
+from tag2mask.evaluation.confusion import ConfusionMatrix
+from tag2mask.evaluation.sources import sweep_source
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.methods.advcam import AdvCAM
 from tag2mask.methods.cam import CAM
 
 RAW = {
@@ -223,6 +226,125 @@ def test_a_trained_network_is_scored_on_the_held_out_images(finished, tmp_path):
     pipeline.train(apply_overrides(raw, {}, "r"), run, stage="score")
     scores = json.loads((run / "score" / "scores.json").read_text())
     assert (scores["images"], scores["class_source"]) == (2, "classifier")
+
+
+def test_a_trained_network_is_scored_with_the_true_tags_at_the_best_threshold(finished, tmp_path):
+    thresholds = [0.1, 0.3, 0.5, 0.7, 0.9]
+    score = {"run": "evaluate", "from": "cam", "class_source": "tags", "thresholds": thresholds}
+    raw = {**RAW, "stages": {**RAW["stages"], "score": score}}
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    shutil.rmtree(run / "score")
+    pipeline.train(apply_overrides(raw, {}, "r"), run, stage="score")
+    scores = json.loads((run / "score" / "scores.json").read_text())
+    assert (scores["images"], scores["class_source"]) == (2, "tags")
+
+    cam = stage_recipe(recipe(), "cam")
+    source = plugins.load("data", "synthetic")(cam.data, "val")
+    by_hand = {}
+    for background in thresholds:
+        predict = cam.predict.model_copy(update={"background": background, "refine": False})
+        segmenter = Segmenter.load(
+            run / "cam", configure=lambda one, new=predict: one.model_copy(update={"predict": new})
+        )
+        matrix = ConfusionMatrix(len(source.class_names) + 1)
+        for sample in (source[0], source[1]):
+            matrix.update(sample.mask, segmenter.segment(sample.image, sample.tags).mask)
+        by_hand[str(background)] = matrix.miou()
+    assert scores["settings"]["thresholds"] == pytest.approx(by_hand)
+    assert len(set(by_hand.values())) > 1
+    assert scores["miou"] == pytest.approx(max(by_hand.values()))
+    assert by_hand[str(scores["settings"]["background"])] == max(by_hand.values())
+
+
+def test_a_threshold_can_be_chosen_on_other_images(finished, tmp_path, monkeypatch):
+    score = {"run": "evaluate", "from": "cam", "thresholds": [0.2, 0.8]}
+    raw = {**RAW, "stages": {**RAW["stages"], "score": score | {"thresholds_from": "others"}}}
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    shutil.rmtree(run / "score")
+    changed = apply_overrides(raw, {}, "r")
+    with pytest.raises(RecipeError, match=r"stages\.score\.thresholds_from: .* has no lists"):
+        pipeline.train(changed, run, stage="score")
+    asked = []
+
+    def other_images(state, name, val_split):
+        asked.append((name, val_split))
+        return state.source(name, "train")
+
+    def best_on(segmenter, source, class_source, thresholds):
+        sweep = sweep_source(segmenter, source, class_source, thresholds)
+        if len(source) == 5:  # the other images prefer the higher threshold
+            monkeypatch.setattr(sweep, "best", lambda: (0.8, 1.0))
+        else:
+            monkeypatch.setattr(sweep, "best", lambda: (0.2, 1.0))
+        return sweep
+
+    monkeypatch.setattr(pipeline.StageState, "list_source", other_images)
+    monkeypatch.setattr(pipeline, "sweep_source", best_on)
+    pipeline.train(changed, run, stage="score")
+    scores = json.loads((run / "score" / "scores.json").read_text())
+    assert asked == [("score", "others")]
+    assert (scores["settings"]["background"], scores["images"]) == (0.8, 2)
+
+
+def test_masks_with_a_background_of_their_own_have_no_threshold(finished, tmp_path):
+    score = {"run": "evaluate", "from": "seg", "thresholds": [0.2, 0.8]}
+    raw = {**RAW, "stages": {**RAW["stages"], "score": score}}
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    shutil.rmtree(run / "score")
+    with pytest.raises(RecipeError, match="these masks need no threshold"):
+        pipeline.train(apply_overrides(raw, {}, "r"), run, stage="score")
+
+
+def test_every_stage_records_its_seconds(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    seconds = {
+        name: json.loads((run / name / "metrics.json").read_text())["seconds"] for name in STAGES
+    }
+    assert all(value > 0 for value in seconds.values())
+    (run / "seed" / "train_000002.png").unlink()
+    (run / "score" / "scores.json").unlink()
+    resume(run)
+    again = {
+        name: json.loads((run / name / "metrics.json").read_text())["seconds"] for name in STAGES
+    }
+    assert again["seed"] > seconds["seed"]  # one more mask
+    assert again["score"] != seconds["score"]  # scored again from the start
+    assert (again["cam"], again["masks"]) == (seconds["cam"], seconds["masks"])
+
+
+def test_a_network_is_read_as_the_label_stage_it_comes_from_reads_it(finished, tmp_path):
+    """AdvCAM + IRN: the frozen classifier of IRN ascends, in labels and in the walk."""
+    method = {"name": "advcam", "pooling": "gap", "iterations": 3, "step_size": 0.5}
+    confident = {"name": "irn", "foreground_threshold": 0.5, "background_threshold": 0.2}
+    stages = {
+        "cam": {"run": "train"},
+        "adv": {
+            "run": "label",
+            "from": "cam",
+            "method": method,
+            "predict": {"confident": confident},
+        },
+        "irn": {"run": "train", "from": "adv", "labels": "adv", "method": {"name": "irn"}},
+        "walk": {"run": "label", "from": "irn", "predict": {"propagate": True}},
+    }
+    run = tmp_path / "run"
+    pipeline.train(apply_overrides({**RAW, "stages": stages}, {}, "r"), run)
+    assert len(list((run / "walk").glob("*.png"))) == 5
+    segmenter = Segmenter.load(run / "irn")
+    frozen = segmenter.method.classifier.method
+    assert isinstance(frozen, AdvCAM)
+    assert frozen.config.iterations == 3
+    weights, _ = read_weights(run / "cam" / "weights" / "best.safetensors")
+    torch.testing.assert_close(dict(frozen.state_dict()), weights, rtol=0, atol=0)
+    assert segmenter.method.works_while_labeling
+    source = plugins.load("data", "synthetic")(segmenter.recipe.data, "train")
+    image, tags = source[0].image, source[0].tags
+    without_tags, with_tags = (segmenter.run_network(image, one).cam for one in (0 * tags, tags))
+    assert not torch.allclose(without_tags, with_tags, atol=1e-4)
 
 
 def test_one_stage_runs_alone_after_the_stages_it_needs(tmp_path):

@@ -48,6 +48,9 @@ class DataConfig(Config):
     long_side_max_px: int | None = Field(default=None, ge=1, validate_default=True)
     """Largest random long side of a training image in pixels; none: `scale_max` applies. Set both
     long sides or neither."""
+    padding: Literal["black", "mean"] = "black"
+    """Color around a training image that is smaller than the crop. black: as in AFA and RML; mean:
+    the color that is 0 after the backbone's normalization, as in PSA, IRN and their followers."""
     flip: Fraction = 0.5
     """Fraction of training images that are flipped left to right."""
     jitter: Fraction = 0.0

@@ -23,7 +23,7 @@ MAY_CHANGE: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("data", "backbone", "predict"),
 }
 """Kind of stage -> sections that it may change."""
-MAY_USE = {"train": ("train",), "label": ("train",), "evaluate": ("label", "train")}
+MAY_USE = {"train": ("train", "label"), "label": ("train",), "evaluate": ("label", "train")}
 """Kind of stage -> kinds that its `from` may name."""
 RESERVED = ("weights", "state", "samples", "tensorboard")
 """Folders of a run, whose names no stage may have."""
@@ -48,12 +48,18 @@ class StageConfig(BaseModel):
     """train: train a network; label: write masks of the training images, with classes from their
     tags; evaluate: score the masks of a label stage, or a trained network on held-out images."""
     from_: Names = Field(default=(), alias="from")
-    """Earlier stages whose networks this stage starts from; for evaluate: the stage to score."""
+    """Earlier stages whose networks this stage starts from; a label stage stands for its network as
+    it labels, with advcam or rib for example. For evaluate: the stage to score."""
+    class_source: ClassSource | None = None
+    """Who chooses the classes when an evaluate stage scores a trained network; none: classifier."""
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """Background scores that an evaluate stage compares on the maps of a trained network, without
+    refining them; the best is reported. Empty: the masks as `predict` describes them."""
+    thresholds_from: str | None = None
+    """`data.val_split` of other images that the best of `thresholds` is chosen on; none: the scored
+    images themselves, as papers do for class maps of the training images."""
     labels: str | None = None
     """Earlier label stage whose masks this train stage learns from; none: the data's own labels."""
-    class_source: ClassSource | None = None
-    """Where an evaluate stage takes the classes of a network's masks from: the classifier (none
-    means the same), or the tags."""
     data: Section = {}
     """Changes of the section `data`."""
     backbone: Section = {}
@@ -107,13 +113,7 @@ def stage_problems(stages: Mapping[str, StageConfig]) -> Iterator[str]:
         if stage.run == "train" and stage.labels is not None:
             where = f"stages.{name}.labels"
             yield from _reference_problems(where, stage.labels, ("label",), earlier, stages)
-        if stage.class_source is not None and any(
-            used in earlier and earlier[used].run == "label" for used in stage.from_
-        ):
-            yield (
-                f"stages.{name}.class_source: the masks of a label stage take their classes from "
-                "the tags; remove this key"
-            )
+        yield from _evaluation_problems(name, stage, earlier)
         earlier[name] = stage
 
 
@@ -150,6 +150,25 @@ def _own_problems(name: str, stage: StageConfig) -> Iterator[str]:
             yield (
                 f"stages.{name}.{section}: a {stage.run} stage may only change {', '.join(allowed)}"
             )
+
+
+def _evaluation_problems(
+    name: str, stage: StageConfig, earlier: Mapping[str, StageConfig]
+) -> Iterator[str]:
+    """Yield the problems of the keys that belong to evaluate stages of a network."""
+    scores_masks = any(earlier[used].run == "label" for used in stage.from_ if used in earlier)
+    for key in ("class_source", "thresholds", "thresholds_from"):
+        if key not in stage.model_fields_set:
+            continue
+        if stage.run != "evaluate":
+            yield f"stages.{name}.{key}: only an evaluate stage has it"
+        elif scores_masks:
+            yield (
+                f"stages.{name}.{key}: the masks of a label stage are finished; name a train stage "
+                "in 'from'"
+            )
+    if stage.thresholds_from is not None and not stage.thresholds:
+        yield f"stages.{name}.thresholds_from: needs stages.{name}.thresholds to choose from"
 
 
 def _reference_problems(

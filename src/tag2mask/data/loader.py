@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
-from tag2mask.data.transforms import Augmented, augment
+from tag2mask.data.transforms import BLACK, Augmented, Color, augment
 from tag2mask.errors import DataError, RunError
 from tag2mask.types import Batch, Sample
 
@@ -108,6 +108,7 @@ def batches(
     world: int = 1,
     start: int = 0,
     masks: bool = False,
+    padding: Color = BLACK,
 ) -> Batches:
     """Load augmented training batches endlessly, from batch number `start` on.
 
@@ -128,6 +129,7 @@ def batches(
         world: Number of training processes.
         start: Number of the first batch; a resumed run starts at the number of finished steps.
         masks: Also load masks; otherwise no mask is decoded.
+        padding: Color around images that are smaller than the crop.
 
     Raises:
         DataError: If the source is empty, or masks are needed and it has none.
@@ -144,7 +146,7 @@ def batches(
     sizes = BatchSizes(
         batch_size, batch_size if late_batch_size is None else late_batch_size, late_from
     )
-    reader = _BatchReader(source, config, sizes, seed, rank, world, masks)
+    reader = _BatchReader(source, config, sizes, seed, rank, world, masks, padding)
     return Batches(reader, start, workers, seed)
 
 
@@ -160,6 +162,7 @@ class _BatchReader(Dataset[dict[str, Any]]):
         rank: int,
         world: int,
         masks: bool,
+        padding: Color,
     ) -> None:
         self.sizes = sizes
         self._source = copy.copy(source)
@@ -169,6 +172,7 @@ class _BatchReader(Dataset[dict[str, Any]]):
         self._rank = rank
         self._world = world
         self._masks = masks
+        self._padding = padding
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
@@ -188,7 +192,7 @@ class _BatchReader(Dataset[dict[str, Any]]):
         sample = self._read_readable(index, skipped)
         # spawn_key, not a list as entropy: lists are zero-padded, so that (1, 2) equals (1, 2, 0)
         seed = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
-        return sample, augment(sample, self._config, np.random.default_rng(seed))
+        return sample, augment(sample, self._config, np.random.default_rng(seed), self._padding)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
         """Return the permutation of an epoch; only the last two are kept."""

@@ -18,6 +18,9 @@ from tag2mask.config.schema import DataConfig
 from tag2mask.data.color_jitter import jitter_colors
 from tag2mask.types import IGNORE, Image, Mask, Sample
 
+Color = tuple[int, int, int]
+"""RGB in 0..255."""
+BLACK: Color = (0, 0, 0)
 _BILINEAR = PILImage.Resampling.BILINEAR
 
 
@@ -25,7 +28,7 @@ class Augmented(NamedTuple):
     """A square training crop."""
 
     image: Image
-    """(S, S, 3) uint8 RGB; black on padding."""
+    """(S, S, 3) uint8 RGB; one color on padding."""
     mask: Mask | None
     """(S, S); IGNORE on padding."""
     valid: npt.NDArray[np.bool_]
@@ -42,7 +45,9 @@ class _CropAxis(NamedTuple):
     offset: int
 
 
-def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Augmented:
+def augment(
+    sample: Sample, config: DataConfig, rng: np.random.Generator, padding: Color = BLACK
+) -> Augmented:
     """Resize, flip, color-jitter and crop one sample at random.
 
     Every call draws six numbers for any size: size, flip, padding offset (y, x), window (y, x).
@@ -52,6 +57,7 @@ def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Aug
         sample: Image of any size, with or without a mask.
         config: Crop side, range of sizes, probability of a flip, color jitter.
         rng: Random generator; the same state gives the same crop.
+        padding: Color around an image that is smaller than the crop.
 
     Source:
         AFA's training pipeline, Specification 2.10: scale U(min, max) to int(s w) x
@@ -67,7 +73,7 @@ def augment(sample: Sample, config: DataConfig, rng: np.random.Generator) -> Aug
     flipped = bool(flip_u < config.flip)
     source_columns = _flip_window(columns) if flipped else columns
 
-    image = np.zeros((side, side, 3), dtype=np.uint8)
+    image = np.full((side, side, 3), padding, dtype=np.uint8)
     valid = np.zeros((side, side), dtype=np.bool_)
     box = (
         slice(rows.offset, rows.offset + rows.stop - rows.start),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from tag2mask.data.base import Source
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, RecipeError
 from tag2mask.evaluation.confusion import ConfusionMatrix, Counts, pair_runs
 from tag2mask.evaluation.metrics import mean_average_precision
 from tag2mask.evaluation.object_sizes import count_objects, size_quarters
+from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.mask_folder import read_classes
 from tag2mask.types import ClassSource, Report
@@ -75,6 +77,46 @@ def evaluate_source(
     settings = {**segmenter.settings(class_source), "limit": limit}
     report = matrix.report(source.class_names, len(indices), class_source, settings)
     return replace(report, by_size=size_quarters(objects))
+
+
+def sweep_source(
+    segmenter: Segmenter,
+    source: Source,
+    class_source: ClassSource,
+    thresholds: Sequence[float],
+) -> ThresholdSweep:
+    """Score every background threshold on the class maps of a source, propagated if so configured.
+
+    Maps are neither refined nor confident; each image runs through the network once.
+
+    Args:
+        segmenter: Its masks come from maps that a threshold separates from background.
+        source: Has masks.
+        class_source: `tags` gives the network the true tags.
+        thresholds: Background scores to compare.
+
+    Raises:
+        DataError: If the source has no masks.
+        RecipeError: If the maps bring a background of their own, as those of a decoder do.
+
+    Source:
+        Specification 5.2.
+    """
+    _require_masks(source)
+    sweep = ThresholdSweep(thresholds, len(source.class_names) + 1)
+    with segmenter.with_dataset(source):
+        for index in range(len(source)):
+            sample = source[index]
+            tags = sample.tags if class_source == "tags" else None
+            maps = segmenter.thresholded_maps(segmenter.infer(sample.image, tags, name=sample.name))
+            if maps is None:
+                raise RecipeError(
+                    "thresholds: these masks need no threshold, because they have a background of "
+                    "their own; remove the key"
+                )
+            if sample.mask is not None:
+                sweep.update(maps, sample.mask)
+    return sweep
 
 
 def tag_map(segmenter: Segmenter, source: Source, limit: int | None = None) -> float:

@@ -19,10 +19,10 @@ from tag2mask.functional.cam import upsample
 Parts = Literal["both", "positive", "negative"]
 """Which activations a score uses: both signs, or only one."""
 LEVELS = (2, 4, 8, 16)
-"""Sides k of the k x k levels of the pyramid, coarse to fine."""
+"""Numbers k of regions per side of the levels, coarse to fine, for the paper's map of 40 x 40."""
 
 
-def pyramid(cam: Tensor, levels: Sequence[int] = LEVELS) -> list[Tensor]:
+def pyramid(cam: Tensor, levels: Sequence[int]) -> list[Tensor]:
     """Average a map over k x k regions for each level and resize each result to the map's size.
 
     A level is averaged from the next finer one if all regions of that have the same size, so that
@@ -103,12 +103,14 @@ def narrow_convolution(maps: Tensor, weight: Tensor, groups: int) -> Tensor:
     return summed
 
 
-def gated_pyramid(cam: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def gated_pyramid(cam: Tensor, weights: Sequence[Tensor], levels: Sequence[int] = LEVELS) -> Tensor:
     """Compute the attention map of a CAM by blending the levels of its pyramid, coarse to fine.
 
     Args:
         cam: (N, F, h, w), any sign.
         weights: Kernel of each gate (see `gate`), one fewer than there are levels.
+        levels: See `pyramid`. If the finest level is as fine as the map, the attention is little
+            more than the map itself.
 
     Returns:
         (N, F, h, w), any sign.
@@ -124,7 +126,7 @@ def gated_pyramid(cam: Tensor, weights: Sequence[Tensor]) -> Tensor:
         >>> attention.shape, attended_score(cam, attention).shape
         (torch.Size([2, 5, 24, 32]), torch.Size([2, 5]))
     """
-    blend, *finer = pyramid(cam)
+    blend, *finer = pyramid(cam, levels)
     for fine, weight in zip(finer, weights, strict=True):
         blend = gate(blend, fine, weight)
     return blend

@@ -23,6 +23,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import PredictConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, did_you_mean
+from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast, runs_in_bf16
 from tag2mask.inference.multi_scale import (
     class_probs,
@@ -43,7 +44,7 @@ from tag2mask.inference.run import Configure, Which, open_run, resolve_device
 from tag2mask.io.images import read_image, rgb_from_pil
 from tag2mask.methods.base import Method, evaluating
 from tag2mask.methods.build import build_refiner
-from tag2mask.methods.protocol import NetworkOutput
+from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import ClassSource, Image, Mask, Prediction
 
@@ -94,7 +95,7 @@ class Segmenter:
         """Test-time settings, complete with the defaults of the protocol."""
         self.protocol = protocol_of(self.config, method)
         refiner = build_refiner(recipe) if self.config.refine else None
-        crf = final_crf() if self.config.crf else None
+        crf = build_final_crf(self.protocol) if self.config.crf else None
         refiner, crf = (one.to(self.device) if one else None for one in (refiner, crf))
         self.postprocessor = PostProcessor(self.config, refiner, crf)
 
@@ -184,6 +185,23 @@ class Segmenter:
         image = image_tensor(output.image).to(self.device)
         mask: Mask = self.postprocessor(image, output.selected).mask.cpu().numpy()
         return mask
+
+    def thresholded_maps(self, output: InferenceOutput) -> npt.NDArray[np.float32] | None:
+        """Return the maps that a background score separates from background, without refiner.
+
+        Returns:
+            (F, H, W) in [0, 1] at the image's size, 0 for classes that are not selected; None if
+            the maps have a background of their own.
+        """
+        selected = output.selected
+        if selected.kind != "cam":
+            return None
+        height, width = output.image.shape[:2]
+        maps = np.zeros((len(self.class_names), height, width), dtype=np.float32)
+        if selected.class_indices:
+            resized = upsample(selected.maps.float(), (height, width))
+            maps[list(selected.class_indices)] = resized[0].cpu().numpy()
+        return maps
 
     def build_prediction(self, output: InferenceOutput, mask: Mask) -> Prediction:
         """Combine what the network computed with the mask."""
@@ -275,7 +293,7 @@ class Segmenter:
 
     def _labeling_settings(self) -> dict[str, Any]:
         """Settings of a method that works while labeling; those of others describe its training."""
-        if type(self.method).compute_multi_scale_cam is Method.compute_multi_scale_cam:
+        if not self.method.works_while_labeling:
             return {}
         return {"labeling": self.recipe.method.model_dump(mode="json", exclude={"name"})}
 
@@ -324,10 +342,10 @@ def image_tensor(image: Image) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 
-def final_crf() -> Refiner:
-    """A dense CRF with its defaults, the settings that both published protocols end with."""
+def build_final_crf(protocol: InferenceProtocol) -> Refiner:
+    """Build the dense CRF that a protocol ends with; its defaults are the settings of AFA."""
     kind = plugins.load("refiners", "dense_crf")
-    crf: Refiner = kind(kind.Config())
+    crf: Refiner = kind(kind.Config(**protocol.final_crf))
     return crf
 
 

@@ -148,6 +148,11 @@ class Method(nn.Module, ABC):
             for image in views.images
         ]
 
+    @property
+    def works_while_labeling(self) -> bool:
+        """Whether maps depend on tags or other images, so that they are made for labels only."""
+        return type(self).compute_multi_scale_cam is not Method.compute_multi_scale_cam
+
     def set_dataset(self, dataset: DatasetView | None) -> None:
         """Receive the images of a labeling run, and None at its end; most methods need no others.
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import MethodConfig
+from tag2mask.config.schema import Fraction, MethodConfig
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead, Pooling
@@ -42,6 +42,10 @@ class CAMConfig(MethodConfig):
     """Options of the pooling gpp."""
     width: int = Field(default=0, ge=0)
     """Channels of an extra layer with ReLU before the classifier; 0 omits it (AEFT: 256)."""
+    xavier: bool = False
+    """Start the classifier from Xavier's rule (PSA); with `width` it always does."""
+    dropout: Fraction = 0.0
+    """Probability of dropping a channel before the classifier in training (PSA: 0.5)."""
 
 
 class CAM(Method):
@@ -60,7 +64,13 @@ class CAM(Method):
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self.head = ClassActivationHead(
-            backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
+            backbone.channels[-1],
+            num_foreground,
+            config.pooling,
+            config.gpp,
+            config.width,
+            xavier=config.xavier,
+            dropout=config.dropout,
         )
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from tag2mask.errors import RecipeError
 from tag2mask.methods.base import CamOutput, Method
+from tag2mask.methods.protocol import ScaledViews
 from tag2mask.models.base import Backbone
 
 
@@ -36,11 +38,25 @@ class FrozenMethod(nn.Module):
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """Compute logits and CAM of (N, 3, H, W) images, normalized for the calling backbone."""
-        if not self._same_colors:
-            mean, std = (value.to(image.device) for value in self._colors)
-            image = self.method.backbone.normalize(image * std + mean)
         with torch.no_grad():
-            return self.method.compute_cam(image, tags)
+            return self.method.compute_cam(self._renormalize(image), tags)
+
+    def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
+        """Compute logits and CAM of one image at all its scales, normalized likewise."""
+        images = [self._renormalize(image) for image in views.images]
+        with torch.no_grad():
+            return self.method.compute_multi_scale_cam(views._replace(images=images))
+
+    def class_logits(self, image: Tensor) -> Tensor:
+        """Compute (N, F) class logits of images, normalized likewise."""
+        with torch.no_grad():
+            return self.method.class_logits(self._renormalize(image))
+
+    def _renormalize(self, image: Tensor) -> Tensor:
+        if self._same_colors:
+            return image
+        mean, std = (value.to(image.device) for value in self._colors)
+        return self.method.backbone.normalize(image * std + mean)
 
 
 def require_frozen(classifier: FrozenMethod | None, name: str) -> FrozenMethod:

@@ -8,7 +8,7 @@ protocol of its own defines it in its home.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -78,6 +78,8 @@ class InferenceProtocol(ABC):
     """What settings and messages call the protocol."""
     selects_by_classifier: ClassVar[bool] = True
     """Whether the class threshold selects the classes of untagged images."""
+    final_crf: ClassVar[Mapping[str, float]] = {}
+    """Settings of the final dense CRF (`predict.crf`) other than its defaults."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5)
     """Default of `predict.scales`."""

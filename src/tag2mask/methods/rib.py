@@ -125,6 +125,8 @@ class RIB(CAM, Method):
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self._dataset: DatasetView | None = None
+        network = _Network(self.backbone, self.head)
+        self._tuned = {name for name, one in network.named_parameters() if one.requires_grad}
 
     def set_dataset(self, dataset: DatasetView | None) -> None:
         """Keep the images that reference images are drawn from."""
@@ -184,7 +186,7 @@ class RIB(CAM, Method):
         weights: Weights = {
             name: parameter.detach().clone().requires_grad_()
             for name, parameter in network.named_parameters()
-            if parameter.requires_grad
+            if name in self._tuned  # another method may keep this network frozen
         }
         totals: list[Tensor] = []
         count = 0

@@ -26,12 +26,17 @@ class ClassActivationHead(nn.Module):
         pooling: Pooling of the CAM to logits.
         gpp: Settings of gated pyramid pooling. None: those of the paper.
         width: Channels of a convolution with ReLU before the classifier. 0: no such layer.
+        xavier: Start the classifier from Xavier's rule instead of torch's default. With `width`,
+            both layers always do.
+        dropout: Probability of dropping a feature channel in training.
 
     Source:
         RML, Eq. 1; Specification 2.1: with `gmp` the logit is w . max_x f(x), not the maximum of
         the CAM. AEFT: a layer of 256 channels before the classifier, both with Xavier
-        initialization, and CAMs without attention at inference (Specification 4.1). 1Stage:
-        Specification 4.4; AEFT's supplement, section 1.5, compares with its maps.
+        initialization for every pooling, and CAMs without attention at inference (Specification
+        4.1). 1Stage: Specification 4.4; AEFT's supplement, section 1.5, compares with its maps. PSA
+        and SEAM: dropout of 0.5 before the classifier and Xavier's rule (Specification 4.2 and
+        4.3).
 
     Example:
         >>> import torch
@@ -48,18 +53,23 @@ class ClassActivationHead(nn.Module):
         pooling: Pooling = "gap",
         gpp: GPPConfig | None = None,
         width: int = 0,
+        *,
+        xavier: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.pooling = pooling
+        self.dropout = nn.Dropout2d(dropout)
         self.embed: nn.Module = nn.Identity()
         if width:
             layer = nn.Conv2d(channels, width, kernel_size=1, bias=False)
             nn.init.xavier_uniform_(layer.weight)
             self.embed = nn.Sequential(layer, nn.ReLU(inplace=True))
         self.classifier = nn.Conv2d(width or channels, num_foreground, kernel_size=1, bias=False)
+        if width or xavier:
+            nn.init.xavier_uniform_(self.classifier.weight)
         self.pyramid: GatedPyramid | None = None
         if pooling == "gpp":
-            nn.init.xavier_uniform_(self.classifier.weight)
             self.pyramid = GatedPyramid(num_foreground, gpp or GPPConfig())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +78,7 @@ class ClassActivationHead(nn.Module):
         Returns:
             Logits (N, F) and the raw signed CAM (N, F, h, w); with ngwp, masks in [0, 1].
         """
-        embedded = self.embed(features)
+        embedded = self.embed(self.dropout(features))
         raw: Tensor = self.classifier(embedded)
         if self.pooling == "gap":  # the mean of the CAM equals the classifier of the mean
             return raw.mean(dim=(2, 3)), raw
@@ -82,7 +92,7 @@ class ClassActivationHead(nn.Module):
 
     def raw(self, features: Tensor) -> Tensor:
         """Compute the signed output (N, F, h, w) of the classifier for (N, D, h, w) features."""
-        raw: Tensor = self.classifier(self.embed(features))
+        raw: Tensor = self.classifier(self.embed(self.dropout(features)))
         return raw
 
     def cam(self, features: Tensor) -> Tensor:

@@ -13,12 +13,13 @@ from torch import Tensor
 from tag2mask import plugins
 from tag2mask.checkpoint import read_state, save_state, save_weights, versions
 from tag2mask.config.recipe import Recipe, load_recipe
-from tag2mask.config.schema import DataConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import DataConfig, MethodConfig, StepsOrFraction, resolve_steps
 from tag2mask.data.base import Source
 from tag2mask.data.loader import Batches, batches
 from tag2mask.data.pseudo_labels import PseudoLabelDataset
+from tag2mask.data.transforms import BLACK, Color
 from tag2mask.errors import RecipeError, RunError
-from tag2mask.inference.run import open_run
+from tag2mask.inference.run import Configure, open_run
 from tag2mask.io.files import write_text
 from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_method
@@ -299,6 +300,7 @@ class _TrainingRun:
             world=self._runtime.world,
             start=record["step"] * optim.accumulate_steps,
             masks=self._method.reads_masks,
+            padding=_padding_color(self._recipe.data, self._method),
         )
         if has_state:
             self._load(tensors, record)
@@ -339,14 +341,33 @@ class _TrainingRun:
 
 
 def _load_earlier(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, Method]:
-    """Load the networks of earlier stages that a recipe starts from."""
+    """Load the networks of earlier stages that a recipe starts from.
+
+    Another method than the one that trained a network may read it, as its recipe in `earlier` says.
+    """
     missing = [name for name in recipe.earlier if name not in folders]
     if missing:
         raise RunError(
             f"the network of stage '{missing[0]}' is missing; run the stages of the recipe with "
             "tag2mask train RECIPE --stage NAME"
         )
-    return {name: open_run(folders[name]).method for name in recipe.earlier}
+    networks = {}
+    for name, past in recipe.earlier.items():
+        networks[name] = open_run(folders[name], configure=_read_by(past.method)).method
+    return networks
+
+
+def _read_by(method: MethodConfig) -> Configure:
+    """Return a function that gives the recipe of a run another method."""
+    return lambda recipe: recipe.model_copy(update={"method": method})
+
+
+def _padding_color(config: DataConfig, method: Method) -> Color:
+    """Return the color around small images: the mean becomes 0 within half a gray level."""
+    if config.padding == "black":
+        return BLACK
+    red, green, blue = (round(value) for value in method.backbone.mean.flatten().tolist())
+    return red, green, blue
 
 
 def _training_source(config: DataConfig) -> Source:

@@ -150,8 +150,28 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
             "stages.seg.labels: 'cam' is a train stage; a label stage is needed",
         ),
         (
-            {"cam": CAM, "seed": SEED, "seg": {"run": "train", "from": "seed"}},
-            "stages.seg.from: 'seed' is a label stage; a train stage is needed",
+            {"cam": CAM, "seed": SEED, "two": {"run": "label", "from": "seed"}},
+            "stages.two.from: 'seed' is a label stage; a train stage is needed",
+        ),
+        (
+            {"cam": CAM, "seed": {**SEED, "class_source": "tags"}},
+            "stages.seed.class_source: only an evaluate stage has it",
+        ),
+        (
+            {
+                "cam": CAM,
+                "seed": SEED,
+                "score": {"run": "evaluate", "from": "seed", "thresholds": [0.2]},
+            },
+            "stages.score.thresholds: the masks of a label stage are finished; name a train stage",
+        ),
+        (
+            {"cam": CAM, "score": {"run": "evaluate", "from": "cam", "thresholds_from": "val"}},
+            "stages.score.thresholds_from: needs stages.score.thresholds to choose from",
+        ),
+        (
+            {"cam": CAM, "score": {"run": "evaluate", "from": "cam", "thresholds": [2]}},
+            "stages.score.thresholds.0: Input should be less than or equal to 1 (got 2)",
         ),
         (
             {"cam": CAM, "seed": {**SEED, "labels": "seed"}},

@@ -12,6 +12,7 @@ from tag2mask.data.transforms import Augmented, augment
 from tag2mask.types import IGNORE, Sample
 
 TAGS = np.array([1, 0], dtype=np.uint8)
+COLOR = (124, 116, 104)
 
 
 def config(**changes: float) -> DataConfig:
@@ -39,7 +40,7 @@ def literal(sample: Sample, settings: DataConfig, rng: np.random.Generator) -> A
     side, (width, height) = settings.crop_px, size
     tall, wide = max(side, height), max(side, width)
     top, left = int(pad_y * (tall - height + 1)), int(pad_x * (wide - width + 1))
-    canvas = np.zeros((tall, wide, 3), np.uint8)
+    canvas = np.full((tall, wide, 3), COLOR, np.uint8)
     truth = np.full((tall, wide), IGNORE, np.uint8)
     valid = np.zeros((tall, wide), bool)
     inside = (slice(top, top + height), slice(left, left + width))
@@ -55,7 +56,7 @@ def literal(sample: Sample, settings: DataConfig, rng: np.random.Generator) -> A
 def test_the_crop_equals_the_literal_implementation(height: int, width: int) -> None:
     sample, settings = noise(height, width), config()
     for seed in range(25):
-        crop = augment(sample, settings, np.random.default_rng(seed))
+        crop = augment(sample, settings, np.random.default_rng(seed), COLOR)
         expected = literal(sample, settings, np.random.default_rng(seed))
         for actual, wanted in zip(crop, expected, strict=True):
             np.testing.assert_array_equal(actual, wanted)
@@ -64,7 +65,7 @@ def test_the_crop_equals_the_literal_implementation(height: int, width: int) -> 
 def test_strong_downscaling_equals_the_literal_implementation() -> None:
     sample, settings = noise(300, 500), config(scale_min=0.05, scale_max=0.3)
     for seed in range(25):
-        crop = augment(sample, settings, np.random.default_rng(seed))
+        crop = augment(sample, settings, np.random.default_rng(seed), COLOR)
         expected = literal(sample, settings, np.random.default_rng(seed))
         np.testing.assert_array_equal(crop.image, expected.image)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.functional.pooling import (
+    LEVELS,
     attended_score,
     gate,
     gated_pyramid,
@@ -38,7 +39,7 @@ def pairs(weights: list[Tensor]) -> list[tuple[np.ndarray, np.ndarray | None]]:
 @pytest.mark.parametrize("size", SIZES)
 def test_levels_are_region_means_resized_to_the_map(size: tuple[int, int]) -> None:
     cam = torch.randn(1, 2, *size).double()
-    for level, side in zip(pyramid(cam), (2, 4, 8, 16), strict=True):
+    for level, side in zip(pyramid(cam, LEVELS), (2, 4, 8, 16), strict=True):
         for actual, plane in zip(level[0], cam[0].numpy(), strict=True):
             by_hand = gpp_oracle.enlarged(gpp_oracle.pooled(plane, side), *size)
             torch.testing.assert_close(actual, torch.from_numpy(by_hand))
@@ -50,6 +51,13 @@ def test_attention_equals_the_oracle(size: tuple[int, int], negative: bool) -> N
     cam, weights = torch.randn(1, 3, *size).double(), kernels(3, negative=negative)
     by_hand = gpp_oracle.attention(cam[0].numpy(), pairs(weights))
     torch.testing.assert_close(gated_pyramid(cam, weights)[0], torch.from_numpy(by_hand))
+
+
+@pytest.mark.parametrize("levels", [(1, 2, 4, 8), (3, 5)])
+def test_attention_of_other_levels_equals_the_oracle(levels: tuple[int, ...]) -> None:
+    cam, weights = torch.randn(1, 3, 16, 16).double(), kernels(3)[1 - len(levels) :]
+    by_hand = gpp_oracle.attention(cam[0].numpy(), pairs(weights), levels)
+    torch.testing.assert_close(gated_pyramid(cam, weights, levels)[0], torch.from_numpy(by_hand))
 
 
 @pytest.mark.parametrize("parts", ["both", "positive", "negative"])

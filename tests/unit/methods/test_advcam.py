@@ -154,13 +154,63 @@ def test_images_stay_in_their_own_value_range() -> None:
     assert max(view.max() for view in inputs) <= image.max()
 
 
-def test_half_size_has_fewer_iterations_that_count_twice() -> None:
+def test_half_size_has_half_the_iterations_and_counts_half() -> None:
     method, short = classifier(iterations=4, half_iterations=2), classifier(iterations=2)
     image = images(method)[:1]
-    full, half = method.compute_multi_scale_cam(ScaledViews([image, image], [1.0, 0.5], TAGS[:1]))
-    torch.testing.assert_close(full.cam, method.compute_cam(image, TAGS[:1]).cam)
-    # `short` divides by its 2 iterations; here 2 iterations count twice and are divided by 4.
-    torch.testing.assert_close(half.cam, short.compute_cam(image, TAGS[:1]).cam)
+    tags = TAGS[:1]
+    full, half = method.compute_multi_scale_cam(ScaledViews([image, image], [1.0, 0.5], tags))
+    torch.testing.assert_close(full.cam, method.compute_cam(image, tags).cam)
+    # Both add up 2 maps; `short` divides by its 2 iterations, the half size by the 4 of scale 1.
+    by_hand = short.compute_cam(image, tags).cam[tags > 0] / 2
+    torch.testing.assert_close(half.cam[tags > 0], by_hand)
+
+
+def slow_pair_ascent(
+    method: AdvCAM, pair: Tensor, class_index: int, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Ascend one class of an image and its flipped copy together, as published: a slow oracle."""
+    low, high = pair.min(), pair.max()
+    initial, totals = None, [0, 0]
+    for _ in range(iterations):
+        pair = pair.detach().requires_grad_()
+        features = method.backbone(pair).maps[-1]
+        maps = method.head(features)[1].clamp_min(0)  # (2, F, h, w)
+        (gradient,) = torch.autograd.grad(maps[:, class_index].sum(), features, retain_graph=True)
+        count = max(int((gradient > 0).sum()), 1)  # of both views
+        grad_cams = [
+            torch.einsum("d,dhw->hw", gradient[view].sum((1, 2)) / count, features[view]).relu()
+            for view in (0, 1)
+        ]
+        totals = [total + one.detach() for total, one in zip(totals, grad_cams, strict=True)]
+        region_map = grad_cams[0] + grad_cams[1].flip(-1)
+        initial = region_map.detach() if initial is None else initial
+        change = 0.0
+        for y in range(region_map.shape[0]):
+            for x in range(region_map.shape[1]):
+                if region_map[y, x] / region_map.max() > 0.5:
+                    change = change + (region_map[y, x] - initial[y, x]).abs()
+        score = maps.mean((2, 3))
+        objective = 2 * score[:, class_index].sum() - score.sum() - 7 * change
+        (gradient,) = torch.autograd.grad(objective, pair)
+        pair = (pair + 0.08 * gradient / gradient.abs().max()).clamp(low, high)
+    return totals[0], totals[1]
+
+
+@pytest.mark.parametrize("max_batch_size", [16, 3, 1])
+def test_an_image_and_its_flipped_copy_ascend_together_as_published(max_batch_size: int) -> None:
+    method = classifier(iterations=5, max_batch_size=max_batch_size).double()
+    image = images(method).double()[:1]
+    pair, tags = torch.cat([image, image.flip(-1)]), TAGS[:1].double()
+    (output,) = method.compute_multi_scale_cam(ScaledViews([pair], [1.0], tags))
+    for class_index in (0, 1):
+        expected = slow_pair_ascent(method, pair, class_index, iterations=5)
+        for view in (0, 1):
+            torch.testing.assert_close(
+                scaled_to_peak(output.cam[view, class_index]),
+                scaled_to_peak(expected[view]),
+                atol=1e-9,
+                rtol=0,
+            )
 
 
 def test_without_tags_the_predicted_classes_ascend() -> None:
@@ -173,8 +223,9 @@ def test_without_tags_the_predicted_classes_ascend() -> None:
     torch.testing.assert_close(method.compute_cam(image).cam, expected)
     pair = torch.cat([image[:1], image[:1].flip(-1)])
     both = (method.class_logits(pair).mean(0, keepdim=True) > 0).float()
-    output = method.compute_multi_scale_cam(ScaledViews([pair], [1.0]))[0]
-    torch.testing.assert_close(output.cam, method.compute_cam(pair, both.expand(2, -1)).cam)
+    (output,) = method.compute_multi_scale_cam(ScaledViews([pair], [1.0]))
+    (tagged,) = method.compute_multi_scale_cam(ScaledViews([pair], [1.0], both))
+    torch.testing.assert_close(output.cam, tagged.cam)
 
 
 def test_class_probabilities_need_no_ascent() -> None:

@@ -64,6 +64,30 @@ def test_cam_alone_equals_the_cam_of_forward(pooling: str, width: int) -> None:
     torch.testing.assert_close(head.cam(features), head(features)[1])
 
 
+@pytest.mark.parametrize(("width", "xavier"), [(0, False), (0, True), (64, False)])
+def test_every_pooling_starts_with_the_same_weights(width: int, xavier: bool) -> None:
+    weights = []
+    for pooling in ("gap", "gmp", "gpp", "ngwp"):
+        torch.manual_seed(0)
+        head = ClassActivationHead(32, 6, pooling, width=width, xavier=xavier)
+        weights.append(head.classifier.weight)
+    assert all(torch.equal(weight, weights[0]) for weight in weights)
+    fan_in = width or 32
+    bound = math.sqrt(6 / (fan_in + 6)) if width or xavier else math.sqrt(1 / fan_in)
+    assert 0.9 * bound < weights[0].abs().max() <= bound
+
+
+def test_dropout_zeroes_channels_before_the_classifier_in_training_only() -> None:
+    head, features = ClassActivationHead(64, 3, dropout=0.5), torch.ones(1, 64, 2, 2)
+    head.classifier.weight.data.fill_(1.0)
+    torch.testing.assert_close(head.eval()(features)[0], torch.full((1, 3), 64.0))
+    logits, cam = head.train()(features)
+    kept = logits[0, 0].item() / 2  # kept channels count twice
+    assert kept == round(kept)
+    assert 10 < kept < 54
+    assert torch.equal(cam, logits[..., None, None].expand_as(cam))
+
+
 def test_layer_before_the_classifier_has_a_relu() -> None:
     head, features = ClassActivationHead(5, 3, "gmp", width=7), torch.randn(2, 5, 4, 4)
     layer = F.relu(F.conv2d(features, head.embed[0].weight))

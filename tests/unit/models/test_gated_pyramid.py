@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tag2mask.models.gated_pyramid import GatedPyramid, GPPConfig
 
@@ -35,6 +36,23 @@ def test_all_gates_and_the_cam_have_gradients(parts: str, gate_negative: bool) -
     assert all(gate.weight.grad is not None and gate.weight.grad.any() for gate in module.gates)
     assert cam.grad is not None
     assert cam.grad.any()
+
+
+@pytest.mark.parametrize(("levels", "own"), [((2, 4, 8, 16), 0.98), ((1, 2, 4, 8), 0.5)])
+def test_a_level_as_fine_as_the_map_makes_the_attention_the_map(
+    levels: tuple[int, ...], own: float
+) -> None:
+    torch.manual_seed(0)
+    module, cam = GatedPyramid(6, GPPConfig(levels=levels)), torch.randn(4, 6, 16, 16)
+    pairs = torch.stack([cam.flatten(), module(cam).detach().flatten()])
+    correlation = torch.corrcoef(pairs)[0, 1].item()
+    assert correlation > own if levels[-1] == 16 else correlation < own
+
+
+@pytest.mark.parametrize("levels", [[4, 2], [2, 2], [4], [0, 2]])
+def test_levels_that_do_not_ascend_from_coarse_to_fine_are_rejected(levels: list[int]) -> None:
+    with pytest.raises(ValidationError, match="levels"):
+        GPPConfig(levels=levels)
 
 
 def test_attention_is_computed_in_full_precision_under_autocast() -> None:

@@ -71,6 +71,25 @@ def test_training_lowers_the_loss(toy, tmp_path):
     assert steps[-1]["loss"] < 0.7 * steps[0]["loss"]
 
 
+@pytest.mark.parametrize("padding", ["mean", "black"])
+def test_the_mean_color_pads_crops_with_zero_after_normalizing(toy, tmp_path, monkeypatch, padding):
+    padded = []
+    compute_losses = toy.ToyMethod.losses
+
+    def losses(method, batch, step):
+        padded.append(method.backbone.normalize(batch.image).permute(0, 2, 3, 1)[~batch.valid])
+        return compute_losses(method, batch, step)
+
+    monkeypatch.setattr(toy.ToyMethod, "losses", losses)
+    train(toy.recipe(data__padding=padding, data__scale_max=0.6), tmp_path / "run")
+    colors = torch.cat(padded)
+    assert len(colors) > 1000
+    if padding == "mean":
+        assert colors.abs().max() < 0.5 / 57  # half a gray level
+    else:
+        assert colors.max() < -1.7
+
+
 def test_same_seed_gives_the_same_run_and_another_seed_does_not(toy, tmp_path):
     runs = [
         train(toy.recipe(data__held_out=3, run__seed=seed), tmp_path / name)

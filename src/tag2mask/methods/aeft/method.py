@@ -71,6 +71,10 @@ class AEFTConfig(MethodConfig):
     """t_H: the positive erases pixels whose CAM is at least this; higher erases less (Table A1)."""
     low_threshold: Fraction = 0.2
     """t_L: pixels whose CAM is below this belong to the anchor-low (Table A1)."""
+    repulsion_over: Literal["sum", "mean"] = "sum"
+    """How the repulsion adds up the classes. sum: the paper's; the other losses are means over the
+    classes, so with fewer classes the repulsion counts less beside them. mean: the sum divided by
+    the number of classes; a weight of 3 then gives the paper's balance, that of 20 classes."""
     margin: PositiveFloat = 0.5
     """Squared distance beyond which anchor-low and negative are not pushed apart (COCO: 0.1)."""
     min_hard_pairs: int = Field(default=4, ge=0)
@@ -95,7 +99,12 @@ class AEFT(Method):
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self.head = ClassActivationHead(
-            backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
+            backbone.channels[-1],
+            num_foreground,
+            config.pooling,
+            config.gpp,
+            config.width,
+            xavier=True,
         )
         self.embedder: GatedPyramid | None = None
         if config.pooling == "gap" and self._has_triplets and config.embedding == "pyramid":
@@ -123,7 +132,9 @@ class AEFT(Method):
                 batch, image, cam, attention
             )
         if config.repulsion:
-            losses["repulsion"] = config.repulsion * self._repulsion(batch.tags, cam, attention)
+            loss = self._repulsion(batch.tags, cam, attention)
+            share = 1 / self.num_foreground if config.repulsion_over == "mean" else 1.0
+            losses["repulsion"] = config.repulsion * share * loss
         return losses
 
     def _cam(self, image: Tensor) -> Tensor:

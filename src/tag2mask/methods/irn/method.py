@@ -26,7 +26,7 @@ Departs:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -49,10 +49,10 @@ from tag2mask.methods.frozen import FrozenMethod, require_frozen
 from tag2mask.methods.irn.affinity import boundary_affinity
 from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
 from tag2mask.methods.irn.losses import displacement_losses
-from tag2mask.methods.protocol import Propagation
+from tag2mask.methods.protocol import Propagation, ScaledViews
 from tag2mask.models.base import Backbone
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import IGNORE, Batch
+from tag2mask.types import IGNORE, Batch, DatasetView
 
 MIN_PEAK = 1e-5
 """A CAM whose maximum is smaller is divided by this instead."""
@@ -141,6 +141,23 @@ class IRN(Method):
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """Return logits and CAM of the frozen classifier."""
         return require_frozen(self.classifier, "irn").compute_cam(image, tags)
+
+    def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
+        """Return logits and CAM of the frozen classifier, which may work while labeling."""
+        return require_frozen(self.classifier, "irn").compute_multi_scale_cam(views)
+
+    def class_logits(self, image: Tensor) -> Tensor:
+        """Return the class logits of the frozen classifier."""
+        return require_frozen(self.classifier, "irn").class_logits(image)
+
+    @property
+    def works_while_labeling(self) -> bool:
+        """Whether the frozen classifier does."""
+        return require_frozen(self.classifier, "irn").method.works_while_labeling
+
+    def set_dataset(self, dataset: DatasetView | None) -> None:
+        """Pass the images of a labeling run to the frozen classifier."""
+        require_frozen(self.classifier, "irn").method.set_dataset(dataset)
 
     def boundary(self, image: Tensor) -> Tensor:
         """Predict the (1, 1, h, w) boundary in [0, 1] of one image, averaged over both flips."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -37,6 +37,12 @@ class PixelShares(InferenceProtocol):
     """
 
     name: ClassVar[str] = "pixel_shares"
+    final_crf: ClassVar[Mapping[str, float]] = {
+        "bilateral_sxy": 80,
+        "bilateral_srgb": 13,
+        "bilateral_weight": 10,
+    }
+    """That of PSA (Specification 5.1)."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
     refine: bool = False

@@ -21,7 +21,7 @@ Departs:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.config.schema import MethodConfig
+from tag2mask.errors import RecipeError
 from tag2mask.functional.pair_affinity import downscale_label, pair_labels, pair_losses
 from tag2mask.functional.pseudo_label import with_power_background
 from tag2mask.functional.stencil import both_directions, half_disc_offsets, random_walk
@@ -41,18 +42,21 @@ from tag2mask.methods.base import (
 )
 from tag2mask.methods.confident import ConfidentLabels
 from tag2mask.methods.frozen import FrozenMethod, require_frozen
-from tag2mask.methods.protocol import Propagation
+from tag2mask.methods.protocol import Propagation, ScaledViews
 from tag2mask.methods.psa.affinity import feature_affinity
 from tag2mask.methods.psa.head import PairFeatures
 from tag2mask.models.base import Backbone
 from tag2mask.refiners.base import Refiner
-from tag2mask.types import IGNORE, Batch
+from tag2mask.types import IGNORE, Batch, DatasetView
 
 
 class PSAConfig(MethodConfig):
     """The published settings of AffinityNet and its random walk."""
 
     name: str = "psa"
+    start: str | None = None
+    """Stage among those in `from` whose backbone AffinityNet starts from; none: the pretrained
+    weights."""
     radius: int = Field(default=5, ge=2)
     """Pairs of positions closer than this have an affinity, in grid positions."""
     power: PositiveFloat = 8.0
@@ -88,8 +92,29 @@ class PSA(Method):
         self.classifier: FrozenMethod | None = None
 
     def setup(self, earlier: StageOutputs) -> None:
-        """Keep the frozen classifier; it becomes part of the weights file."""
-        self.classifier = FrozenMethod(earlier.only("psa"), self.backbone)
+        """Copy the backbone of `start`; keep the frozen classifier, a part of the weights file.
+
+        Raises:
+            RecipeError: If `start` is no stage of `from` or has another backbone, or if there is
+                not exactly one network with a CAM.
+        """
+        start, methods = self.config.start, dict(earlier.methods)
+        if start is not None:
+            self._copy_backbone(start, methods.get(start))
+            methods = {name: one for name, one in methods.items() if name != start} or methods
+        self.classifier = FrozenMethod(StageOutputs(methods).only("psa"), self.backbone)
+
+    def _copy_backbone(self, stage: str, method: Method | None) -> None:
+        """Copy the weights of an earlier stage's backbone."""
+        if method is None:
+            raise RecipeError(f"method.start: stage '{stage}' is not among those in its 'from'")
+        weights = method.backbone.state_dict()
+        own = self.backbone.state_dict()
+        if {name: one.shape for name, one in weights.items()} != {
+            name: one.shape for name, one in own.items()
+        }:
+            raise RecipeError(f"method.start: stage '{stage}' has another backbone")
+        self.backbone.load_state_dict(weights)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Compute the cross-entropy of the affinity of labeled pairs.
@@ -111,6 +136,23 @@ class PSA(Method):
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """Return logits and CAM of the frozen classifier."""
         return require_frozen(self.classifier, "psa").compute_cam(image, tags)
+
+    def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
+        """Return logits and CAM of the frozen classifier, which may work while labeling."""
+        return require_frozen(self.classifier, "psa").compute_multi_scale_cam(views)
+
+    def class_logits(self, image: Tensor) -> Tensor:
+        """Return the class logits of the frozen classifier."""
+        return require_frozen(self.classifier, "psa").class_logits(image)
+
+    @property
+    def works_while_labeling(self) -> bool:
+        """Whether the frozen classifier does."""
+        return require_frozen(self.classifier, "psa").method.works_while_labeling
+
+    def set_dataset(self, dataset: DatasetView | None) -> None:
+        """Pass the images of a labeling run to the frozen classifier."""
+        require_frozen(self.classifier, "psa").method.set_dataset(dataset)
 
     def propagation(self, image: Tensor) -> Propagation:
         """Return a random walk of CAM and background along the affinity, on the affinity's grid."""

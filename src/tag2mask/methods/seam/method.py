@@ -61,6 +61,8 @@ class SEAMConfig(MethodConfig):
     """Options of the pooling gpp."""
     width: int = Field(default=0, ge=0)
     """Channels of an extra layer before the classifier; 0 omits it."""
+    dropout: Fraction = 0.5
+    """Probability of dropping a channel before the classifier in training."""
     pcm: bool = True
     """Refine the CAM by the pixel correlation module (Table 2)."""
     er: float = Field(default=1.0, ge=0)
@@ -109,7 +111,13 @@ class SEAM(Method):
             )
         self.view = DownscaledView(config.small_scale, align_corners=True, multiple_px=1)
         self.head = ClassActivationHead(
-            backbone.channels[-1], num_foreground, config.pooling, config.gpp, config.width
+            backbone.channels[-1],
+            num_foreground,
+            config.pooling,
+            config.gpp,
+            config.width,
+            xavier=True,
+            dropout=config.dropout,
         )
         self.pcm = PixelCorrelation(backbone.channels[1:3]) if config.pcm else None
 

@@ -15,6 +15,8 @@ from tag2mask.methods.seam.correlation import correlate, correlation_input
 WIDTHS = (64, 128)
 """Channels to which f2 and f3 are reduced."""
 COLORS = 3
+XAVIER_GAIN = 4.0
+"""Gain of the mixing layer's initial weights, large enough that initial features differ."""
 
 
 class PixelCorrelation(nn.Module):
@@ -28,7 +30,8 @@ class PixelCorrelation(nn.Module):
     Source:
         SEAM, section 3.3; Specification 4.2: conv4 is reduced to 64 and conv5 to 128 channels, both
         with ReLU, and concatenated with the 3 colors; then a 1 x 1 convolution from 195 to 192
-        channels. No layer has a bias.
+        channels. No layer has a bias. The first two start from Kaiming's rule, the last from
+        Xavier's with gain 4.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -41,6 +44,7 @@ class PixelCorrelation(nn.Module):
         self.mix = nn.Conv2d(COLORS + mixed, mixed, 1, bias=False)
         for layer in self.reduce:
             nn.init.kaiming_normal_(cast(nn.Conv2d, layer).weight, nonlinearity="relu")
+        nn.init.xavier_uniform_(self.mix.weight, gain=XAVIER_GAIN)
 
     def forward(self, image: Tensor, maps: Sequence[Tensor], cam: Tensor) -> Tensor:
         """Average CAMs over similar pixels.

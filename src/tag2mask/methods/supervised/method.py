@@ -1,7 +1,7 @@
 """Supervised segmentation: the final stage, a network that learns from masks.
 
-Paper: SegFormer (https://arxiv.org/abs/2105.15203), section 3.2, and DeepLab v2
-    (https://arxiv.org/abs/1606.00915), section 3.2: the networks that WSSS papers train last.
+Paper: SegFormer (https://arxiv.org/abs/2105.15203), section 3.2, and DeepLab v1 and v2
+    (https://arxiv.org/abs/1606.00915, section 3.2): the networks that WSSS papers train last.
 
 1. Train a decoder on the backbone's feature maps with pixel labels: pseudo-labels of an earlier
    stage (`data.labels`), or true masks, which give the upper bound for training from tags.
@@ -19,13 +19,14 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag2mask.config.schema import MethodConfig
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.base import CamOutput, Method, labeled_pixels
 from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
 from tag2mask.methods.supervised.deeplab_head import DeepLabHead
+from tag2mask.methods.supervised.large_fov_head import LargeFOVHead
 from tag2mask.methods.supervised.losses import pixel_loss
 from tag2mask.models.base import Backbone
 from tag2mask.models.segformer_head import SegFormerHead
@@ -40,11 +41,14 @@ class SupervisedConfig(MethodConfig):
     """Type and size of the decoder."""
 
     name: str = "supervised"
-    head: Literal["segformer", "aspp"] = "segformer"
+    head: Literal["segformer", "aspp", "largefov"] = "segformer"
     """Decoder. segformer: reads all four feature maps, for transformers; aspp: reads the last map
-    at several dilations, for convolutional networks of stride 8."""
+    at several dilations, for convolutional networks of stride 8; largefov: reads the last map by
+    two convolutions of dilation 12 (AEFT)."""
+    train_all: bool = False
+    """Train also the layers that the backbone keeps fixed, all but its normalization."""
     decoder_width: int = Field(default=256, ge=1)
-    """Channels of the decoder (segformer)."""
+    """Channels of the decoder (segformer; largefov: 512 in AEFT)."""
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout probability of a decoder channel in training (segformer)."""
     dilations: tuple[int, ...] = Field(default=(6, 12, 18, 24), min_length=1)
@@ -68,13 +72,18 @@ class Supervised(Method):
     ) -> None:
         super().__init__(config, backbone, num_foreground, refiner, steps)
         classes = num_foreground + 1
-        self.decoder: SegFormerHead | DeepLabHead
+        channels, width = backbone.channels, config.decoder_width
+        self.decoder: SegFormerHead | DeepLabHead | LargeFOVHead
         if config.head == "segformer":
-            self.decoder = SegFormerHead(
-                backbone.channels, classes, config.decoder_width, config.decoder_dropout
-            )
+            self.decoder = SegFormerHead(channels, classes, width, config.decoder_dropout)
+        elif config.head == "aspp":
+            self.decoder = DeepLabHead(channels[-1], classes, config.dilations)
         else:
-            self.decoder = DeepLabHead(backbone.channels[-1], classes, config.dilations)
+            self.decoder = LargeFOVHead(channels[-1], classes, width)
+        if config.train_all:
+            for layer in backbone.modules():
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    layer.requires_grad_(True)
 
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """Compute the cross-entropy of all labeled pixels at the size of the crop.

@@ -138,6 +138,14 @@ def test_few_hard_pairs_have_zero_repulsion() -> None:
     assert method.monitor["hard_pairs"].item() == len(TAGS)
 
 
+def test_the_mean_over_classes_divides_the_repulsion_and_keeps_its_pairs() -> None:
+    summed, mean = make(min_hard_pairs=0), make(min_hard_pairs=0, repulsion_over="mean")
+    losses = [method.losses(make_batch(TAGS[:2]), LATE)["repulsion"] for method in (summed, mean)]
+    assert losses[0].item() > 0
+    torch.testing.assert_close(losses[0] / 3, losses[1])
+    assert torch.equal(summed.monitor["hard_pairs"], mean.monitor["hard_pairs"])
+
+
 @pytest.mark.parametrize("pooling", ["gap", "gpp"])
 @pytest.mark.parametrize("embedding", ["pyramid", "direct"])
 def test_each_variant_trains_all_its_parameters(pooling: str, embedding: str) -> None:

@@ -61,6 +61,33 @@ def test_a_missing_earlier_stage_is_rejected():
         build_method(small_recipe("psa")).compute_cam(torch.rand(1, 3, 64, 64))
 
 
+def test_affinitynet_can_start_from_another_stage_than_the_one_whose_cam_it_propagates():
+    cam, ordinary = small_method("cam"), small_method("cam")
+    with torch.no_grad():
+        for parameter in ordinary.parameters():
+            parameter.add_(1)
+    psa = build_method(small_recipe("psa", start="cls"), {"cls": ordinary, "cam": cam})
+    for name, weight in psa.backbone.state_dict().items():
+        assert torch.equal(weight, ordinary.backbone.state_dict()[name])
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(psa.compute_cam(image).cam, cam.eval().compute_cam(image).cam)
+    assert not {id(p) for p in psa.backbone.parameters()} & {id(p) for p in ordinary.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("start", "message"), [("other", "not among those in its 'from'"), ("wide", "another backbone")]
+)
+def test_a_start_that_does_not_fit_is_rejected(start, message):
+    recipe = small_recipe("cam")
+    backbone = recipe.backbone.model_copy(update={"depth_multiplier": 0.5})
+    wide = recipe.model_copy(update={"backbone": backbone})
+    with pytest.raises(RecipeError, match=f"^method.start: stage '{start}' .*{message}"):
+        build_method(
+            small_recipe("psa", start=start),
+            {"cam": small_method("cam"), "wide": build_method(wide)},
+        )
+
+
 @torch.no_grad()
 def test_the_cam_and_the_saved_weights_include_the_frozen_classifier():
     psa = method()

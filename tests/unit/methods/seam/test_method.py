@@ -14,7 +14,8 @@ from tag2mask.methods.seam.method import SEAM
 
 
 def method(**changes: Any) -> SEAM:
-    built = small_method("seam", **changes)
+    """Return SEAM without dropout, so that two steps can be compared."""
+    built = small_method("seam", **({"dropout": 0.0} | changes))
     assert isinstance(built, SEAM)
     return built.train()
 
@@ -83,6 +84,14 @@ def test_without_its_losses_seam_equals_the_cam_baseline() -> None:
     plain.load_state_dict(seam.state_dict())
     batch = small_batch()
     torch.testing.assert_close(dict(seam.losses(batch, 0)), dict(plain.losses(batch, 0)))
+
+
+def test_the_classifier_starts_from_xaviers_rule_after_dropout() -> None:
+    seam = small_method("seam", width=0)
+    fan_out, fan_in = seam.head.classifier.weight.shape[:2]
+    bound = (6 / (fan_in + fan_out)) ** 0.5
+    assert 0.9 * bound < seam.head.classifier.weight.abs().max() <= bound
+    assert seam.head.dropout.p == 0.5
 
 
 def test_ecr_without_pcm_is_rejected() -> None:

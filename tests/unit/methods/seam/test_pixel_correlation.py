@@ -17,6 +17,11 @@ def test_widths_are_those_of_the_paper() -> None:
     }
 
 
+def test_the_mixing_layer_starts_from_xaviers_rule_with_gain_4() -> None:
+    bound = 4 * (6 / (195 + 192)) ** 0.5
+    assert 0.98 * bound < module().mix.weight.abs().max() <= bound
+
+
 def test_result_has_the_size_of_the_cam_and_is_in_range() -> None:
     maps = [torch.rand(2, 8, 12, 10), torch.rand(2, 12, 6, 5)]
     score = module()(torch.rand(2, 3, 48, 40), maps, torch.randn(2, 3, 6, 5))

@@ -4,13 +4,15 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.conformance.stand_ins import small_batch, small_method
+from torch import nn
 
 from tag2mask.errors import RecipeError
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import Method
+from tag2mask.methods.supervised.method import Supervised, SupervisedConfig
 from tag2mask.types import IGNORE
 
-HEADS = ["segformer", "aspp"]
+HEADS = ["segformer", "aspp", "largefov"]
 
 
 def scripted(method: Method, logits: torch.Tensor) -> Method:
@@ -54,6 +56,17 @@ def test_the_loss_falls_in_training(head: str) -> None:
         optimizer.step()
         values.append(loss.item())
     assert values[-1] < 0.6 * values[0]
+
+
+@pytest.mark.parametrize("train_all", [False, True])
+def test_fixed_layers_of_the_backbone_but_no_norms_are_trained_on_request(train_all: bool) -> None:
+    backbone = small_method("supervised").backbone.requires_grad_(False)
+    config = SupervisedConfig(head="largefov", train_all=train_all)
+    method = Supervised(config, backbone, 3, None, 10)
+    for layer in method.backbone.modules():
+        for parameter in layer.parameters(recurse=False):
+            is_trained = train_all and isinstance(layer, nn.Conv2d | nn.Linear)
+            assert parameter.requires_grad == is_trained, layer
 
 
 def test_tags_are_not_read() -> None:
