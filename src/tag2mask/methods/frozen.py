@@ -26,9 +26,14 @@ class FrozenMethod(nn.Module):
     def __init__(self, method: Method, backbone: Backbone) -> None:
         super().__init__()
         self.method = method.requires_grad_(False).eval()
-        self._colors = (backbone.mean, backbone.std)
+        colors = (backbone.mean, backbone.std)
         own_colors = (method.backbone.mean, method.backbone.std)
-        self._same_colors = all(map(torch.equal, own_colors, self._colors))
+        self._same_colors = all(map(torch.equal, own_colors, colors))
+        # Buffers follow the method to its device; copying them in a step would wait for the device.
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", colors[0].clone(), persistent=False)
+        self.register_buffer("_std", colors[1].clone(), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
@@ -37,8 +42,7 @@ class FrozenMethod(nn.Module):
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """Compute logits and CAM of (N, 3, H, W) images, normalized for the calling backbone."""
         if not self._same_colors:
-            mean, std = (value.to(image.device) for value in self._colors)
-            image = self.method.backbone.normalize(image * std + mean)
+            image = self.method.backbone.normalize(image * self._std + self._mean)
         with torch.no_grad():
             return self.method.compute_cam(image, tags)
 
