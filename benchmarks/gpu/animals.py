@@ -72,6 +72,7 @@ class Active:
 
     def __init__(self, job: Job, args: argparse.Namespace) -> None:
         self.job = job
+        self.limit: int | None = args.limit
         self.folder: Path = args.runs / job.label
         self.run = self.folder / (job.stage or "")
         self.scores: Path = args.runs / f"{job.label}.json"
@@ -86,7 +87,8 @@ class Active:
         long_side = self.job.long_side_px
         size = [] if long_side is None else ["--long-side", str(long_side)]
         root, scores = str(args.data / "voc"), str(self.scores)
-        return [str(SCORE), str(self.run), "--root", root, "--json", scores, *size]
+        limit = [] if args.limit is None else ["--limit", str(args.limit)]
+        return [str(SCORE), str(self.run), "--root", root, "--json", scores, *size, *limit]
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._since = time.monotonic()
@@ -126,6 +128,7 @@ class Active:
             "note": NOTE,
             "image_px": IMAGE_PX,
             "network_px": job.long_side_px or IMAGE_PX,
+            "limit": self.limit,
             "steps": job.steps,
             "seconds": self.seconds,
             "commands": [shlex.join(["python", *words]) for words in self.commands.values()],
@@ -366,6 +369,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=500, help="time for everything")
     parser.add_argument("--weights-dir", type=Path, help="receives weights of headline runs")
     parser.add_argument("--max-weights", type=int, default=5, help="most weights files to keep")
+    parser.add_argument("--limit", type=int, help="score at most this many images of each list")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these names")
     parser.add_argument("--check", action="store_true", help="only read all recipes")
     args = parser.parse_args()

@@ -2,7 +2,7 @@
 
 Steps are those of `rml/voc_mitb1` and `afa/voc_mitb1` with random weights, through the same runtime
 as training: bfloat16, fused optimizer, batches in pinned memory. Each phase of a schedule is timed:
-warm-up, refined labels, propagated labels. After that, the places are counted where the host waits
+warm-up, refined labels, propagated labels. After that, the lines are counted where the host waits
 for the device within a step; there should be none. `--part` runs one part; by default each part
 runs in a process of its own with a time limit, so that one that hangs costs no other results.
 
@@ -91,8 +91,8 @@ def seconds_per_call(call: Callable[[], object], repeats: int, warm_up: int = 3)
     return (time.perf_counter() - start) / repeats
 
 
-def waiting_places(call: Callable[[], object]) -> list[str]:
-    """List the places where the host waits for the device during a call, with their numbers."""
+def host_waits(call: Callable[[], object]) -> list[str]:
+    """List the lines where the host waits for the device during a call, with their numbers."""
     if not torch.cuda.is_available():
         return []
     torch.cuda.set_sync_debug_mode("warn")
@@ -102,12 +102,12 @@ def waiting_places(call: Callable[[], object]) -> list[str]:
             call()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    places: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for one in caught:
         if "synchroniz" in str(one.message):
-            place = f"{Path(one.filename).as_posix()}:{one.lineno}"
-            places[place] = places.get(place, 0) + 1
-    return [f"{place} ({count})" for place, count in places.items()]
+            line = f"{Path(one.filename).as_posix()}:{one.lineno}"
+            lines[line] = lines.get(line, 0) + 1
+    return [f"{line} ({count})" for line, count in lines.items()]
 
 
 def phases(recipe: Recipe) -> dict[str, tuple[int, int]]:
@@ -153,7 +153,7 @@ def time_steps(name: str, side: int, batch_size: int, repeats: int) -> dict[str,
             "ms": 1e3 * each,
             "images_per_s": batch_size / each,
             "peak_mib": peak,
-            "host_waits": waiting_places(run),
+            "host_waits": host_waits(run),
         }
         seconds += count * each
     result["hours_of_training"] = seconds / 3600

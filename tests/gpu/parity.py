@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from tests.conformance.stand_ins import small_method
+from tests.conformance.stand_ins import randomized_batchnorm, small_method
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -41,6 +41,8 @@ def pair(name: str, **changes: Any) -> Pair:
     if "label_precision" in type(probe.config).model_fields:
         changes = {"label_precision": "fp32"} | changes
     method = small_method(name, **changes)
+    with torch.no_grad():
+        randomized_batchnorm(method.backbone)
     for module in method.modules():
         if isinstance(module, nn.Dropout | nn.Dropout2d):
             module.p = 0.0

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.conformance.stand_ins import small_batch, small_method, small_recipe
+from tests.conformance.stand_ins import small_batch, small_method
 from tests.gpu.parity import DEVICE
 
+from tag2mask import plugins
 from tag2mask.checkpoint import read_state, save_state
 from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.config.schema import OptimConfig
@@ -28,7 +29,8 @@ def short_recipe(name: str) -> Recipe:
     run = recipe.run.model_copy(
         update={"precision": "bf16", "workers": 1, "log_every": 1, "samples": 1}
     )
-    return recipe.model_copy(update={"optim": optim, "run": run})
+    data = recipe.data.model_copy(update={"count": 8, "val_count": 2})
+    return recipe.model_copy(update={"data": data, "optim": optim, "run": run})
 
 
 @pytest.mark.parametrize("name", ["rml/synthetic_tiny", "afa/synthetic_tiny"])
@@ -70,11 +72,9 @@ def test_a_saved_state_continues_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_arrive_in_pinned_memory(workers: int) -> None:
-    from tag2mask import plugins
-
-    recipe = small_recipe("cam")
-    source = plugins.load("data", "synthetic")(recipe.data, "train")
-    opened = batches(source, recipe.data, batch_size=2, seed=0, workers=workers)
+    config = short_recipe("rml/synthetic_tiny").data
+    source = plugins.load("data", "synthetic")(config, "train")
+    opened = batches(source, config, batch_size=2, seed=0, workers=workers)
     batch = next(opened)
     opened.close()
     assert batch.image.is_pinned()
