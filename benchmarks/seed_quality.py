@@ -7,7 +7,7 @@ tags, so its only class source is `tags`. A list name with a folder in it is a f
 
 Run: python benchmarks/seed_quality.py RUN --root DIR [--lists devval train] [--json FILE]
     [--refiners par pamr '{name: dense_crf, unary: label}'] [--method NAME [KEY=VALUE ...]]
-    [--long-side 256] [--entry NAME]
+    [--long-side 256] [--entry NAME] [--device cuda]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.config.schema import MethodConfig, PredictConfig
 from tag2mask.data.base import Source
 from tag2mask.errors import RecipeError
-from tag2mask.evaluation.confusion import ConfusionMatrix
+from tag2mask.evaluation.confusion import MASK_VALUES, ConfusionMatrix, Counts
 from tag2mask.evaluation.sweep import ThresholdSweep
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
@@ -44,7 +44,8 @@ from tag2mask.inference.multi_scale import (
 )
 from tag2mask.inference.postprocessing import PostProcessor, half_size, select_maps
 from tag2mask.inference.run import Which
-from tag2mask.inference.segmenter import Segmenter, build_final_crf
+from tag2mask.inference.segmenter import Segmenter, build_final_crf, image_tensor
+from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_refiner
 from tag2mask.methods.protocol import MultiScaleCam, MultiScaleDecoder, NetworkOutput
 from tag2mask.refiners.base import Refiner
@@ -82,11 +83,11 @@ class ListScores:
         self.cam = ThresholdSweep(THRESHOLDS, num_classes)
         self.rows: dict[str, dict[float, ConfusionMatrix]] = {}
 
-    def add(self, name: str, masks: Mapping[float, Mask], truth: Mask) -> None:
-        """Add the masks of one image, by threshold, to a row."""
+    def add(self, name: str, counts: Mapping[float, Counts]) -> None:
+        """Add the pixel counts of one image, by threshold, to a row."""
         row = self.rows.setdefault(name, {})
-        for threshold, mask in masks.items():
-            row.setdefault(threshold, ConfusionMatrix(self.num_classes)).update(truth, mask)
+        for threshold, pairs in counts.items():
+            row.setdefault(threshold, ConfusionMatrix(self.num_classes)).add_pairs(pairs)
 
 
 def cam_config(segmenter: Segmenter) -> PredictConfig:
@@ -155,17 +156,17 @@ def selected_cam(cam: Tensor, class_indices: Indices, size: torch.Size) -> Float
     """(F, H, W) CAM at the image's size, 0 for classes that are not selected."""
     selected = torch.zeros_like(cam)
     selected[:, list(class_indices)] = cam[:, list(class_indices)]
-    resized: Floats = upsample(selected, size)[0].numpy()
+    resized: Floats = upsample(selected, size)[0].cpu().numpy()
     return resized
 
 
 def make_masks(
     image: Tensor, output: NetworkOutput, class_indices: Indices, plan: MaskPlan
-) -> dict[float, Mask]:
-    """Make the masks of one image for a row, one per threshold; all thresholds in one pass."""
+) -> Tensor:
+    """Make the masks of one image for a row: (S, H, W) uint8, one per threshold, in one pass."""
     height, width = image.shape[-2:]
     if not class_indices:
-        return dict.fromkeys(plan.thresholds, np.full((height, width), BACKGROUND, dtype=np.uint8))
+        return image.new_full((len(plan.thresholds), height, width), BACKGROUND)
     refiner = plan.refiner
     size = (height, width)
     if refiner is not None and not refiner.at_full_size:
@@ -181,8 +182,15 @@ def make_masks(
     if plan.crf is not None:
         probs = plan.crf(image, probs)
     values = torch.tensor([BACKGROUND, *(index + 1 for index in class_indices)], dtype=torch.uint8)
-    masks = values[probs.argmax(dim=2)[0]].numpy()
-    return dict(zip(plan.thresholds, masks, strict=True))
+    return values.to(probs.device)[probs.argmax(dim=2)[0]]
+
+
+def count_pairs(masks: Tensor, truth: Mask) -> list[Counts]:
+    """Count the pixels of (S, H, W) masks by true and predicted value: S times (256, 256)."""
+    pairs = torch.from_numpy(truth).to(masks.device).long() * MASK_VALUES + masks
+    pairs += torch.arange(len(masks), device=masks.device).view(-1, 1, 1) * MASK_VALUES**2
+    counts = torch.bincount(pairs.flatten(), minlength=len(masks) * MASK_VALUES**2)
+    return list(counts.view(-1, MASK_VALUES, MASK_VALUES).cpu().numpy())
 
 
 def propagated_probs(
@@ -225,28 +233,36 @@ def score_list(
     for position, index in enumerate(np.linspace(0, len(source) - 1, count).astype(int)):
         sample = source[int(index)]
         assert sample.mask is not None
-        image = torch.from_numpy(sample.image.copy()).permute(2, 0, 1)[None]
-        tags = torch.from_numpy(sample.tags.astype(np.float32))[None]
-        with label_autocast("auto", "cpu"), segmenter.with_dataset(source):
+        image = image_tensor(sample.image).to(segmenter.device)
+        tags = torch.from_numpy(sample.tags.astype(np.float32))[None].to(segmenter.device)
+        with label_autocast("auto", image.device.type), segmenter.with_dataset(source):
             output = predict_multi_scale(
                 method, image, config, tags if works_while_labeling else None, sample.name
             )
-        masks: dict[Indices, dict[str, dict[float, Mask]]] = {}
+        counts: dict[Indices, dict[str, dict[float, Counts]]] = {}
         for class_source, scored in scores.items():
             indices = select_classes(output.probs, tags, config, protocol, class_source)
-            if indices not in masks:  # both class sources mostly select the same classes
-                masks[indices] = {
-                    name: make_masks(image, output, indices, plan)
-                    for name, plan in mask_plans(output, refiners).items()
-                }
+            if indices not in counts:  # both class sources mostly select the same classes
+                counts[indices] = count_rows(image, output, indices, refiners, sample.mask)
             scored.cam.update(selected_cam(output.cam, indices, image.shape[-2:]), sample.mask)
-            for name, by_threshold in masks[indices].items():
-                scored.add(name, by_threshold, sample.mask)
+            for name, by_threshold in counts[indices].items():
+                scored.add(name, by_threshold)
         if segmenter.protocol.name != MultiScaleCam.name:
             score_own_protocol(segmenter, scores, image, tags, sample.mask)
         if position % 50 == 49:
             print(f"  {position + 1} of {count} images", file=sys.stderr, flush=True)
     return scores
+
+
+def count_rows(
+    image: Tensor, output: NetworkOutput, class_indices: Indices, refiners: Refiners, truth: Mask
+) -> dict[str, dict[float, Counts]]:
+    """Count the pixels of one image's masks, by row and threshold."""
+    rows = {}
+    for name, plan in mask_plans(output, refiners).items():
+        counts = count_pairs(make_masks(image, output, class_indices, plan), truth)
+        rows[name] = dict(zip(plan.thresholds, counts, strict=True))
+    return rows
 
 
 def score_own_protocol(
@@ -262,7 +278,7 @@ def score_own_protocol(
     background. Neither needs a threshold.
     """
     config = segmenter.config
-    with label_autocast("auto", "cpu"):
+    with label_autocast("auto", image.device.type):
         output = predict_multi_scale(segmenter.method, image, config)
     name = segmenter.protocol.name
     crfs = {name: None, f"{name} + final CRF": build_final_crf(segmenter.protocol)}
@@ -270,8 +286,8 @@ def score_own_protocol(
         indices = select_classes(output.probs, tags, config, segmenter.protocol, class_source)
         selected = select_maps(output, indices, config.background_score)
         for row, crf in crfs.items():
-            mask = PostProcessor(config, None, crf)(image, selected).mask.numpy()
-            scored.add(row, {NO_THRESHOLD: mask}, truth)
+            mask = PostProcessor(config, None, crf)(image, selected).mask
+            scored.add(row, {NO_THRESHOLD: count_pairs(mask[None], truth)[0]})
 
 
 def summarize(chosen: ListScores, reported: ListScores) -> dict[str, dict[str, Any]]:
@@ -292,7 +308,11 @@ def summarize(chosen: ListScores, reported: ListScores) -> dict[str, dict[str, A
 
 
 def open_run(
-    run: Path, weights: Which, method: MethodConfig | None, long_side_px: int | None
+    run: Path,
+    weights: Which,
+    method: MethodConfig | None,
+    long_side_px: int | None,
+    device: str = "auto",
 ) -> Segmenter:
     """Load a run, with another method or image size if given."""
 
@@ -303,7 +323,7 @@ def open_run(
         predict = recipe.predict.model_copy(update={"long_side_px": long_side_px})
         return recipe.model_copy(update={"predict": predict})
 
-    return Segmenter.load(run, weights, configure=configure)
+    return Segmenter.load(run, weights, device=device, configure=configure)
 
 
 def method_config(settings: Mapping[str, object], where: str) -> MethodConfig:
@@ -340,6 +360,9 @@ def parse_arguments() -> argparse.Namespace:
         "--method", nargs="+", help="another method that reads the weights, then KEY=VALUE ..."
     )
     parser.add_argument("--long-side", type=int, help="resize images to this instead of the run's")
+    parser.add_argument(
+        "--device", default="auto", help="cpu or cuda; auto: the GPU if there is one"
+    )
     parser.add_argument("--json", type=Path, help="results file; receives one entry")
     parser.add_argument("--entry", help="name of the entry; default: the run's name")
     return parser.parse_args()
@@ -348,7 +371,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Print a table per class source and direction, and write them as JSON."""
     args = parse_arguments()
-    segmenter = open_run(args.run, args.weights, named_method(args.method), args.long_side)
+    segmenter = open_run(
+        args.run, args.weights, named_method(args.method), args.long_side, args.device
+    )
     data = segmenter.recipe.data.model_copy(update={"root": args.root})
     kind = plugins.load("data", data.name)
     sources = {name: kind(data, name + ".txt") for name in args.lists}
@@ -373,6 +398,7 @@ def main() -> None:
             "command": command(),
             "images": {name: len(source) for name, source in sources.items()},
             "limit": args.limit,
+            "device": str(segmenter.device),
             "scales": config.scales,
             "flip": config.flip,
             "refiners": {

@@ -67,15 +67,26 @@ def test_masks_of_a_row_equal_the_masks_a_user_gets(scripts, spec, propagated):
     plan = quality.MaskPlan(propagated, refiner, (0.2, 0.5))
     masks = quality.make_masks(image, output, (0, 2), plan)
     predict = load_recipe("rml/synthetic_tiny").predict
-    assert list(masks) == [0.2, 0.5]
-    for threshold, mask in masks.items():
+    for threshold, mask in zip((0.2, 0.5), masks.numpy(), strict=True):
         config = predict.model_copy(update={"background": threshold})
         selected = select_maps(output, (0, 2), threshold)
         expected = PostProcessor(config, refiner, None)(image, selected).mask.numpy()
         assert (mask != expected).mean() < 2e-3, threshold  # ties of resized maps
         assert set(np.unique(mask)) <= {0, 1, 3}
     plan = quality.MaskPlan(propagated, refiner, (0.2,))
-    assert not quality.make_masks(image, output, (), plan)[0.2].any()
+    assert not quality.make_masks(image, output, (), plan).any()
+
+
+def test_pixels_of_all_masks_are_counted_at_once(scripts):
+    random = np.random.default_rng(0)
+    truth = random.choice([0, 1, 3, 255], (5, 7)).astype(np.uint8)
+    masks = random.choice([0, 2, 3], (3, 5, 7)).astype(np.uint8)
+    counts = scripts["seed_quality"].count_pairs(torch.from_numpy(masks), truth)
+    for mask, pairs in zip(masks, counts, strict=True):
+        assert pairs.sum() == truth.size
+        for true in (0, 1, 3, 255):
+            for predicted in (0, 2, 3):
+                assert pairs[true, predicted] == ((truth == true) & (mask == predicted)).sum()
 
 
 def test_the_row_with_the_final_crf_is_par_then_the_crf_of_afa_at_the_images_size(scripts):

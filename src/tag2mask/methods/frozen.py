@@ -28,9 +28,14 @@ class FrozenMethod(nn.Module):
     def __init__(self, method: Method, backbone: Backbone) -> None:
         super().__init__()
         self.method = method.requires_grad_(False).eval()
-        self._colors = (backbone.mean, backbone.std)
+        colors = (backbone.mean, backbone.std)
         own_colors = (method.backbone.mean, method.backbone.std)
-        self._same_colors = all(map(torch.equal, own_colors, self._colors))
+        self._same_colors = all(map(torch.equal, own_colors, colors))
+        # Buffers follow the method to its device; copying them in a step would wait for the device.
+        self._mean: Tensor
+        self._std: Tensor
+        self.register_buffer("_mean", colors[0].clone(), persistent=False)
+        self.register_buffer("_std", colors[1].clone(), persistent=False)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
@@ -55,8 +60,7 @@ class FrozenMethod(nn.Module):
     def _renormalize(self, image: Tensor) -> Tensor:
         if self._same_colors:
             return image
-        mean, std = (value.to(image.device) for value in self._colors)
-        return self.method.backbone.normalize(image * std + mean)
+        return self.method.backbone.normalize(image * self._std + self._mean)
 
 
 def require_frozen(classifier: FrozenMethod | None, name: str) -> FrozenMethod:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -93,9 +94,8 @@ def par_kernel(image: Tensor, config: ParConfig) -> Tensor:
         divides by 1e-8 there; this function uses its limit (see MIN_VARIANCE).
     """
     offsets = neighbor_offsets(config.dilations)
-    position = torch.zeros(len(offsets))
-    if config.position:
-        position = config.w3 * position_weights(config.dilations, config.w2)
+    w3 = config.w3 if config.position else 0.0
+    position = _position_term(config.dilations, config.w2, w3, image.device)
     if image.device.type == "cpu":
         return cpu_kernel(image.detach(), offsets, config.w1, position)
     return torch_kernel(image, offsets, config.w1, position)
@@ -133,6 +133,14 @@ def position_weights(dilations: Sequence[int], w2: float) -> Tensor:
     distance = np.array([math.hypot(dy, dx) for dy, dx in neighbor_offsets(dilations)])
     logits = -((distance / (w2 * distance.std(ddof=1))) ** 2)
     return torch.from_numpy(logits).softmax(dim=0).float()
+
+
+@lru_cache(maxsize=8)
+def _position_term(
+    dilations: tuple[int, ...], w2: float, w3: float, device: torch.device
+) -> Tensor:
+    """Compute (K,) `w3` times `position_weights` on a device, once: a copy waits for the device."""
+    return (w3 * position_weights(dilations, w2)).to(device)
 
 
 def torch_kernel(image: Tensor, offsets: Sequence[Offset], w1: float, position: Tensor) -> Tensor:

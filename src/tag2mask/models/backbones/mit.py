@@ -162,15 +162,19 @@ class Block(nn.Module):
         if self.drop_path == 0.0 or not self.training:
             return tokens + branch(tokens)
         gain = 1.0 / (1.0 - self.drop_path)
-        keep = torch.rand(len(tokens)) >= self.drop_path  # on the CPU, to avoid synchronization
+        keep = torch.rand(len(tokens)) >= self.drop_path  # on the CPU, where it can be read at once
         if keep.all():
             return torch.add(tokens, branch(tokens), alpha=gain)
         if all_images or not keep.any():
-            return torch.addcmul(
-                tokens, branch(tokens).to(tokens), keep.to(tokens)[:, None, None], value=gain
-            )
-        index = keep.nonzero()[:, 0].to(tokens.device)
+            kept = _without_waiting(keep, tokens.device).to(tokens)[:, None, None]
+            return torch.addcmul(tokens, branch(tokens).to(tokens), kept, value=gain)
+        index = _without_waiting(keep.nonzero()[:, 0], tokens.device)
         return tokens.index_add(0, index, branch(tokens[index]).to(tokens), alpha=gain)
+
+
+def _without_waiting(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to a device; from memory that is not pinned, the host would wait for it."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values
 
 
 class PatchEmbedding(nn.Module):
