@@ -26,8 +26,9 @@ from transformers import SegformerConfig, SegformerModel
 
 from row import Row, save
 from tag2mask.methods.base import freeze_loaded_norms
-from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig, same_padding
+from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig
 from tag2mask.models.backbones.mit import STRIDES, VARIANTS, MiT, MiTConfig
+from tag2mask.models.conv_norm import same_padding
 
 Job = Callable[[], None]
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

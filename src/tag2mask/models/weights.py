@@ -27,6 +27,7 @@ UNKNOWN_LICENSE = "unknown: see the source of the weights"
 _LICENSES = (
     (re.compile(r"(?:segformer\W)?mit[-_]b[0-5]\b"), "NVIDIA Source Code License, non-commercial"),
     (re.compile(r"mobilenet_v1_[\d.]+_\d+\b"), "Apache-2.0"),
+    (re.compile(r"efficientnet[-_]lite[0-4]\b"), "Apache-2.0"),
     (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
 )
 _CARD = "README.md"

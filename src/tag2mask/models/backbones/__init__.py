@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tag2mask import plugins
 
 if TYPE_CHECKING:
+    from tag2mask.models.backbones.efficientnet_lite import EfficientNetLite as EfficientNetLite
     from tag2mask.models.backbones.hub import Hub as Hub
     from tag2mask.models.backbones.hybrid import Hybrid as Hybrid
     from tag2mask.models.backbones.mit import MiT as MiT

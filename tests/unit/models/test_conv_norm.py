@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tag2mask.models.conv_norm import conv_norm_relu, same_padding
+
+
+def test_folding_equals_batch_norm_in_evaluation_mode() -> None:
+    conv, norm = torch.nn.Conv2d(4, 6, 3, stride=2, bias=False), torch.nn.BatchNorm2d(6, eps=1e-3)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    torch.nn.init.normal_(norm.bias)
+    image = torch.randn(2, 4, 8, 8)
+    expected = norm.eval()(conv(F.pad(image, (0, 1, 0, 1)))).clamp(0, 6)
+    torch.testing.assert_close(conv_norm_relu(image, conv, norm), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation", "added"),
+    [(8, 2, 1, (0, 1)), (9, 2, 1, (1, 1)), (8, 1, 1, (1, 1)), (7, 1, 2, (2, 2))],
+)
+def test_padding_before_and_after(
+    size: int, stride: int, dilation: int, added: tuple[int, int]
+) -> None:
+    """3 taps over `size` values give ceil(size / stride) outputs; odd padding goes last."""
+    conv = torch.nn.Conv2d(1, 1, 3, stride=stride, dilation=dilation)
+    maps, own = same_padding(torch.ones(1, 1, size, size), conv)
+    padded = F.pad(maps, (own[1], own[1], own[0], own[0]))[0, 0]
+    row = padded[size // 2]
+    assert (row.tolist()) == [0.0] * added[0] + [1.0] * size + [0.0] * added[1]
