@@ -45,7 +45,6 @@ from tag2mask.inference.multi_scale import (
 from tag2mask.inference.postprocessing import PostProcessor, half_size, select_maps
 from tag2mask.inference.run import Which
 from tag2mask.inference.segmenter import Segmenter, build_final_crf, image_tensor
-from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_refiner
 from tag2mask.methods.protocol import MultiScaleCam, MultiScaleDecoder, NetworkOutput
 from tag2mask.refiners.base import Refiner

@@ -17,6 +17,7 @@ from tag2mask.data.validation import layout_of
 from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.inference.run import Which
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.voc_server import SERVER_FOLDER, reject_other_classes, server_images
 from tag2mask.inference.writer import MaskWriter, WriteSummary, label_dataset, predict_paths
 from tag2mask.types import Report
 
@@ -124,6 +125,7 @@ def predict(
     device: str = "auto",
     strict: bool = False,
     workers: int = 1,
+    voc_server: str | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images; the classifier selects the classes.
 
@@ -140,15 +142,23 @@ def predict(
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
         workers: Processes that refine masks on the CPU.
+        voc_server: Name of a list, usually `test`, of the VOC folder in `images`: only its images
+            count, unreadable ones are errors, and the masks go where VOC's evaluation server
+            expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.
 
     Raises:
         DataError: If there are no images, or two of them would get the same mask file.
-        RunError: If the run has no weights, or `out` contains masks made with different settings.
+        RunError: If the run has no weights or, for the server, other classes than VOC, or `out`
+            contains masks made with different settings.
     """
     segmenter = open_run(run, _as_words(overrides), which, device)
     settings = segmenter.settings("classifier")
-    writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings)
-    paths = [Path(image) for image in images]
+    paths, inside = [Path(image) for image in images], Path()
+    if voc_server is not None:
+        reject_other_classes(segmenter.class_names)
+        paths, inside = server_images(paths, voc_server), SERVER_FOLDER
+        settings, strict = {**settings, "split": voc_server}, True
+    writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
     return predict_paths(segmenter, paths, writer, strict=strict, workers=workers)
 
 

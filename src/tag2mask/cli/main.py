@@ -30,6 +30,7 @@ COMMANDS = (
     "evaluate",
     "report",
     "list",
+    "prepare",
     "convert",
 )
 """Each is a file of this folder with a function `run` and examples `EXAMPLES`."""

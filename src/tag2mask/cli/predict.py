@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,8 @@ __all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
 EXAMPLES = """\
   tag2mask predict RUN image.jpg --out MASKS
   tag2mask predict RUN IMAGES more.png predict.class_threshold=0.7 --out MASKS
-  tag2mask predict RUN IMAGES predict.scales=1.0,0.5 refiner=none --out MASKS"""
+  tag2mask predict RUN IMAGES predict.scales=1.0,0.5 refiner=none --out MASKS
+  tag2mask predict RUN VOCdevkit/VOC2012 --voc-server test --out SUBMISSION"""
 
 
 def run(
@@ -35,6 +37,15 @@ def run(
     weights: WeightsOption = "best",
     strict: StrictOption = False,
     workers: WorkersOption = 1,
+    voc_server: Annotated[
+        str | None,
+        typer.Option(
+            "--voc-server",
+            metavar="LIST",
+            help="Predict the images of this list, usually test, of the VOC folder IMAGE, and "
+            "write the masks as VOC's evaluation server expects them.",
+        ),
+    ] = None,
 ) -> None:
     """Write masks of untagged images; the classifier chooses the classes.
 
@@ -54,5 +65,8 @@ def run(
         which=weights,
         strict=strict,
         workers=workers,
+        voc_server=voc_server,
     )
     print_summary(summary, out)
+    if voc_server is not None:
+        print(f"to upload: tar -czf results.tgz -C {shlex.quote(str(out))} results")

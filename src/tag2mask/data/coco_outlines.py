@@ -121,7 +121,7 @@ class OutlinePacker:
             if not isinstance(shape, list) or not all(isinstance(p, array) for p in shape):
                 raise ValueError(_NOTHING)
             for polygon in shape:
-                self._add_polygon(polygon, _REACH * max(size))
+                self._add_polygon(polygon, size)
         self._parts.append(len(self._starts) - 1)
 
     def packed(self) -> Outlines:
@@ -133,17 +133,30 @@ class OutlinePacker:
             runs=self._runs,
         )
 
-    def _add_polygon(self, polygon: array[float], reach: float) -> None:
-        """Add a polygon whose coordinates lie within `reach` of zero."""
+    def _add_polygon(self, polygon: array[float], size: Size) -> None:
+        """Add a polygon whose coordinates lie near its image, or that lies wholly outside."""
         if len(polygon) % 2:
             raise ValueError(f"a polygon is x, y, x, y, ...; one has {len(polygon)} numbers")
         if not polygon or not math.isfinite(sum(polygon)):
             raise ValueError("a polygon has no numbers, or an infinite one")
-        for number in (min(polygon), max(polygon)):
-            if abs(number) > reach:
-                raise ValueError(f"coordinate {number:g} is far outside its image")
+        reach = _REACH * max(size)
+        furthest = max(min(polygon), max(polygon), key=abs)
+        if abs(furthest) > reach:
+            if not _is_outside(polygon, size):
+                raise ValueError(f"coordinate {furthest:g} is far outside its image")
+            # Still outside, as the image lies within reach; pycocotools can handle it.
+            polygon = array("d", (min(max(number, -reach), reach) for number in polygon))
         self._points.extend(polygon)
         self._starts.append(len(self._points))
+
+
+def _is_outside(polygon: Sequence[float], size: Size) -> bool:
+    """Return whether a polygon lies on one side of its image, so that it covers no pixel."""
+    height, width = size
+    return any(
+        max(numbers) < 0 or min(numbers) > side
+        for numbers, side in ((polygon[::2], width), (polygon[1::2], height))
+    )
 
 
 def pack_polygons(shape: Any) -> Any:

@@ -9,7 +9,7 @@ mask values.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -119,14 +119,25 @@ def read_list(root: Path, name: str) -> tuple[str, ...]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    # Lists of single classes have a second column (1, 0, -1); the name is the first.
-    names = [image_key(line.split()[0]) for line in lines if line.strip()]
+    names = listed_images(lines)
     if not names:
         raise DataError(f"{path}: the list is empty; write one image name per line")
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise DataError(f"{path}: images listed twice: {name_some(repeated)}; keep one of each")
     return tuple(names)
+
+
+def listed_images(lines: Iterable[str]) -> list[str]:
+    """Return the image names in the lines of a list, in order.
+
+    The first column counts: an image name, or the path of an image as in the lists that PSA, SEAM
+    and AEFT ship (`/JPEGImages/X.jpg /SegmentationClassAug/X.png`). The second column is not read:
+    a class flag (1, 0, -1) in lists of single classes, the path of a mask in the shipped ones.
+    """
+    columns = [image_key(line.split()[0]) for line in lines if line.strip()]
+    paths = [column.rpartition(f"{IMAGE_FOLDER}/") for column in columns]
+    return [Path(name).with_suffix("").as_posix() if folder else name for _, folder, name in paths]
 
 
 def index_voc(root: Path, lists: Sequence[str]) -> DatasetIndex:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES
+from tag2mask.data.voc import LIST_FOLDER, MASK_FOLDERS, VOC_CLASSES, listed_images
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.evaluation.confusion import (
     ConfusionMatrix,
@@ -200,7 +200,7 @@ def _read_split(lists: Path, split: str) -> frozenset[str]:
         available = f" Known: {', '.join(known)}" if known else ""
         raise DataError(f"{path}: no such list.{did_you_mean(split, known)}{available}")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return frozenset(line.split()[0] for line in lines if line.strip())
+    return frozenset(listed_images(lines))
 
 
 def _renumbering(target: _Truth, class_names: Sequence[str]) -> npt.NDArray[np.uint8]:

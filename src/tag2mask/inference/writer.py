@@ -50,6 +50,7 @@ class MaskWriter:
         class_names: Sequence[str],
         class_source: ClassSource,
         settings: Mapping[str, Any],
+        inside: Path = Path(),
     ) -> None:
         """Open a new folder, or one that an earlier run with the same settings left.
 
@@ -58,18 +59,20 @@ class MaskWriter:
             class_names: Foreground names in the order of mask values 1..F.
             class_source: Where the classes come from.
             settings: How the masks are made; a later run must agree, except for the run's path.
+            inside: Folder of the masks, relative to `out`.
 
         Raises:
             RunError: If it contains other files or masks made with different settings, or the disk
                 refuses.
         """
         self.out = out
+        self._masks = out / inside
         self._describe(describe_classes(class_names, class_source, settings))
         tidy_scores(out, self.done)
 
     def path(self, name: str) -> Path:
         """Path of the mask of an image."""
-        return self.out / f"{name}.png"
+        return self._masks / f"{name}.png"
 
     def done(self, name: str) -> bool:
         """Whether the mask of an image is finished; masks appear completely or not at all."""

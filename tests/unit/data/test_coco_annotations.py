@@ -114,6 +114,16 @@ def test_an_outline_outside_its_image_is_a_tag_without_pixels(tmp_path):
     assert not _read(tmp_path, usual()).warnings
 
 
+@pytest.mark.parametrize("far", [81, 1e9, -1e9, 1e300])
+def test_an_outline_far_outside_its_image_is_one_outside(tmp_path, far):
+    """The image is 8 px wide and 6 px high; nearer coordinates of a polygon do not matter."""
+    for polygon in (square(far, 0, far, 6), square(0, far, 8, far)):
+        found = _read(tmp_path, document([annotation(7, 9, 18, [polygon])]))
+        assert found.tags(0) == ("dog",)
+        assert not found.mask(0).any()
+        assert "1 outline outside the image" in found.warnings[0]
+
+
 @pytest.mark.parametrize("number", [None, "7", 2**64, 1.5])
 def test_an_annotation_without_usable_id_is_named_by_its_place(tmp_path, number):
     notes = [annotation(1, 9, 1, []), annotation(number, 9, 1, [[1.0]])]

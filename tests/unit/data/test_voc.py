@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tag2mask.data.voc import VOC, VOC_CLASSES, VOCConfig, read_list, voc_lists, voc_root
+from tag2mask.data.voc import (
+    VOC,
+    VOC_CLASSES,
+    VOCConfig,
+    listed_images,
+    read_list,
+    voc_lists,
+    voc_root,
+)
 from tag2mask.errors import DataError, NothingHeldOutError
 from tag2mask.io.masks import save_mask
 
@@ -122,6 +130,21 @@ def test_a_list_may_be_a_file_elsewhere(data, tmp_path):
     path = data / "ImageSets" / "Segmentation" / "cat_train.txt"
     path.write_text("2007_01  1\n\n2007_02 -1\n", encoding="utf-8-sig")
     assert read_list(data, "cat_train") == ("2007_01", "2007_02")
+
+
+def test_lists_of_two_columns_name_images_by_the_first(data):
+    """As PSA, SEAM and AEFT ship them."""
+    rows = [
+        f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png"
+        for name in ("2007_02", "2007_01")
+    ]
+    _write_list(data, "train_aug", rows)
+    assert read_list(data, "train_aug") == ("2007_02", "2007_01")
+    assert _open(data).names == ("2007_02", "2007_01")
+    assert listed_images(["VOC2012/JPEGImages/lane.1/a.b.jpg x", "", " lane.1/a.b "]) == [
+        "lane.1/a.b",
+        "lane.1/a.b",
+    ]
 
 
 def _drop_image(root):

@@ -100,6 +100,9 @@ def test_a_split_limits_the_true_masks(tmp_path: Path) -> None:
     assert (report.images, report.settings["split"]) == (1, "one")
     with pytest.raises(DataError, match=r"no such list\. Did you mean 'one'\?"):
         evaluate_folder(predicted, root, split="on")
+    published = tmp_path / "published.txt"
+    published.write_text("/JPEGImages/a.jpg /SegmentationClassAug/a.png\n")
+    assert evaluate_folder(predicted, root, split=str(published)).images == 1
 
 
 def test_the_split_of_the_predictions_is_the_default(tmp_path: Path) -> None:
