@@ -10,6 +10,7 @@
 #   PYTHON   interpreter with torch for CUDA              (python3)
 #   SECONDS_LEFT  time for `animals`                      (500)
 #   JOBS     experiments at a time                        (6)
+#   WEIGHTS  most weights files to keep                   (4)
 #   MPS      0: do not start NVIDIA's multi-process service
 set -u
 cd "$(dirname "$0")/../.." || exit
@@ -65,7 +66,7 @@ stop_mps() {
 animals() {
   start_mps
   "$PYTHON" benchmarks/gpu/animals.py benchmarks/gpu/queue.yaml --data "$DATA" --runs "$RUNS" \
-    --out "$OUT/gpu_animals.jsonl" --weights-dir "$OUT" --jobs "${JOBS:-6}" --seconds "${SECONDS_LEFT:-500}" \
+    --out "$OUT/gpu_animals.jsonl" --weights-dir "$OUT" --max-weights "${WEIGHTS:-4}" --jobs "${JOBS:-6}" --seconds "${SECONDS_LEFT:-500}" \
     2>&1 | tee "$OUT/gpu_animals.txt"
 }
 
