@@ -6,8 +6,8 @@ the classifier and thresholds from `train`; raw and refined. A result is appende
 JSON line as soon as it exists. No experiment starts that cannot finish in time, and what still runs
 at the end is stopped and recorded.
 
-The images of the data folder are smaller than those of the other tables (see `pack.py`), so the
-scores differ from theirs; every line says so.
+If the images of the data folder are smaller than the original ones (see `pack.py`), scores differ
+from those of the other tables; every line says so.
 
 Run: python benchmarks/gpu/animals.py benchmarks/gpu/queue.yaml --data gpu_data --runs RUNS
     --out animals.jsonl [--jobs 6] [--seconds 500] [--weights-dir DIR] [--check]
@@ -38,9 +38,8 @@ MARGIN = 1.1
 GRACE_SECONDS = 8.0
 """Time that stopped processes have to save and leave."""
 POLL_SECONDS = 0.2
-IMAGE_PX = 320
-"""Long side of the packed images."""
-NOTE = "images stored at a long side of 320 px: not comparable with scores on images of 400 px"
+FACTS = "facts.json"
+"""What `pack.py` says about the images."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
@@ -125,9 +124,8 @@ class Active:
             "name": job.name,
             "seed": job.seed,
             "status": status,
-            "note": NOTE,
-            "image_px": IMAGE_PX,
-            "network_px": job.long_side_px or IMAGE_PX,
+            "images": self.facts,
+            "network_px": job.long_side_px,
             "limit": self.limit,
             "steps": job.steps,
             "seconds": self.seconds,
@@ -331,7 +329,6 @@ def print_summary(path: Path) -> None:
             if ", classes from " in table:
                 for kind, row in rows.items():
                     scores.setdefault((table, record["name"], kind), []).append(row["miou"])
-    print(NOTE)
     for (table, name, kind), values in sorted(scores.items()):
         spread = max(values) - min(values)
         mean = statistics.mean(values)

