@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -71,6 +71,7 @@ class Active:
 
     def __init__(self, job: Job, args: argparse.Namespace) -> None:
         self.job = job
+        self.facts = json.loads((args.data / FACTS).read_text(encoding="utf-8"))
         self.limit: int | None = args.limit
         self.folder: Path = args.runs / job.label
         self.run = self.folder / (job.stage or "")
@@ -101,16 +102,16 @@ class Active:
                 start_new_session=True,  # Ctrl-C reaches this script, which stops them
             )
 
-    def advance(self) -> bool:
-        """Go from training to scoring when that is due; return whether the experiment is over."""
+    def advance(self) -> Literal["running", "trained", "over"]:
+        """Start scoring when training has ended; return what has changed."""
         if self.process.poll() is None:
-            return False
+            return "running"
         self.seconds[self.phase] = round(time.monotonic() - self._since, 1)
         if self.process.returncode or self.phase == "score":
-            return True
+            return "over"
         self.phase = "score"
         self.process = self._start()
-        return False
+        return "trained"
 
     def step(self) -> int:
         """Return the last logged step."""
@@ -227,9 +228,13 @@ class Queue:
             if not self.active:
                 break
             time.sleep(POLL_SECONDS)
-            for one in [one for one in self.active if one.advance()]:
-                self.active.remove(one)
-                self._finish(one)
+            for one in list(self.active):
+                change = one.advance()
+                if change == "trained":
+                    self._keep_weights(one)  # now: there may be no time for the scores
+                elif change == "over":
+                    self.active.remove(one)
+                    self._finish(one)
         self._stop()
 
     def expected(self, job: Job) -> float:
@@ -257,6 +262,9 @@ class Queue:
             return
         self.observed[job.name, job.steps] = sum(one.seconds.values())
         self._say(f"done {job.label} {one.seconds} " + brief(record))
+
+    def _keep_weights(self, one: Active) -> None:
+        job = one.job
         if job.weights and self.args.weights_dir and self.kept < self.args.max_weights:
             self.kept += 1
             save_half(

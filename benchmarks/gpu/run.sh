@@ -21,7 +21,7 @@ PYTHON=${PYTHON:-python3}
 mkdir -p "$OUT" "$RUNS/site/tensorboard"
 # TensorBoard is optional, and every process would take seconds to import it.
 echo 'raise ImportError("switched off by benchmarks/gpu/run.sh")' >"$RUNS/site/tensorboard/__init__.py"
-export PYTHONPATH="$PWD/src:$PWD/$RUNS/site:$PWD/$DATA/site${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD/src:$(realpath -m "$RUNS")/site:$(realpath -m "$DATA")/site${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 tests() {
