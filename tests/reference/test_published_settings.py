@@ -10,6 +10,11 @@ from tag2mask.config.recipe import Recipe, available_recipes, load_recipe, stage
 
 PADDED_WITH_THE_MEAN = ("psa", "irn", "seam", "aeft", "oc_cse", "advcam", "rib", "recam")
 """Methods whose code pads crops after it normalizes them (Specification 2.10)."""
+ALSO_PADDED = (
+    *("cam/animals_mobilenet", "cam/voc_resnet38d", "cam/coco_resnet38d"),
+    "supervised/voc_resnet101",
+)
+"""The baselines of AEFT, and DeepLab."""
 AS_THE_IMAGE = {
     "data.long_side_min_px": None,
     "data.long_side_max_px": None,
@@ -71,8 +76,49 @@ PUBLISHED: list[tuple[str, str | None, dict[str, Any]]] = [
         DROPOUT
         | {"method.head": "largefov", "method.decoder_width": 512, "method.train_all": True},
     ),
+    (
+        "seam/voc_resnet38d",
+        "psa",
+        AS_THE_IMAGE
+        | {
+            "data.crop_px": 448,
+            "optim.steps": 10576,
+            "method.walk_steps": 64,
+            "method.power": 8.0,
+            "method.background_power": 6.0,
+        },
+    ),
+    (
+        "seam/voc_resnet38d",
+        "seg",
+        {
+            "method.head": "largefov",
+            "data.crop_px": 448,
+            "data.scale_min": 0.5,
+            "data.scale_max": 1.5,
+            "optim.lr": 0.001,
+            "optim.head_lr": 0.01,
+            "optim.bias_lr_factor": 2.0,
+            "optim.momentum": 0.9,
+            "optim.weight_decay": 5e-4,
+            "optim.steps": 20_000,
+            "optim.batch_size": 10,
+            "predict.scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75),
+        },
+    ),
+    (
+        "rib/coco_resnet50_irn",
+        "confident",
+        {
+            "method.lr": 5e-6,
+            "method.num_reference_images": 15,
+            "method.gndrp_threshold": 0.5,
+            "method.max_logit_sum": 1000,
+            "method.max_coverage": 0.8,
+        },
+    ),
 ]
-"""Recipe, stage and what the specification publishes for it (4.1, 4.2, 4.3 and 4.9)."""
+"""Recipe, stage and what the specification publishes for it (4.1 to 4.3, 4.6 and 4.9)."""
 TIGHT_CROPS = {"data.crop_px": 256, "data.long_side_min_px": 205, "data.long_side_max_px": 410}
 """0.8 to 1.6 times the crop (Specification 2.10)."""
 
@@ -99,6 +145,7 @@ IRN_SETTINGS = {
     "irn/voc_resnet50": (0.30, 0.05, 0.25),
     "advcam/voc_resnet50_irn": (0.35, 0.15, 0.25),
     "rib/voc_resnet50_irn": (0.35, 0.17, 0.27),
+    "rib/coco_resnet50_irn": (0.35, 0.17, 0.22),
 }
 """Thresholds of the confident labels, background score of the final ones (Specification 4.3)."""
 
@@ -122,11 +169,8 @@ def test_irn_propagates_the_maps_that_its_labels_are_made_of(
 @pytest.mark.parametrize("name", available_recipes())
 def test_only_the_psa_family_pads_crops_with_the_mean_color(name: str) -> None:
     recipe = load_recipe(name)
-    if name.startswith("cam/animals_mobilenet"):  # the baseline of AEFT
-        assert recipe.data.padding == "mean"
-    else:
-        follows = name.split("/")[0] in PADDED_WITH_THE_MEAN
-        assert (recipe.data.padding == "mean") == follows
+    follows = name in ALSO_PADDED or name.split("/")[0] in PADDED_WITH_THE_MEAN
+    assert (recipe.data.padding == "mean") == follows
 
 
 @pytest.mark.parametrize("name", [name for name in available_recipes() if "animals" in name])
