@@ -142,8 +142,6 @@ def _own_problems(name: str, stage: StageConfig) -> Iterator[str]:
             yield f"stages.{name}.from: a {stage.run} stage takes one stage, got {names}"
         if stage.labels is not None:
             yield f"stages.{name}.labels: only a train stage learns from labels"
-    if stage.class_source is not None and stage.run != "evaluate":
-        yield f"stages.{name}.class_source: only an evaluate stage has one"
     allowed = MAY_CHANGE[stage.run]
     for section in SECTIONS:
         if section in stage.model_fields_set and section not in allowed:

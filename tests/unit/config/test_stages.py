@@ -182,12 +182,8 @@ CAM, SEED = STAGES["cam"], STAGES["seed"]
             "stages.seed.optim: a label stage may only change data, backbone, method, refiner, pre",
         ),
         (
-            {"cam": CAM, "seed": {**SEED, "class_source": "tags"}},
-            "stages.seed.class_source: only an evaluate stage has one",
-        ),
-        (
             {"cam": CAM, "seed": SEED, "s": {**STAGES["score"], "class_source": "classifier"}},
-            "stages.s.class_source: the masks of a label stage take their classes from the tags",
+            "stages.s.class_source: the masks of a label stage are finished; name a train stage",
         ),
         (
             {"my cam": CAM},
