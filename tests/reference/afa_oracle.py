@@ -1,6 +1,7 @@
 """AFA by explicit loops in float64, written from the formulas; for tiny images."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from tests.reference import par_oracle
@@ -66,11 +67,17 @@ def class_probs(cam, class_indices, background):
 def refined_classes(image, sets, class_indices, iterations, dilations=(1, 2, 4, 8, 12, 24)):
     """Refine sets of half-size probabilities with PAR; return mask values at full size."""
     small = resize(image, sets[0].shape[1:]) / 255
-    weights = par_oracle.kernel(small, dilations)
+    weights = par_kernel(small.tobytes(), small.shape, dilations)
     values = np.array([0, *(index + 1 for index in class_indices)])
     for probs in sets:
         refined = par_oracle.iterate(probs, weights, dilations, iterations)
         yield values[resize(refined, image.shape[1:]).argmax(axis=0)]
+
+
+@lru_cache(maxsize=4)
+def par_kernel(data, shape, dilations):
+    """Compute the kernel of an image once for all labels that are made from it."""
+    return par_oracle.kernel(np.frombuffer(data).reshape(shape), dilations)
 
 
 def combine(strict, lenient):

@@ -80,12 +80,12 @@ def normalized(image: Tensor) -> np.ndarray:
     return (image.double().numpy() - mean) / std
 
 
-def scripted_batch(padding: int = 0) -> Batch:
+def scripted_batch(padding: int = 0, side: int = SIDE) -> Batch:
     """Two images of colored squares; the second has columns of padding at its left."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.randint(0, 256, (2, 3, 6, 6), generator=generator).float()
-    image = upsample(coarse, (SIDE, SIDE)).round().to(torch.uint8)
-    valid = torch.ones(2, SIDE, SIDE, dtype=torch.bool)
+    image = upsample(coarse, (side, side)).round().to(torch.uint8)
+    valid = torch.ones(2, side, side, dtype=torch.bool)
     valid[1, :, :padding] = False
     image = image * valid[:, None]
     return Batch(image, TAGS, valid, ("one", "two"), max_tags=2)
