@@ -51,7 +51,10 @@ def test_fallback_is_set_only_where_the_classifier_selects_the_classes(name):
         assert plugins.load("methods", recipe.method.name).protocol.selects_by_classifier
 
 
-@pytest.mark.parametrize("name", ["rml/animals_hybrid", "rml/voc_mitb1", "rml/coco_mitb1"])
+@pytest.mark.parametrize(
+    "name",
+    ["rml/animals_hybrid", "rml/animals_efficientnet_lite0", "rml/voc_mitb1", "rml/coco_mitb1"],
+)
 def test_rml_falls_back_to_the_best_class_where_every_image_shows_one(name):
     assert load_recipe(name).predict.fallback
 

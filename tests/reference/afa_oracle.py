@@ -1,6 +1,7 @@
 """AFA by explicit loops in float64, written from the formulas; for tiny images."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from tests.reference import par_oracle
@@ -9,17 +10,21 @@ IGNORE = 255
 
 
 def resize(maps, size, align_corners=False):
-    """Resize bilinearly, one output pixel at a time: (C, H, W) to (C, *size)."""
+    """Resize bilinearly, one axis after the other: (C, H, W) to (C, *size)."""
     maps = np.asarray(maps, dtype=np.float64)
-    result = np.zeros((len(maps), *size))
-    for y in range(size[0]):
-        for x in range(size[1]):
-            top, bottom, down = neighbors(y, maps.shape[1], size[0], align_corners)
-            left, right, along = neighbors(x, maps.shape[2], size[1], align_corners)
-            upper = maps[:, top, left] * (1 - along) + maps[:, top, right] * along
-            lower = maps[:, bottom, left] * (1 - along) + maps[:, bottom, right] * along
-            result[:, y, x] = upper * (1 - down) + lower * down
-    return result
+    rows = resize_matrix(maps.shape[1], size[0], align_corners)
+    columns = resize_matrix(maps.shape[2], size[1], align_corners)
+    return rows @ maps @ columns.T
+
+
+def resize_matrix(old, new, align_corners=False):
+    """(new, old) weights of the source positions along one axis."""
+    matrix = np.zeros((new, old))
+    for index in range(new):
+        first, second, share = neighbors(index, old, new, align_corners)
+        matrix[index, first] += 1 - share
+        matrix[index, second] += share
+    return matrix
 
 
 def neighbors(index, old, new, align_corners):
@@ -59,13 +64,20 @@ def class_probs(cam, class_indices, background):
     return softmax(np.concatenate([score, cam[class_indices]]))
 
 
-def refined_class(image, probs, class_indices, iterations, dilations=(1, 2, 4, 8, 12, 24)):
-    """Refine half-size probabilities with PAR; return mask values at full size."""
-    small = resize(image, probs.shape[1:]) / 255
-    weights = par_oracle.kernel(small, dilations)
-    refined = par_oracle.iterate(probs, weights, dilations, iterations)
-    winner = resize(refined, image.shape[1:]).argmax(axis=0)
-    return np.array([0, *(index + 1 for index in class_indices)])[winner]
+def refined_classes(image, sets, class_indices, iterations, dilations=(1, 2, 4, 8, 12, 24)):
+    """Refine sets of half-size probabilities with PAR; return mask values at full size."""
+    small = resize(image, sets[0].shape[1:]) / 255
+    weights = par_kernel(small.tobytes(), small.shape, dilations)
+    values = np.array([0, *(index + 1 for index in class_indices)])
+    for probs in sets:
+        refined = par_oracle.iterate(probs, weights, dilations, iterations)
+        yield values[resize(refined, image.shape[1:]).argmax(axis=0)]
+
+
+@lru_cache(maxsize=4)
+def par_kernel(data, shape, dilations):
+    """Compute the kernel of an image once for all labels that are made from it."""
+    return par_oracle.kernel(np.frombuffer(data).reshape(shape), dilations)
 
 
 def combine(strict, lenient):
@@ -80,15 +92,15 @@ def half_size(size):
     return size[0] // 2, size[1] // 2
 
 
-def pseudo_label(image, cam, tags, backgrounds, iterations):
-    """Specification 2.5: (3, H, W) image in [0, 255] and (F, H, W) CAM to (H, W)."""
+def pseudo_label(image, cam, tags, backgrounds, *par):
+    """Specification 2.5: (3, H, W) image in [0, 255] and (F, H, W) CAM to (H, W).
+
+    `par`: iterations, dilations.
+    """
     class_indices = [index for index, tag in enumerate(tags) if tag]
     small = resize(cam, half_size(image.shape[1:]))
-    labels = []
-    for background in backgrounds:
-        probs = class_probs(small, class_indices, background)
-        labels.append(refined_class(image, probs, class_indices, iterations))
-    return combine(*labels)
+    sets = [class_probs(small, class_indices, background) for background in backgrounds]
+    return combine(*refined_classes(image, sets, class_indices, *par))
 
 
 def near(i, j, width, radius):
@@ -148,16 +160,14 @@ def propagated_label(image, cam, tags, affinity, size, box, backgrounds, radius,
     """
     class_indices = [index for index, tag in enumerate(tags) if tag]
     top, bottom, left, right = box
-    labels = []
+    crop, sets = image[:, top:bottom, left:right], []
     for background in backgrounds:
         probs = class_probs(resize(cam, size), class_indices, background)
         scores = propagate(probs, affinity, radius)
         inside = resize(scores, image.shape[1:])[:, top:bottom, left:right]
-        crop = image[:, top:bottom, left:right]
-        small = resize(inside, half_size(crop.shape[1:]), align_corners=True)
-        labels.append(refined_class(crop, small, class_indices, *par))
+        sets.append(resize(inside, half_size(crop.shape[1:]), align_corners=True))
     label = np.full(image.shape[1:], IGNORE)
-    label[top:bottom, left:right] = combine(*labels)
+    label[top:bottom, left:right] = combine(*refined_classes(crop, sets, class_indices, *par))
     return label
 
 
