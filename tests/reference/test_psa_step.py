@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tests.reference.step_network import SIDE, StepBackbone, close, step_batch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tag2mask.methods.psa.method import PSA, PSAConfig
 
@@ -28,11 +28,11 @@ def test_a_step_equals_its_formula() -> None:
     method = PSA(PSAConfig(radius=RADIUS), StepBackbone(0), 3, None, 10).train()
     leaves: list[Tensor] = []
 
-    def cut(*_: object) -> Tensor:
-        leaves.append(_[2].detach().requires_grad_())
+    def detach(module: nn.Module, args: object, output: Tensor) -> Tensor:
+        leaves.append(output.detach().requires_grad_())
         return leaves[-1]
 
-    method.head.register_forward_hook(cut)
+    method.head.register_forward_hook(detach)
     mask = labels()
     losses = method.losses(replace(step_batch(TAGS), mask=mask), 0)
     features = leaves[0].detach().double().requires_grad_()
