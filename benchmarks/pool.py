@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +22,9 @@ from tag2mask.config.schema import PredictConfig
 from tag2mask.functional.cam import upsample
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import InferenceOutput, Segmenter
-from tag2mask.inference.workers import MaskWorkers
+from tag2mask.inference.workers import ImageInput, MaskWorkers
 from tag2mask.refiners.dense_crf import DenseCRF, DenseCRFConfig
-from tag2mask.types import Mask
+from tag2mask.types import Image, Mask
 
 SIZE = (375, 500)
 NUM_CLASSES = 21
@@ -31,9 +33,17 @@ NUM_CLASSES = 21
 class CRFOnly(Segmenter):
     """A segmenter without a network; only the CRF of given logits is left to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: Sequence[InferenceOutput]) -> None:
         self.device = torch.device("cpu")
+        self.class_names = tuple(str(index) for index in range(1, NUM_CLASSES))
+        self.outputs = outputs
         self.postprocessor = PostProcessor(PredictConfig(), None, DenseCRF(DenseCRFConfig()))
+
+    def infer(
+        self, image: Image, tags: Any = None, *, keep_cam: bool = False, name: str = ""
+    ) -> InferenceOutput:
+        """Return the output of an image, which its name counts."""
+        return self.outputs[int(name)]
 
 
 def make_outputs(count: int) -> list[InferenceOutput]:
@@ -53,15 +63,19 @@ def make_outputs(count: int) -> list[InferenceOutput]:
     return outputs
 
 
-def masks_from_workers(pool: MaskWorkers, outputs: list[InferenceOutput]) -> list[Mask | str]:
+def masks_from_workers(pool: MaskWorkers, outputs: Sequence[InferenceOutput]) -> list[Mask]:
     """Make masks in the workers; they come back in order."""
-    submitted = [pool.submit(output) for output in outputs]
-    return [one.result() for one in submitted]
+    submitted = [
+        pool.submit(ImageInput(output.image, None, str(index)))
+        for index, output in enumerate(outputs)
+    ]
+    return [one.complete(one.future.result()).mask for one in submitted]
 
 
 def comparisons(workers: int, count: int, repeats: int) -> tuple[list[Row], float]:
     """Compare masks, then times; also return the seconds until the workers are ready."""
-    segmenter, outputs = CRFOnly(), make_outputs(count)
+    outputs = make_outputs(count)
+    segmenter = CRFOnly(outputs)
     expected = [segmenter.postprocess(output) for output in outputs]
     start = time.perf_counter()
     with MaskWorkers(segmenter, workers) as pool:

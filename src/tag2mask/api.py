@@ -101,7 +101,7 @@ def label(
         which: Weights of the run to use.
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
-        workers: Processes that refine masks on the CPU.
+        workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
 
     Raises:
         DataError: If the folder or its tags cannot be used.
@@ -141,7 +141,7 @@ def predict(
         which: Weights of the run to use.
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
-        workers: Processes that refine masks on the CPU.
+        workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
         voc_server: Name of a list, usually `test`, of the VOC folder in `images`: only its images
             count, unreadable ones are errors, and the masks go where VOC's evaluation server
             expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.

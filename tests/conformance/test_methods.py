@@ -1,5 +1,7 @@
 """Every method in the folder fulfills the contract; a new method needs no test of its own here."""
 
+import pickle
+
 import pytest
 import torch
 from tests.conformance.stand_ins import METHODS, NUM_FOREGROUND, small_batch, small_method
@@ -148,3 +150,9 @@ def test_loss_falls_in_30_steps(name: str) -> None:
         optimizer.step()
         totals.append(loss.item())
     assert sum(totals[-5:]) < 0.8 * sum(totals[:5])
+
+
+def test_method_can_be_sent_to_another_process(method: Method) -> None:
+    again = pickle.loads(pickle.dumps(method))
+    for name, value in method.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name

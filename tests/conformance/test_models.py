@@ -1,5 +1,6 @@
 """The contract of every backbone in the folder `models/backbones`."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -65,3 +66,11 @@ def test_no_parameter_is_loaded_from_scratch(backbone: Backbone) -> None:
 def test_black_pixels_are_normalized_like_zero(backbone: Backbone) -> None:
     black = backbone.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     torch.testing.assert_close(black, (-backbone.mean / backbone.std).expand(1, 3, 2, 2))
+
+
+@torch.no_grad()
+def test_backbone_can_be_sent_to_another_process(backbone: Backbone) -> None:
+    image = torch.rand(1, 3, 64, 96)
+    again = pickle.loads(pickle.dumps(backbone))
+    for maps, expected in zip(again(image).maps, backbone(image).maps, strict=True):
+        torch.testing.assert_close(maps, expected)

@@ -37,7 +37,8 @@ WorkersOption = Annotated[
         "--workers",
         metavar="N",
         min=1,
-        help="Processes that refine masks on the CPU; more help slow refiners such as dense_crf.",
+        help="Processes that make masks on the CPU, one image and one thread each. With a network "
+        "on a GPU, they refine its masks.",
     ),
 ]
 KEY_SECTIONS = ("predict", "refiner", "data", "method", "backbone")

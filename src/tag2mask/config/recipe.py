@@ -98,6 +98,10 @@ class Recipe(Config):
             values["inputs"] = dict(self.inputs)
         return values
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle plain values: the class of a recipe depends on its plug-ins and is built anew."""
+        return parse_recipe, (self.plain(), "recipe")
+
     def to_yaml(self) -> str:
         """Return the recipe as YAML that `load_recipe` reads back to an equal recipe."""
         return yaml.safe_dump(self.plain(), sort_keys=False, allow_unicode=True)

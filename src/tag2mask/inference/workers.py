@@ -1,8 +1,9 @@
-"""Refine and threshold in several processes, in order; the network stays in this one.
+"""Make masks in several processes, in order.
 
-Each worker refines one image at a time in one thread. This suits refiners that do not scale well
-over threads, such as a dense CRF. Results equal those of one process: refiners do not depend on the
-number of threads, and everything that does (network, propagation) runs here first.
+On the CPU, each worker runs network, refiners and thresholds of one image at a time in one thread:
+two threads speed up one image less than two images. A network on a GPU stays in this process, and
+the workers refine and threshold. Results equal those of one process up to rounding, which can
+depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -17,40 +18,61 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
-from tag2mask.inference.segmenter import InferenceOutput, Segmenter, image_tensor
+from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.types import Image, Mask, Prediction
 
 AHEAD = 2
 """Images submitted per worker before the first result is awaited."""
 
-Submitted = Future[Mask | str]
-"""A mask, or the reason why there is none."""
+
+class ImageInput(NamedTuple):
+    """One image of which a mask is made."""
+
+    image: Image
+    tags: npt.NDArray[np.uint8] | None
+    """(F,) in {0, 1}; None lets the classifier select the classes."""
+    name: str
+
+
+class Submitted(NamedTuple):
+    """An image in the hands of a worker."""
+
+    future: Future[Any]
+    """What the worker returns; text says why there is no mask."""
+    complete: Callable[[Any], Prediction]
+    """Adds what stayed in this process."""
 
 
 class MaskWorkers:
     """Processes that make masks. A context manager: no process outlives it, however it ends."""
 
     def __init__(self, segmenter: Segmenter, workers: int) -> None:
-        """Start the workers; they get ready while the network runs on the first images.
+        """Start the workers; they get ready while the first images are read.
 
         Args:
-            segmenter: Its refiners are copied to the workers and run on the CPU there.
+            segmenter: Copied to the workers, without the network if that is on a GPU.
             workers: Number of processes.
         """
+        self._segmenter = segmenter
+        self._with_network = segmenter.device.type == "cpu"
         self._others = set(multiprocessing.active_children())
         method = _start_method()
         context = multiprocessing.get_context(method)
         if method == "forkserver":
             context.set_forkserver_preload([__name__])  # imported once, for all workers
-        packed = pickle.dumps(_on_cpu(segmenter.postprocessor))
+        part = segmenter if self._with_network else _on_cpu(segmenter.postprocessor)
+        packed = pickle.dumps(part)
         self._executor = ProcessPoolExecutor(
             workers, context, initializer=_start_worker, initargs=(packed,)
         )
@@ -71,15 +93,24 @@ class MaskWorkers:
                 process.terminate()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, output: InferenceOutput) -> Submitted:
+    def submit(self, one: ImageInput) -> Submitted:
         """Submit one image to a worker.
 
         Raises:
+            DataError: If a network on a GPU refuses the image.
             RunError: If a worker has died.
         """
+        if self._with_network:
+            future = self._start(_segment, one)
+            return Submitted(future, lambda made: replace(made, image=one.image))
+        output = self._segmenter.infer(one.image, one.tags, name=one.name)
         selected = output.selected._replace(maps=output.selected.maps.cpu())
+        future = self._start(_make_mask, (output.image, selected))
+        return Submitted(future, lambda mask: self._segmenter.build_prediction(output, mask))
+
+    def _start(self, function: Callable[[bytes], Any], job: object) -> Future[Any]:
         try:
-            return self._executor.submit(_make_mask, pickle.dumps((output.image, selected)))
+            return self._executor.submit(function, pickle.dumps(job))
         except BrokenProcessPool as error:
             raise _worker_died() from error
 
@@ -88,68 +119,68 @@ class MaskWorkers:
 
 
 def predict_in_workers(
-    segmenter: Segmenter, outputs: Iterable[tuple[str, InferenceOutput | DataError]], workers: int
+    segmenter: Segmenter, inputs: Iterable[tuple[str, ImageInput | DataError]], workers: int
 ) -> Generator[tuple[str, Prediction | DataError]]:
     """Make the masks of images, in order; errors pass through, and new ones join them.
 
     Args:
-        segmenter: Has computed the outputs.
-        outputs: Name, and what the network computed or why it could not; consumed a few images
-            ahead of the results.
+        segmenter: Makes the masks.
+        inputs: Name, and the image or why it cannot be read; consumed a few images ahead of the
+            results.
         workers: Number of processes; 1 is this one.
 
     Raises:
         RunError: If a worker died.
     """
     if workers == 1:
-        for name, output in outputs:
-            yield name, _prediction(segmenter, name, output, segmenter.postprocess)
+        for name, one in inputs:
+            yield name, _segment_here(segmenter, name, one)
         return
     with MaskWorkers(segmenter, workers) as pool:
-        waiting: deque[tuple[str, InferenceOutput | DataError, Submitted | None]] = deque()
-        for name, output in outputs:
-            submitted = None if isinstance(output, DataError) else pool.submit(output)
-            waiting.append((name, output, submitted))
+        waiting: deque[tuple[str, Submitted | DataError]] = deque()
+        for name, one in inputs:
+            waiting.append((name, _submit(pool, name, one)))
             if len(waiting) > AHEAD * workers:
-                yield _await_prediction(segmenter, *waiting.popleft())
+                yield _await_prediction(*waiting.popleft())
         while waiting:
-            yield _await_prediction(segmenter, *waiting.popleft())
+            yield _await_prediction(*waiting.popleft())
+
+
+def _segment_here(
+    segmenter: Segmenter, name: str, one: ImageInput | DataError
+) -> Prediction | DataError:
+    """Make one prediction in this process; an error names the image."""
+    if isinstance(one, DataError):
+        return one
+    try:
+        return segmenter.segment(one.image, one.tags, name=one.name)
+    except DataError as error:
+        return DataError(f"{name}: {error}")
+
+
+def _submit(pool: MaskWorkers, name: str, one: ImageInput | DataError) -> Submitted | DataError:
+    """Submit one image; an error names it."""
+    if isinstance(one, DataError):
+        return one
+    try:
+        return pool.submit(one)
+    except DataError as error:
+        return DataError(f"{name}: {error}")
 
 
 def _await_prediction(
-    segmenter: Segmenter,
-    name: str,
-    output: InferenceOutput | DataError,
-    submitted: Submitted | None,
+    name: str, submitted: Submitted | DataError
 ) -> tuple[str, Prediction | DataError]:
     """Wait for one image."""
-
-    def result(_: InferenceOutput) -> Mask:
-        assert submitted is not None
-        try:
-            mask = submitted.result()
-        except BrokenProcessPool as error:
-            raise _worker_died() from error
-        if isinstance(mask, str):
-            raise DataError(mask)
-        return mask
-
-    return name, _prediction(segmenter, name, output, result)
-
-
-def _prediction(
-    segmenter: Segmenter,
-    name: str,
-    output: InferenceOutput | DataError,
-    make_mask: Callable[[InferenceOutput], Mask],
-) -> Prediction | DataError:
-    """Make one prediction; an error names the image."""
-    if isinstance(output, DataError):
-        return output
+    if isinstance(submitted, DataError):
+        return name, submitted
     try:
-        return segmenter.build_prediction(output, make_mask(output))
-    except DataError as error:
-        return DataError(f"{name}: {error}")
+        made = submitted.future.result()
+    except BrokenProcessPool as error:
+        raise _worker_died() from error
+    if isinstance(made, str):
+        return name, DataError(f"{name}: {made}")
+    return name, submitted.complete(made)
 
 
 def _start_method() -> str:
@@ -172,8 +203,8 @@ def _on_cpu(postprocessor: PostProcessor) -> PostProcessor:
     return postprocessor._replace(refiner=refiner, crf=crf)
 
 
-_postprocessors: list[PostProcessor] = []
-"""The worker's own; empty in the main process."""
+_parts: list[Any] = []
+"""The worker's own segmenter or postprocessor; empty in the main process."""
 
 
 def _start_worker(packed: bytes) -> None:
@@ -181,7 +212,7 @@ def _start_worker(packed: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
-    _postprocessors.append(pickle.loads(packed))
+    _parts.append(pickle.loads(packed))
 
 
 def _follow_parent() -> None:
@@ -192,12 +223,24 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
+def _segment(packed: bytes) -> Prediction | str:
+    """Make one prediction in a worker, without its image; an error comes back as its text."""
+    one: ImageInput = pickle.loads(packed)
+    segmenter: Segmenter = _parts[0]
+    try:
+        made = segmenter.segment(one.image, one.tags, name=one.name)
+    except DataError as error:
+        return str(error)
+    return replace(made, image=made.image[:0])
+
+
 def _make_mask(packed: bytes) -> Mask | str:
     """Make one mask in a worker; an error comes back as its text."""
     job: tuple[Image, SelectedMaps] = pickle.loads(packed)
     image, selected = job
+    postprocessor: PostProcessor = _parts[0]
     try:
-        mask: Mask = _postprocessors[0](image_tensor(image), selected).mask.numpy()
+        mask: Mask = postprocessor(image_tensor(image), selected).mask.numpy()
     except DataError as error:
         return str(error)
     return mask

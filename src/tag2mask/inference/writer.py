@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
-from tag2mask.inference.segmenter import InferenceOutput, Segmenter
-from tag2mask.inference.workers import predict_in_workers
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.workers import ImageInput, predict_in_workers
 from tag2mask.io.images import list_images, read_image
 from tag2mask.io.mask_folder import (
     CLASSES_FILE,
@@ -121,11 +121,11 @@ def label_dataset(
     Images that cannot be read are recorded, so that training on the masks leaves them out.
 
     Args:
-        segmenter: Runs the network in this process.
+        segmenter: Makes the masks.
         source: The images with their tags.
         writer: The masks, written in the order of the source.
         strict: Fail at an unreadable image instead of skipping it.
-        workers: Processes that refine and threshold; 1 does everything in this one.
+        workers: Processes that make masks; 1 is this one.
 
     Raises:
         DataError: If `strict` and an image cannot be read.
@@ -133,11 +133,11 @@ def label_dataset(
     """
     index = {name: position for position, name in enumerate(source.names)}
 
-    def infer(name: str) -> InferenceOutput:
+    def read(name: str) -> ImageInput:
         sample = source[index[name]]
-        return segmenter.infer(sample.image, sample.tags, name=name)
+        return ImageInput(sample.image, sample.tags, name)
 
-    job = _Job(segmenter, source.names, infer, "label")
+    job = _Job(segmenter, source.names, read, "label")
     with segmenter.with_dataset(source):
         written = _write_all(job, writer, strict, workers)
     write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
@@ -155,11 +155,11 @@ def predict_paths(
     """Write masks of untagged images and folders of them; the classifier selects their classes.
 
     Args:
-        segmenter: Runs the network in this process.
+        segmenter: Makes the masks.
         paths: Images and folders of images.
         writer: The masks, written in the order of `named_images`.
         strict: Fail at an unreadable image instead of skipping it.
-        workers: Processes that refine and threshold; 1 does everything in this one.
+        workers: Processes that make masks; 1 is this one.
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
@@ -167,10 +167,10 @@ def predict_paths(
     """
     images = named_images(paths)
 
-    def infer(name: str) -> InferenceOutput:
-        return segmenter.infer(read_image(images[name]), name=name)
+    def read(name: str) -> ImageInput:
+        return ImageInput(read_image(images[name]), None, name)
 
-    return _write_all(_Job(segmenter, list(images), infer, "predict"), writer, strict, workers)
+    return _write_all(_Job(segmenter, list(images), read, "predict"), writer, strict, workers)
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
@@ -204,14 +204,14 @@ class _Job(NamedTuple):
 
     segmenter: Segmenter
     names: Sequence[str]
-    infer: Callable[[str], InferenceOutput]
+    read: Callable[[str], ImageInput]
     verb: str
 
 
 def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
     """Segment every image that has no mask yet, with a progress bar."""
     missing = [name for name in job.names if not writer.done(name)]
-    images = ((name, _infer_or_error(job.infer, name)) for name in missing)
+    images = ((name, _read_or_error(job.read, name)) for name in missing)
     unreadable: list[str] = []
     with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
         task = bar.add_task(job.verb, total=len(missing))
@@ -227,12 +227,10 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
     return WriteSummary(done, len(job.names) - len(missing), tuple(unreadable))
 
 
-def _infer_or_error(
-    infer: Callable[[str], InferenceOutput], name: str
-) -> InferenceOutput | DataError:
-    """Run the network on one image; one that cannot be read does not stop the others."""
+def _read_or_error(read: Callable[[str], ImageInput], name: str) -> ImageInput | DataError:
+    """Read one image; one that cannot be read does not stop the others."""
     try:
-        return infer(name)
+        return read(name)
     except DataError as error:
         return error
 

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,9 @@ def test_plugin_keys_are_checked_by_the_named_plugin():
     assert issubclass(recipe_type(RAW), Recipe)
     with pytest.raises(RecipeError, match=r"unknown key 'backbone\.variant'"):
         parse_recipe(changed("backbone", name="hybrid", variant="b0"), "r")
+
+
+@pytest.mark.parametrize("name", ["rml/synthetic_tiny", "rml/animals_rounds"])
+def test_recipe_can_be_sent_to_another_process(name):
+    recipe = load_recipe(name)
+    assert pickle.loads(pickle.dumps(recipe)).plain() == recipe.plain()

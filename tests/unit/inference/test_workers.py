@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.inference.stub_refiners import Bare, Dying, Late, Picky, Sleeping, inference_output
+import torch
+from tests.unit.inference.stub_refiners import (
+    Bare,
+    Dying,
+    Late,
+    Located,
+    Picky,
+    Sleeping,
+    Stub,
+    image_input,
+)
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
@@ -21,13 +31,13 @@ from tag2mask.types import Prediction
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 from tag2mask.inference.workers import predict_in_workers
-from tests.unit.inference.stub_refiners import Bare, Sleeping, inference_output
+from tests.unit.inference.stub_refiners import Bare, Sleeping, image_input
 
 def images():
     for index in range(9):
         if index == 4:
             print("submitted", flush=True)
-        yield str(index), inference_output(index)
+        yield str(index), image_input(index)
 
 if __name__ == "__main__":
     list(predict_in_workers(Bare(Sleeping()), images(), 2))
@@ -60,10 +70,10 @@ def test_two_workers_write_what_one_process_writes_in_the_same_order(
 def test_problems_of_reading_and_of_refining_keep_their_place(workers: int) -> None:
     broken = DataError("broken.jpg: cannot be read")
     images = [
-        ("a", inference_output(1)),
-        ("b", inference_output(7)),
+        ("a", image_input(1)),
+        ("b", image_input(7)),
         ("broken", broken),
-        ("d", inference_output(2)),
+        ("d", image_input(2)),
     ]
     found = dict(predict_in_workers(Bare(Picky()), images, workers))
     assert list(found) == ["a", "b", "broken", "d"]
@@ -75,7 +85,7 @@ def test_problems_of_reading_and_of_refining_keep_their_place(workers: int) -> N
 
 
 def test_results_come_in_the_order_of_the_images_not_of_the_workers() -> None:
-    images = [(str(index), inference_output(index)) for index in range(8)]
+    images = [(str(index), image_input(index)) for index in range(8)]
     found = list(predict_in_workers(Bare(Late()), images, 2))
     assert [name for name, _ in found] == [name for name, _ in images]
     for index, (_, prediction) in enumerate(found):
@@ -83,8 +93,21 @@ def test_results_come_in_the_order_of_the_images_not_of_the_workers() -> None:
         assert np.unique(prediction.image).tolist() == [index]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_network_runs_in_the_workers_unless_it_is_on_a_gpu(device: str) -> None:
+    segmenter = Located(Stub())
+    segmenter.device = torch.device(device)
+    found = list(predict_in_workers(segmenter, [("1", image_input(1)), ("2", image_input(2))], 2))
+    for name, prediction in found:
+        assert isinstance(prediction, Prediction)
+        assert (prediction.scores["cat"] == os.getpid()) == (device == "cuda")
+        assert np.unique(prediction.image).tolist() == [int(name)]
+        assert prediction.mask[:, 7:].min() == 1
+        assert prediction.mask[:, :5].max() == 0
+
+
 def test_a_worker_that_is_killed_is_one_line() -> None:
-    images = [(str(index), inference_output(index)) for index in range(12)]
+    images = [(str(index), image_input(index)) for index in range(12)]
     with pytest.raises(RunError, match="a worker process was killed") as caught:
         list(predict_in_workers(Bare(Dying()), images, 2))
     assert "\n" not in str(caught.value)
@@ -92,7 +115,7 @@ def test_a_worker_that_is_killed_is_one_line() -> None:
 
 def interrupted() -> None:
     with MaskWorkers(Bare(Sleeping()), 2) as pool:
-        pool.submit(inference_output(1))
+        pool.submit(image_input(1))
         raise KeyboardInterrupt
 
 
