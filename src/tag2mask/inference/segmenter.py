@@ -275,7 +275,7 @@ class Segmenter:
             "flip": config.flip,
             "long_side_px": config.long_side_px,
             "max_side_px": config.max_side_px,
-            "background": config.background_score,
+            "background": config.background_score if config.background_rule == "fixed" else None,
             "background_rule": config.background_rule,
             "class_threshold": config.class_threshold if by_classifier else None,
             "fallback": config.fallback if by_classifier else None,

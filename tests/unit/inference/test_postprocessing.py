@@ -10,6 +10,7 @@ from tag2mask.inference.postprocessing import (
     MaskOutput,
     PostProcessor,
     SelectedMaps,
+    image_background,
     propagate_cam,
     select_maps,
 )
@@ -59,6 +60,25 @@ def make_mask(
 
 def of_classes(cam: Tensor, *class_indices: int) -> SelectedMaps:
     return select_maps(NetworkOutput(cam, NO_PROBS), class_indices, PLAIN.background_score)
+
+
+def test_background_follows_the_maps_of_each_image_by_request() -> None:
+    otsu = PLAIN.model_copy(update={"background_rule": "otsu"})
+    for low, high in ((0.1, 0.3), (0.6, 0.9)):
+        cam = torch.full((1, 3, 4, 8), low)
+        cam[:, 2, :, :3] = high  # of the classes of the image, the largest map counts
+        assert image_background(cam[:, [0, 2]], PLAIN) == 0.45
+        background = image_background(cam[:, [0, 2]], otsu)
+        assert low < background < high
+        for propagate in (False, True):
+            config = otsu.model_copy(update={"propagate": propagate})
+            assert image_background(cam[:, [0, 2]], config) == background
+        made = make_mask(
+            black(4, 8), select_maps(NetworkOutput(cam, NO_PROBS), [0, 2], background), otsu
+        )
+        assert made.mask[:, :3].unique().tolist() == [3]
+        assert made.mask[:, 3:].max() == 0
+    assert image_background(cam[:, []], otsu) == 0.45  # no class
 
 
 def test_without_refiner_the_cam_is_thresholded() -> None:
