@@ -32,6 +32,7 @@ COMMANDS = (
     "list",
     "prepare",
     "convert",
+    "compare",
 )
 """Each is a file of this folder with a function `run` and examples `EXAMPLES`."""
 USER_ERRNOS = {
