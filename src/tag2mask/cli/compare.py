@@ -70,7 +70,12 @@ def run(
     from tag2mask import api
     from tag2mask.visualization.comparison import comparison_rows, save_comparison
 
-    segmenters = {run: api.open_run(run, ctx.obj.overrides) for run in dict.fromkeys(runs)}
+    runs = list(dict.fromkeys(runs))
+    short = [Path(run).name for run in runs]
+    titles = short if len(set(short)) == len(runs) else runs
+    segmenters = {
+        title: api.open_run(run, ctx.obj.overrides) for title, run in zip(titles, runs, strict=True)
+    }
     first = next(iter(segmenters.values()))
     names = [name.strip() for name in images.split(",") if name.strip()]
     samples = _files(first, names) if data is None else _listed(first, names, data, split)

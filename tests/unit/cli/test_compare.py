@@ -26,7 +26,7 @@ def drawn(monkeypatch, source, segmenter):
 
 def test_images_of_a_data_set_come_with_tags_and_masks(drawn, capsys):
     options = "--split val --images lane2/a,lane1/a --what affinity --query 0.25 1 --out f.png"
-    run(["compare", "A", "B", "--data", "DATA", *options.split()])
+    run(["compare", "runs/A", "runs/B", "--data", "DATA", *options.split()])
     (call,) = drawn
     assert (call.runs, call.what, call.tagged, call.query) == (
         ["A", "B"],
@@ -47,6 +47,12 @@ def test_image_files_have_no_tags(drawn, image_folder):
     assert [sample.name for sample in call.samples] == ["a"]
     assert call.samples[0].mask is None
     assert np.array_equal(call.samples[0].tags, [0, 0, 0])
+
+
+def test_runs_of_one_name_keep_their_folders(drawn, image_folder):
+    path = image_folder() / "lane1" / "a.png"
+    run(["compare", "x/cam", "y/cam", "y/cam", "--images", str(path), "--out", "f.png"])
+    assert drawn[0].runs == ["x/cam", "y/cam"]
 
 
 @pytest.mark.parametrize(
