@@ -1,6 +1,6 @@
 """Train and score a queue of experiments on VOC-Animals-6, several at a time on one GPU.
 
-Every experiment is one process of `tag2mask train`, then one of `benchmarks/seed_quality.py`: masks
+Every experiment is one process of `tag2mask train`, then one of `benchmarks/score_run.py`: masks
 of `train` with classes from tags and thresholds from `devval`, masks of `devval` with classes from
 the classifier and thresholds from `train`; raw and refined. A result is appended to `--out` as one
 JSON line as soon as it exists. No experiment starts that cannot finish in time, and what still runs
@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-SCORE = Path("benchmarks", "seed_quality.py")
+SCORE = Path("benchmarks", "score_run.py")
 MARGIN = 1.1
 """Factor on the expected time of an experiment."""
 GRACE_SECONDS = 8.0
@@ -85,7 +85,7 @@ class Active:
 
     def _score(self, args: argparse.Namespace) -> list[str]:
         long_side = self.job.long_side_px
-        size = [] if long_side is None else ["--long-side", str(long_side)]
+        size = [] if long_side is None else [f"predict.long_side_px={long_side}"]
         root, scores = str(args.data / "voc"), str(self.scores)
         limit = [] if args.limit is None else ["--limit", str(args.limit)]
         return [str(SCORE), str(self.run), "--root", root, "--json", scores, *size, *limit]

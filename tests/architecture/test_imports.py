@@ -28,8 +28,9 @@ MAY_IMPORT = {
     "formats": {"data", "functional", "models", "refiners", "methods", "inference", "evaluation"},
     "app": {"data", "inference", "formats", "report", "visualization"},
 }
-ENTRY_POINTS = {"api", "pipeline", "stage_state"}
-"""Root modules that may import everything but the command line."""
+ENTRY_POINTS = {"api", "pipeline", "stage_state", "reproduction"}
+"""What may import everything but the command line: root modules, and `reproduction`, which trains
+through the pipeline and scores what it trained."""
 PACKAGES = {*MAY_IMPORT, *ENTRY_POINTS, "cli"}
 ROOT_MODULES_THAT_MAY_IMPORT_ALL = {"__init__", "__main__"}
 """The public names and the door; the rest of the root knows no package."""

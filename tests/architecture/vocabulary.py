@@ -28,7 +28,7 @@ NAMES = {
     "gate": Rule("class_source", allowed=GPP),
     "gates": Rule("class_source", allowed=GPP),
     "oracle": Rule("tags", allowed=r"^tests/"),  # a test's independent truth is an oracle
-    "predicted": Rule("classifier", "value", r"evaluation|seed_quality"),  # predicted masks
+    "predicted": Rule("classifier", "value", r"evaluation"),  # predicted masks
     # `dict.keys()` and keys of recipes stay; class indices are no keys.
     "keys": Rule("class_indices", "whole", r"config|cli|api|lattice|mit|recipe|doc|test_"),
     "pick": Rule("select"),

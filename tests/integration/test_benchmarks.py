@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tag2mask.errors import Tag2MaskError
+from tag2mask.reproduction.table import available_tables
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs a checkout")
@@ -92,7 +93,7 @@ def test_a_failed_benchmark_is_reported_in_one_line_after_the_table_of_the_other
 def test_quality_scripts_are_not_speed_benchmarks(bench):
     scripts = bench.find_scripts(FOLDER)
     assert {"par", "evaluation"} <= set(scripts)
-    assert not {"row", "run", "seed_quality", "ablation"} & set(scripts)
+    assert not {"row", "run", "score_run"} & set(scripts)
 
 
 def test_an_entry_is_read_back_as_written(modules, tmp_path):
@@ -108,8 +109,12 @@ def test_every_results_entry_names_its_command():
     for path in sorted((FOLDER / "results").glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         for entry in [content] if "command" in content else content.values():
-            script = entry["command"].split()[1]
-            assert (FOLDER.parent / script).is_file(), (path, entry["command"])
+            commands = entry.get("replaced_by", entry["command"])  # of the present repository
+            for words in map(str.split, commands.split(";")):
+                if words[0] == "python":
+                    assert (FOLDER.parent / words[1]).is_file(), (path, commands)
+                else:
+                    assert words[2] in available_tables(), (path, commands)
 
 
 @pytest.mark.slow

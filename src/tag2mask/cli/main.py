@@ -32,6 +32,8 @@ COMMANDS = (
     "list",
     "prepare",
     "convert",
+    "reproduce",
+    "compare",
 )
 """Each is a file of this folder with a function `run` and examples `EXAMPLES`."""
 USER_ERRNOS = {

@@ -7,7 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, field_validator
 
-StepsOrFraction = Annotated[float, Field(ge=0)]
+
+class PointInTraining:
+    """Marks a key as a point in training, which moves when the training gets longer or shorter."""
+
+
+StepsOrFraction = Annotated[float, Field(ge=0), PointInTraining()]
 """A point in training: a fraction of all steps below 1, a number of steps from 1 on."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

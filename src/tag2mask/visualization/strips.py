@@ -97,7 +97,7 @@ def strip_panels(segmenter: Segmenter, sample: Sample, image_maps: ImageMaps) ->
     stages = compute_label_stages(segmenter, image, image_maps, tagged)
     panels = [
         Panel(image, "image", note=f"tags: {tags}"),
-        Panel(_cam_heat(image, output.cam, tagged), "CAM", note="of the tags"),
+        Panel(cam_heat(image, output.cam, tagged), "CAM", note="of the tags"),
     ]
     if segmenter.recipe.refiner is not None:
         title = f"refined CAM ({segmenter.recipe.refiner.name})"
@@ -114,7 +114,7 @@ def strip_panels(segmenter: Segmenter, sample: Sample, image_maps: ImageMaps) ->
     return panels
 
 
-def _cam_heat(image: Image, cam: Tensor, class_indices: Sequence[int]) -> Image:
+def cam_heat(image: Image, cam: Tensor, class_indices: Sequence[int]) -> Image:
     """Draw the largest of the (1, F, h, w) CAMs of some classes; 0 everywhere without classes."""
     if not class_indices:
         return overlay_heat(image, np.zeros(image.shape[:2], dtype=np.float32))
