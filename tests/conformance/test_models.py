@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conformance.stand_ins import BACKBONES
+from tests.conformance.stand_ins import BACKBONES, METHODS, SMALL_VIT, small_batch, small_method
 
 from tag2mask import plugins
 from tag2mask.models.base import Backbone
@@ -14,6 +14,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "hybrid": {"depth_multiplier": 0.25},
     "hub": {"arch": "mobilenet_v1_0.25_128"},
     "resnet38d": {"width": 1 / 16},
+    "vit": {"arch": SMALL_VIT},
 }
 """Settings that keep the tests fast; other backbones run with their defaults."""
 
@@ -65,3 +66,17 @@ def test_no_parameter_is_loaded_from_scratch(backbone: Backbone) -> None:
 def test_black_pixels_are_normalized_like_zero(backbone: Backbone) -> None:
     black = backbone.normalize(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     torch.testing.assert_close(black, (-backbone.mean / backbone.std).expand(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_run_on_maps_of_one_stride(name: str) -> None:
+    """A plain transformer has no finer maps: a step and a CAM need only its maps and attention."""
+    backbone = {"name": "vit", "weights": "none", "arch": SMALL_VIT}
+    method, batch = small_method(name, backbone=backbone).train(), small_batch()
+    losses = method.losses(batch, 9)
+    torch.stack(list(losses.values())).sum().backward()
+    for key, loss in losses.items():
+        assert torch.isfinite(loss), key
+    image = method.backbone.normalize(batch.image)
+    with torch.no_grad():
+        assert method.eval().compute_cam(image, batch.tags).cam.shape[2:] == (4, 4)
