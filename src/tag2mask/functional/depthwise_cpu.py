@@ -77,7 +77,7 @@ def _add_block(
     # Columns with the same remainder modulo the stride lie together.
     inner = np.zeros((rows, stride_x, columns * block), dtype=np.float32)
     outer = np.zeros((height, 1, length), dtype=np.float32)
-    total = np.zeros(length, dtype=np.float32)
+    totals = np.zeros((sums.shape[0], sums.shape[1], length), dtype=np.float32)
     for image in range(num):
         _copy(maps[image], start, block, pad_y, pad_x, inner)
         _copy(gradient[image], start, block, 0, 0, outer)
@@ -85,14 +85,18 @@ def _add_block(
             for tap_x in range(sums.shape[1]):
                 column = tap_x * dilation_x // stride_x
                 phase = tap_x * dilation_x - column * stride_x
-                total[:] = 0
+                begin = column * block
+                total = totals[tap_y, tap_x]
                 for y in range(height):
-                    left = inner[y * stride_y + tap_y * dilation_y, phase, column * block :]
+                    row = y * stride_y + tap_y * dilation_y
+                    left = inner[row, phase, begin : begin + length]
                     right = outer[y, 0]
                     for index in range(length):
                         total[index] += left[index] * right[index]
-                for index in range(length):
-                    sums[tap_y, tap_x, start + index % block] += total[index]
+    for tap_y in range(sums.shape[0]):
+        for tap_x in range(sums.shape[1]):
+            for index in range(length):
+                sums[tap_y, tap_x, start + index % block] += totals[tap_y, tap_x, index]
 
 
 @compiled()
@@ -102,6 +106,8 @@ def _copy(image: Floats, start: int, block: int, top: int, left: int, target: Fl
     for y in range(image.shape[0]):
         for x in range(image.shape[1]):
             column = (x + left) // phases
-            row = target[y + top, x + left - column * phases]
+            begin = column * block
+            source = image[y, x, start : start + block]
+            copy = target[y + top, x + left - column * phases, begin : begin + block]
             for channel in range(block):
-                row[column * block + channel] = image[y, x, start + channel]
+                copy[channel] = source[channel]
