@@ -2,8 +2,8 @@
 
 mit: forward and backward of MiT-B1 (batch 2, 320 px, fp32) against SegformerModel of transformers
 with the same strides, without and with captured attention. hybrid: forward and backward of the
-MobileNetV1 part (batch 8, 256 px) against its modules run one by one. precision: forward without
-gradients in bf16 against fp32.
+MobileNetV1 part (batch 8, 256 px) against its modules run one by one. efficientnet_lite: the same
+in bf16, with `hybrid` beside it. precision: forward without gradients in bf16 against fp32.
 
 Wall time is the time a user waits; processor time hardly changes if other work shares the machine.
 Ratios are medians over rounds; each round runs every job once.
@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from transformers import SegformerConfig, SegformerModel
 
 from row import Row, save
 from tag2mask.methods.base import freeze_loaded_norms
+from tag2mask.models.backbones.efficientnet_lite import EfficientNetLite, EfficientNetLiteConfig
 from tag2mask.models.backbones.hybrid import Hybrid, HybridConfig
 from tag2mask.models.backbones.mit import STRIDES, VARIANTS, MiT, MiTConfig
 from tag2mask.models.conv_norm import same_padding
@@ -103,12 +105,25 @@ def module_by_module(network: Hybrid, image: Tensor) -> Tensor:
     return out
 
 
-def build_frozen(blocks: int) -> Hybrid:
-    """Build an untrained network with frozen normalization, as with loaded weights."""
-    network = Hybrid(HybridConfig(blocks=blocks))
+Network = TypeVar("Network", Hybrid, EfficientNetLite)
+
+
+def frozen(network: Network) -> Network:
+    """Freeze the normalization of an untrained network as with loaded weights.
+
+    Weights are scaled so that activations do not vanish: arithmetic on vanishing numbers is slow.
+    """
+    for module in network.cnn.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
     network.loaded = frozenset(f"cnn.{name}" for name, _ in network.cnn.named_parameters())
     freeze_loaded_norms(network)
     return network.train()
+
+
+def build_frozen(blocks: int) -> Hybrid:
+    """Build `hybrid` as it trains with loaded weights."""
+    return frozen(Hybrid(HybridConfig(blocks=blocks)))
 
 
 def hybrid_jobs() -> dict[str, Job]:
@@ -123,6 +138,48 @@ def hybrid_jobs() -> dict[str, Job]:
         ),
         "hybrid without branch": backward_of(plain, lambda: plain(image).maps[3]),
         "hybrid": backward_of(branched, lambda: branched(image).maps[3]),
+    }
+
+
+def lite_plainly(network: EfficientNetLite, image: Tensor) -> Tensor:
+    """Run EfficientNet-Lite without fused layers: pad, convolve, normalize, activate."""
+
+    def layer(maps: Tensor, convolution: nn.Conv2d, norm: nn.Module) -> Tensor:
+        maps, (vertical, horizontal) = same_padding(maps, convolution)
+        maps = F.pad(maps, (horizontal, horizontal, vertical, vertical))
+        return norm(convolution(maps))
+
+    cnn = network.cnn
+    out = F.relu6(layer(image, cnn._conv_stem, cnn._bn0))
+    for block in cnn._blocks:
+        inner = F.relu6(layer(out, block._expand_conv, block._bn0)) if block.expands else out
+        inner = F.relu6(layer(inner, block._depthwise_conv, block._bn1))
+        inner = layer(inner, block._project_conv, block._bn2)
+        out = out + inner if block.shortcut else inner
+    return F.relu6(layer(out, cnn._conv_head, cnn._bn1))
+
+
+def lite_jobs() -> dict[str, Job]:
+    """Return jobs for EfficientNet-Lite0 in bf16, and `hybrid` in bf16 to compare with."""
+    plain = frozen(EfficientNetLite(EfficientNetLiteConfig(blocks=0)))
+    branched = frozen(EfficientNetLite(EfficientNetLiteConfig()))
+    narrow = frozen(EfficientNetLite(EfficientNetLiteConfig(head=False)))
+    hybrid = build_frozen(2)
+    image = torch.randn(8, 3, 256, 256).contiguous(memory_format=torch.channels_last)
+
+    def low(network: nn.Module, output: Callable[[], Tensor]) -> Job:
+        def run() -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return output()
+
+        return backward_of(network, run)
+
+    return {
+        "lite0 module by module": low(plain, lambda: lite_plainly(plain, image)),
+        "lite0 without branch": low(plain, lambda: plain(image).maps[3]),
+        "lite0": low(branched, lambda: branched(image).maps[3]),
+        "lite0 without head": low(narrow, lambda: narrow(image).maps[3]),
+        "hybrid bf16": low(hybrid, lambda: hybrid(image).maps[3]),
     }
 
 
@@ -147,6 +204,7 @@ def comparisons(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> lis
     pairs = [
         ("mit", "mit", "transformers"),
         ("hybrid", "hybrid without branch", "module by module"),
+        ("efficientnet_lite", "lite0 without branch", "lite0 module by module"),
         ("precision", "hybrid bf16", "hybrid fp32"),
         ("precision", "mit b1 bf16", "mit b1 fp32"),
     ]
@@ -171,7 +229,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     results = {}
-    parts = {"mit": mit_jobs, "hybrid": hybrid_jobs, "precision": precision_jobs}
+    parts = {
+        "mit": mit_jobs,
+        "hybrid": hybrid_jobs,
+        "efficientnet_lite": lite_jobs,
+        "precision": precision_jobs,
+    }
     for part, jobs in parts.items():
         results[part] = compare(jobs(), args.repeats)
         print(f"{part:34}{'wall ms':>10}{'ratio':>8}{'cpu ms':>10}{'ratio':>8}")

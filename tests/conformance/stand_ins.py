@@ -16,12 +16,22 @@ NUM_FOREGROUND = 3
 CLASSES = ("blob", "ring", "stripe")
 
 
-def small_recipe(method: str, **changes: Any) -> Recipe:
+SMALL_HYBRID = {"name": "hybrid", "weights": "none", "depth_multiplier": 0.25}
+SMALL_VIT = {
+    "model_type": "deit",
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 96,
+}
+
+
+def small_recipe(method: str, *, backbone: dict[str, Any] = SMALL_HYBRID, **changes: Any) -> Recipe:
     """Return a recipe with the smallest network that has attention, and 10 steps."""
     return parse_recipe(
         {
             "data": {"name": "synthetic", "classes": CLASSES, "crop_px": 64},
-            "backbone": {"name": "hybrid", "weights": "none", "depth_multiplier": 0.25},
+            "backbone": backbone,
             "method": {"name": method} | changes,
             "refiner": {"name": "par", "iterations": 2},
             "optim": {"steps": 10, "batch_size": 2},
@@ -30,13 +40,15 @@ def small_recipe(method: str, **changes: Any) -> Recipe:
     )
 
 
-def small_method(name: str, **changes: Any) -> Method:
+def small_method(name: str, *, backbone: dict[str, Any] = SMALL_HYBRID, **changes: Any) -> Method:
     """Build an untrained method on the smallest network, after a CAM stage if it needs one."""
     torch.manual_seed(1)
     needs_stage = plugins.load("methods", name).setup is not Method.setup
-    earlier = {"cam": build_method(small_recipe("cam"))} if needs_stage else {}
+    earlier = {}
+    if needs_stage:
+        earlier["cam"] = build_method(small_recipe("cam", backbone=backbone))
     torch.manual_seed(0)
-    return build_method(small_recipe(name, **changes), earlier)
+    return build_method(small_recipe(name, backbone=backbone, **changes), earlier)
 
 
 def small_batch(side: int = 64, seed: int = 0) -> Batch:

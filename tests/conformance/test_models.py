@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.conformance.stand_ins import BACKBONES
+from tests.conformance.stand_ins import BACKBONES, METHODS, SMALL_VIT, small_batch, small_method
 
 from tag2mask import plugins
 from tag2mask.models.base import Backbone
@@ -15,6 +15,7 @@ SMALLEST: dict[str, dict[str, Any]] = {
     "hybrid": {"depth_multiplier": 0.25},
     "hub": {"arch": "mobilenet_v1_0.25_128"},
     "resnet38d": {"width": 1 / 16},
+    "vit": {"arch": SMALL_VIT},
 }
 """Settings that keep the tests fast; other backbones run with their defaults."""
 
@@ -74,3 +75,17 @@ def test_backbone_can_be_sent_to_another_process(backbone: Backbone) -> None:
     again = pickle.loads(pickle.dumps(backbone))
     for maps, expected in zip(again(image).maps, backbone(image).maps, strict=True):
         torch.testing.assert_close(maps, expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_run_on_maps_of_one_stride(name: str) -> None:
+    """A plain transformer has no finer maps: a step and a CAM need only its maps and attention."""
+    backbone = {"name": "vit", "weights": "none", "arch": SMALL_VIT}
+    method, batch = small_method(name, backbone=backbone).train(), small_batch()
+    losses = method.losses(batch, 9)
+    torch.stack(list(losses.values())).sum().backward()
+    for key, loss in losses.items():
+        assert torch.isfinite(loss), key
+    image = method.backbone.normalize(batch.image)
+    with torch.no_grad():
+        assert method.eval().compute_cam(image, batch.tags).cam.shape[2:] == (4, 4)

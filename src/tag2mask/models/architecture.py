@@ -16,7 +16,14 @@ from tag2mask.models.weights import read_config, read_json
 Triple = tuple[float, float, float]
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_STATISTICS = {"mobilenet_v1": _HALF, "mobilenet_v2": _HALF}
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_STATISTICS = {
+    "mobilenet_v1": _HALF,
+    "mobilenet_v2": _HALF,
+    "vit": _HALF,
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+}
 """Default mean and standard deviation of pixels in [0, 1]; ImageNet's for other networks."""
 _MOBILENET = re.compile(r"mobilenet_v([12])_(\d+\.\d+)(?:_(\d+))?")
 _RESNET = re.compile(r"resnet-?(18|26|34|50|101|152)")
@@ -67,7 +74,7 @@ def _read_architecture(
     source = arch or weights
     if source is None:
         raise WeightsError(
-            "backbone 'hub' needs backbone.weights (a path or hub id), or backbone.arch to train "
+            "this backbone needs backbone.weights (a path or hub id), or backbone.arch to train "
             "from scratch"
         )
     known = None if Path(source).exists() else known_architecture(source)

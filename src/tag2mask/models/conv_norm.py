@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tag2mask.models.folding import folded
+from tag2mask.models.folding import convolve, folded
 
 
 def conv_norm(maps: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
@@ -28,15 +28,7 @@ def conv_norm(maps: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Ten
     weight, bias = convolution.weight, None
     if not norm.training:
         weight, bias = folded(weight, norm)
-    out = F.conv2d(
-        maps,
-        weight,
-        bias,
-        convolution.stride,
-        padding,
-        convolution.dilation,
-        convolution.groups,
-    )
+    out = convolve(maps, weight, bias, convolution, padding)
     normal: Tensor = norm(out) if norm.training else out
     return normal
 

@@ -13,6 +13,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tag2mask.functional.depthwise import depthwise_conv
 
 
 def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -20,6 +23,26 @@ def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     gain = norm.weight * torch.rsqrt(variance + norm.eps)
     return weight * gain.view(-1, 1, 1, 1), norm.bias - mean * gain
+
+
+def convolve(
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    convolution: nn.Conv2d,
+    padding: tuple[int, int],
+) -> Tensor:
+    """Convolve with another weight, bias and padding than those of `convolution`."""
+    stride, dilation = _pair(convolution.stride), _pair(convolution.dilation)
+    if convolution.groups == len(weight) == maps.shape[1]:
+        return depthwise_conv(maps, weight, bias, stride=stride, padding=padding, dilation=dilation)
+    return F.conv2d(maps, weight, bias, stride, padding, dilation, convolution.groups)
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    """Return the vertical and the horizontal value."""
+    vertical, horizontal = values
+    return vertical, horizontal
 
 
 class FoldedConv(nn.Conv2d):
@@ -33,8 +56,8 @@ class FoldedConv(nn.Conv2d):
         (norm,) = self.norm
         if norm.training:
             return super().forward(maps)
-        out: Tensor = self._conv_forward(maps, *folded(self.weight, norm))
-        return out
+        weight, bias = folded(self.weight, norm)
+        return convolve(maps, weight, bias, self, _pair(cast(tuple[int, ...], self.padding)))
 
 
 class FoldedNorm(nn.BatchNorm2d):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tag2mask.models.backbones.mit import MiT as MiT
     from tag2mask.models.backbones.resnet38d import ResNet38d as ResNet38d
     from tag2mask.models.backbones.tiny import Tiny as Tiny
+    from tag2mask.models.backbones.vit import ViT as ViT
     from tag2mask.models.base import Backbone
 
 

@@ -12,64 +12,32 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from tag2mask.config.schema import BackboneConfig
 from tag2mask.errors import WeightsError
-from tag2mask.models.architecture import (
-    network_config,
-    one_line,
-    pixel_statistics,
-    resolve_architecture,
-)
+from tag2mask.models.architecture import network_config, one_line
 from tag2mask.models.base import Backbone, Features
 from tag2mask.models.dilation import PROBE_PX, limit_stride
 from tag2mask.models.folding import fold_layers, pad_within
+from tag2mask.models.published import (
+    LIBRARY_ERRORS,
+    PublishedConfig,
+    build_network,
+    freeze_unused,
+)
 from tag2mask.models.weights import UNKNOWN_LICENSE, card_license, fill, license, read_tensors
 
-Triple = tuple[float, float, float]
 NATIVE = (4, 8, 16)
 """Strides of f1, f2, f3 in the published network."""
-_LIBRARY_ERRORS: tuple[type[Exception], ...] = (
-    AttributeError,
-    ImportError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""Errors that `transformers` raises for unsuitable networks and contradictory settings."""
 
 
-class HubConfig(BackboneConfig):
+class HubConfig(PublishedConfig):
     """A convolutional network of `transformers`."""
 
     name: str = "hub"
     """Backbone: a file of the folder `models/backbones`."""
-    arch: str | dict[str, Any] | None = None
-    """Architecture: a name (`mobilenet_v1_0.75_224`, `resnet50`), a folder or hub id with a
-    config.json, or its content. `none` uses that of the weights. Saved recipes contain the
-    content."""
     stride: Literal[8, 16, 32] = 16
     """Stride of the last map in pixels; below the network's own stride, late layers are dilated."""
-    mean: Triple | None = None
-    """Mean of the pixel values 0 to 255; `none` uses the values published with the weights."""
-    std: Triple | None = None
-    """Standard deviation of the pixel values; `none` uses the published values."""
-
-    @property
-    def pretrained(self) -> str | None:
-        """Path or hub id of the weights; None to train from scratch."""
-        return None if self.weights in (None, "none") else self.weights
-
-    def resolved(self) -> HubConfig:
-        """Fill in the architecture, mean and standard deviation; see `BackboneConfig.resolved`."""
-        arch = resolve_architecture(self.arch, self.pretrained)
-        mean, std = self.mean, self.std
-        if mean is None or std is None:
-            published = pixel_statistics(self.pretrained, arch)
-            mean, std = mean or published[0], std or published[1]
-        return self.model_copy(update={"arch": arch, "mean": mean, "std": std})
 
 
 class Hub(Backbone):
@@ -83,7 +51,7 @@ class Hub(Backbone):
 
     def __init__(self, config: HubConfig) -> None:
         resolved = config.resolved()
-        super().__init__(cast(Triple, resolved.mean), cast(Triple, resolved.std))
+        super().__init__(*resolved.statistics())
         network = network_config(cast(dict[str, Any], resolved.arch))
         self.cnn: nn.Module = build_network(network)
         if config.pretrained is not None:
@@ -106,7 +74,7 @@ class Hub(Backbone):
         self._divisor = 1
         if not self._rounds_up():
             self._divisor = self.strides[-1]
-        self._freeze_unused()
+        freeze_unused(self.cnn, lambda: [self._probe()[end] for end in self._ends])
 
     def forward(self, image: Tensor, *, attention: bool = False) -> Features:
         """See `Backbone.forward`."""
@@ -152,7 +120,7 @@ class Hub(Backbone):
         """
         try:
             return [maps.shape[-1] for maps in self._probe()]
-        except _LIBRARY_ERRORS as error:
+        except LIBRARY_ERRORS as error:
             raise WeightsError(
                 f"{name}: cannot be a backbone, because it does not run on images of any size "
                 f"({one_line(error)})"
@@ -175,16 +143,6 @@ class Hub(Backbone):
             for end, stride in zip(self._ends, self.strides, strict=True)
         )
 
-    def _freeze_unused(self) -> None:
-        """Freeze parameters that no map depends on, such as a norm after the final pooling."""
-        parameters = list(self.cnn.parameters())
-        with torch.enable_grad():
-            maps = self._probe()
-            total = torch.stack([maps[end].sum() for end in self._ends]).sum()
-            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.requires_grad_(gradient is not None)
-
     def _load(self, weights: str) -> None:
         """Load a checkpoint with or without a classifier."""
         prefix = f"{cast(PreTrainedModel, self.cnn).base_model_prefix}."
@@ -198,21 +156,6 @@ class Hub(Backbone):
         self.loaded = frozenset(f"cnn.{name}" for name in fill(self.cnn, tensors, weights))
         known = license(weights)
         self.weights_license = card_license(weights) if known == UNKNOWN_LICENSE else known
-
-
-def build_network(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a network without a classifier and with random weights.
-
-    Raises:
-        WeightsError: If the network cannot be built or does not take images.
-    """
-    try:
-        network: PreTrainedModel = cast(Any, AutoModel).from_config(config, dtype=torch.float32)
-    except _LIBRARY_ERRORS as error:
-        raise WeightsError(f"{config.model_type}: cannot be built ({one_line(error)})") from error
-    if network.main_input_name != "pixel_values":
-        raise WeightsError(f"{config.model_type}: not a network for images")
-    return network
 
 
 def end_maps(sides: list[int], name: str) -> tuple[int, int, int, int]:
