@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from pathlib import Path
 
 import pytest
 import yaml
@@ -146,3 +147,33 @@ def test_changes_are_words_of_a_command_line():
     assert table.rows["baseline"].set == parse_overrides(
         ["method.ciml=0", "method.mfml=0", "method.apml=0"]
     )
+
+
+SPECIFICATION = Path(__file__).parents[2] / "docs" / "specification.md"
+LISTED = {
+    "afa_1": r"val 62\.4/[\d./]+",
+    "rml_a2": r"\$\\alpha\$ = \S+: @",
+    "rml_a3": r"A3, \$\\beta_1\$ =\s+\S+: @",
+    "rml_a4": r"A4, \$\\beta_2\$ likewise: @",
+    "rml_a5": r"\$\\lambda_1\$ = \S+:\s+@; \$\\lambda_2\$: @; \$\\lambda_3\$: @",
+    "afa_5": r"\.65/\.25: (60\.7); \.6/\.3: @; \.55/\.35: @; \.5/\.4: @; \S+ @",
+    "rml_1": r"baseline @, \+ CIML @, \+ MFML @, \+ APML @, \+ CRF @",
+    "rml_2": r"\(a\) CIML @; .*?module @; .*?loss @; .*?loss @; .*?loss @",
+}
+"""Tables that the specification also lists, transcribed by another hand; @ stands for numbers."""
+
+
+@pytest.mark.skipif(not SPECIFICATION.is_file(), reason="needs a checkout")
+@pytest.mark.parametrize("name", LISTED)
+def test_numbers_are_those_of_the_specification(name):
+    text = " ".join(SPECIFICATION.read_text(encoding="utf-8").split())
+    found = re.search(LISTED[name].replace("@", r"([\d./]+)"), text)
+    assert found is not None
+    listed = [float(one) for part in found.groups() or [found[0]] for one in numbers(part)]
+    table = [first_number(name, row) for row in load_table(name).rows]
+    assert table[: len(listed)] == listed
+    assert len(listed) >= min(len(table), 5)
+
+
+def numbers(text):
+    return re.findall(r"\d\d\.\d", text)

@@ -8,6 +8,7 @@ from tests.integration.dying_pipeline import KILLED, run
 
 from tag2mask.cli.main import main
 from tag2mask.data.synthetic import Synthetic
+from tag2mask.evaluation.mask_scores import score_masks
 from tag2mask.evaluation.sources import evaluate_source
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.reproduction.reproduce import open_reproduction
@@ -108,6 +109,17 @@ def test_the_number_is_that_of_the_weights_at_the_other_lists_threshold(finished
     segmenter = Segmenter.load(run_folder, "last", configure=configure)
     report = evaluate_source(segmenter, Synthetic(segmenter.recipe.data, "val"), "tags")
     assert report.miou == pytest.approx(score["miou"], abs=0.01)  # labels are made in bf16
+
+
+def test_thresholds_are_chosen_on_the_other_list(finished):
+    row = read(finished)["rows"]["refined"]["seeds"]["1"]
+    segmenter = Segmenter.load(finished / "runs" / row["run"], "last")
+    for reported, other in (("val", "train"), ("train", "val")):
+        found = score_masks(segmenter, Synthetic(segmenter.recipe.data, other))["classifier"]
+        matrices = found.kinds["cam + refiner"]
+        best = max(matrix.miou() for matrix in matrices.values())
+        threshold = row["scores"][reported]["classifier"]["cam + refiner"]["threshold"]
+        assert matrices[threshold].miou() == best
 
 
 def test_rows_of_one_network_train_it_once(finished):
