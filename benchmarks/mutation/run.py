@@ -22,9 +22,10 @@ import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mutants import Mutant, mutants_of
+if TYPE_CHECKING:
+    from mutants import Mutant
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "mutation"
@@ -219,6 +220,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Measure the named files, one after the other; write each result at once."""
+    from mutants import mutants_of  # needs cosmic-ray, which tests of this file do without
+
     options = parse()
     sources, commit = sources_of(options.files), copy_checkout()
     worker, entries = start_worker(options.python), {}
