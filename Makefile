@@ -65,10 +65,11 @@ gpu-data: install
 
 # Puts errors into source files and sees whether tests fail; hours for all. See docs/mutation.md.
 # One file, or a random part of the errors: make mutate FILES="src/tag2mask/functional/cam.py" SAMPLE=40 SEED=1
+# AGAIN=1 repeats only what survived the recorded run.
 FILES ?= $(addprefix src/tag2mask/,methods functional refiners inference)
 mutate: install $(MUTATE)/installed
 	$(MUTATE)/bin/python benchmarks/mutation/run.py $(FILES) --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) \
-		--python $(BIN)/python
+		$(if $(AGAIN),--again) --python $(BIN)/python
 
 $(MUTATE)/installed: pyproject.toml $(UV)
 	$(PYTHON) -m venv $(MUTATE)

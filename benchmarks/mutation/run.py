@@ -6,7 +6,8 @@ plug-in. Tests longer than `--longest` are left out, so a full run of the suite 
 An error is caught when a test fails or the tests need far more time than without it.
 
 Run: build/mutate/bin/python benchmarks/mutation/run.py FILE_OR_FOLDER ... [--sample 40 --seed 1]
-    [--longest 5] [--python .venv/bin/python] [--json benchmarks/results/mutation.json]
+    [--again] [--longest 5] [--python .venv/bin/python] [--json benchmarks/results/mutation.json]
+`--again` repeats the recorded sample but runs its survivors only, after tests were added.
 Exit code 1 if fewer than 90 % of a file's errors are caught.
 """
 
@@ -31,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "mutation"
 PACKAGE = Path("src/tag2mask")
 ASKED = 0.9
+Changes = set[tuple[int, str, str]]
+"""Line, text before and text after of errors."""
 OPTIONS = ("-n0", "-q", "-x", "-p", "no:cacheprovider", "-W", "ignore:Module already imported")
 """Of pytest; the worker has loaded a pytest plug-in before pytest itself does."""
 
@@ -141,12 +144,23 @@ def start_worker(python: Path) -> subprocess.Popen[str]:
     )
 
 
-def measure(source: Path, tests: Tests, mutants: Sequence[Mutant]) -> dict[str, Any]:
-    """Test each mutant; return how many were caught and which survived without a reason."""
+def measure(
+    source: Path, tests: Tests, mutants: Sequence[Mutant], survived: Changes | None = None
+) -> dict[str, Any]:
+    """Test each mutant; return how many were caught and which survived without a reason.
+
+    Args:
+        source: The source file.
+        tests: Its tests.
+        mutants: What to test.
+        survived: The changes that survived an earlier run; all others count as caught. None: test
+            all.
+    """
     reasons = accepted(source)
     outcomes = []
     for number, mutant in enumerate(mutants, 1):
-        outcomes.append(tests.outcome(mutant))
+        known = survived is not None and (mutant.line, mutant.before, mutant.after) not in survived
+        outcomes.append("caught" if known else tests.outcome(mutant))
         sys.stderr.write(f"\r{source}: {number} of {len(mutants)}")
     sys.stderr.write("\n")
     survivors, kept = [], []
@@ -168,6 +182,26 @@ def measure(source: Path, tests: Tests, mutants: Sequence[Mutant]) -> dict[str, 
         "tests": tests.files,
         "tests_left_out": tests.left_out,
     }
+
+
+def recorded(path: Path, source: str) -> dict[str, Any]:
+    """Read the entry of a source file; empty if there is none."""
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    entry: dict[str, Any] = entries.get(source, {})
+    return entry
+
+
+def survivors_of(entry: dict[str, Any], command: str) -> Changes | None:
+    """List the changes that survived in an earlier run of a command; None without one.
+
+    Changes are known by their line and text, so the source file has to be the same.
+    """
+    if not entry:
+        return None
+    if entry["command"] != command:
+        raise SystemExit(f"--again: the recorded run was `{entry['command']}`")
+    found = [*entry["survivors"], *entry["accepted"]]
+    return {(one["line"], one["before"], one["after"]) for one in found}
 
 
 def accepted(source: Path) -> dict[tuple[str, str], str]:
@@ -212,6 +246,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("files", nargs="+", help="source files or folders")
     parser.add_argument("--sample", type=int, default=0, help="errors per file; 0: all")
     parser.add_argument("--seed", type=int, default=0, help="decides which errors are drawn")
+    parser.add_argument("--again", action="store_true", help="survivors of the recorded run only")
     parser.add_argument("--longest", type=float, default=5.0, help="seconds of a test, at most")
     parser.add_argument("--python", type=Path, default=ROOT / ".venv/bin/python")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/results/mutation.json")
@@ -235,7 +270,11 @@ def main() -> None:
             command += f" --sample {options.sample} --seed {options.seed}"
         entry = {"command": command, "commit": commit, "sampled": sampled, "mutants": count}
         entry |= {"seed": options.seed} if sampled else {}
-        entry |= measure(source, tests, mutants) | {"seconds": round(time.monotonic() - start)}
+        earlier = recorded(options.json, source.as_posix()) if options.again else {}
+        entry |= measure(source, tests, mutants, survivors_of(earlier, command))
+        if earlier:
+            entry |= {"commit": earlier["commit"], "survivors_again_at": commit}
+        entry |= {"seconds": round(time.monotonic() - start)}
         entries[source.as_posix()] = entry
         write_entry(options.json, source.as_posix(), entry)
     worker.communicate()

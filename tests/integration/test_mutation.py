@@ -62,9 +62,7 @@ def test_accepted_survivors_do_not_count_and_a_sample_is_called_one(load, monkey
     monkeypatch.setattr(run, "accepted", lambda source: {("a", "b"): "same"})
     found = {"b": "survived", "c": "survived", "d": "caught", "e": "timeout"}
     mutants = [SimpleNamespace(line=1, before="a", after=after) for after in found]
-    tests = SimpleNamespace(
-        outcome=lambda mutant: found[mutant.after], files=["t.py"], left_out=[], original=""
-    )
+    tests = SimpleNamespace(outcome=lambda mutant: found[mutant.after], files=["t.py"], left_out=[])
     entry = run.measure(Path("x.py"), tests, mutants)
     assert (entry["tested"], entry["caught"], entry["of_them_timeouts"]) == (4, 2, 1)
     assert entry["caught_share"] == 0.6667
@@ -74,6 +72,20 @@ def test_accepted_survivors_do_not_count_and_a_sample_is_called_one(load, monkey
         "  1: a  ->  c",
         "  1: a  ->  b  accepted: same",
     ]
+
+
+def test_again_runs_only_what_survived_the_same_command(load, monkeypatch):
+    run = load("run")
+    monkeypatch.setattr(run, "accepted", lambda source: {})
+    first = {"line": 1, "before": "a", "after": "b"}
+    earlier = {"command": "x --seed 1", "survivors": [first], "accepted": []}
+    survived = run.survivors_of(earlier, "x --seed 1")
+    mutants = [SimpleNamespace(line=1, before="a", after=after) for after in "bc"]
+    tests = SimpleNamespace(outcome=lambda mutant: "survived", files=[], left_out=[])
+    assert run.measure(Path("x.py"), tests, mutants, survived)["survivors"] == [first]
+    assert run.survivors_of({}, "x") is None
+    with pytest.raises(SystemExit, match="recorded run was `x --seed 1`"):
+        run.survivors_of(earlier, "x --seed 2")
 
 
 def test_accepted_survivors_are_lines_of_the_present_files(load):

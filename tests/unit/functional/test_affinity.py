@@ -86,7 +86,9 @@ def test_pooling_commutes_with_a_flip() -> None:
     )
 
 
-@pytest.mark.parametrize(("size", "pooled"), [((6, 4), (3, 2)), ((5, 7), (2, 3)), ((3, 3), (3, 3))])
+@pytest.mark.parametrize(
+    ("size", "pooled"), [((6, 4), (3, 2)), ((5, 7), (2, 3)), ((5, 7), (3, 4)), ((3, 3), (3, 3))]
+)
 def test_pooled_logits_are_those_of_the_pooled_affinity(
     size: tuple[int, int], pooled: tuple[int, int]
 ) -> None:
