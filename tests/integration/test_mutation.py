@@ -35,8 +35,12 @@ def load(monkeypatch):
         ("functional/cam.py", ["tests/unit/functional/test_cam.py"]),
         (
             "methods/rml/neck.py",
+            ["tests/unit/methods/rml/test_neck.py", "tests/reference/test_rml_step.py"],
+        ),
+        (
+            "methods/rml/method.py",
             [
-                "tests/unit/methods/rml/test_neck.py",
+                "tests/unit/methods/rml/test_method.py",
                 "tests/reference/test_rml_step.py",
                 "tests/conformance/test_methods.py",
             ],

@@ -32,6 +32,16 @@ def test_present_classes_are_listed_in_order_and_marked() -> None:
     assert is_present.tolist() == [[True, True], [True, False], [False, False]]
 
 
+@pytest.mark.parametrize(("max_tags", "columns"), [(0, 1), (1, 1), (3, 3)])
+def test_as_many_classes_are_listed_as_the_largest_number_of_tags(
+    max_tags: int, columns: int
+) -> None:
+    """One at least, so that later steps need no special case for images without tags."""
+    class_indices, is_present = select_present_classes(torch.zeros(2, 4), max_tags)
+    assert class_indices.shape == is_present.shape == (2, columns)
+    assert not is_present.any()
+
+
 def test_probabilities_are_softmaxes_over_background_and_present_classes() -> None:
     cam = torch.zeros(1, 3, 4, 4)
     cam[0, 2], cam[0, 0] = 1.0, 0.7
