@@ -11,6 +11,7 @@ TORCH_VERSION := 2.13.0
 # CPU wheels have an index of their own. The lock file brings the few packages that they need.
 TORCH_OPTIONS_cpu := --no-deps --index-url https://download.pytorch.org/whl/cpu
 UV := build/uv/bin/uv
+MUTATE := build/mutate
 # One process per core with one thread each; the tests of a file run in the same process and share fixtures. Files keep
 # their order, slow ones first: by default the files with few tests, the slowest, would come last.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
@@ -19,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-all check fmt docs golden bench gpu-data wheel lock
+.PHONY: install demo test test-all check fmt docs golden bench gpu-data mutate wheel lock
 
 install: $(STAMP)
 
@@ -61,6 +62,19 @@ bench: install
 # Packs VOC-Animals for benchmarks/gpu/run.sh: make gpu-data PACK="--root DIR --mobilenet DIR --efficientnet WHEEL"
 gpu-data: install
 	$(BIN)/python benchmarks/gpu/pack.py $(PACK)
+
+# Puts errors into source files and sees whether tests fail; hours for all. See docs/mutation.md.
+# One file, or a random part of the errors: make mutate FILES="src/tag2mask/functional/cam.py" SAMPLE=40 SEED=1
+# AGAIN=1 repeats only what survived the recorded run.
+FILES ?= $(addprefix src/tag2mask/,methods functional refiners inference)
+mutate: install $(MUTATE)/installed
+	$(MUTATE)/bin/python benchmarks/mutation/run.py $(FILES) --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) \
+		$(if $(AGAIN),--again) --python $(BIN)/python
+
+$(MUTATE)/installed: pyproject.toml $(UV)
+	$(PYTHON) -m venv $(MUTATE)
+	$(UV) pip install --quiet --python $(MUTATE)/bin/python --group mutate
+	touch $@
 
 wheel: install
 	$(PIP) wheel --no-deps --wheel-dir dist .

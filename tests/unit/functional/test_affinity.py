@@ -86,7 +86,9 @@ def test_pooling_commutes_with_a_flip() -> None:
     )
 
 
-@pytest.mark.parametrize(("size", "pooled"), [((6, 4), (3, 2)), ((5, 7), (2, 3)), ((3, 3), (3, 3))])
+@pytest.mark.parametrize(
+    ("size", "pooled"), [((6, 4), (3, 2)), ((5, 7), (2, 3)), ((5, 7), (3, 4)), ((3, 3), (3, 3))]
+)
 def test_pooled_logits_are_those_of_the_pooled_affinity(
     size: tuple[int, int], pooled: tuple[int, int]
 ) -> None:
@@ -163,3 +165,22 @@ def test_attention_affinity_is_symmetric_and_relative_to_each_rows_peak() -> Non
     attention = torch.tensor([[[0.5, 0.5, 0.0], [0.2, 0.4, 0.4], [0.1, 0.1, 0.8]]])
     expected = torch.tensor([[[1.0, 0.75, 0.0625], [0.75, 1.0, 0.5625], [0.0625, 0.5625, 1.0]]])
     torch.testing.assert_close(attention_affinity(attention), expected)
+
+
+def test_scores_move_up_to_eight_positions_unless_told() -> None:
+    scores = torch.zeros(1, 1, 1, 12)
+    scores[..., 0] = 1.0
+    moved = propagate(scores, torch.ones(1, 12, 12))
+    assert moved[0, 0, 0].gt(0).tolist() == [True] * 9 + [False] * 3
+    torch.testing.assert_close(moved[0, 0, 0, 0], torch.tensor(1 / 9.1))
+
+
+def test_propagation_is_in_float32_under_autocast() -> None:
+    """As many equal steps as lose their sum in bfloat16."""
+    affinity = torch.full((1, 1, 400), 0.3).expand(1, 400, 400)
+    scores = torch.rand(1, 2, 20, 20)
+    exact = propagate(scores.double(), affinity.double(), radius=20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        moved = propagate(scores, affinity.bfloat16(), radius=20)
+    assert moved.dtype == torch.float32
+    torch.testing.assert_close(moved, exact.float(), rtol=1e-3, atol=0)

@@ -3,7 +3,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tag2mask.functional.cam import multi_scale_cam, normalize_cam, scaled_size, upsample
+from tag2mask.functional.cam import (
+    multi_scale_cam,
+    normalize_cam,
+    scaled_size,
+    scaled_view,
+    upsample,
+)
 
 
 def test_normalized_cam_spans_zero_to_one_per_class_and_image() -> None:
@@ -87,3 +93,35 @@ def test_maps_of_selected_classes_equal_those_among_all_classes(flip: bool) -> N
 def test_empty_list_of_scales_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least one scale"):
         multi_scale_cam(lambda image: image, torch.zeros(1, 3, 8, 8), [])
+
+
+def test_maps_of_the_asked_size_are_returned_as_they_are() -> None:
+    maps = torch.rand(1, 2, 3, 5)
+    assert upsample(maps, (3, 5)) is maps
+    assert upsample(maps, (3, 6)).shape == (1, 2, 3, 6)
+    assert upsample(maps, (6, 5)).shape == (1, 2, 6, 5)
+
+
+def test_an_image_at_scale_one_is_not_resized() -> None:
+    image = torch.rand(1, 3, 4, 6)
+    assert scaled_view(image, 1.0) is image
+    assert scaled_view(image, 2.0).shape == (1, 3, 8, 12)
+
+
+def test_a_scaled_size_is_rounded_down_to_one_pixel_at_least() -> None:
+    assert scaled_size((9, 7), 0.5) == (4, 3)
+    assert scaled_size((1, 1), 0.5) == (1, 1)
+
+
+def test_scales_are_one_a_half_and_one_and_a_half_with_flips_unless_told() -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 2, 5, stride=4, padding=2)
+    image = torch.randn(1, 3, 32, 24)
+    with torch.no_grad():
+        expected = slow_multi_scale(network, image, [1.0, 0.5, 1.5])
+        torch.testing.assert_close(multi_scale_cam(network, image), expected)
+
+
+def test_a_nearly_flat_map_is_divided_by_its_maximum_plus_the_constant() -> None:
+    cam = torch.tensor([[[[1e-5, 3e-5]]]])
+    torch.testing.assert_close(normalize_cam(cam), torch.tensor([[[[0.0, 2 / 3]]]]))

@@ -1,11 +1,14 @@
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tag2mask.functional.cam import gather_classes
 from tag2mask.functional.pseudo_label import (
     confident_label,
     fill_padding,
+    propagated_label,
     pseudo_label,
     refined_labels,
     select_present_classes,
@@ -27,6 +30,16 @@ def test_present_classes_are_listed_in_order_and_marked() -> None:
     assert class_indices[0].tolist() == [1, 3]
     assert class_indices[1, 0] == 2
     assert is_present.tolist() == [[True, True], [True, False], [False, False]]
+
+
+@pytest.mark.parametrize(("max_tags", "columns"), [(0, 1), (1, 1), (3, 3)])
+def test_as_many_classes_are_listed_as_the_largest_number_of_tags(
+    max_tags: int, columns: int
+) -> None:
+    """One at least, so that later steps need no special case for images without tags."""
+    class_indices, is_present = select_present_classes(torch.zeros(2, 4), max_tags)
+    assert class_indices.shape == is_present.shape == (2, columns)
+    assert not is_present.any()
 
 
 def test_probabilities_are_softmaxes_over_background_and_present_classes() -> None:
@@ -137,3 +150,127 @@ def test_background_wins_where_no_cam_exceeds_its_score() -> None:
     assert probs.shape == (1, 2, 3, 1, 3)
     torch.testing.assert_close(probs.sum(dim=2), torch.ones(1, 2, 1, 3))
     assert probs.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]
+
+
+def test_thresholds_are_those_of_the_specification_unless_told() -> None:
+    cam = torch.tensor([0.34, 0.36, 0.54, 0.56]).repeat_interleave(8).expand(1, 1, 8, 32)
+    selected = select_present_classes(torch.tensor([[0, 1]]), 1)
+    image, valid = torch.zeros(1, 3, 8, 32, dtype=torch.uint8), torch.ones(1, 8, 32).bool()
+    expected = [0, IGNORE, IGNORE, 2]
+    label = pseudo_label(image, cam, selected, valid, unrefined)
+    assert label[0, 0, 3::8].tolist() == expected
+
+
+def test_the_refiner_sees_image_and_probabilities_at_half_size() -> None:
+    """Half of one row is one row; the result has the size of the image again."""
+    seen = []
+
+    def refine(image: Tensor, probs: Tensor) -> Tensor:
+        seen.append((image, probs.shape))
+        return probs
+
+    image = torch.randint(0, 256, (2, 3, 1, 12), dtype=torch.uint8)
+    selected = select_present_classes(torch.tensor([[1, 0, 1], [0, 1, 0]]), 2)
+    labels = refined_labels(image, torch.rand(2, 2, 1, 12), selected, refine, (0.5, 0.3, 0.1))
+    assert labels.shape == (2, 3, 1, 12)
+    (small, shape), half = seen[0], image.float().unflatten(3, (6, 2)).mean(dim=4)
+    assert shape == (2, 3, 3, 1, 6)
+    torch.testing.assert_close(small, half)
+
+
+def test_a_pixel_takes_the_first_of_the_most_probable_classes() -> None:
+    cam = torch.full((1, 3, 4, 4), 0.6)
+    cam[0, 1] = 0.9
+    selected = select_present_classes(torch.ones(1, 3), 3)
+    image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    assert refined_labels(image, cam, selected, unrefined, (0.5,)).unique().tolist() == [2]
+    cam[0, 1] = 0.6
+    assert refined_labels(image, cam, selected, unrefined, (0.5,)).unique().tolist() == [1]
+
+
+def slow_propagation(scores: Tensor, affinity: Tensor, width: int, radius: int) -> Tensor:
+    """Move (C, L) scores along (L, L) affinities of near positions, pair by pair."""
+    moved = torch.zeros_like(scores)
+    for j in range(scores.shape[1]):
+        near = [
+            i
+            for i in range(scores.shape[1])
+            if max(abs(i // width - j // width), abs(i % width - j % width)) <= radius
+        ]
+        column = sum(affinity[i, j] ** 2 for i in near) + 0.1
+        moved[:, j] = sum(scores[:, i] * affinity[i, j] ** 2 for i in near) / column
+    return moved
+
+
+def resize(maps: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Resize (C, h, w) maps bilinearly."""
+    return F.interpolate(maps[None], size, mode="bilinear", align_corners=align_corners)[0]
+
+
+def slow_propagated_label(
+    cam: Tensor, num_present: int, valid: Tensor, affinity: Tensor, radius: int
+) -> Tensor:
+    """Follow AFA's steps for one image whose real pixels are its first rows; 1..K are the maps."""
+    labels = []
+    for background in (0.55, 0.35):
+        small = resize(cam[:num_present], (3, 4))
+        probs = torch.cat([torch.full((1, 3, 4), background), small]).softmax(dim=0)
+        moved = slow_propagation(probs.flatten(1), affinity, 4, radius).view(-1, 3, 4)
+        full = resize(moved, (24, 32))
+        rows = int(valid[:, 0].sum())
+        full[:, rows:] = full[:, rows - 1 : rows]
+        half = resize(full, (12, 16), align_corners=True)
+        labels.append(resize(half, (24, 32)).argmax(dim=0))
+    strict, lenient = labels
+    label = torch.where(strict > 0, strict, torch.where(lenient > 0, IGNORE, 0))
+    return torch.where(valid, label, IGNORE)
+
+
+@pytest.mark.parametrize("radius", [1, None])
+def test_propagated_label_equals_its_steps_one_image_at_a_time(radius: int | None) -> None:
+    torch.manual_seed(3)
+    tags = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    selected = select_present_classes(tags, 2)
+    cam = F.interpolate(torch.rand(2, 2, 3, 4), (24, 32), mode="bilinear", align_corners=False)
+    affinity = torch.rand(2, 12, 12) ** 4 + torch.eye(12)
+    valid = torch.ones(2, 24, 32, dtype=torch.bool)
+    valid[1, 18:] = False
+    image = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8)
+    options = {} if radius is None else {"radius": radius}
+    seen = []
+
+    def refine(image: Tensor, probs: Tensor) -> Tensor:
+        seen.append(image)
+        return probs
+
+    got = propagated_label(image, cam, selected, valid, refine, affinity, (3, 4), **options)
+    assert {0, 1, 2, IGNORE} <= set(got.unique().tolist())
+    for n, num_present in enumerate((2, 1)):
+        expected = slow_propagated_label(cam[n], num_present, valid[n], affinity[n], radius or 8)
+        torch.testing.assert_close(got[n], expected)
+    assert seen[0].shape == (2, 3, 12, 16)
+    padded = resize(image[1, :, 17:18].float().expand(-1, 2, -1), (1, 16))
+    torch.testing.assert_close(seen[0][1, :, 9:], padded.expand(-1, 3, -1))
+
+
+def test_scores_move_up_to_eight_positions_unless_told() -> None:
+    """Twelve positions in a row that are all alike, an object in the first."""
+    cam = torch.zeros(1, 1, 16, 192)
+    cam[..., :16] = 1.0
+    labels = [
+        propagated_label(
+            torch.zeros(1, 3, 16, 192, dtype=torch.uint8),
+            cam,
+            select_present_classes(torch.ones(1, 1), 1),
+            torch.ones(1, 16, 192).bool(),
+            unrefined,
+            torch.ones(1, 12, 12),
+            (1, 12),
+            foreground_threshold=0.1,
+            background_threshold=0.05,
+            **options,
+        )
+        for options in ({}, {"radius": 8}, {"radius": 7}, {"radius": 9})
+    ]
+    same = [torch.equal(labels[0], label) for label in labels]
+    assert same == [True, True, False, False]
