@@ -16,8 +16,7 @@ if TYPE_CHECKING:  # imports torch, which --help need not load
 KEY_SECTIONS = ("predict", "refiner", "data", "method")
 EXAMPLES = """\
   tag2mask compare runs/cam runs/rml --images a.jpg,b.jpg --out figure.png
-  tag2mask compare runs/cam runs/rml --data VOCdevkit/VOC2012 --split val \\
-      --images 2007_000033,2007_000042 --out figure.png
+  tag2mask compare runs/cam runs/rml --data VOC2012 --split val --images 2007_000033 --out f.png
   tag2mask compare runs/afa runs/rml --what affinity --query 0.5 0.3 --images a.jpg --out f.png"""
 
 

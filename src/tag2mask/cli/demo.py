@@ -24,7 +24,8 @@ EXAMPLES = """\
 NEXT_STEPS = """
 With your own images and tags:
   tag2mask check DATA
-  tag2mask train rml/animals_efficientnet_lite0 data.name=folder data.root=DATA data.classes= --out RUN
+  tag2mask train rml/animals_efficientnet_lite0 data.name=folder data.root=DATA \\
+      data.classes= --out RUN
   tag2mask label RUN DATA --out MASKS"""
 
 

@@ -137,6 +137,16 @@ class ViT(Backbone):
         known = license(weights)
         self.weights_license = card_license(weights) if known == UNKNOWN_LICENSE else known
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Drop the hooks of transformers, which cannot be sent to another process.
+
+        transformers installs them again at the next pass.
+        """
+        for module in self.network.modules():
+            module._forward_hooks.clear()
+        self.network._output_capturing_hooks_installed = False
+        return self.__dict__
+
     def _projections(self) -> list[nn.Module]:
         """Return the layers that compute queries and keys of the captured blocks, in turn."""
         blocks = [module for module in self.network.modules() if hasattr(module, "q_proj")]
