@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-all check fmt docs golden bench gpu-data mutate wheel lock
+.PHONY: install demo test test-slow test-all check fmt docs golden bench gpu-data mutate wheel lock
 
 install: $(STAMP)
 
@@ -37,6 +37,9 @@ demo: install
 
 test: install
 	$(PYTEST)
+
+test-slow: install
+	$(PYTEST) -m slow
 
 test-all: install
 	$(PYTEST) -m "slow or not slow"

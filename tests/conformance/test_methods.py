@@ -137,6 +137,7 @@ def test_the_state_dict_survives_a_round_trip(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_loss_falls_in_30_steps(name: str) -> None:
     method = small_method(name).train()

@@ -34,6 +34,7 @@ def train_until_first_save_and_kill(run: Path) -> None:
         process.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_chaos_recipe_resumes_after_a_kill_and_labels(tmp_path):
     run, data = tmp_path / "run", tmp_path / "data"
     train_until_first_save_and_kill(run)

@@ -58,6 +58,7 @@ def trained(scenes, tmp_path_factory):
     return run, run_example("train_on_a_folder.py", scenes[0], run, STEPS)
 
 
+@pytest.mark.slow
 def test_a_folder_is_trained_and_segmented(trained):
     run, printed = trained
     assert f"{IMAGES} masks in" in printed
@@ -66,6 +67,7 @@ def test_a_folder_is_trained_and_segmented(trained):
     assert len(list((run / "masks").glob("*.png"))) == IMAGES
 
 
+@pytest.mark.slow
 def test_tagged_images_are_labeled_and_scored(trained, scenes, tmp_path):
     images, masks = scenes
     printed = run_example("label_with_tags.py", trained[0], images, tmp_path / "out", masks)
@@ -105,6 +107,7 @@ def test_maps_of_another_program_are_refined(scenes, tmp_path):
     assert (raw != crf).any()
 
 
+@pytest.mark.slow
 def test_a_method_of_a_script_is_trained_without_registration(tmp_path):
     printed = run_example("write_a_method.py", tmp_path / "run", STEPS)
     assert "method maxpooling" in printed

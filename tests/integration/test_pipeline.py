@@ -32,6 +32,7 @@ def finished(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_pipeline_killed_in_every_stage_ends_with_the_same_masks(finished, tmp_path):
     out = tmp_path / "run"
     words = ["train", RECIPE, "--out", str(out), *SMALL.split()]

@@ -150,6 +150,7 @@ def test_a_second_call_runs_nothing(finished, table, capsys):
     assert read(finished)["rows"] == before["rows"]
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_and_ends_with_the_same_numbers(finished, table, tmp_path):
     plans = {
         plan.row_id: plan

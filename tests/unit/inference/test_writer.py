@@ -54,6 +54,7 @@ def test_classes_file_contains_values_class_source_and_settings(tmp_path: Path) 
     assert described["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
     segmenter: Segmenter, source: Source, tmp_path: Path, workers: int

@@ -152,12 +152,14 @@ def test_peak_memory_has_the_size_of_a_process_with_torch(open_runtime):
     assert 50 < open_runtime().peak_memory_mib() < 100_000
 
 
+@pytest.mark.slow
 def test_two_processes_train_two_stages_and_exit_cleanly(run_toy, tmp_path):
     done = run_toy(tmp_path, "stages=2", launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "stage1" / "weights" / "last.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_path, toy):
     from tag2mask.checkpoint import read_weights
 
@@ -184,6 +186,7 @@ def test_two_processes_resume_exactly(run_toy, tmp_path):
     torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_all_processes_stop_on_a_loss_that_is_not_finite(run_toy, tmp_path):
     done = run_toy(tmp_path / "run", launcher=TORCHRUN, TOY_POISON_AT="6")
     assert done.stdout.splitlines().count(done.stdout.splitlines()[0]) == 2
