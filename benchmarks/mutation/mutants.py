@@ -134,8 +134,8 @@ def mutants_of(source: str, sample: int = 0, seed: int = 0) -> tuple[list[Mutant
     nodes = list(ast_nodes(get_ast(source)))
     texts = {_meaning(source): source}  # only the first text of each meaning stays
     for operator in _operators():
-        places = [node for node in nodes for _ in operator.mutation_positions(node)]
-        for index, node in enumerate(places):
+        found = [node for node in nodes for _ in operator.mutation_positions(node)]
+        for index, node in enumerate(found):
             if node.type != "operator" or node.value not in "*/" or node.parent.type in COMPUTING:
                 text = mutate_code(source, operator, index)
                 texts.setdefault(_meaning(text), text)

@@ -30,13 +30,13 @@ class Durations:
     Attributes:
         plugin: Plug-in whose conformance tests run; those of other plug-ins are left out.
         known: Test -> seconds. Other tests are left out; None runs all in their order.
-        seen: Test -> seconds, measured now.
+        times: Test -> seconds, measured now.
     """
 
     def __init__(self, plugin: str, known: dict[str, float] | None) -> None:
         self.plugin = plugin
         self.known = known
-        self.seen: dict[str, float] = {}
+        self.times: dict[str, float] = {}
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Choose and sort the tests."""
@@ -48,7 +48,7 @@ class Durations:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Add the time of set-up, test or tear-down."""
-        self.seen[report.nodeid] = self.seen.get(report.nodeid, 0.0) + report.duration
+        self.times[report.nodeid] = self.times.get(report.nodeid, 0.0) + report.duration
 
     def _concerns(self, item: Any) -> bool:
         if not item.nodeid.startswith("tests/conformance/"):
@@ -102,7 +102,7 @@ def _run_pytest(job: dict[str, Any]) -> None:
     durations, code = Durations(job["plugin"], job["known"]), 3
     try:
         code = int(pytest.main(job["arguments"], plugins=[durations]))
-        Path(job["durations"]).write_text(json.dumps(durations.seen))
+        Path(job["durations"]).write_text(json.dumps(durations.times))
     except BaseException:  # nothing may return to the loop of the parent
         traceback.print_exc()
     finally:

@@ -102,7 +102,7 @@ def test_accepted_survivors_are_lines_of_the_present_files(load):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_each_fork_sees_the_present_source_and_runs_the_fastest_test_first(tmp_path):
+def test_each_fork_imports_the_present_source_and_runs_the_fastest_test_first(tmp_path):
     """A loop that never ends is stopped by its processor time."""
     (tmp_path / "test_two.py").write_text(
         "import two\n\ndef test_b():\n    assert two.VALUE == 2\n\n"
@@ -132,8 +132,8 @@ def test_each_fork_sees_the_present_source_and_runs_the_fastest_test_first(tmp_p
             worker.stdin.flush()
             results.append(json.loads(worker.stdout.readline())["code"])
             if len(results) == 1:
-                seen = json.loads((tmp_path / "durations.json").read_text())
-                assert list(seen) == ["test_two.py::test_a", "test_two.py::test_b"]
+                times = json.loads((tmp_path / "durations.json").read_text())
+                assert list(times) == ["test_two.py::test_a", "test_two.py::test_b"]
         worker.stdin.close()
     assert results[:2] == [0, 1]
     assert results[2] < 0

@@ -167,7 +167,7 @@ def test_attention_affinity_is_symmetric_and_relative_to_each_rows_peak() -> Non
     torch.testing.assert_close(attention_affinity(attention), expected)
 
 
-def test_scores_move_up_to_eight_positions_unless_told() -> None:
+def test_scores_move_up_to_eight_positions_by_default() -> None:
     scores = torch.zeros(1, 1, 1, 12)
     scores[..., 0] = 1.0
     moved = propagate(scores, torch.ones(1, 12, 12))

@@ -113,7 +113,7 @@ def test_a_scaled_size_is_rounded_down_to_one_pixel_at_least() -> None:
     assert scaled_size((1, 1), 0.5) == (1, 1)
 
 
-def test_scales_are_one_a_half_and_one_and_a_half_with_flips_unless_told() -> None:
+def test_scales_are_one_a_half_and_one_and_a_half_with_flips_by_default() -> None:
     torch.manual_seed(0)
     network = nn.Conv2d(3, 2, 5, stride=4, padding=2)
     image = torch.randn(1, 3, 32, 24)

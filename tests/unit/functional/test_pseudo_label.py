@@ -152,7 +152,7 @@ def test_background_wins_where_no_cam_exceeds_its_score() -> None:
     assert probs.argmax(dim=2)[0, :, 0].tolist() == [[0, 0, 2], [0, 1, 2]]
 
 
-def test_thresholds_are_those_of_the_specification_unless_told() -> None:
+def test_thresholds_are_those_of_the_specification_by_default() -> None:
     cam = torch.tensor([0.34, 0.36, 0.54, 0.56]).repeat_interleave(8).expand(1, 1, 8, 32)
     selected = select_present_classes(torch.tensor([[0, 1]]), 1)
     image, valid = torch.zeros(1, 3, 8, 32, dtype=torch.uint8), torch.ones(1, 8, 32).bool()
@@ -163,17 +163,17 @@ def test_thresholds_are_those_of_the_specification_unless_told() -> None:
 
 def test_the_refiner_sees_image_and_probabilities_at_half_size() -> None:
     """Half of one row is one row; the result has the size of the image again."""
-    seen = []
+    inputs = []
 
     def refine(image: Tensor, probs: Tensor) -> Tensor:
-        seen.append((image, probs.shape))
+        inputs.append((image, probs.shape))
         return probs
 
     image = torch.randint(0, 256, (2, 3, 1, 12), dtype=torch.uint8)
     selected = select_present_classes(torch.tensor([[1, 0, 1], [0, 1, 0]]), 2)
     labels = refined_labels(image, torch.rand(2, 2, 1, 12), selected, refine, (0.5, 0.3, 0.1))
     assert labels.shape == (2, 3, 1, 12)
-    (small, shape), half = seen[0], image.float().unflatten(3, (6, 2)).mean(dim=4)
+    (small, shape), half = inputs[0], image.float().unflatten(3, (6, 2)).mean(dim=4)
     assert shape == (2, 3, 3, 1, 6)
     torch.testing.assert_close(small, half)
 
@@ -237,10 +237,10 @@ def test_propagated_label_equals_its_steps_one_image_at_a_time(radius: int | Non
     valid[1, 18:] = False
     image = torch.randint(0, 256, (2, 3, 24, 32), dtype=torch.uint8)
     options = {} if radius is None else {"radius": radius}
-    seen = []
+    inputs = []
 
     def refine(image: Tensor, probs: Tensor) -> Tensor:
-        seen.append(image)
+        inputs.append(image)
         return probs
 
     got = propagated_label(image, cam, selected, valid, refine, affinity, (3, 4), **options)
@@ -248,12 +248,12 @@ def test_propagated_label_equals_its_steps_one_image_at_a_time(radius: int | Non
     for n, num_present in enumerate((2, 1)):
         expected = slow_propagated_label(cam[n], num_present, valid[n], affinity[n], radius or 8)
         torch.testing.assert_close(got[n], expected)
-    assert seen[0].shape == (2, 3, 12, 16)
+    assert inputs[0].shape == (2, 3, 12, 16)
     padded = resize(image[1, :, 17:18].float().expand(-1, 2, -1), (1, 16))
-    torch.testing.assert_close(seen[0][1, :, 9:], padded.expand(-1, 3, -1))
+    torch.testing.assert_close(inputs[0][1, :, 9:], padded.expand(-1, 3, -1))
 
 
-def test_scores_move_up_to_eight_positions_unless_told() -> None:
+def test_scores_move_up_to_eight_positions_by_default() -> None:
     """Twelve positions in a row that are all alike, an object in the first."""
     cam = torch.zeros(1, 1, 16, 192)
     cam[..., :16] = 1.0

@@ -162,3 +162,46 @@ def test_variational_bound_approaches_the_information_of_gaussians() -> None:
 def test_variational_bound_needs_a_model() -> None:
     with pytest.raises(ValueError, match="needs a model"):
         feature_information("club", *torch.rand(2, 1, 2, 3, 3), torch.ones(1, 3, 3), None)
+
+
+class SquaredError:
+    """A model whose log-density is minus the squared error."""
+
+    def __init__(self) -> None:
+        self.gain = torch.ones((), requires_grad=True)
+
+    def log_density(
+        self, x: torch.Tensor, y: torch.Tensor, *, frozen: bool = False
+    ) -> torch.Tensor:
+        gain = self.gain.detach() if frozen else self.gain
+        return -gain * (x - y).square().sum(dim=1)
+
+
+def test_variational_bound_compares_each_position_with_one_of_the_other_half() -> None:
+    """Per channel, over positions that are not padding; padding pairs with real positions too."""
+    x = torch.randn(2, 3, 2, 2)
+    y = x + 0.1 * torch.randn(2, 3, 2, 2)
+    weight = torch.ones(2, 2, 2)
+    weight[1, 1] = 0
+    estimate = feature_information("club", x, y, weight, SquaredError())
+    samples = [x.permute(0, 2, 3, 1).reshape(8, 3), y.permute(0, 2, 3, 1).reshape(8, 3)]
+    bound = fit = 0.0
+    for i in range(6):  # the last two positions are padding
+        own = (samples[0][i] - samples[1][i]).square().sum().item()
+        other = (samples[0][i] - samples[1][(i + 4) % 8]).square().sum().item()
+        bound, fit = bound + (other - own) / 6, fit + own / 6
+    assert estimate.fit is not None
+    assert estimate.value.item() == pytest.approx(bound / 3, rel=1e-5)
+    assert estimate.fit.item() == pytest.approx(fit / 3, rel=1e-5)
+
+
+def test_fitting_the_model_of_the_variational_bound_moves_neither_context() -> None:
+    x, y = (torch.randn(2, 3, 2, 2, requires_grad=True) for _ in range(2))
+    model = SquaredError()
+    estimate = feature_information("club", x, y, torch.ones(2, 2, 2), model)
+    assert estimate.fit is not None
+    estimate.fit.backward()
+    assert x.grad is None
+    assert y.grad is None
+    assert model.gain.grad is not None
+    assert model.gain.grad > 0
