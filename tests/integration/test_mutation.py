@@ -1,6 +1,6 @@
 """`make mutate` runs the tests that concern a file, on errors that mean something."""
 
-import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,13 +17,13 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs a checkout")
 
 @pytest.fixture
 def load(monkeypatch):
-    """Import a module of the folder and forget it afterwards: others are also called `run`."""
+    """Import a script under a name of its own: another folder also has a `run`."""
 
     def load(name):
-        monkeypatch.syspath_prepend(str(FOLDER))
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        module = importlib.import_module(name)
-        monkeypatch.delitem(sys.modules, name)
+        spec = importlib.util.spec_from_file_location(f"mutation_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
         return module
 
     return load
