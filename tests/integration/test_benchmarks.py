@@ -118,7 +118,7 @@ def test_every_results_entry_names_its_command():
                     assert (FOLDER.parent / script).is_file(), (path, commands)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_benchmark_writes_a_record(bench):
     """Times are not checked: on a busy machine they mean nothing."""
     for name, script in bench.find_scripts(FOLDER).items():

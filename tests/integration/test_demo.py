@@ -70,7 +70,7 @@ def test_the_demo_does_not_evaluate_on_held_out_scenes_during_training():
     assert load_recipe("rml/synthetic_tiny").run.evaluate_every == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_reaches_its_goal_and_leads_the_baseline(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks" / "demo_lead.py"
     results = tmp_path / "lead.json"
