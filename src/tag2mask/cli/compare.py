@@ -18,6 +18,15 @@ EXAMPLES = """\
   tag2mask compare runs/cam runs/rml --images a.jpg,b.jpg --out figure.png
   tag2mask compare runs/cam runs/rml --data VOC2012 --split val --images 2007_000033 --out f.png
   tag2mask compare runs/afa runs/rml --what affinity --query 0.5 0.3 --images a.jpg --out f.png"""
+Query = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--query",
+        metavar="X Y",
+        help="Point whose attention or affinity is drawn, as fractions of the width from the "
+        "left and of the height from the top; default: the strongest CAM of the first run.",
+    ),
+]
 
 
 def run(
@@ -50,15 +59,7 @@ def run(
         str | None,
         typer.Option("--split", metavar="NAME", help="List of DATA; default: the one of `label`."),
     ] = None,
-    query: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            "--query",
-            metavar="X Y",
-            help="Point whose attention or affinity is drawn, as fractions of the width from the "
-            "left and of the height from the top; default: the strongest CAM of the first run.",
-        ),
-    ] = None,
+    query: Query = None,
 ) -> None:
     """Draw one figure across runs: image, truth, one column per run.
 

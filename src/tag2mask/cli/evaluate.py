@@ -14,6 +14,24 @@ EXAMPLES = """\
   tag2mask evaluate MASKS TRUTH
   tag2mask evaluate MASKS VOCdevkit/VOC2012 --split val --json scores.json
   tag2mask evaluate RUN TRUTH --limited --by-size"""
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="Score the images of this list only: a name in ImageSets/Segmentation, or a text "
+        "file with one image name per line.",
+    ),
+]
+BySize = Annotated[
+    bool,
+    typer.Option(
+        "--by-size",
+        help="Also score objects by their true area, from the smallest to the largest quarter: "
+        "number, mean IoU, median of predicted over true area. An object is all pixels of one "
+        "class in one image.",
+    ),
+]
 
 
 def run(
@@ -36,15 +54,7 @@ def run(
         Path | None,
         typer.Option("--json", metavar="FILE", help="Also write the scores to this file."),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            metavar="NAME",
-            help="Score the images of this list only: a name in ImageSets/Segmentation, or a text "
-            "file with one image name per line.",
-        ),
-    ] = None,
+    split: Split = None,
     limited: Annotated[
         bool,
         typer.Option(
@@ -52,15 +62,7 @@ def run(
             help="Score only images that have a prediction; otherwise a missing one is an error.",
         ),
     ] = False,
-    by_size: Annotated[
-        bool,
-        typer.Option(
-            "--by-size",
-            help="Also score objects by their true area, from the smallest to the largest quarter: "
-            "number, mean IoU, median of predicted over true area. An object is all pixels of one "
-            "class in one image.",
-        ),
-    ] = False,
+    by_size: BySize = False,
     workers: Annotated[
         int | None,
         typer.Option(

@@ -15,17 +15,33 @@ EXAMPLES = """\
   tag2mask reproduce rml_1 --data animals --dry-run
   tag2mask reproduce rml_1 --data animals --seeds 1,2,3 data.root=DATA backbone.weights=WEIGHTS
   tag2mask reproduce afa_2 --data voc --rows cam,par data.root=VOCdevkit/VOC2012"""
+TableName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TABLE",
+        help="Name of a bundled table, or a YAML file; without it, the tables are listed.",
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", help="Folder for runs and results; an interrupted row resumes."
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        help="Score at most N images of each list.",
+    ),
+]
 
 
 def run(
     ctx: typer.Context,
-    table: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TABLE",
-            help="Name of a bundled table, or a YAML file; without it, the tables are listed.",
-        ),
-    ] = None,
+    table: TableName = None,
     data: Annotated[
         str | None,
         typer.Option("--data", metavar="NAME", help="Data set: animals, voc, coco."),
@@ -37,21 +53,8 @@ def run(
     seeds: Annotated[
         str, typer.Option("--seeds", metavar="1,2", help="Random seeds of each row.")
     ] = "1",
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out", metavar="DIR", help="Folder for runs and results; an interrupted row resumes."
-        ),
-    ] = Path("reproduced"),
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            metavar="N",
-            min=1,
-            help="Score at most N images of each list.",
-        ),
-    ] = None,
+    out: Out = Path("reproduced"),
+    limit: Limit = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the rows and their commands; run nothing.")
     ] = False,
