@@ -23,6 +23,7 @@ from tag2mask.errors import Tag2MaskError, did_you_mean
 
 COMMANDS = (
     "demo",
+    "init",
     "check",
     "train",
     "label",
