@@ -20,6 +20,8 @@ PUBLIC = {
     "Tag2MaskError",
     "__version__",
     "evaluate",
+    "export",
+    "import_masks",
     "label",
     "load",
     "load_recipe",

@@ -28,6 +28,8 @@ COMMANDS = (
     "label",
     "predict",
     "evaluate",
+    "export",
+    "import",
     "report",
     "list",
     "prepare",

@@ -21,6 +21,7 @@ from tag2mask.io.mask_folder import (
     CLASSES_FILE,
     append_scores,
     describe_classes,
+    describe_image,
     read_classes,
     tidy_scores,
     write_classes,
@@ -78,13 +79,15 @@ class MaskWriter:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
         return self.path(name).is_file()
 
-    def write(self, name: str, prediction: Prediction) -> None:
-        """Write one mask and its class scores.
+    def write(self, name: str, prediction: Prediction, image_path: Path | None = None) -> None:
+        """Write one mask, and beside it its class scores, image file and size.
 
         Raises:
             RunError: If the disk refuses.
         """
-        append_scores(self.out, name, prediction.scores)
+        height, width = prediction.mask.shape
+        described = describe_image(name, image_path, (height, width))
+        append_scores(self.out, name, prediction.scores, described)
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
@@ -137,7 +140,7 @@ def label_dataset(
         sample = source[index[name]]
         return ImageInput(sample.image, sample.tags, name)
 
-    job = _Job(segmenter, source.names, read, "label")
+    job = _Job(segmenter, source.names, source.image_files, read, "label")
     with segmenter.with_dataset(source):
         written = _write_all(job, writer, strict, workers)
     write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
@@ -170,7 +173,8 @@ def predict_paths(
     def read(name: str) -> ImageInput:
         return ImageInput(read_image(images[name]), None, name)
 
-    return _write_all(_Job(segmenter, list(images), read, "predict"), writer, strict, workers)
+    job = _Job(segmenter, list(images), images, read, "predict")
+    return _write_all(job, writer, strict, workers)
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
@@ -204,6 +208,8 @@ class _Job(NamedTuple):
 
     segmenter: Segmenter
     names: Sequence[str]
+    files: Mapping[str, Path]
+    """Name -> image file, for images that have one."""
     read: Callable[[str], ImageInput]
     verb: str
 
@@ -217,7 +223,7 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
         task = bar.add_task(job.verb, total=len(missing))
         for name, prediction in found:
             if isinstance(prediction, Prediction):
-                writer.write(name, prediction)
+                writer.write(name, prediction, job.files.get(name))
             elif strict:
                 raise prediction
             else:

@@ -3,7 +3,7 @@
 ```
 MASKS/NAME.png       indexed PNG, one per image; folders in NAME are kept
 MASKS/classes.json   the class of every mask value, and all the settings that produced the masks
-MASKS/scores.jsonl   class probabilities, one line per image
+MASKS/scores.jsonl   class probabilities, image file and its size, one line per image
 MASKS/skipped.json   names of the images that could not be read
 ```
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tag2mask.errors import DataError, RunError
@@ -94,14 +95,42 @@ def describe_classes(
     return described
 
 
-def append_scores(folder: Path, name: str, scores: Mapping[str, float]) -> None:
+def describe_image(name: str, path: Path | None, size: tuple[int, int]) -> dict[str, Any]:
+    """Return what a row of `scores.jsonl` says about the image of a mask.
+
+    Args:
+        name: Path of the image inside its folder, without suffix.
+        path: The image file; None if the image has no file.
+        size: (H, W) in pixels.
+    """
+    described: dict[str, Any] = {"width": size[1], "height": size[0]}
+    if path is not None:
+        folder = path.absolute().parents[name.count("/")]
+        described["image"] = path.absolute().relative_to(folder).as_posix()
+        described["folder"] = folder.as_posix()
+    return described
+
+
+def append_scores(
+    folder: Path,
+    name: str,
+    scores: Mapping[str, float],
+    described: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Add the class probabilities of one image to `scores.jsonl`.
+
+    Args:
+        folder: Mask folder.
+        name: Of the image.
+        scores: Class probabilities.
+        described: From `describe_image`.
 
     Raises:
         RunError: If the disk is full or writing is not allowed.
     """
     path = folder / SCORES_FILE
-    row = {"name": name, "scores": {key: round(value, 6) for key, value in scores.items()}}
+    rounded = {key: round(value, 6) for key, value in scores.items()}
+    row = {"name": name, "scores": rounded, **described}
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
@@ -119,6 +148,15 @@ def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
     Raises:
         RunError: If the disk is full or writing is not allowed.
     """
+    rows = [row for name, row in read_scores(folder).items() if is_done(name)]
+    write_text(folder / SCORES_FILE, "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of `scores.jsonl` by image name; the last row of a name counts.
+
+    A torn line, which a killed process leaves, is skipped. Empty without the file.
+    """
     path = folder / SCORES_FILE
     rows: dict[str, dict[str, Any]] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -127,9 +165,9 @@ def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
             row = json.loads(line)
         except ValueError:
             continue
-        if is_done(row["name"]):
+        if isinstance(row, dict) and isinstance(row.get("name"), str):
             rows[row["name"]] = row
-    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows.values()))
+    return rows
 
 
 def read_skipped(folder: Path) -> frozenset[str]:

@@ -1,0 +1,104 @@
+"""Export masks to a labeling tool, and import what a person corrected there.
+
+The output appears complete or not at all: it is written under a temporary name, then renamed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tag2mask import plugins
+from tag2mask.errors import DataError, RunError
+from tag2mask.formats.base import Format, MaskCollection, ReadMasks
+from tag2mask.io.mask_folder import describe_classes, write_classes
+from tag2mask.io.masks import save_mask
+
+
+def export_masks(masks: MaskCollection, format_name: str, out: Path) -> None:
+    """Write masks in the format of a labeling tool.
+
+    Args:
+        masks: From `open_masks`.
+        format_name: File of the folder `formats`.
+        out: File or folder to create.
+
+    Raises:
+        RecipeError: If there is no such format.
+        DataError: If a mask or image cannot be read.
+        RunError: If `out` exists, or is not named as the format needs.
+    """
+    kind: type[Format] = plugins.load("formats", format_name)
+    if kind.suffix and out.suffix.lower() != kind.suffix:
+        raise RunError(
+            f"{out}: format {format_name} writes one {kind.suffix} file; "
+            f"use --out {out.with_name(out.name + kind.suffix)}"
+        )
+    _create(out, lambda path: kind().write(masks, path))
+
+
+def import_masks(path: Path, format_name: str, out: Path, images: Path | None = None) -> int:
+    """Read the masks of a labeling tool into a folder that `train` and `evaluate` can read.
+
+    Args:
+        path: What the tool exported.
+        format_name: File of the folder `formats`.
+        out: Folder to create, with `classes.json` and an indexed PNG for each image.
+        images: Folder of the images, for formats that do not record their sizes.
+
+    Returns:
+        Number of masks.
+
+    Raises:
+        RecipeError: If there is no such format.
+        DataError: If the masks cannot be read, or there are none.
+        RunError: If `out` exists.
+    """
+    kind: type[Format] = plugins.load("formats", format_name)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    count = 0
+
+    def write(folder: Path) -> None:
+        nonlocal count
+        found = kind().read(path, images)
+        count = _write_masks(found, folder, {"format": format_name, "imported": str(path)})
+        if not count:
+            raise DataError(f"{path}: contains no image with a mask")
+
+    _create(out, write)
+    return count
+
+
+def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> int:
+    """Write masks and their `classes.json`; return how many."""
+    described = describe_classes(found.class_names, "corrected", settings)
+    write_classes(folder, described)
+    count = 0
+    for name, mask in found.masks:
+        target = folder / f"{name}.png"
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"image name '{name}' leaves the output folder; rename the image")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_mask(mask, target)
+        count += 1
+    return count
+
+
+def _create(out: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` create a file or folder in a temporary folder beside `out`, then rename it.
+
+    Raises:
+        RunError: If `out` exists.
+    """
+    if out.exists():
+        raise RunError(f"{out}: exists already; choose another path or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        write(staging / out.name)
+        (staging / out.name).rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
