@@ -1,4 +1,4 @@
-"""Import masks that a person corrected in a labeling tool."""
+"""Import masks that a person corrected in a labeling tool."""  # noqa: N999 the command's name
 
 from __future__ import annotations
 
