@@ -83,7 +83,12 @@ def test_scores_have_one_row_per_image(tmp_path: Path) -> None:
     writer.write("a", prediction(1))
     writer.write("b", prediction(0))
     rows = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(rows[0]) == {"name": "a", "scores": {"cat": 0.1, "cow": 0.7, "dog": 0.25}}
+    assert json.loads(rows[0]) == {
+        "name": "a",
+        "scores": {"cat": 0.1, "cow": 0.7, "dog": 0.25},
+        "width": 6,
+        "height": 4,
+    }
     assert score_names(tmp_path) == ["a", "b"]
 
 

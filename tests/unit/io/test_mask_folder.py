@@ -9,8 +9,10 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.io.mask_folder import (
     append_scores,
     describe_classes,
+    describe_image,
     read_class_names,
     read_classes,
+    read_scores,
     read_skipped,
     tidy_scores,
     write_classes,
@@ -75,6 +77,23 @@ def test_scores_have_one_row_per_image_rounded_to_six_digits(tmp_path: Path) -> 
         {"name": "lane/é", "scores": {"cat": 0.333333, "dog": 0.25}},
         {"name": "b", "scores": {"cat": 0.0, "dog": 1.0}},
     ]
+
+
+def test_a_row_names_the_image_relative_to_its_folder_and_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "photos" / "lane" / "a.JPG"
+    described = describe_image("lane/a", path, (30, 40))
+    assert described == {
+        "width": 40,
+        "height": 30,
+        "image": "lane/a.JPG",
+        "folder": (tmp_path / "photos").as_posix(),
+    }
+    assert describe_image("a", path, (1, 1))["folder"] == path.parent.as_posix()
+    assert describe_image("generated", None, (1, 2)) == {"width": 2, "height": 1}
+    append_scores(tmp_path, "lane/a", {"cat": 0.5}, described)
+    append_scores(tmp_path, "lane/a", {"cat": 0.25}, described)
+    row = {"name": "lane/a", "scores": {"cat": 0.25}, **described}
+    assert read_scores(tmp_path) == {"lane/a": row}  # the last one counts
 
 
 def test_scores_that_cannot_be_written_are_rejected(tmp_path: Path) -> None:
