@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tag2mask import plugins
-from tag2mask.errors import DataError, RunError
-from tag2mask.formats.base import Format, MaskCollection, ReadMasks
+from tag2mask.data.index import name_images
+from tag2mask.data.tags import name_some
+from tag2mask.errors import DataError, RunError, did_you_mean
+from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
 from tag2mask.io.mask_folder import describe_classes, write_classes
 from tag2mask.io.masks import save_mask
 
@@ -46,7 +49,8 @@ def import_masks(path: Path, format_name: str, out: Path, images: Path | None = 
         path: What the tool exported.
         format_name: File of the folder `formats`.
         out: Folder to create, with `classes.json` and an indexed PNG for each image.
-        images: Folder of the images, for formats that do not record their sizes.
+        images: Folder of the images. Masks get the names of these images, also where the tool
+            dropped the folders of a name; some formats need it for the sizes of images.
 
     Returns:
         Number of masks.
@@ -64,12 +68,32 @@ def import_masks(path: Path, format_name: str, out: Path, images: Path | None = 
     def write(folder: Path) -> None:
         nonlocal count
         found = kind().read(path, images)
+        if images is not None:
+            found = replace(found, masks=_rename(found.masks, images))
         count = _write_masks(found, folder, {"format": format_name, "imported": str(path)})
         if not count:
             raise DataError(f"{path}: contains no image with a mask")
 
     _create(out, write)
     return count
+
+
+def _rename(masks: Iterator[NamedMask], folder: Path) -> Iterator[NamedMask]:
+    """Give masks the names of the images in a folder, found by the complete or the last name.
+
+    Raises:
+        DataError: If there is no image for a mask, or several.
+    """
+    images, _ = name_images(folder)
+    by_last: dict[str, list[str]] = {}
+    for name in images:
+        by_last.setdefault(name.rpartition("/")[2], []).append(name)
+    for name, mask in masks:
+        same = [name] if name in images else by_last.get(name.rpartition("/")[2], [])
+        if len(same) != 1:
+            hint = f"could be {name_some(same)}" if same else "is no image of this folder"
+            raise DataError(f"{folder}: '{name}' {hint}.{did_you_mean(name, images)}")
+        yield NamedMask(same[0], mask)
 
 
 def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> int:
