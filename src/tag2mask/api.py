@@ -222,6 +222,7 @@ def export(
     *,
     images: str | Path | None = None,
     most_uncertain: int | None = None,
+    flat: bool = False,
 ) -> int:
     """Export masks to a labeling tool.
 
@@ -232,6 +233,7 @@ def export(
         out: File or folder to create.
         images: Folder of the images; None: where they were when the masks were written.
         most_uncertain: Export only this many images, those with the most uncertain masks.
+        flat: Drop the folders from the names of images.
 
     Returns:
         Number of exported masks.
@@ -245,12 +247,19 @@ def export(
     collection = open_masks(folder, None if images is None else Path(images))
     if most_uncertain is not None:
         collection = collection.most_uncertain(most_uncertain)
+    if flat:
+        collection = collection.flattened()
     exchange.export_masks(collection, format, Path(out))
     return len(collection)
 
 
 def import_masks(
-    path: str | Path, format: str, out: str | Path, *, images: str | Path | None = None
+    path: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    add: bool = False,
 ) -> int:
     """Import masks that a person corrected in a labeling tool.
 
@@ -258,7 +267,9 @@ def import_masks(
         path: File or folder that the tool exported.
         format: Name of a format: `coco`, `cvat`, `yolo_seg`, ...
         out: Folder to create, usually `masks` beside the images.
-        images: Folder of the images, for formats that do not record their sizes.
+        images: Folder of the images. Masks get the names of these images, also where the tool
+            dropped the folders of a name; some formats need it for the sizes of images.
+        add: Add to the masks of an existing folder instead.
 
     Returns:
         Number of imported masks.
@@ -266,10 +277,10 @@ def import_masks(
     Raises:
         DataError: If the masks cannot be read.
         RecipeError: If there is no such format.
-        RunError: If `out` exists.
+        RunError: If `out` exists; with `add`, if it already has a mask of one of the images.
     """
     folder = None if images is None else Path(images)
-    return exchange.import_masks(Path(path), format, Path(out), folder)
+    return exchange.import_masks(Path(path), format, Path(out), folder, add=add)
 
 
 def open_run(

@@ -50,6 +50,9 @@ def run(
             help="Export only the N images whose masks are the most uncertain.",
         ),
     ] = None,
+    flat: Annotated[
+        bool, typer.Option("--flat", help="Drop the folders from the names of images.")
+    ] = False,
 ) -> None:
     """Export masks to a labeling tool: COCO, CVAT, YOLO, palette PNG and others.
 
@@ -57,5 +60,5 @@ def run(
     """
     from tag2mask import api
 
-    count = api.export(masks, format, out, images=images, most_uncertain=most_uncertain)
+    count = api.export(masks, format, out, images=images, most_uncertain=most_uncertain, flat=flat)
     print(f"{count} masks exported to {out}")
