@@ -13,15 +13,27 @@ from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, parse_overrides
 from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
 from tag2mask.data.base import Source
+from tag2mask.data.index import count
+from tag2mask.data.tags import name_some
 from tag2mask.data.validation import layout_of
+from tag2mask.errors import DataError, did_you_mean
 from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.formats import exchange
 from tag2mask.formats.collection import open_masks
 from tag2mask.inference.run import Which
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.voc_server import SERVER_FOLDER, reject_other_classes, server_images
-from tag2mask.inference.writer import MaskWriter, WriteSummary, label_dataset, predict_paths
-from tag2mask.types import Report
+from tag2mask.inference.writer import (
+    MaskWriter,
+    WriteSummary,
+    label_dataset,
+    named_images,
+    predict_paths,
+    progress,
+)
+from tag2mask.io.images import read_image
+from tag2mask.types import Image, Report
+from tag2mask.visualization.gallery import write_gallery
 
 Overrides = Mapping[str, object]
 """Dotted recipe key -> value, such as `{"optim.steps": 300, "predict.scales": [1.0, 0.5]}`."""
@@ -85,6 +97,8 @@ def label(
     device: str = "auto",
     strict: bool = False,
     workers: int = 1,
+    skip_unknown_tags: bool = False,
+    overlays: bool = False,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
@@ -104,17 +118,27 @@ def label(
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
         workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
+        skip_unknown_tags: Leave out tags that the run does not know; otherwise they are an error.
+        overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
 
     Raises:
-        DataError: If the folder or its tags cannot be used.
-        RunError: If the run has no weights, or `out` contains masks made with different settings.
+        DataError: If the folder or its tags cannot be used, or the run does not know a tag.
+        RunError: If the run has no weights, `out` contains masks made with different settings, or
+            no image can be read.
     """
     keys = _as_words(overrides)
     segmenter = open_run(run, keys, which, device)
     source, part = open_source(segmenter.recipe, Path(data), split, keys)
+    if not skip_unknown_tags:
+        reject_unknown_tags(source, Path(data))
     settings = {**segmenter.settings("tags"), "split": part}
     writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
-    return label_dataset(segmenter, source, writer, strict=strict, workers=workers)
+    summary = label_dataset(segmenter, source, writer, strict=strict, workers=workers)
+    if overlays:
+        index = {name: position for position, name in enumerate(source.names)}
+        source.reads_masks = False
+        draw_gallery(writer, source.names, lambda name: source[index[name]].image)
+    return summary
 
 
 def predict(
@@ -128,6 +152,7 @@ def predict(
     strict: bool = False,
     workers: int = 1,
     voc_server: str | None = None,
+    overlays: bool = False,
 ) -> WriteSummary:
     """Write masks of untagged images; the classifier selects the classes.
 
@@ -147,6 +172,7 @@ def predict(
         voc_server: Name of a list, usually `test`, of the VOC folder in `images`: only its images
             count, unreadable ones are errors, and the masks go where VOC's evaluation server
             expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.
+        overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
 
     Raises:
         DataError: If there are no images, or two of them would get the same mask file.
@@ -161,7 +187,11 @@ def predict(
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
     writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
-    return predict_paths(segmenter, paths, writer, strict=strict, workers=workers)
+    summary = predict_paths(segmenter, paths, writer, strict=strict, workers=workers)
+    if overlays:
+        files = named_images(paths)
+        draw_gallery(writer, list(files), lambda name: read_image(files[name]))
+    return summary
 
 
 def evaluate(
@@ -337,6 +367,34 @@ def open_source(
     source: Source = plugins.load("data", data.name)(data, name)
     is_default_list = has_lists and split is None
     return source, str(data.model_dump()["split"]) if is_default_list else part
+
+
+def reject_unknown_tags(source: Source, where: Path) -> None:
+    """Reject images with tags that a run does not know; their masks would miss these objects.
+
+    Raises:
+        DataError: One line with each tag and its number of images.
+    """
+    if not source.unknown_tags:
+        return
+    found = [
+        f"'{tag}' ({count(images, 'image')}){did_you_mean(tag, source.class_names)}"
+        for tag, images in sorted(source.unknown_tags.items(), key=lambda one: -one[1])
+    ]
+    raise DataError(
+        f"{where}: tags that this run does not know: {name_some(found, 10)}. It knows: "
+        f"{', '.join(source.class_names)}. Correct the tags, or leave them out with "
+        "--skip-unknown-tags (Python: skip_unknown_tags=True)"
+    )
+
+
+def draw_gallery(writer: MaskWriter, names: Sequence[str], read: Callable[[str], Image]) -> Path:
+    """Write the overlays of all masks and their page, with a progress bar; return the page."""
+    with progress() as bar:
+        task = bar.add_task("overlays", total=len(names))
+        return write_gallery(
+            writer.out, names, read, inside=writer.inside, advance=lambda: bar.advance(task)
+        )
 
 
 def _as_words(overrides: Overrides | None) -> dict[str, str]:
