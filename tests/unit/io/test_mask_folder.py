@@ -107,8 +107,8 @@ def test_a_row_names_the_image_relative_to_its_folder_and_its_size(tmp_path: Pat
     assert describe_image("a", path, (1, 1))["folder"] == path.parent.as_posix()
     assert describe_image("generated", None, (1, 2)) == {"width": 2, "height": 1}
     append_scores(tmp_path, {"name": "lane/a", "scores": {"cat": 0.5}} | described)
-    append_scores(tmp_path, "lane/a", {"cat": 0.25}, described)
-    row = {"name": "lane/a", "scores": {"cat": 0.25}, **described}
+    row = {"name": "lane/a", "scores": {"cat": 0.25}} | described
+    append_scores(tmp_path, row)
     assert read_scores(tmp_path) == {"lane/a": row}  # the last one counts
 
 
