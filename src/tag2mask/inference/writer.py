@@ -27,7 +27,10 @@ from tag2mask.io.mask_folder import (
     write_skipped,
 )
 from tag2mask.io.masks import save_mask
-from tag2mask.types import ClassSource, Prediction
+from tag2mask.types import ClassSource, ImageProgress, Prediction
+
+OnImage = Callable[[ImageProgress], object]
+"""Called after each image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def label_dataset(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
@@ -126,6 +130,7 @@ def label_dataset(
         writer: The masks, written in the order of the source.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If `strict` and an image cannot be read.
@@ -139,7 +144,7 @@ def label_dataset(
 
     job = _Job(segmenter, source.names, read, "label")
     with segmenter.with_dataset(source):
-        written = _write_all(job, writer, strict, workers)
+        written = _write_all(job, writer, strict, workers, on_image)
     write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
     return written
 
@@ -151,6 +156,7 @@ def predict_paths(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images and folders of them; the classifier selects their classes.
 
@@ -160,6 +166,7 @@ def predict_paths(
         writer: The masks, written in the order of `named_images`.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
@@ -170,7 +177,8 @@ def predict_paths(
     def read(name: str) -> ImageInput:
         return ImageInput(read_image(images[name]), None, name)
 
-    return _write_all(_Job(segmenter, list(images), read, "predict"), writer, strict, workers)
+    job = _Job(segmenter, list(images), read, "predict")
+    return _write_all(job, writer, strict, workers, on_image)
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
@@ -208,14 +216,16 @@ class _Job(NamedTuple):
     verb: str
 
 
-def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
+def _write_all(
+    job: _Job, writer: MaskWriter, strict: bool, workers: int, on_image: OnImage | None
+) -> WriteSummary:
     """Segment every image that has no mask yet, with a progress bar."""
     missing = [name for name in job.names if not writer.done(name)]
     images = ((name, _read_or_error(job.read, name)) for name in missing)
     unreadable: list[str] = []
     with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
         task = bar.add_task(job.verb, total=len(missing))
-        for name, prediction in found:
+        for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
                 writer.write(name, prediction)
             elif strict:
@@ -223,8 +233,11 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
             else:
                 unreadable.append(str(prediction))
             bar.advance(task)
-    done = len(missing) - len(unreadable)
-    return WriteSummary(done, len(job.names) - len(missing), tuple(unreadable))
+            if on_image is not None:
+                made = prediction if isinstance(prediction, Prediction) else None
+                on_image(ImageProgress(name, made, done, len(missing)))
+    written = len(missing) - len(unreadable)
+    return WriteSummary(written, len(job.names) - len(missing), tuple(unreadable))
 
 
 def _read_or_error(read: Callable[[str], ImageInput], name: str) -> ImageInput | DataError:
