@@ -23,6 +23,7 @@ from tag2mask.data.base import Source
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
 from tag2mask.inference.image_calls import ImageCalls
+from tag2mask.inference.mask_settings import describe_settings
 from tag2mask.inference.multi_scale import (
     class_probs,
     predict_multi_scale,
@@ -38,7 +39,6 @@ from tag2mask.inference.postprocessing import (
     select_maps,
 )
 from tag2mask.inference.run import Configure, Which, open_run, resolve_device
-from tag2mask.inference.settings import describe_settings
 from tag2mask.inference.tagged_folder import open_source
 from tag2mask.methods.base import Method, evaluating
 from tag2mask.methods.build import build_refiner

@@ -52,9 +52,7 @@ def test_overlay_is_a_picture_of_the_image(tmp_path):
         ("a.npy", "overlay", r"format 'overlay' ends in \.png or \.jpg"),
     ],
 )
-def test_a_format_that_does_not_fit_is_refused_and_nothing_is_written(
-    tmp_path, name, form, message
-):
+def test_a_format_that_does_not_fit_writes_nothing(tmp_path, name, form, message):
     with pytest.raises(DataError, match=message):
         prediction().save(tmp_path / name, form)
     assert list(tmp_path.iterdir()) == []
