@@ -16,16 +16,21 @@ from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.inference.run import Which
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.tagged_folder import open_source as open_source
+from tag2mask.inference.tagged_folder import reject_unknown_tags
 from tag2mask.inference.voc_server import SERVER_FOLDER, reject_other_classes, server_images
 from tag2mask.inference.writer import (
     MaskWriter,
     OnImage,
     WriteSummary,
     label_dataset,
+    named_images,
     predict_paths,
+    progress,
 )
+from tag2mask.io.images import read_image
 from tag2mask.training.logging import OnStep
-from tag2mask.types import Report
+from tag2mask.types import Image, Report
+from tag2mask.visualization.gallery import write_gallery
 
 Overrides = Mapping[str, object]
 """Dotted recipe key -> value, such as `{"optim.steps": 300, "predict.scales": [1.0, 0.5]}`."""
@@ -93,6 +98,8 @@ def label(
     device: str = "auto",
     strict: bool = False,
     workers: int = 1,
+    skip_unknown_tags: bool = False,
+    overlays: bool = False,
     on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
@@ -113,20 +120,30 @@ def label(
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
         workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
+        skip_unknown_tags: Leave out tags that the run does not know; otherwise they are an error.
+        overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
         on_image: Called after each image with its name, its prediction and the progress.
 
     Raises:
-        DataError: If the folder or its tags cannot be used.
-        RunError: If the run has no weights, or `out` contains masks made with different settings.
+        DataError: If the folder or its tags cannot be used, or the run does not know a tag.
+        RunError: If the run has no weights, `out` contains masks made with different settings, or
+            no image can be read.
     """
     keys = override_texts(overrides or {})
     segmenter = open_run(run, keys, which, device)
     source, part = open_source(segmenter.recipe, Path(data), split, keys)
+    if not skip_unknown_tags:
+        reject_unknown_tags(source, Path(data))
     settings = {**segmenter.settings("tags"), "split": part}
     writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
-    return label_dataset(
+    summary = label_dataset(
         segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
     )
+    if overlays:
+        index = {name: position for position, name in enumerate(source.names)}
+        source.reads_masks = False
+        draw_gallery(writer, source.names, lambda name: source[index[name]].image)
+    return summary
 
 
 def predict(
@@ -140,6 +157,7 @@ def predict(
     strict: bool = False,
     workers: int = 1,
     voc_server: str | None = None,
+    overlays: bool = False,
     on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images; the classifier selects the classes.
@@ -160,6 +178,7 @@ def predict(
         voc_server: Name of a list, usually `test`, of the VOC folder in `images`: only its images
             count, unreadable ones are errors, and the masks go where VOC's evaluation server
             expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.
+        overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
         on_image: Called after each image with its name, its prediction and the progress.
 
     Raises:
@@ -176,9 +195,13 @@ def predict(
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
     writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
-    return predict_paths(
+    summary = predict_paths(
         segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
     )
+    if overlays:
+        files = named_images(paths)
+        draw_gallery(writer, list(files), lambda name: read_image(files[name]))
+    return summary
 
 
 def evaluate(
@@ -258,3 +281,12 @@ def open_run(
         return apply_overrides(trained.plain(), overrides, f"{run}/recipe.yaml")
 
     return Segmenter.load(run, which, device=device, configure=configure if overrides else None)
+
+
+def draw_gallery(writer: MaskWriter, names: Sequence[str], read: Callable[[str], Image]) -> Path:
+    """Write the overlays of all masks and their page, with a progress bar; return the page."""
+    with progress() as bar:
+        task = bar.add_task("overlays", total=len(names))
+        return write_gallery(
+            writer.out, names, read, inside=writer.inside, advance=lambda: bar.advance(task)
+        )

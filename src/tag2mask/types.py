@@ -89,6 +89,16 @@ class DatasetView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """How unreliable the mask of one image probably is, estimated without its true mask."""
+
+    total: float
+    """In [0, 1]; sorts images, is not the probability of an error."""
+    parts: Mapping[str, float]
+    """What the total combines, each in [0, 1]; see `inference.uncertainty`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The mask of one image, at the image's own size."""
 
@@ -102,6 +112,7 @@ class Prediction:
     cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected;
     None unless requested."""
+    uncertainty: Uncertainty | None = None
     name: str = ""
     """Name of the image: of a folder the path without suffix (`lane1/cow`), of a file its name
     without suffix; empty if the image was not read from a file."""
@@ -113,10 +124,10 @@ class Prediction:
         return tuple(self.class_names[k - 1] for k in present if k not in (BACKGROUND, IGNORE))
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """Return the image with its mask in palette colors; background pixels do not change.
+        """Return the image with its mask in overlay colors; background pixels do not change.
 
         Args:
-            opacity: Share of the palette color, in [0, 1].
+            opacity: Share of the overlay color, in [0, 1].
         """
         colors = colorize(self.mask)
         share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
@@ -203,3 +214,5 @@ class Report:
     """How the masks were made: split, scales, flip, refiner, CRF, threshold."""
     by_size: tuple[SizeQuarter, ...] = ()
     """Smallest to largest quarter of the objects; empty if they were not counted."""
+    without_truth: tuple[str, ...] = ()
+    """Classes without a true pixel, background included; they do not count in `miou`."""

@@ -1,13 +1,14 @@
 """The folder in which the lines of `user_mistakes.yaml` are typed: data, runs, masks, odd files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PILImage
 
 from tag2mask.checkpoint import save_weights
-from tag2mask.config.recipe import parse_recipe
+from tag2mask.config.recipe import RECIPE_FOLDER, parse_recipe
 from tag2mask.io.masks import save_mask
 from tag2mask.methods.build import build_method
 
@@ -39,8 +40,7 @@ def build_world(root: Path) -> None:
     for folder in ("run", "unfinished"):
         (root / folder).mkdir(exist_ok=True)
         (root / folder / "recipe.yaml").write_text(trained.to_yaml(), encoding="utf-8")
-    staged = Path(parse_recipe.__code__.co_filename).parents[1] / "recipes/cam/synthetic_stages.yaml"
-    (root / "staged.yaml").write_text(staged.read_text("utf-8"), encoding="utf-8")
+    shutil.copy(RECIPE_FOLDER / "cam" / "synthetic_stages.yaml", root / "staged.yaml")
     write_masks(root)
     (root / "empty").mkdir()
     for name in ("movie.mp4", "images.zip", "notes.txt"):
@@ -80,7 +80,7 @@ def write_broken_data(root: Path) -> None:
 
 
 def write_masks(root: Path) -> None:
-    """Write masks of the run in `masks`, in nested folders in `nested`, and true ones in `truth`."""
+    """Write masks of a run in `masks` and, in sub-folders, in `nested`; true ones in `truth`."""
     mask = np.zeros((36, 36), dtype=np.uint8)
     mask[9:18, 9:18] = 1
     described = {"classes": CLASSES, "class_source": "tags", "settings": {}}

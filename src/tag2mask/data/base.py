@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -36,6 +37,8 @@ class Source(ABC):
     """Whether `self[i]` decodes the mask; the loader turns it off if masks are not needed."""
     skipped: tuple[str, ...] = ()
     """Names of images that are left out because they cannot be read."""
+    unknown_tags: Mapping[str, int] = {}
+    """Tags that are no class, and the number of images that have each; they are dropped."""
 
     @abstractmethod
     def __init__(self, config: DataConfig, split: str) -> None: ...

@@ -40,6 +40,7 @@ from tag2mask.inference.postprocessing import (
 )
 from tag2mask.inference.run import Configure, Which, open_run, resolve_device
 from tag2mask.inference.tagged_folder import open_source
+from tag2mask.inference.uncertainty import combine_parts, network_parts, postprocess_with_parts
 from tag2mask.methods.base import Method, evaluating
 from tag2mask.methods.build import build_refiner
 from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
@@ -57,6 +58,8 @@ class InferenceOutput(NamedTuple):
     class_source: ClassSource
     cam: npt.NDArray[np.float32] | None
     """(F, h, w), if asked for."""
+    parts: Mapping[str, float] = {}
+    """Parts of the uncertainty that the network gives."""
     name: str = ""
     """Name of the image."""
 
@@ -190,7 +193,7 @@ class Segmenter(ImageCalls):
             name: Name of the image, for methods that draw random numbers while labeling.
         """
         output = self.infer(image, tags, keep_cam=keep_cam, name=name)
-        return self.build_prediction(output, self.postprocess(output))
+        return self.build_prediction(output, *self.postprocess(output))
 
     def infer(
         self,
@@ -206,14 +209,20 @@ class Segmenter(ImageCalls):
         class_indices = self.select_classes(output, tags, class_source)
         cam = _selected_cam(output.cam, class_indices) if keep_cam else None
         selected = self._select_maps(output, class_indices)
+        are_chosen = tags is not None or self.protocol.selects_by_classifier
+        parts = network_parts(output, class_indices, are_chosen=are_chosen)
         scores = self._named(output.probs)
-        return InferenceOutput(image, selected, scores, class_source, cam, name)
+        return InferenceOutput(image, selected, scores, class_source, cam, parts, name)
 
-    def postprocess(self, output: InferenceOutput) -> Mask:
-        """Do the other steps of `segment`: refine and threshold; the (H, W) mask."""
+    def postprocess(self, output: InferenceOutput) -> tuple[Mask, dict[str, float]]:
+        """Do the other steps of `segment`: refine and threshold.
+
+        Returns:
+            The (H, W) mask, and the parts of its uncertainty that need the refined maps.
+        """
         image = image_tensor(output.image).to(self.device)
-        mask: Mask = self.postprocessor(image, output.selected).mask.cpu().numpy()
-        return mask
+        made, parts = postprocess_with_parts(self.postprocessor, image, output.selected)
+        return made.mask.cpu().numpy(), parts
 
     def thresholded_maps(self, output: InferenceOutput) -> npt.NDArray[np.float32] | None:
         """Return the maps that a background score separates from background, without refiner.
@@ -232,8 +241,10 @@ class Segmenter(ImageCalls):
             maps[list(selected.class_indices)] = resized[0].cpu().numpy()
         return maps
 
-    def build_prediction(self, output: InferenceOutput, mask: Mask) -> Prediction:
-        """Combine what the network computed with the mask."""
+    def build_prediction(
+        self, output: InferenceOutput, mask: Mask, parts: Mapping[str, float]
+    ) -> Prediction:
+        """Combine what the network computed with the mask and the other parts of uncertainty."""
         return Prediction(
             mask=mask,
             class_names=self.class_names,
@@ -242,6 +253,7 @@ class Segmenter(ImageCalls):
             image=output.image,
             cam=output.cam,
             name=output.name,
+            uncertainty=combine_parts({**output.parts, **parts}),
         )
 
     def class_scores(self, image: Image) -> dict[str, float]:

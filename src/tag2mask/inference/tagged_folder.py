@@ -9,7 +9,10 @@ from tag2mask import plugins
 from tag2mask.config.overrides import apply_overrides
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
+from tag2mask.data.index import count
+from tag2mask.data.tags import name_some
 from tag2mask.data.validation import layout_of
+from tag2mask.errors import DataError, did_you_mean
 
 
 def open_source(
@@ -38,3 +41,22 @@ def open_source(
     source: Source = plugins.load("data", data.name)(data, name)
     is_default_list = has_lists and split is None
     return source, str(data.model_dump()["split"]) if is_default_list else part
+
+
+def reject_unknown_tags(source: Source, where: Path) -> None:
+    """Reject images with tags that a run does not know; their masks would miss these objects.
+
+    Raises:
+        DataError: One line with each tag and its number of images.
+    """
+    if not source.unknown_tags:
+        return
+    found = [
+        f"'{tag}' ({count(images, 'image')}){did_you_mean(tag, source.class_names)}"
+        for tag, images in sorted(source.unknown_tags.items(), key=lambda one: -one[1])
+    ]
+    raise DataError(
+        f"{where}: tags that this run does not know: {name_some(found, 10)}. It knows: "
+        f"{', '.join(source.class_names)}. Correct the tags, or leave them out with "
+        "--skip-unknown-tags (Python: skip_unknown_tags=True)"
+    )

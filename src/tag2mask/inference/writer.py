@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.workers import ImageInput, predict_in_workers
 from tag2mask.io.images import list_images, read_image
@@ -22,6 +23,8 @@ from tag2mask.io.mask_folder import (
     append_scores,
     describe_classes,
     read_classes,
+    read_skipped,
+    score_row,
     tidy_scores,
     write_classes,
     write_skipped,
@@ -42,6 +45,8 @@ class WriteSummary:
     """Masks that an earlier run had finished."""
     unreadable: tuple[str, ...]
     """One line for each image that could not be read."""
+    masks: MaskSummary
+    """What the folder contains now, masks of earlier runs included."""
 
 
 class MaskWriter:
@@ -68,7 +73,7 @@ class MaskWriter:
             RunError: If it contains other files or masks made with different settings, or the disk
                 refuses.
         """
-        self.out = out
+        self.out, self.inside = out, inside
         self._masks = out / inside
         self._describe(describe_classes(class_names, class_source, settings))
         tidy_scores(out, self.done)
@@ -81,13 +86,13 @@ class MaskWriter:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
         return self.path(name).is_file()
 
-    def write(self, name: str, prediction: Prediction) -> None:
-        """Write one mask and its class scores.
+    def write(self, name: str, prediction: Prediction, tags: Sequence[str] | None = None) -> None:
+        """Write one mask and its row of `scores.jsonl`; see `score_row`.
 
         Raises:
             RunError: If the disk refuses.
         """
-        append_scores(self.out, name, prediction.scores)
+        append_scores(self.out, score_row(name, prediction, tags))
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
@@ -124,6 +129,9 @@ def label_dataset(
 
     Images that cannot be read are recorded, so that training on the masks leaves them out.
 
+    Returns:
+        What was written, and what the folder contains now.
+
     Args:
         segmenter: Makes the masks.
         source: The images with their tags.
@@ -142,11 +150,9 @@ def label_dataset(
         sample = source[index[name]]
         return ImageInput(sample.image, sample.tags, name)
 
-    job = _Job(segmenter, source.names, read, "label")
+    job = _Job(segmenter, source.names, read, "label", _tags_by_name(source), source.skipped)
     with segmenter.with_dataset(source):
-        written = _write_all(job, writer, strict, workers, on_image)
-    write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
-    return written
+        return _write_all(job, writer, strict, workers, on_image)
 
 
 def predict_paths(
@@ -214,6 +220,10 @@ class _Job(NamedTuple):
     names: Sequence[str]
     read: Callable[[str], ImageInput]
     verb: str
+    tags: Mapping[str, Sequence[str]] | None = None
+    """Tags by name; None if the classifier selects the classes."""
+    skipped: Sequence[str] = ()
+    """Images that the data source left out because they cannot be read."""
 
 
 def _write_all(
@@ -227,7 +237,7 @@ def _write_all(
         task = bar.add_task(job.verb, total=len(missing))
         for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
-                writer.write(name, prediction)
+                writer.write(name, prediction, job.tags[name] if job.tags else None)
             elif strict:
                 raise prediction
             else:
@@ -236,8 +246,26 @@ def _write_all(
             if on_image is not None:
                 made = prediction if isinstance(prediction, Prediction) else None
                 on_image(ImageProgress(name, made, done, len(missing)))
-    written = len(missing) - len(unreadable)
-    return WriteSummary(written, len(job.names) - len(missing), tuple(unreadable))
+    left = [name for name in job.names if not writer.done(name)]
+    if len(left) == len(job.names):
+        raise RunError(
+            f"{writer.out}: no mask was written, because no image can be read: {unreadable[0]}"
+            + (f" (and {len(left) - 1} more)" if len(left) > 1 else "")
+        )
+    skipped = {*read_skipped(writer.out), *left, *job.skipped}
+    write_skipped(writer.out, sorted(name for name in skipped if not writer.done(name)))
+    written, already = len(missing) - len(unreadable), len(job.names) - len(missing)
+    unreadable += [f"{name}: is damaged or not an image" for name in job.skipped]
+    masks = summarize_masks(writer.out, writer.inside)
+    return WriteSummary(written, already, tuple(unreadable), masks)
+
+
+def _tags_by_name(source: Source) -> dict[str, list[str]]:
+    """Return the tags of each image of a source, as words."""
+    return {
+        name: [source.class_names[index] for index in row.nonzero()[0]]
+        for name, row in zip(source.names, source.tags, strict=True)
+    }
 
 
 def _read_or_error(read: Callable[[str], ImageInput], name: str) -> ImageInput | DataError:

@@ -6,7 +6,7 @@ from PIL import Image as PILImage
 
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import DataError
-from tag2mask.inference.tagged_folder import open_source
+from tag2mask.inference.tagged_folder import open_source, reject_unknown_tags
 
 
 def recipe(name: str) -> Recipe:
@@ -81,3 +81,25 @@ def test_data_keys_can_be_overridden(folder):
 def test_missing_folder_is_rejected(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         open_source(recipe("folder"), tmp_path / "gone", None, {})
+
+
+def test_tags_that_the_run_does_not_know_are_named_with_their_counts(folder):
+    for name in "de":
+        random_image(folder / "images" / f"{name}.png")
+    tags = "image,tags\na,cat\nb,bird;dgo\nc,\nd,dog;bird\ne,cat\n"
+    (folder / "tags.csv").write_text(tags, encoding="utf-8")
+    source, _ = open_source(recipe("folder"), folder, None, {})
+    assert source.unknown_tags == {"bird": 2, "dgo": 1}
+    with pytest.raises(DataError) as caught:
+        reject_unknown_tags(source, folder)
+    text = str(caught.value)
+    assert "'bird' (2 images), 'dgo' (1 image) Did you mean 'dog'?" in text
+    assert "It knows: cat, dog." in text
+    assert "--skip-unknown-tags" in text
+    assert "\n" not in text
+
+
+def test_known_tags_are_accepted(voc):
+    source, _ = open_source(recipe("folder"), voc, None, {})
+    assert source.unknown_tags == {}
+    reject_unknown_tags(source, voc)
