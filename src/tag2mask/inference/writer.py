@@ -31,7 +31,10 @@ from tag2mask.io.mask_folder import (
     write_skipped,
 )
 from tag2mask.io.masks import save_mask
-from tag2mask.types import ClassSource, Prediction
+from tag2mask.types import ClassSource, ImageProgress, Prediction
+
+OnImage = Callable[[ImageProgress], object]
+"""Called after each image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,7 @@ def label_dataset(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
@@ -142,6 +146,7 @@ def label_dataset(
         writer: The masks, written in the order of the source.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If `strict` and an image cannot be read.
@@ -156,7 +161,7 @@ def label_dataset(
     tags, skipped = _tags_by_name(source), source.skipped
     job = _Job(segmenter, source.names, source.image_files, read, "label", tags, skipped)
     with segmenter.with_dataset(source):
-        return _write_all(job, writer, strict, workers)
+        return _write_all(job, writer, strict, workers, on_image)
 
 
 def predict_paths(
@@ -166,6 +171,7 @@ def predict_paths(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images and folders of them; the classifier selects their classes.
 
@@ -175,6 +181,7 @@ def predict_paths(
         writer: The masks, written in the order of `named_images`.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
@@ -186,7 +193,7 @@ def predict_paths(
         return ImageInput(read_image(images[name]), None, name)
 
     job = _Job(segmenter, list(images), images, read, "predict")
-    return _write_all(job, writer, strict, workers)
+    return _write_all(job, writer, strict, workers, on_image)
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
@@ -230,14 +237,16 @@ class _Job(NamedTuple):
     """Images that the data source left out because they cannot be read."""
 
 
-def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
+def _write_all(
+    job: _Job, writer: MaskWriter, strict: bool, workers: int, on_image: OnImage | None
+) -> WriteSummary:
     """Segment every image that has no mask yet, with a progress bar."""
     missing = [name for name in job.names if not writer.done(name)]
     images = ((name, _read_or_error(job.read, name)) for name in missing)
     unreadable: list[str] = []
     with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
         task = bar.add_task(job.verb, total=len(missing))
-        for name, prediction in found:
+        for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
                 tags = job.tags[name] if job.tags else None
                 writer.write(name, prediction, job.files.get(name), tags)
@@ -246,6 +255,9 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
             else:
                 unreadable.append(str(prediction))
             bar.advance(task)
+            if on_image is not None:
+                made = prediction if isinstance(prediction, Prediction) else None
+                on_image(ImageProgress(name, made, done, len(missing)))
     left = [name for name in job.names if not writer.done(name)]
     if len(left) == len(job.names):
         raise RunError(
@@ -254,10 +266,10 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
         )
     skipped = {*read_skipped(writer.out), *left, *job.skipped}
     write_skipped(writer.out, sorted(name for name in skipped if not writer.done(name)))
+    written, already = len(missing) - len(unreadable), len(job.names) - len(missing)
     unreadable += [f"{name}: is damaged or not an image" for name in job.skipped]
-    done, already = len(missing) - len(unreadable), len(job.names) - len(missing)
     masks = summarize_masks(writer.out, writer.inside)
-    return WriteSummary(done, already, tuple(unreadable), masks)
+    return WriteSummary(written, already, tuple(unreadable), masks)
 
 
 def _tags_by_name(source: Source) -> dict[str, list[str]]:
