@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tag2mask.errors import Tag2MaskError
+from tag2mask.errors import RunError, Tag2MaskError
 
 KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run", "stages")
 EXAMPLES = """\
@@ -119,4 +119,21 @@ def _run_folder(recipe: str | None, out: Path | None, resume: Path | None) -> Pa
         raise Tag2MaskError(
             f"--out {out} and --resume {resume} name two run folders; leave out --out"
         )
+    if resume is not None:
+        _reject_resume(resume, recipe)
     return resume or out or Path()
+
+
+def _reject_resume(folder: Path, recipe: str | None) -> None:
+    """Reject a folder that contains no run, and a recipe beside --resume."""
+    if not (folder / "recipe.yaml").is_file():
+        what = "contains no run (no recipe.yaml)" if folder.is_dir() else "no such run folder"
+        raise RunError(
+            f"{folder}: {what}; --resume takes the folder that an earlier 'train' wrote, --out "
+            "starts a new run"
+        )
+    if recipe is not None:
+        raise Tag2MaskError(
+            f"--resume {folder} goes with the run's own recipe; leave out {recipe}, or start a new "
+            f"run: tag2mask train {recipe} --out NEW_RUN"
+        )

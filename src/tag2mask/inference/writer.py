@@ -32,6 +32,8 @@ from tag2mask.io.mask_folder import (
 from tag2mask.io.masks import save_mask
 from tag2mask.types import ClassSource, ImageProgress, Prediction
 
+MOST_DIFFERENCES = 3
+"""Number of settings that a message about other masks names."""
 OnImage = Callable[[ImageProgress], object]
 """Called after each image."""
 
@@ -102,11 +104,14 @@ class MaskWriter:
     def _describe(self, wanted: Mapping[str, Any]) -> None:
         """Write `classes.json`, or check the one that is there."""
         if (self.out / CLASSES_FILE).is_file():
-            different = ", ".join(_differences(read_classes(self.out), wanted))
+            different = _differences(read_classes(self.out), wanted)
             if different:
+                more = len(different) - MOST_DIFFERENCES
+                rest = f" and {more} more" if more > 0 else ""
                 raise RunError(
-                    f"{self.out}: contains masks made with different settings ({different}); "
-                    "choose another folder or empty this one"
+                    f"{self.out}: contains masks made with different settings "
+                    f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or "
+                    "empty this one"
                 )
             return
         if self.out.is_dir() and any(self.out.iterdir()):
