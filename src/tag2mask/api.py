@@ -13,6 +13,8 @@ from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
 from tag2mask.evaluation.folders import evaluate_folder
+from tag2mask.formats import exchange
+from tag2mask.formats.collection import open_masks
 from tag2mask.inference.run import Which
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.tagged_folder import open_source as open_source
@@ -253,6 +255,74 @@ def evaluate(
         by_size=by_size,
         workers=workers,
     )
+
+
+def export(
+    masks: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    most_uncertain: int | None = None,
+    flat: bool = False,
+) -> int:
+    """Export masks to a labeling tool.
+
+    Args:
+        masks: Folder of masks that `label` or `predict` wrote. Of a run with stages, the masks of
+            the last stage that labels.
+        format: Name of a format: `coco`, `cvat`, `yolo_seg`, ...
+        out: File or folder to create.
+        images: Folder of the images; None: where they were when the masks were written.
+        most_uncertain: Export only this many images, those with the most uncertain masks.
+        flat: Drop the folders from the names of images.
+
+    Returns:
+        Number of exported masks.
+
+    Raises:
+        DataError: If there are no masks, or the format needs an image that is missing.
+        RecipeError: If there is no such format.
+        RunError: If `out` exists.
+    """
+    folder = stage_folder(Path(masks), "label")
+    collection = open_masks(folder, None if images is None else Path(images))
+    if most_uncertain is not None:
+        collection = collection.most_uncertain(most_uncertain)
+    if flat:
+        collection = collection.flattened()
+    exchange.export_masks(collection, format, Path(out))
+    return len(collection)
+
+
+def import_masks(
+    path: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    add: bool = False,
+) -> int:
+    """Import masks that a person corrected in a labeling tool.
+
+    Args:
+        path: File or folder that the tool exported.
+        format: Name of a format: `coco`, `cvat`, `yolo_seg`, ...
+        out: Folder to create, usually `masks` beside the images.
+        images: Folder of the images. Masks get the names of these images, also where the tool
+            dropped the folders of a name; some formats need it for the sizes of images.
+        add: Add to the masks of an existing folder instead.
+
+    Returns:
+        Number of imported masks.
+
+    Raises:
+        DataError: If the masks cannot be read.
+        RecipeError: If there is no such format.
+        RunError: If `out` exists; with `add`, if it already has a mask of one of the images.
+    """
+    folder = None if images is None else Path(images)
+    return exchange.import_masks(Path(path), format, Path(out), folder, add=add)
 
 
 def open_run(

@@ -22,6 +22,8 @@ PUBLIC = {
     "Tag2MaskError",
     "__version__",
     "evaluate",
+    "export",
+    "import_masks",
     "label",
     "load",
     "load_recipe",

@@ -33,6 +33,8 @@ COMMANDS = (
     "label",
     "predict",
     "evaluate",
+    "export",
+    "import",
     "report",
     "list",
     "prepare",

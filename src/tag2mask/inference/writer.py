@@ -22,6 +22,7 @@ from tag2mask.io.mask_folder import (
     CLASSES_FILE,
     append_scores,
     describe_classes,
+    describe_image,
     read_classes,
     read_skipped,
     score_row,
@@ -88,13 +89,20 @@ class MaskWriter:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
         return self.path(name).is_file()
 
-    def write(self, name: str, prediction: Prediction, tags: Sequence[str] | None = None) -> None:
-        """Write one mask and its row of `scores.jsonl`; see `score_row`.
+    def write(
+        self,
+        name: str,
+        prediction: Prediction,
+        image_path: Path | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        """Write one mask and its row of `scores.jsonl`; see `score_row`, `describe_image`.
 
         Raises:
             RunError: If the disk refuses.
         """
-        append_scores(self.out, score_row(name, prediction, tags))
+        described = describe_image(name, image_path, prediction.mask.shape)
+        append_scores(self.out, score_row(name, prediction, tags) | described)
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
@@ -155,7 +163,8 @@ def label_dataset(
         sample = source[index[name]]
         return ImageInput(sample.image, sample.tags, name)
 
-    job = _Job(segmenter, source.names, read, "label", _tags_by_name(source), source.skipped)
+    tags, skipped = _tags_by_name(source), source.skipped
+    job = _Job(segmenter, source.names, source.image_files, read, "label", tags, skipped)
     with segmenter.with_dataset(source):
         return _write_all(job, writer, strict, workers, on_image)
 
@@ -188,7 +197,7 @@ def predict_paths(
     def read(name: str) -> ImageInput:
         return ImageInput(read_image(images[name]), None, name)
 
-    job = _Job(segmenter, list(images), read, "predict")
+    job = _Job(segmenter, list(images), images, read, "predict")
     return _write_all(job, writer, strict, workers, on_image)
 
 
@@ -223,6 +232,8 @@ class _Job(NamedTuple):
 
     segmenter: Segmenter
     names: Sequence[str]
+    files: Mapping[str, Path]
+    """Name -> image file, for images that have one."""
     read: Callable[[str], ImageInput]
     verb: str
     tags: Mapping[str, Sequence[str]] | None = None
@@ -242,7 +253,8 @@ def _write_all(
         task = bar.add_task(job.verb, total=len(missing))
         for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
-                writer.write(name, prediction, job.tags[name] if job.tags else None)
+                tags = job.tags[name] if job.tags else None
+                writer.write(name, prediction, job.files.get(name), tags)
             elif strict:
                 raise prediction
             else:

@@ -84,7 +84,8 @@ def test_scores_have_one_row_per_image(tmp_path: Path) -> None:
     writer.write("b", prediction(0))
     rows = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     scores = {"cat": 0.1, "cow": 0.7, "dog": 0.25}
-    assert json.loads(rows[0]) == {"name": "a", "scores": scores, "areas": {"cat": 1.0}}
+    size = {"width": 6, "height": 4}
+    assert json.loads(rows[0]) == {"name": "a", "scores": scores, "areas": {"cat": 1.0}, **size}
     assert score_names(tmp_path) == ["a", "b"]
 
 
