@@ -41,7 +41,6 @@ Overrides = Mapping[str, str]
 _WORD = re.compile(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 _NONE = ("none", "null")
 _OTHER_WORDS = {
-    "batch": "optim.batch_size",
     "epochs": "optim.steps",
     "imgsz": "data.crop_px",
     "iterations": "optim.steps",
