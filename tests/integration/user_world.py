@@ -33,6 +33,8 @@ def build_world(root: Path) -> None:
     write_broken_data(root)
     recipe = parse_recipe(RECIPE, "test")
     (root / "own.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    foreign = {**RECIPE, "data": {**RECIPE["data"], "classes": ["cat", "person"]}}
+    (root / "foreign.yaml").write_text(parse_recipe(foreign, "test").to_yaml(), encoding="utf-8")
     (root / "torn.yaml").write_text("data: {name: folder\nmethod: [", encoding="utf-8")
     trained = recipe.with_classes(CLASSES)
     state = build_method(trained).state_dict()
@@ -70,6 +72,7 @@ def write_broken_data(root: Path) -> None:
         "twice": [*rows, "a.png,dog"],
         "commas": ["a.png,cat,dog", *rows[1:]],
         "unknown": ["a.png,bird", *rows[1:]],
+        "quoted": ['a.png,"cat,dog"', *rows[1:]],
     }
     for name, lines in mistakes.items():
         write_images(root / name / "images", TAGS)
