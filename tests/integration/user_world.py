@@ -53,8 +53,8 @@ def write_images(folder: Path, names: object) -> None:
     """Write small images of random colors."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        pixels = np.random.default_rng(ord(name)).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        PILImage.fromarray(pixels.repeat(9, 0).repeat(9, 1)).save(folder / f"{name}.png")
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (18, 18, 3), dtype=np.uint8)
+        PILImage.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(folder / f"{name}.png")
 
 
 def write_tags(folder: Path, rows: list[str]) -> None:

@@ -28,6 +28,7 @@ from tag2mask.errors import StoppedError, Tag2MaskError, did_you_mean
 
 COMMANDS = (
     "demo",
+    "init",
     "check",
     "train",
     "label",

@@ -47,7 +47,7 @@ def open_run(
         RunError: If the folder contains no weights.
         WeightsError: If the weights cannot be read, downloaded or loaded.
     """
-    path = weights_path(stage_folder(_local_folder(run), "train"), which)
+    path = find_weights(run, which)
     state, trained = read_weights(path)
     recipe = trained if configure is None else configure(trained)
     reader = ""
@@ -67,6 +67,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def find_weights(run: str | Path, which: Which = "best") -> Path:
+    """Find the weights file of a run folder or a hub model; of stages, the last that trained.
+
+    Raises:
+        RunError: If there is none.
+        WeightsError: If the hub cannot provide it.
+    """
+    return weights_path(stage_folder(_local_folder(run), "train"), which)
 
 
 def weights_path(folder: Path, which: Which) -> Path:

@@ -14,7 +14,7 @@ from tag2mask.io.files import TEMPORARY_SUFFIX
 
 MAY_CHANGE = frozenset(
     {"data.root", "data.labels", "backbone.weights"}
-    | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples")}
+    | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples", "estimate")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )
 """Recipe keys that may change when a run resumes: paths and intervals, nothing that affects the
