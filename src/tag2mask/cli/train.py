@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tag2mask.cli.target import fit_folder, is_folder, read_recipe
-from tag2mask.errors import Tag2MaskError
+from tag2mask.errors import RunError, Tag2MaskError
 
 if TYPE_CHECKING:  # pydantic, which --help need not import
     from tag2mask.config.recipe import Recipe
@@ -197,4 +197,21 @@ def _run_folder(target: str | None, out: Path | None, resume: Path | None) -> Pa
         raise Tag2MaskError(
             f"--out {out} and --resume {resume} name two run folders; leave out --out"
         )
+    if resume is not None:
+        _reject_resume(resume, target)
     return resume or out or Path()
+
+
+def _reject_resume(folder: Path, target: str | None) -> None:
+    """Reject a folder that contains no run, and data or a recipe beside --resume."""
+    if not (folder / "recipe.yaml").is_file():
+        what = "contains no run (no recipe.yaml)" if folder.is_dir() else "no such run folder"
+        raise RunError(
+            f"{folder}: {what}; --resume takes the folder that an earlier 'train' wrote, --out "
+            "starts a new run"
+        )
+    if target is not None:
+        raise Tag2MaskError(
+            f"--resume {folder} goes with the run's own recipe and data; leave out {target}, or "
+            f"start a new run: tag2mask train {target} --out NEW_RUN"
+        )

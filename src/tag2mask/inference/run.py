@@ -89,9 +89,14 @@ def weights_path(folder: Path, which: Which) -> Path:
         path = folder / "weights" / f"{name}.safetensors"
         if path.is_file():
             return path
+    if (folder / "recipe.yaml").is_file():
+        raise RunError(
+            f"{folder}: the run has saved no weights yet (weights/{which}.safetensors); finish it: "
+            f"tag2mask train --resume {folder}"
+        )
     raise RunError(
-        f"{folder}: contains no weights/{which}.safetensors; give a folder that 'tag2mask train' "
-        "wrote"
+        f"{folder}: is not a run, as it contains no weights/{which}.safetensors; give the folder "
+        "that 'tag2mask train' wrote, before the data"
     )
 
 

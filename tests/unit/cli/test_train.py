@@ -16,7 +16,8 @@ def trainer_calls(monkeypatch):
     """Record the calls of the trainer; nothing is trained."""
     calls = []
 
-    def record(recipe: Recipe, out: Path, *, resume: bool = False, command: str = "") -> Path:
+    def record(recipe: Recipe, out: Path, *, resume: bool, command: str, on_step: object) -> Path:
+        assert on_step is None
         calls.append((recipe, out, resume, command))
         return out
 
