@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tag2mask.cli.check import is_run
 from tag2mask.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:  # pydantic, which --help need not import
@@ -33,7 +34,7 @@ def is_folder(word: str) -> bool:
                 f"'{word}' is a folder and a recipe: write ./{word} for the folder, or --recipe "
                 f"{word} for the recipe"
             )
-        if (path / "recipe.yaml").is_file() and (path / "log.jsonl").is_file():
+        if is_run(path):
             raise RecipeError(
                 f"'{word}' is a run, not a folder of images: --resume {word} resumes it, and "
                 f"'train DATA --from {word}' starts from its weights"
@@ -46,7 +47,8 @@ def is_folder(word: str) -> bool:
             f"'{word}' is a file: give a folder of images (unpack an archive first), or a recipe "
             "whose name ends in .yaml"
         )
-    hint = did_you_mean(word, available_recipes())
+    here = [entry.name for entry in Path().iterdir() if entry.is_dir() or entry.suffix == ".yaml"]
+    hint = did_you_mean(word, [*available_recipes(), *here])
     raise RecipeError(
         f"'{word}' is neither a folder nor a recipe.{hint} 'tag2mask list recipes' shows all "
         "recipes; the name of your own ends in .yaml"

@@ -100,9 +100,13 @@ def run(
     folder = _run_folder(target or recipe, out, resume)
     if target is None and recipe is None and stage is None:
         folder, stage = _run_of_stage(folder)
-    names_data = target is not None and (recipe is not None or is_folder(target))
-    _reject_words(target if names_data else None, folder, resume, (recipe, minutes, start))
-    if target is not None and names_data:
+    if resume is not None and (minutes is not None or start is not None):
+        raise Tag2MaskError(
+            f"--resume {resume}: takes length and weights from the run; leave out --minutes and "
+            "--from"
+        )
+    if target is not None and (recipe is not None or is_folder(target)):
+        _reject_run_in_data(target, folder)
         resolved = _fitted(target, recipe, start, minutes, ctx.obj.overrides)
     elif minutes is not None:
         raise Tag2MaskError("--minutes: needs a folder of images; of a recipe set optim.steps")
@@ -134,16 +138,9 @@ def _fitted(
     return resolved
 
 
-def _reject_words(
-    data: str | None, folder: Path, resume: Path | None, new: tuple[object, ...]
-) -> None:
-    """Reject what a resumed run cannot change, and a run inside the folder of its images."""
-    if resume is not None and (data is not None or any(word is not None for word in new)):
-        raise Tag2MaskError(
-            f"--resume {resume}: takes recipe, images and weights from the run; leave out DATA, "
-            "--recipe, --minutes and --from (data.root=DIR names images that moved)"
-        )
-    if data is not None and folder.resolve().is_relative_to(Path(data).resolve()):
+def _reject_run_in_data(data: str, folder: Path) -> None:
+    """Reject a run inside the folder of its images, which would then include its pictures."""
+    if folder.resolve().is_relative_to(Path(data).resolve()):
         raise Tag2MaskError(
             f"--out {folder}: lies in the folder of images {data}, whose pictures would then "
             "include those of the run; choose a folder outside"

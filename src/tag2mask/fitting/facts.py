@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from tag2mask.data.coco import COCOConfig, coco_splits, index_coco
-from tag2mask.data.folder import FolderConfig, index_folder, is_held_out
+from tag2mask.data.coco import COCOConfig, index_coco
+from tag2mask.data.folder import FolderConfig, index_folder, part_names
 from tag2mask.data.index import DatasetIndex
-from tag2mask.data.validation import layout_of
+from tag2mask.data.layout import coco_splits, layout_of
 from tag2mask.data.voc import index_voc, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError
 
@@ -103,7 +103,7 @@ def _folder(root: Path) -> tuple[DatasetIndex, set[str], dict[str, str]]:
     """Index a folder with tags; the source itself holds images out."""
     config = FolderConfig(name="folder", root=root)
     index = index_folder(config)
-    return index, {name for name in index.images if is_held_out(name, config.val_fraction)}, {}
+    return index, set(part_names(index, "val", config.val_fraction)), {}
 
 
 def _voc(root: Path) -> tuple[DatasetIndex, set[str], dict[str, str]]:
