@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # imports image libraries, which --help need not load
 
 EXAMPLES = """\
   tag2mask check DATA
-  tag2mask check VOCdevkit/VOC2012 --strict"""
+  tag2mask check VOCdevkit/VOC2012 --strict
+  tag2mask check RUN DATA"""
 
 
 def run(
@@ -25,9 +26,16 @@ def run(
         typer.Argument(
             metavar="DATA",
             help="Folder of tagged images: COCO format, VOC layout, tags.csv, tags.jsonl or a "
-            "folder per class.",
+            "folder per class. Or a run folder, to find images with wrong tags.",
         ),
     ],
+    tagged: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Behind a run: the tagged images to check; default: those that it trained on.",
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -39,7 +47,17 @@ def run(
 
     Problems that would stop training end the check with exit code 2. Otherwise it prints the
     options with which `train` reads the data.
+
+    With a run folder in front, it lists the images whose tags are probably wrong or missing, judged
+    by classifiers that did not train on them.
     """
+    if (data / "recipe.yaml").is_file():
+        from tag2mask.cli.tag_errors import check_tags
+
+        check_tags(str(data), tagged)
+        return
+    if tagged is not None:
+        raise DataError(f"{data}: is not a run (no recipe.yaml); give one folder, or RUN DATA")
     from rich.console import Console
     from rich.table import Table
 

@@ -74,3 +74,19 @@ def test_keys_of_coco_name_the_training_split():
     report = CheckReport(root=Path("D"), source="coco", images=14, parts=parts)
     expected = ["data.name=coco", "data.root=D", "data.split=train2014"]
     assert check.training_keys(report, Path("D")) == expected
+
+
+def test_a_run_in_front_checks_the_tags(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(
+        "tag2mask.cli.tag_errors.check_tags", lambda run, data: calls.append((run, data))
+    )
+    (tmp_path / "recipe.yaml").write_text("", encoding="utf-8")
+    run(["check", str(tmp_path), "images"])
+    run(["check", str(tmp_path)])
+    assert calls == [(str(tmp_path), Path("images")), (str(tmp_path), None)]
+
+
+def test_two_folders_without_a_run_are_rejected(tmp_path):
+    with pytest.raises(DataError, match=r"is not a run .* give one folder, or RUN DATA"):
+        run(["check", str(tmp_path), "images"])
