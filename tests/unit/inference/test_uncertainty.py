@@ -100,7 +100,7 @@ class SwapPixels(Refiner):
     def __init__(self) -> None:
         super().__init__(RefinerConfig(name="swap"))
 
-    def forward(self, image: Tensor, probs: Tensor) -> Tensor:
+    def refine(self, image: Tensor, probs: Tensor) -> Tensor:
         return probs.flip(-1)
 
 
