@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ Mask = npt.NDArray[np.uint8]
 """(H, W) uint8 class indices; 0 background, 255 ignore."""
 ClassSource = Literal["classifier", "tags"]
 """Where the classes of a mask come from: the classifier, or the true tags."""
+SaveFormat = Literal["png", "npy", "npz", "overlay"]
+"""How `Prediction.save` writes: a mask as indexed PNG or as array, all arrays, or a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,9 @@ class Prediction:
     """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected;
     None unless requested."""
     uncertainty: Uncertainty | None = None
+    name: str = ""
+    """Name of the image: of a folder the path without suffix (`lane1/cow`), of a file its name
+    without suffix; empty if the image was not read from a file."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -127,6 +133,54 @@ class Prediction:
         share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
         overlay: Image = (self.image * (1 - share) + colors * share).round().astype(np.uint8)
         return overlay
+
+    def save(self, path: str | Path, format: SaveFormat | None = None) -> Path:
+        """Write the prediction to a file, completely or not at all.
+
+        `tag2mask export` writes the formats of labeling tools.
+
+        Args:
+            path: Target; its folder is created if it is missing.
+            format: `png` is an indexed PNG of mask values with the VOC palette, `npy` the mask as
+                (H, W) uint8 array, `npz` mask, classes, scores and CAM, `overlay` the image with
+                its mask in color. None: as the suffix says; a JPEG or WebP file is an overlay.
+
+        Returns:
+            The path.
+
+        Raises:
+            DataError: If neither format nor suffix says how to write.
+            RunError: If the file cannot be written.
+        """
+        from tag2mask.io.prediction_file import save_prediction  # it imports this module
+
+        return save_prediction(self, Path(path), format)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProgress:
+    """One image of `label` or `predict` is done."""
+
+    name: str
+    """Name of the image: its path without suffix."""
+    prediction: Prediction | None
+    """None if the image could not be read."""
+    done: int
+    """Images done so far in this call, this one included."""
+    total: int
+    """Images of this call; those that an earlier call finished do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepProgress:
+    """One optimizer step of `train` is done."""
+
+    step: int
+    """Steps done so far."""
+    total: int
+    """Steps of the training; of a recipe with stages, of the present stage."""
+    losses: Mapping[str, float]
+    """Mean losses since the last log line; empty between the steps of `run.log_every`."""
 
 
 @dataclass(frozen=True, slots=True)

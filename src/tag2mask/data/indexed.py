@@ -51,6 +51,7 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
         if learned:
             reject_empty_classes(self.tags, class_names, dataset_index.where)
         self.has_masks = dataset_index.has_masks(self.names)
+        self.image_files = dataset_index.images
 
     def __getitem__(self, index: int) -> Sample:
         with_mask = self.has_masks and self.reads_masks

@@ -17,11 +17,13 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.workers import ImageInput, predict_in_workers
-from tag2mask.io.images import list_images, read_image
+from tag2mask.io.image_inputs import input_images
+from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (
     CLASSES_FILE,
     append_scores,
     describe_classes,
+    describe_image,
     read_classes,
     read_skipped,
     score_row,
@@ -30,7 +32,12 @@ from tag2mask.io.mask_folder import (
     write_skipped,
 )
 from tag2mask.io.masks import save_mask
-from tag2mask.types import ClassSource, Prediction
+from tag2mask.types import ClassSource, ImageProgress, Prediction
+
+MOST_DIFFERENCES = 3
+"""Number of settings that a message about other masks names."""
+OnImage = Callable[[ImageProgress], object]
+"""Called after each image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +90,20 @@ class MaskWriter:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
         return self.path(name).is_file()
 
-    def write(self, name: str, prediction: Prediction, tags: Sequence[str] | None = None) -> None:
-        """Write one mask and its row of `scores.jsonl`; see `score_row`.
+    def write(
+        self,
+        name: str,
+        prediction: Prediction,
+        image_path: Path | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        """Write one mask and its row of `scores.jsonl`; see `score_row`, `describe_image`.
 
         Raises:
             RunError: If the disk refuses.
         """
-        append_scores(self.out, score_row(name, prediction, tags))
+        described = describe_image(name, image_path, prediction.mask.shape)
+        append_scores(self.out, score_row(name, prediction, tags) | described)
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
@@ -99,11 +113,14 @@ class MaskWriter:
     def _describe(self, wanted: Mapping[str, Any]) -> None:
         """Write `classes.json`, or check the one that is there."""
         if (self.out / CLASSES_FILE).is_file():
-            different = ", ".join(_differences(read_classes(self.out), wanted))
+            different = _differences(read_classes(self.out), wanted)
             if different:
+                more = len(different) - MOST_DIFFERENCES
+                rest = f" and {more} more" if more > 0 else ""
                 raise RunError(
-                    f"{self.out}: contains masks made with different settings ({different}); "
-                    "choose another folder or empty this one"
+                    f"{self.out}: contains masks made with different settings "
+                    f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or "
+                    "empty this one"
                 )
             return
         if self.out.is_dir() and any(self.out.iterdir()):
@@ -120,6 +137,7 @@ def label_dataset(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
@@ -134,6 +152,7 @@ def label_dataset(
         writer: The masks, written in the order of the source.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If `strict` and an image cannot be read.
@@ -145,9 +164,10 @@ def label_dataset(
         sample = source[index[name]]
         return ImageInput(sample.image, sample.tags, name)
 
-    job = _Job(segmenter, source.names, read, "label", _tags_by_name(source), source.skipped)
+    tags, skipped = _tags_by_name(source), source.skipped
+    job = _Job(segmenter, source.names, source.image_files, read, "label", tags, skipped)
     with segmenter.with_dataset(source):
-        return _write_all(job, writer, strict, workers)
+        return _write_all(job, writer, strict, workers, on_image)
 
 
 def predict_paths(
@@ -157,6 +177,7 @@ def predict_paths(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images and folders of them; the classifier selects their classes.
 
@@ -166,6 +187,7 @@ def predict_paths(
         writer: The masks, written in the order of `named_images`.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
@@ -176,33 +198,30 @@ def predict_paths(
     def read(name: str) -> ImageInput:
         return ImageInput(read_image(images[name]), None, name)
 
-    return _write_all(_Job(segmenter, list(images), read, "predict"), writer, strict, workers)
+    job = _Job(segmenter, list(images), images, read, "predict")
+    return _write_all(job, writer, strict, workers, on_image)
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
     """Give each image its mask name: the path inside its folder, without suffix.
 
     Raises:
-        DataError: If a path is missing, there is no image, or two images get the same name.
+        DataError: If a path names no image, or two images get the same name.
     """
-    affinity_maps: list[tuple[str, Path]] = []
+    named: list[tuple[str, Path]] = []
     for path in paths:
         if path.is_dir():
-            affinity_maps += [
+            named += [
                 (image.relative_to(path).with_suffix("").as_posix(), image)
-                for image in list_images(path)
+                for image in input_images(path)
             ]
-        elif path.is_file():
-            affinity_maps.append((path.stem, path))
         else:
-            raise DataError(f"{path}: no such image or folder")
-    if not affinity_maps:
-        raise DataError(f"no images in {', '.join(map(str, paths))}")
-    for name, count in Counter(name for name, _ in affinity_maps).items():
+            named += [(image.stem, image) for image in input_images(path)]
+    for name, count in Counter(name for name, _ in named).items():
         if count > 1:
-            same = ", ".join(str(image) for found, image in affinity_maps if found == name)
+            same = ", ".join(str(image) for found, image in named if found == name)
             raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
-    return dict(affinity_maps)
+    return dict(named)
 
 
 class _Job(NamedTuple):
@@ -210,6 +229,8 @@ class _Job(NamedTuple):
 
     segmenter: Segmenter
     names: Sequence[str]
+    files: Mapping[str, Path]
+    """Name -> image file, for images that have one."""
     read: Callable[[str], ImageInput]
     verb: str
     tags: Mapping[str, Sequence[str]] | None = None
@@ -218,21 +239,27 @@ class _Job(NamedTuple):
     """Images that the data source left out because they cannot be read."""
 
 
-def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
+def _write_all(
+    job: _Job, writer: MaskWriter, strict: bool, workers: int, on_image: OnImage | None
+) -> WriteSummary:
     """Segment every image that has no mask yet, with a progress bar."""
     missing = [name for name in job.names if not writer.done(name)]
     images = ((name, _read_or_error(job.read, name)) for name in missing)
     unreadable: list[str] = []
     with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
         task = bar.add_task(job.verb, total=len(missing))
-        for name, prediction in found:
+        for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
-                writer.write(name, prediction, job.tags[name] if job.tags else None)
+                tags = job.tags[name] if job.tags else None
+                writer.write(name, prediction, job.files.get(name), tags)
             elif strict:
                 raise prediction
             else:
                 unreadable.append(str(prediction))
             bar.advance(task)
+            if on_image is not None:
+                made = prediction if isinstance(prediction, Prediction) else None
+                on_image(ImageProgress(name, made, done, len(missing)))
     left = [name for name in job.names if not writer.done(name)]
     if len(left) == len(job.names):
         raise RunError(
@@ -241,10 +268,10 @@ def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> Wri
         )
     skipped = {*read_skipped(writer.out), *left, *job.skipped}
     write_skipped(writer.out, sorted(name for name in skipped if not writer.done(name)))
+    written, already = len(missing) - len(unreadable), len(job.names) - len(missing)
     unreadable += [f"{name}: is damaged or not an image" for name in job.skipped]
-    done, already = len(missing) - len(unreadable), len(job.names) - len(missing)
     masks = summarize_masks(writer.out, writer.inside)
-    return WriteSummary(done, already, tuple(unreadable), masks)
+    return WriteSummary(written, already, tuple(unreadable), masks)
 
 
 def _tags_by_name(source: Source) -> dict[str, list[str]]:

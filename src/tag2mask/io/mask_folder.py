@@ -5,7 +5,7 @@ MASKS/NAME.png       indexed PNG, one per image; folders in NAME are kept
 MASKS/classes.json   the class of every mask value, and all the settings that produced the masks
 MASKS/scores.jsonl   one line per image: `name`, `scores` (class probabilities), `areas` (share of
                      the pixels that each class covers), `uncertainty` and its `uncertainty_parts`,
-                     and `tags` if they chose the classes
+                     `tags` if they chose the classes, and the image's file and size
 MASKS/skipped.json   names of the images that could not be read
 ```
 """
@@ -98,6 +98,22 @@ def describe_classes(
     return described
 
 
+def describe_image(name: str, path: Path | None, size: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a row of `scores.jsonl` says about the image of a mask.
+
+    Args:
+        name: Path of the image inside its folder, without suffix.
+        path: The image file; None if the image has no file.
+        size: (H, W) in pixels.
+    """
+    described: dict[str, Any] = {"width": size[1], "height": size[0]}
+    if path is not None:
+        folder = path.absolute().parents[name.count("/")]
+        described["image"] = path.absolute().relative_to(folder).as_posix()
+        described["folder"] = folder.resolve().as_posix()
+    return described
+
+
 def score_row(
     name: str, prediction: Prediction, tags: Sequence[str] | None = None
 ) -> dict[str, Any]:
@@ -130,7 +146,11 @@ def class_areas(mask: Mask, class_names: Sequence[str]) -> dict[str, float]:
 
 
 def append_scores(folder: Path, row: Mapping[str, Any]) -> None:
-    """Add the row of one image, from `score_row`, to `scores.jsonl`.
+    """Add the row of one image to `scores.jsonl`.
+
+    Args:
+        folder: Mask folder.
+        row: From `score_row`, with `describe_image`.
 
     Raises:
         RunError: If the disk is full or writing is not allowed.
@@ -158,9 +178,9 @@ def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read `scores.jsonl`: name -> the last row of the image; empty without the file.
+    """Read the rows of `scores.jsonl` by image name; the last row of a name counts.
 
-    Lines that are not complete are left out; a killed run leaves one.
+    A torn line, which a killed process leaves, is skipped. Empty without the file.
     """
     path = folder / SCORES_FILE
     rows: dict[str, dict[str, Any]] = {}
@@ -169,7 +189,7 @@ def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and "name" in row:
+        if isinstance(row, dict) and isinstance(row.get("name"), str):
             rows[row["name"]] = row
     return rows
 

@@ -13,7 +13,7 @@ from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
 from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.methods.rib import RIBConfig
-from tag2mask.types import Prediction, Sample
+from tag2mask.types import ImageProgress, Prediction, Sample
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -84,7 +84,8 @@ def test_scores_have_one_row_per_image(tmp_path: Path) -> None:
     writer.write("b", prediction(0))
     rows = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     scores = {"cat": 0.1, "cow": 0.7, "dog": 0.25}
-    assert json.loads(rows[0]) == {"name": "a", "scores": scores, "areas": {"cat": 1.0}}
+    size = {"width": 6, "height": 4}
+    assert json.loads(rows[0]) == {"name": "a", "scores": scores, "areas": {"cat": 1.0}, **size}
     assert score_names(tmp_path) == ["a", "b"]
 
 
@@ -201,6 +202,21 @@ def test_images_that_could_not_be_read_are_noted(
     assert read_skipped(tmp_path / "out") == {source.names[1]}
     label_dataset(segmenter, source, open_writer(tmp_path / "out"))
     assert read_skipped(tmp_path / "out") == frozenset()
+
+
+def test_a_callback_receives_every_image_that_was_missing(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    calls: list[ImageProgress] = []
+    folder, out = image_folder(), tmp_path / "out"
+    (folder / "torn.png").write_text("broken", encoding="utf-8")
+    predict_paths(segmenter, [folder], open_writer(out))
+    open_writer(out).path("lane2/a").unlink()
+    predict_paths(segmenter, [folder], open_writer(out), on_image=calls.append)
+    assert [(one.name, one.done, one.total) for one in calls] == [("lane2/a", 1, 2), ("torn", 2, 2)]
+    assert calls[0].prediction is not None
+    assert calls[0].prediction.name == "lane2/a"
+    assert calls[1].prediction is None
 
 
 def test_nothing_written_is_an_error(

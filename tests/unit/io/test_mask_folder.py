@@ -12,6 +12,7 @@ from tag2mask.io.mask_folder import (
     append_scores,
     class_areas,
     describe_classes,
+    describe_image,
     read_class_names,
     read_classes,
     read_scores,
@@ -92,6 +93,23 @@ def test_row_of_an_image_has_scores_areas_and_uncertainty_in_six_digits() -> Non
 def test_areas_are_shares_of_all_pixels() -> None:
     mask = np.array([[0, 1, 1, 3], [255, 0, 0, 0]], dtype=np.uint8)
     assert class_areas(mask, ("cat", "cow", "dog")) == {"cat": 0.25, "dog": 0.125}
+
+
+def test_a_row_names_the_image_relative_to_its_folder_and_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "photos" / "lane" / "a.JPG"
+    described = describe_image("lane/a", path, (30, 40))
+    assert described == {
+        "width": 40,
+        "height": 30,
+        "image": "lane/a.JPG",
+        "folder": (tmp_path / "photos").as_posix(),
+    }
+    assert describe_image("a", path, (1, 1))["folder"] == path.parent.as_posix()
+    assert describe_image("generated", None, (1, 2)) == {"width": 2, "height": 1}
+    append_scores(tmp_path, {"name": "lane/a", "scores": {"cat": 0.5}} | described)
+    row = {"name": "lane/a", "scores": {"cat": 0.25}} | described
+    append_scores(tmp_path, row)
+    assert read_scores(tmp_path) == {"lane/a": row}  # the last one counts
 
 
 def test_scores_that_cannot_be_written_are_rejected(tmp_path: Path) -> None:
