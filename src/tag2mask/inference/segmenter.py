@@ -25,6 +25,7 @@ from tag2mask.data.base import Source
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast, runs_in_bf16
+from tag2mask.inference.hub import HubModel
 from tag2mask.inference.multi_scale import (
     class_probs,
     confident_labels_of,
@@ -61,7 +62,7 @@ class InferenceOutput(NamedTuple):
     """(F, h, w), if asked for."""
 
 
-class Segmenter:
+class Segmenter(HubModel):
     """Turns images into masks with one trained method.
 
     Example:
@@ -124,6 +125,9 @@ class Segmenter:
         """
         opened = open_run(run, which, configure)
         return cls(opened.method, opened.recipe, device, origin=opened.origin)
+
+    from_pretrained = load
+    """Load what `save_pretrained` or `push_to_hub` wrote; the same as `load`."""
 
     def predict(
         self, image: Image | PILImage.Image | str | Path, *, keep_cam: bool = False
