@@ -29,7 +29,8 @@ class COCO(Format):
 
     def write(self, masks: MaskCollection, out: Path) -> None:
         """Write the JSON; images without objects are listed without annotations."""
-        images, annotations = [], []
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
         for number, image in enumerate(masks, start=1):
             images.append(
                 {

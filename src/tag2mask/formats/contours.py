@@ -158,7 +158,7 @@ def _find_owners(rings: Sequence[Ring], shape: tuple[int, ...]) -> dict[int, lis
     return owners
 
 
-def draw_ring(ring: Sequence[Sequence[float]] | Ring, size: tuple[int, int]) -> Pixels:
+def draw_ring(ring: Ring | npt.NDArray[np.float64], size: tuple[int, int]) -> Pixels:
     """Return the (H, W) pixels inside a closed boundary, those whose centers it encloses.
 
     Args:

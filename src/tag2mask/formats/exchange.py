@@ -105,6 +105,8 @@ def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> in
         target = folder / f"{name}.png"
         if not target.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"image name '{name}' leaves the output folder; rename the image")
+        if target.exists():
+            raise DataError(f"two images are named '{name}'; rename one of them")
         target.parent.mkdir(parents=True, exist_ok=True)
         save_mask(mask, target)
         count += 1
