@@ -162,15 +162,23 @@ def _samples() -> dict[str, Any]:
         "uncertainty": "sc:Text",
         "class_scores": "sc:Text",
     }
-    fields = [
-        _field(
-            f"samples/{name}",
-            kind,
-            source={"fileObject": {"@id": SAMPLES}, "extract": {"column": name}},
-        )
-        for name, kind in columns.items()
-    ]
+    files = {"image": _file_source(IMAGES), "mask": _file_source(MASKS)}
+    fields = []
+    for name, kind in columns.items():
+        source = {"fileObject": {"@id": SAMPLES}, "extract": {"column": name}}
+        field = _field(f"samples/{name}", kind, source)
+        if name in files:
+            field["references"] = {**files[name], "extract": {"fileProperty": "fullpath"}}
+        fields.append(field)
+    for name, files_of in files.items():
+        content = {**files_of, "extract": {"fileProperty": "content"}}
+        fields.append(_field(f"samples/{name}_content", "sc:ImageObject", content))
     return {"@type": "cr:RecordSet", "@id": "samples", "name": "samples", "field": fields}
+
+
+def _file_source(name: str) -> dict[str, Any]:
+    """Refer to the files of a folder."""
+    return {"fileSet": {"@id": f"{name}-files"}}
 
 
 def _field(name: str, kind: str, source: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -34,21 +34,19 @@ class Facts(NamedTuple):
     """Title -> scores, as `tag2mask evaluate --json` writes them."""
     start: Mapping[str, Any]
     """First record of the log: command, seed, versions; empty if unknown."""
-    fingerprint: str | None
-    """SHA-256 of the weights file that was loaded."""
 
 
 def read_facts(origin: Mapping[str, str], weights_license: str) -> Facts:
     """Read scores and command from the run folder that weights were loaded from, if it is here.
 
     Args:
-        origin: `run` and `sha256`, as `open_run` returns them; may be empty.
+        origin: `run`, as `open_run` returns them; may be empty.
         weights_license: See `Facts`.
     """
     run = origin.get("run")
     folder = Path(run) if run else None
     if folder is None or not folder.is_dir():
-        return Facts(weights_license, {}, {}, origin.get("sha256"))
+        return Facts(weights_license, {}, {})
     scores = {path.name: _read(path) for path in sorted(folder.glob("*.json"))}
     found = {name: values for name, values in scores.items() if _is_score(values)}
     best = _read(folder / "metrics.json").get("best") or {}
@@ -56,7 +54,7 @@ def read_facts(origin: Mapping[str, str], weights_license: str) -> Facts:
         detail = evaluation.get("detail")
         if evaluation.get("step") == best.get("step") and _is_score(detail):
             found["held-out images during training"] = detail
-    return Facts(weights_license, found, _start(folder / "log.jsonl"), origin.get("sha256"))
+    return Facts(weights_license, found, _start(folder / "log.jsonl"))
 
 
 def model_card(recipe: Recipe, facts: Facts) -> str:

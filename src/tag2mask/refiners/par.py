@@ -98,9 +98,10 @@ def par_kernel(image: Tensor, config: ParConfig) -> Tensor:
     """
     offsets = neighbor_offsets(config.dilations)
     w3 = config.w3 if config.position else 0.0
-    position = _position_term(config.dilations, config.w2, w3, image.device)
-    if is_exporting():
+    if is_exporting():  # without the cache, where a recorded tensor would reach other calls
+        position = (w3 * position_weights(config.dilations, config.w2)).to(image.device)
         return export_kernel(image, config.dilations, config.w1, position)
+    position = _position_term(config.dilations, config.w2, w3, image.device)
     if image.device.type == "cpu":
         return cpu_kernel(image.detach(), offsets, config.w1, position)
     return torch_kernel(image, offsets, config.w1, position)
