@@ -35,6 +35,12 @@ def decoded(regions, shape):
     return mask
 
 
+def opacity(region):
+    """(H, W) values 0 or 255 of one region."""
+    values = brush.decode_rle(region["value"]["rle"])
+    return values.reshape(region["original_height"], region["original_width"], 4)[..., 3]
+
+
 def test_the_sdk_decodes_the_masks(tasks):
     masks = scene_masks()
     assert {task["data"]["name"] for task in tasks} == masks.keys()
@@ -67,7 +73,7 @@ def test_corrected_masks_come_back(project, tasks, tmp_path):
                 **region,
                 "value": {
                     "format": "rle",
-                    "rle": brush.mask2rle(brush.decode_rle(region["value"]["rle"])[3::4]),
+                    "rle": brush.mask2rle(opacity(region)),
                     "brushlabels": [swapped[region["value"]["brushlabels"][0]]],
                 },
             }

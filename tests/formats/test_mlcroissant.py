@@ -18,17 +18,22 @@ def text(value):
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def test_samples_are_read_with_image_and_mask(dataset):
+def test_samples_name_images_and_masks_that_are_read(dataset):
     masks = scene_masks()
-    found = {}
-    for record in dataset.records("samples"):
-        name = text(record["samples/mask"]).removeprefix("masks/").removesuffix(".png")
-        assert text(record["samples/image"]) == f"images/{name}.jpg"
-        found[name] = np.asarray(record["samples/mask_content"])
-        assert record["samples/image_content"].size == found[name].shape[::-1]
-    assert found.keys() == masks.keys()
-    for name, mask in masks.items():
-        assert np.array_equal(found[name], mask)
+    images, found = (
+        {
+            text(record[f"{folder}/path"]): record[f"{folder}/content"]
+            for record in dataset.records(folder)
+        }
+        for folder in ("images", "masks")
+    )
+    samples = list(dataset.records("samples"))
+    assert len(samples) == len(images) == len(found) == len(masks)
+    for sample in samples:
+        path = text(sample["samples/mask"])
+        mask = masks[path.removeprefix("masks/").removesuffix(".png")]
+        assert np.array_equal(np.asarray(found[path]), mask)
+        assert images[text(sample["samples/image"])].size == mask.shape[::-1]
 
 
 def test_mask_values_are_named(dataset):

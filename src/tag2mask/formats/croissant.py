@@ -123,7 +123,7 @@ def _metadata(masks: MaskCollection, digest: str) -> dict[str, Any]:
             _file_set(IMAGES, f"{IMAGES}/*", "image/*"),
             _file_set(MASKS, f"{MASKS}/*.png", "image/png"),
         ],
-        "recordSet": [_classes(masks), _samples()],
+        "recordSet": [_classes(masks), _samples(), _files(IMAGES), _files(MASKS)],
     }
 
 
@@ -153,7 +153,7 @@ def _classes(masks: MaskCollection) -> dict[str, Any]:
 
 
 def _samples() -> dict[str, Any]:
-    """Describe the samples: a line of the table joined with image and mask by their paths."""
+    """Describe the table of samples; its paths are those of the records of images and masks."""
     columns = {
         "image": "sc:Text",
         "mask": "sc:Text",
@@ -162,23 +162,29 @@ def _samples() -> dict[str, Any]:
         "uncertainty": "sc:Text",
         "class_scores": "sc:Text",
     }
-    files = {"image": _file_source(IMAGES), "mask": _file_source(MASKS)}
-    fields = []
-    for name, kind in columns.items():
-        source = {"fileObject": {"@id": SAMPLES}, "extract": {"column": name}}
-        field = _field(f"samples/{name}", kind, source)
-        if name in files:
-            field["references"] = {**files[name], "extract": {"fileProperty": "fullpath"}}
-        fields.append(field)
-    for name, files_of in files.items():
-        content = {**files_of, "extract": {"fileProperty": "content"}}
-        fields.append(_field(f"samples/{name}_content", "sc:ImageObject", content))
+    fields = [
+        _field(
+            f"samples/{name}",
+            kind,
+            {"fileObject": {"@id": SAMPLES}, "extract": {"column": name}},
+        )
+        for name, kind in columns.items()
+    ]
     return {"@type": "cr:RecordSet", "@id": "samples", "name": "samples", "field": fields}
 
 
-def _file_source(name: str) -> dict[str, Any]:
-    """Refer to the files of a folder."""
-    return {"fileSet": {"@id": f"{name}-files"}}
+def _files(folder: str) -> dict[str, Any]:
+    """Describe the files of a folder: path and decoded image."""
+    kinds = {"path": ("fullpath", "sc:Text"), "content": ("content", "sc:ImageObject")}
+    fields = [
+        _field(
+            f"{folder}/{name}",
+            kind,
+            {"fileSet": {"@id": f"{folder}-files"}, "extract": {"fileProperty": part}},
+        )
+        for name, (part, kind) in kinds.items()
+    ]
+    return {"@type": "cr:RecordSet", "@id": folder, "name": folder, "field": fields}
 
 
 def _field(name: str, kind: str, source: dict[str, Any] | None = None) -> dict[str, Any]:

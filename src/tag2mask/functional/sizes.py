@@ -27,9 +27,9 @@ def is_exporting() -> bool:
 
 def at_least(side: int, minimum: int) -> int:
     """Return the larger of a side and a minimum."""
-    if isinstance(side, int):
+    if not isinstance(side, torch.SymInt):
         return max(side, minimum)
-    return new_symbol(torch.sym_max(side, minimum), minimum)
+    return new_symbol(_larger(side, minimum), minimum)
 
 
 def new_symbol(side: int, minimum: int) -> int:
@@ -40,8 +40,8 @@ def new_symbol(side: int, minimum: int) -> int:
         minimum: Of its values.
     """
     symbol = torch.ops.aten.scalar_tensor.default(side, dtype=torch.int64).item()
-    torch._check(symbol >= minimum)
-    torch._check(symbol <= MAX_SIDE_PX)
+    torch._check(symbol >= minimum)  # type: ignore[no-untyped-call]  # torch has no types here
+    torch._check(symbol <= MAX_SIDE_PX)  # type: ignore[no-untyped-call]
     return cast(int, symbol)
 
 
@@ -76,15 +76,20 @@ def limited_size(
     height, width = size
     if not (long_side or max_side):
         return height, width
-    longest = cast(int, torch.sym_max(height, width))
+    longest = _larger(height, width)
     side = long_side or longest
     if max_side:
-        side = cast(int, torch.sym_min(side, max_side))
+        side = -_larger(-side, -max_side)  # the smaller one
     divide = _floor if round_down else _nearest
     return (
         at_least(divide(height * side, longest), 1),
         at_least(divide(width * side, longest), 1),
     )
+
+
+def _larger(one: int, other: int) -> int:
+    """Return the larger of two sides."""
+    return cast(int, torch.sym_max(one, other))  # type: ignore[no-untyped-call]
 
 
 def _floor(dividend: int, divisor: int) -> int:

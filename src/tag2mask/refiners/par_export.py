@@ -35,7 +35,7 @@ def export_iterate(
 ) -> Tensor:
     """Compute `par_iterate`."""
     current = maps.float()
-    parts = [part.unsqueeze(1) for part in kernel.split(NEIGHBORS, dim=1)]
+    parts = [part.unsqueeze(1) for part in torch.split(kernel, NEIGHBORS, dim=1)]
     for _ in range(iterations):
         sums = [
             (_neighbors(current, dilation) * part).sum(dim=2)
@@ -56,4 +56,4 @@ def _neighbors(maps: Tensor, dilation: int) -> Tensor:
     weight = taps.view(NEIGHBORS, 1, 3, 3).repeat(channels, 1, 1, 1)
     padded = F.pad(maps, (dilation,) * 4, mode="replicate")
     found = F.conv2d(padded, weight.to(maps), dilation=dilation, groups=channels)
-    return found.unflatten(1, (channels, NEIGHBORS))
+    return found.view(len(maps), channels, NEIGHBORS, *maps.shape[-2:])
