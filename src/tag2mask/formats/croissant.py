@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
@@ -120,21 +121,27 @@ def _metadata(masks: MaskCollection, digest: str) -> dict[str, Any]:
                 "encodingFormat": "text/csv",
                 "sha256": digest,
             },
-            _file_set(IMAGES, f"{IMAGES}/*", "image/*"),
-            _file_set(MASKS, f"{MASKS}/*.png", "image/png"),
+            _file_set(IMAGES, _media_types(masks)),
+            _file_set(MASKS, ["image/png"]),
         ],
         "recordSet": [_classes(masks), _samples(), _files(IMAGES), _files(MASKS)],
     }
 
 
-def _file_set(name: str, includes: str, encoding: str) -> dict[str, Any]:
-    """Describe a folder beside the metadata."""
+def _media_types(masks: MaskCollection) -> list[str]:
+    """Return the media types of the images, such as image/jpeg."""
+    names = {Path(image.file_name).suffix.lower() for image in masks}
+    return sorted({guess_type(f"image{suffix}")[0] or "image/unknown" for suffix in names})
+
+
+def _file_set(folder: str, media_types: list[str]) -> dict[str, Any]:
+    """Describe the files of a folder beside the metadata, in all folders below it."""
     return {
         "@type": "cr:FileSet",
-        "@id": f"{name}-files",
-        "name": f"{name}-files",
-        "encodingFormat": encoding,
-        "includes": includes,
+        "@id": f"{folder}-files",
+        "name": f"{folder}-files",
+        "encodingFormat": media_types,
+        "includes": f"{folder}/*",
     }
 
 

@@ -27,7 +27,7 @@ def is_exporting() -> bool:
 
 def at_least(side: int, minimum: int) -> int:
     """Return the larger of a side and a minimum."""
-    if not isinstance(side, torch.SymInt):
+    if type(side) is int:
         return max(side, minimum)
     return new_symbol(_larger(side, minimum), minimum)
 

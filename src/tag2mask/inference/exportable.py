@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +20,9 @@ EXAMPLE_SIZE = (150, 210)
 class ExportableNetwork(nn.Module):
     """Normalize, resize, run the network at all scales, select classes, refine, and make the mask.
 
-    It computes what `Segmenter.segment` does, but keeps the maps of all classes: where a class is
-    not selected, its score is so low that it never wins and its probability is 0.
+    It has a copy of the network, on the CPU. It computes what `Segmenter.segment` does, but keeps
+    the maps of all classes: where a class is not selected, its score is so low that it never wins
+    and its probability is 0.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -30,7 +33,7 @@ class ExportableNetwork(nn.Module):
         """
         super().__init__()
         reject_unexportable(segmenter)
-        self.method = segmenter.method
+        self.method = copy.deepcopy(segmenter.method).cpu().requires_grad_(False)
         self.config = segmenter.config
         self.protocol = segmenter.protocol
         self.postprocessor = segmenter.postprocessor
@@ -104,7 +107,7 @@ def export_program(segmenter: Segmenter) -> torch.export.ExportedProgram:
     Raises:
         RunError: If it cannot be recorded.
     """
-    network = ExportableNetwork(segmenter).cpu().eval()
+    network = ExportableNetwork(segmenter).eval()
     image = torch.zeros(*EXAMPLE_SIZE, 3, dtype=torch.uint8)
     tags = torch.zeros(len(segmenter.class_names))
     side = torch.export.Dim.DYNAMIC

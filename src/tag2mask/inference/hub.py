@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.errors import RunError, WeightsError
@@ -102,7 +102,7 @@ def _without_paths(recipe: Recipe) -> Recipe:
     """Drop the paths of data and weights, which mean nothing on another machine."""
     blank = recipe.blank()
     known = type(blank.data).model_fields
-    paths = {key: known[key].default for key in ("root", "labels") if key in known}
+    paths: dict[str, Any] = {key: known[key].default for key in ("root", "labels") if key in known}
     data = blank.data.model_copy(update=paths)
     earlier = {name: _without_paths(past) for name, past in blank.earlier.items()}
     return blank.model_copy(update={"data": data, "earlier": earlier})
