@@ -10,8 +10,9 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
 
+from PIL import Image as PILImage
+
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage
-from tag2mask.io.masks import save_mask
 from tag2mask.types import BACKGROUND, IGNORE
 from tag2mask.version import __version__
 
@@ -75,7 +76,7 @@ class Croissant(Format):
             for path in (copied, mask):
                 path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(image.image_file(NAME), copied)
-            save_mask(image.load(), mask)
+            PILImage.fromarray(image.load()).save(mask)  # gray: readers turn a palette into colors
             rows.append(_row(image))
         with (out / SAMPLES).open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, COLUMNS)

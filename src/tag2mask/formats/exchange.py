@@ -14,7 +14,7 @@ from pathlib import Path
 from tag2mask import plugins
 from tag2mask.data.index import name_images
 from tag2mask.data.tags import name_some
-from tag2mask.errors import DataError, RunError, did_you_mean
+from tag2mask.errors import DataError, RunError, UnknownPluginError, did_you_mean
 from tag2mask.formats.base import Format, MaskCollection, ModelFormat, NamedMask, ReadMasks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.mask_folder import describe_classes, write_classes
@@ -40,8 +40,15 @@ def export_masks(masks: MaskCollection, format_name: str, out: Path) -> None:
 
 
 def is_model_format(format_name: str) -> bool:
-    """Return whether a format writes the network of a run, and not masks."""
-    return format_name in plugins.available("formats.models")
+    """Return whether a format writes the network of a run, and not masks.
+
+    Raises:
+        UnknownPluginError: If there is no such format.
+    """
+    models, masks = (plugins.available(folder) for folder in ("formats.models", "formats"))
+    if format_name not in {*models, *masks}:
+        raise UnknownPluginError("format", format_name, {*models, *masks})
+    return format_name in models
 
 
 def export_model(segmenter: Segmenter, format_name: str, out: Path) -> None:

@@ -180,7 +180,7 @@ def _task_name(task: Mapping[str, Any], path: Path) -> str:
 
 
 def _annotation(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the newest annotation of a task that was not cancelled."""
+    """Return the newest annotation of a task that was not withdrawn."""
     done = [one for one in task.get("annotations", []) if not one.get("was_cancelled")]
     return max(done, key=lambda one: str(one.get("updated_at", "")), default=None)
 

@@ -79,7 +79,7 @@ def limited_size(
     longest = _larger(height, width)
     side = long_side or longest
     if max_side:
-        side = -_larger(-side, -max_side)  # the smaller one
+        side = _smaller(side, max_side)
     divide = _floor if round_down else _nearest
     return (
         at_least(divide(height * side, longest), 1),
@@ -90,6 +90,11 @@ def limited_size(
 def _larger(one: int, other: int) -> int:
     """Return the larger of two sides."""
     return cast(int, torch.sym_max(one, other))  # type: ignore[no-untyped-call]
+
+
+def _smaller(one: int, other: int) -> int:
+    """Return the smaller of two sides."""
+    return cast(int, torch.sym_min(one, other))  # type: ignore[no-untyped-call]
 
 
 def _floor(dividend: int, divisor: int) -> int:

@@ -22,7 +22,7 @@ LIMITS = """\
   or small objects are often missed or too large.
 - What always appears together with a class (water under a boat) can become part of its mask.
 - Only the classes above exist for this model; everything else is background.
-- A mask does not say how certain it is. Look at a sample before you rely on it."""
+- A mask does not say how certain it is. Check a sample before you rely on it."""
 
 
 class Facts(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tag2mask.functional.sizes import at_least, is_exporting
+from tag2mask.functional.sizes import is_exporting
 from tag2mask.models.folding import convolve, folded
 
 
@@ -59,7 +59,8 @@ def same_padding(maps: Tensor, convolution: nn.Conv2d) -> tuple[Tensor, tuple[in
     for axis in (0, 1):
         stride, size = convolution.stride[axis], maps.shape[2 + axis]
         reach = convolution.dilation[axis] * (convolution.kernel_size[axis] - 1) + 1
-        totals.append(at_least(reach - 1 - (size - 1) % stride, 0))
+        rest = (size - 1) % stride if stride > 1 else 0
+        totals.append(max(reach - 1 - rest, 0))
     vertical, horizontal = totals
     if vertical % 2 == 0 and horizontal % 2 == 0:
         return maps, (vertical // 2, horizontal // 2)

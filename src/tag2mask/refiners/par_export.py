@@ -1,6 +1,6 @@
 """PAR in few, large operations, for `torch.export` and ONNX.
 
-Neighbors come from convolutions whose kernels pick one pixel each, so a graph has hundreds of
+Neighbors come from convolutions whose kernels select one pixel each, so a graph has hundreds of
 operations rather than thousands; the values are the same.
 """
 

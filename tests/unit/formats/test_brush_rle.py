@@ -31,11 +31,11 @@ def test_values_one_by_one_are_read():
     assert decode(code, (1, 2)).tolist() == [[True, False]]
 
 
-@pytest.mark.parametrize("cut", [0, 3, 9])
-def test_damaged_code_is_rejected(cut):
+@pytest.mark.parametrize("length", [0, 3, 9])
+def test_damaged_code_is_rejected(length):
     code = encode(np.eye(20, dtype=bool))
     with pytest.raises(ValueError, match="it"):
-        decode(code[:cut], (20, 20))
+        decode(code[:length], (20, 20))
 
 
 def test_another_size_is_rejected():
