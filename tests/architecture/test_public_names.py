@@ -13,10 +13,12 @@ from tag2mask import lazy, plugins
 PUBLIC = {
     "BACKGROUND",
     "IGNORE",
+    "ImageProgress",
     "Prediction",
     "Recipe",
     "Report",
     "Segmenter",
+    "StepProgress",
     "Tag2MaskError",
     "__version__",
     "evaluate",

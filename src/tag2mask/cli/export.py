@@ -54,6 +54,9 @@ def run(
             help="Export only the N images whose masks are the most uncertain.",
         ),
     ] = None,
+    flat: Annotated[
+        bool, typer.Option("--flat", help="Drop the folders from the names of images.")
+    ] = False,
 ) -> None:
     """Export masks to a labeling tool, or the network of a run as ONNX.
 
@@ -65,13 +68,15 @@ def run(
     from tag2mask.formats.exchange import is_model_format
 
     if is_model_format(format):
-        if images is not None or most_uncertain is not None:
-            raise RunError(f"--images and --most-uncertain are for masks; {format} exports a run")
+        if images is not None or most_uncertain is not None or flat:
+            raise RunError(
+                f"--images, --most-uncertain and --flat are for masks; {format} exports a run"
+            )
         api.export_model(source, format, out, overrides=ctx.obj.overrides)
         print(f"network of {source} exported to {out} ({out.stat().st_size / 1e6:.1f} MB)")
         return
     if ctx.obj.overrides:
         word = next(iter(ctx.obj.overrides))
         raise RecipeError(f"{word}: keys change a network, and {format} exports masks")
-    count = api.export(source, format, out, images=images, most_uncertain=most_uncertain)
+    count = api.export(source, format, out, images=images, most_uncertain=most_uncertain, flat=flat)
     print(f"{count} masks exported to {out}")

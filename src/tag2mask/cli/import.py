@@ -32,9 +32,13 @@ def run(
         typer.Option(
             "--images",
             metavar="DIR",
-            help="Folder of the images, for formats that do not record their sizes.",
+            help="Folder of the images, to give masks their names again where the tool dropped "
+            "folders; some formats need it for the sizes of images.",
         ),
     ] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to the masks of an existing folder.")
+    ] = False,
 ) -> None:
     """Import masks that a person corrected in a labeling tool.
 
@@ -42,5 +46,5 @@ def run(
     """
     from tag2mask import api
 
-    count = api.import_masks(path, format, out, images=images)
+    count = api.import_masks(path, format, out, images=images, add=add)
     print(f"{count} masks imported to {out}")

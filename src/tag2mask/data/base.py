@@ -41,6 +41,8 @@ class Source(ABC):
     """Name -> image file; empty if the images are generated."""
     skipped: tuple[str, ...] = ()
     """Names of images that are left out because they cannot be read."""
+    unknown_tags: Mapping[str, int] = {}
+    """Tags that are no class, and the number of images that have each; they are dropped."""
 
     @abstractmethod
     def __init__(self, config: DataConfig, split: str) -> None: ...

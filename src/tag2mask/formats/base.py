@@ -69,6 +69,26 @@ class MaskCollection:
     def __iter__(self) -> Iterator[MaskedImage]:
         return iter(self.images)
 
+    def flattened(self) -> MaskCollection:
+        """Return the same images without the folders of their names, for tools that want none.
+
+        Raises:
+            DataError: If two images would share a name.
+        """
+        flat = tuple(
+            replace(image, name=Path(image.name).name, file_name=Path(image.file_name).name)
+            for image in self.images
+        )
+        owners: dict[str, str] = {}
+        for image, renamed in zip(self.images, flat, strict=True):
+            other = owners.setdefault(renamed.name, image.file_name)
+            if other != image.file_name:
+                raise DataError(
+                    f"{other} and {image.file_name} would share the name {renamed.name} without "
+                    "their folders; export them with their folders, or rename one"
+                )
+        return replace(self, images=flat)
+
     def most_uncertain(self, count: int) -> MaskCollection:
         """Return the `count` images of highest uncertainty, the most uncertain first.
 

@@ -12,13 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from tag2mask import plugins
-from tag2mask.data.index import name_images
+from tag2mask.data.index import find_masks, name_images
 from tag2mask.data.tags import name_some
 from tag2mask.errors import DataError, RunError, UnknownPluginError, did_you_mean
 from tag2mask.formats.base import Format, MaskCollection, ModelFormat, NamedMask, ReadMasks
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.io.mask_folder import describe_classes, write_classes
-from tag2mask.io.masks import save_mask
+from tag2mask.io.mask_folder import (
+    describe_classes,
+    read_class_names,
+    read_classes,
+    write_classes,
+)
+from tag2mask.io.masks import read_mask, renumber, save_mask
 
 
 def export_masks(masks: MaskCollection, format_name: str, out: Path) -> None:
@@ -69,7 +74,9 @@ def export_model(segmenter: Segmenter, format_name: str, out: Path) -> None:
     _create(out, lambda path: kind().write(segmenter, path))
 
 
-def import_masks(path: Path, format_name: str, out: Path, images: Path | None = None) -> int:
+def import_masks(
+    path: Path, format_name: str, out: Path, images: Path | None = None, *, add: bool = False
+) -> int:
     """Read the masks of a labeling tool into a folder that `train` and `evaluate` can read.
 
     Args:
@@ -78,6 +85,7 @@ def import_masks(path: Path, format_name: str, out: Path, images: Path | None = 
         out: Folder to create, with `classes.json` and an indexed PNG for each image.
         images: Folder of the images. Masks get the names of these images, also where the tool
             dropped the folders of a name; some formats need it for the sizes of images.
+        add: Add to the masks of an existing folder instead.
 
     Returns:
         Number of masks.
@@ -85,7 +93,7 @@ def import_masks(path: Path, format_name: str, out: Path, images: Path | None = 
     Raises:
         RecipeError: If there is no such format.
         DataError: If the masks cannot be read, or there are none.
-        RunError: If `out` exists.
+        RunError: If `out` exists; with `add`, if it already has a mask of one of the images.
     """
     kind: type[Format] = plugins.load("formats", format_name)
     if not path.exists():
@@ -101,8 +109,38 @@ def import_masks(path: Path, format_name: str, out: Path, images: Path | None = 
         if not count:
             raise DataError(f"{path}: contains no image with a mask")
 
-    _create(out, write)
+    if add and out.is_dir():
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
+            write(Path(staging, out.name))
+            _add_masks(Path(staging, out.name), out)
+    else:
+        _create(out, write)
     return count
+
+
+def _add_masks(folder: Path, out: Path) -> None:
+    """Add the masks of a folder to another one, whose classes keep their values.
+
+    Raises:
+        RunError: If both have a mask of the same image, or `out` has no `classes.json`.
+    """
+    described, masks = read_classes(out), find_masks(folder)
+    own, found = described["classes"], read_class_names(folder)
+    if same := sorted(masks.keys() & find_masks(out).keys()):
+        raise RunError(
+            f"{out}: already has a mask of {name_some(same)}; move it away, or import to another "
+            "folder"
+        )
+    merged = [*own, *(name for name in found if name not in own)]
+    if merged != own:
+        settings = described.get("settings", {})
+        source = described.get("class_source", "corrected")
+        write_classes(out, describe_classes(merged, source, settings))
+    table = renumber(found, merged)
+    for name, path in masks.items():
+        target = out / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_mask(table[read_mask(path, len(found))], target)
 
 
 def _rename(masks: Iterator[NamedMask], folder: Path) -> Iterator[NamedMask]:

@@ -68,6 +68,18 @@ def test_folder_without_masks_is_rejected(tmp_path: Path) -> None:
         open_masks(tmp_path, tmp_path)
 
 
+def test_flat_names_are_refused_where_two_images_would_share_one(
+    write_masks: Callable[..., Path],
+) -> None:
+    flat = open_masks(write_masks()).flattened()
+    assert [image.file_name for image in flat] == [
+        "full.jpg", "ring.jpg", "parts.jpg", "none.jpg", "square.jpg"
+    ]  # fmt: skip
+    mask = np.zeros((2, 2), dtype=np.uint8)
+    with pytest.raises(DataError, match=r"a/x\.jpg and b/x\.jpg would share the name x without"):
+        open_masks(write_masks({"a/x": mask, "b/x": mask})).flattened()
+
+
 def test_most_uncertain_images_come_first(write_masks: Callable[..., Path]) -> None:
     folder = write_masks()
     with pytest.raises(DataError, match=r"no uncertainty of full \(one of 5\)"):

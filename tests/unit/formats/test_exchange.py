@@ -10,7 +10,7 @@ from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
 from tag2mask.formats.collection import open_masks
 from tag2mask.formats.exchange import export_masks, import_masks
 from tag2mask.io.mask_folder import read_classes
-from tag2mask.io.masks import read_mask
+from tag2mask.io.masks import read_mask, save_mask
 
 
 class Failing(Format):
@@ -90,6 +90,49 @@ def test_format_without_way_back_and_missing_input_are_named(
         import_masks(tmp_path, "failing", tmp_path / "out")
     with pytest.raises(UnknownPluginError, match=r"unknown format 'vocpng'\. Did you mean"):
         export_masks(masks, "vocpng", tmp_path / "out")
+
+
+def test_masks_are_added_to_a_folder_whose_classes_keep_their_values(
+    write_masks: Callable[..., Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "DATA" / "masks"
+    out.mkdir(parents=True)
+    (out / "classes.json").write_text('{"classes": ["cow", "two words"]}')
+    save_mask(np.array([[1, 2]], dtype=np.uint8), out / "earlier.png")
+    export_masks(open_masks(write_masks()), "coco", tmp_path / "a.json")
+    import_masks(tmp_path / "a.json", "coco", out, add=True)
+    assert read_classes(out)["classes"] == ["cow", "two words", "cat"]
+    assert read_mask(out / "earlier.png", 3).tolist() == [[1, 2]]
+    values = np.array([0, 3, 2], dtype=np.uint8)
+    for name, mask in drawn_masks().items():
+        assert np.array_equal(read_mask(out / f"{name}.png", 3), values[mask])
+    with pytest.raises(RunError, match="already has a mask of full, lane1/ring, lane2/parts and 2"):
+        import_masks(tmp_path / "a.json", "coco", out, add=True)
+    assert sorted(path.name for path in out.parent.iterdir()) == ["masks"]
+
+
+def test_masks_get_the_names_of_images_again(
+    write_masks: Callable[..., Path], tmp_path: Path
+) -> None:
+    export_masks(open_masks(write_masks()).flattened(), "coco", tmp_path / "flat.json")
+    import_masks(tmp_path / "flat.json", "coco", tmp_path / "back", tmp_path / "images")
+    for name, mask in drawn_masks().items():
+        assert np.array_equal(read_mask(tmp_path / "back" / f"{name}.png", 2), mask)
+    (tmp_path / "images" / "square.jpg").unlink()
+    with pytest.raises(DataError, match="images: 'square' is no image of this folder"):
+        import_masks(tmp_path / "flat.json", "coco", tmp_path / "new", tmp_path / "images")
+    for folder in ("lane1", "lane2"):
+        (tmp_path / "images" / folder / "square.png").write_bytes(b"")
+    with pytest.raises(DataError, match="'square' could be lane1/square, lane2/square"):
+        import_masks(tmp_path / "flat.json", "coco", tmp_path / "new", tmp_path / "images")
+
+
+def test_two_masks_of_one_name_are_refused(masks: MaskCollection, tmp_path: Path) -> None:
+    export_masks(masks, "coco", tmp_path / "a.json")
+    text = (tmp_path / "a.json").read_text().replace("none.jpg", "full.png")
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match="two images are named 'full'"):
+        import_masks(tmp_path / "a.json", "coco", tmp_path / "out")
 
 
 def test_folder_without_masks_is_not_imported(tmp_path: Path) -> None:
