@@ -100,13 +100,11 @@ def run(
     folder = _run_folder(target or recipe, out, resume)
     if target is None and recipe is None and stage is None:
         folder, stage = _run_of_stage(folder)
-    if resume is not None and (minutes is not None or start is not None):
-        raise Tag2MaskError(
-            f"--resume {resume}: takes length and weights from the run; leave out --minutes and "
-            "--from"
-        )
-    if target is not None and (recipe is not None or is_folder(target)):
-        _reject_run_in_data(target, folder)
+    names_data = target is not None and (recipe is not None or is_folder(target))
+    _reject_words(target if names_data else None, folder, resume, (recipe, minutes, start))
+    if resume is not None:
+        _reject_resume(resume, target)
+    if target is not None and names_data:
         resolved = _fitted(target, recipe, start, minutes, ctx.obj.overrides)
     elif minutes is not None:
         raise Tag2MaskError("--minutes: needs a folder of images; of a recipe set optim.steps")
@@ -138,9 +136,16 @@ def _fitted(
     return resolved
 
 
-def _reject_run_in_data(data: str, folder: Path) -> None:
-    """Reject a run inside the folder of its images, which would then include its pictures."""
-    if folder.resolve().is_relative_to(Path(data).resolve()):
+def _reject_words(
+    data: str | None, folder: Path, resume: Path | None, new: tuple[object, ...]
+) -> None:
+    """Reject what a resumed run cannot change, and a run inside the folder of its images."""
+    if resume is not None and (data is not None or any(word is not None for word in new)):
+        raise Tag2MaskError(
+            f"--resume {resume}: takes recipe, images and weights from the run; leave out DATA, "
+            "--recipe, --minutes and --from (data.root=DIR names images that moved)"
+        )
+    if data is not None and folder.resolve().is_relative_to(Path(data).resolve()):
         raise Tag2MaskError(
             f"--out {folder}: lies in the folder of images {data}, whose pictures would then "
             "include those of the run; choose a folder outside"
@@ -194,13 +199,11 @@ def _run_folder(target: str | None, out: Path | None, resume: Path | None) -> Pa
         raise Tag2MaskError(
             f"--out {out} and --resume {resume} name two run folders; leave out --out"
         )
-    if resume is not None:
-        _reject_resume(resume, target)
     return resume or out or Path()
 
 
 def _reject_resume(folder: Path, target: str | None) -> None:
-    """Reject a folder that contains no run, and data or a recipe beside --resume."""
+    """Reject a folder that contains no run, and a recipe beside --resume."""
     if not (folder / "recipe.yaml").is_file():
         what = "contains no run (no recipe.yaml)" if folder.is_dir() else "no such run folder"
         raise RunError(
@@ -209,6 +212,6 @@ def _reject_resume(folder: Path, target: str | None) -> None:
         )
     if target is not None:
         raise Tag2MaskError(
-            f"--resume {folder} goes with the run's own recipe and data; leave out {target}, or "
-            f"start a new run: tag2mask train {target} --out NEW_RUN"
+            f"--resume {folder}: takes the recipe from the run; leave out {target}, or start a new "
+            f"run: tag2mask train {target} --out NEW_RUN"
         )

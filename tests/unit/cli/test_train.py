@@ -80,7 +80,8 @@ def test_resume_needs_no_recipe_and_no_out(trainer_calls, tmp_path):
         (f"{RECIPE} --out R --ouy S", "Did you mean '--out'?"),
         (f"{RECIPE} --out R other", "unexpected words: other"),
         (f"{RECIPE} --out R --minutes 5", "--minutes: needs a folder of images"),
-        ("--resume src --from S", "--resume src: takes length and weights from the run"),
+        ("--resume R --from S", "--resume R: takes recipe, images and weights from the run"),
+        ("src --resume R", "--resume R: takes recipe, images and weights from the run"),
         ("src --out src/run", "--out src/run: lies in the folder of images src"),
     ],
 )
@@ -88,7 +89,6 @@ def test_wrong_lines_are_rejected_before_training(
     line, words, trainer_calls, tmp_path, monkeypatch
 ):
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "recipe.yaml").write_text(load_recipe(RECIPE).to_yaml(), "utf-8")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Tag2MaskError, match=r"^[^\n]*$") as caught:
         run(["train", *line.split()])
