@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tag2mask.data.checks.inspection import InspectedImage
-from tag2mask.data.checks.report import Advice
+from tag2mask.data.checks.report import Advice, Severity
 from tag2mask.data.index import DatasetIndex, count
 from tag2mask.data.tags import name_some
 from tag2mask.errors import MissingExtraError
@@ -48,7 +48,7 @@ def unreadable_advice(
     dataset_index: DatasetIndex, inspected: Mapping[str, InspectedImage], *, strict: bool
 ) -> Iterator[Advice]:
     """Yield a line per unreadable image, and one for all that need the extra for HEIC."""
-    severity = "problem" if strict else "warning"
+    severity: Severity = "problem" if strict else "warning"
     unreadable = {name: image.problem for name, image in inspected.items() if image.problem}
     heic = []
     if not can_read_heif():
