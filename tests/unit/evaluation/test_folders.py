@@ -76,7 +76,7 @@ def test_truth_with_its_own_classes_file_is_matched_by_name(tmp_path: Path) -> N
 def test_masks_of_other_programs_need_class_names(tmp_path: Path) -> None:
     write_mask(tmp_path / "predicted", "a", PREDICTED)
     write_mask(tmp_path / "true", "a", TRUE)
-    with pytest.raises(DataError, match="give the class names"):
+    with pytest.raises(DataError, match=r"nothing says which class.*; write .*classes\.json"):
         evaluate_folder(tmp_path / "predicted", tmp_path / "true")
     report = evaluate_folder(tmp_path / "predicted", tmp_path / "true", class_names=["cat", "cow"])
     assert report.iou == pytest.approx(IOU)
@@ -241,3 +241,16 @@ def test_official_masks_score_1_against_themselves(tmp_path: Path) -> None:
     report = evaluate_folder(predicted, Path(root), split="devval", limited=True)
     assert report.images == 5
     assert report.miou == 1.0
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_nested_masks_against_flat_truth_are_named(tmp_path: Path, limited: bool) -> None:
+    predicted = mask_folder(tmp_path / "predicted", ["cat"])
+    write_mask(predicted, "lane1/a", [[0, 1]])
+    write_mask(tmp_path / "true", "a", [[0, 1]])
+    with pytest.raises(DataError, match=r"has lane1/a\.png where .*true has a\.png"):
+        evaluate_folder(predicted, tmp_path / "true", limited=limited)
+    write_mask(tmp_path / "true", "other", [[0, 1]])
+    write_mask(predicted, "a", [[0, 1]])  # a flat one too: only `other` is missing
+    with pytest.raises(DataError, match=r"no prediction for the true mask .*predict it too"):
+        evaluate_folder(predicted, tmp_path / "true")
