@@ -11,7 +11,7 @@ from tag2mask.io.heif import EXTRA, can_read_heif, is_heif, open_image
 from tag2mask.io.images import PILLOW_ERRORS, is_image_name, list_images, visible_files
 from tag2mask.io.mask_folder import CLASSES_FILE
 from tag2mask.io.masks import is_probably_mask
-from tag2mask.io.other_files import OTHER, by_kind, is_address, kind_of
+from tag2mask.io.other_files import by_kind, describe_file, is_address
 
 _SAMPLE = 8
 """Images of a folder that are opened to recognize masks."""
@@ -36,10 +36,7 @@ def input_images(path: Path) -> list[Path]:
     elif path.is_file():
         images = [path]
         if not is_image_name(path) and not _is_image(path):
-            kind = kind_of(path)
-            article = "an" if kind.name[0] in "aeiou" else "a"
-            what = "not an image" if kind is OTHER else f"{article} {kind.name}, not an image"
-            raise DataError(f"{path}: {what}; {kind.advice}".replace("VIDEO", path.name))
+            raise DataError(f"{path}: {describe_file(path, 'an image')}")
     else:
         raise DataError(f"{path}: no such image or folder")
     _reject_heif(path, images)

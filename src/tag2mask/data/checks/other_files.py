@@ -13,7 +13,7 @@ from tag2mask.data.tags import name_some
 from tag2mask.errors import MissingExtraError
 from tag2mask.io.heif import EXTRA, can_read_heif, is_heif
 from tag2mask.io.images import is_image_name, list_images, visible_files
-from tag2mask.io.masks import is_probably_mask
+from tag2mask.io.masks import has_few_colors
 from tag2mask.io.other_files import TEXT, by_kind
 
 _MOST_LINES = 10
@@ -93,7 +93,7 @@ def mask_like_advice(
     beside = [
         path.relative_to(root).as_posix()
         for path in list_images(root)
-        if path not in used and path.parent in folders_of_images and is_probably_mask(path)
+        if path not in used and path.parent in folders_of_images and has_few_colors(path)
     ]
     if beside:
         yield Advice(
