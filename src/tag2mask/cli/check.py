@@ -20,7 +20,7 @@ EXAMPLES = """\
   tag2mask check DATA
   tag2mask check DATA --html check.html --json check.json
   tag2mask check VOCdevkit/VOC2012 --strict
-  tag2mask check RUN DATA"""
+  tag2mask check RUN DATA --json tags.json"""
 _MOST_CLASSES = 40
 _MOST_PAIRS = 6
 _MOST_NAMES = 3
@@ -67,14 +67,22 @@ def run(
     With a run folder in front, it lists the images whose tags are probably wrong or missing, judged
     by classifiers that did not train on them.
     """
-    if (data / "recipe.yaml").is_file():
+    if is_run(data):
         from tag2mask.cli.tag_errors import check_tags
 
+        if html_file is not None or strict:
+            raise DataError("--html and --strict check a data set; behind a run, give --json only")
         check_tags(str(data), tagged, json_file)
         return
     if tagged is not None:
-        raise DataError(f"{data}: is not a run (no recipe.yaml); give one folder, or RUN DATA")
+        raise DataError(f"{data}: is not a run; give one folder, or RUN DATA")
     _check_data(data, strict, json_file, html_file)
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is one that training wrote, rather than a data set."""
+    trained = [*folder.glob("weights"), *folder.glob("*/weights")]  # of a run, or of its stages
+    return (folder / "recipe.yaml").is_file() and bool(trained)
 
 
 def _check_data(data: Path, strict: bool, json_file: Path | None, html_file: Path | None) -> None:

@@ -46,11 +46,20 @@ def is_folder(word: str) -> bool:
             f"'{word}' is a file: give a folder of images (unpack an archive first), or a recipe "
             "whose name ends in .yaml"
         )
-    hint = did_you_mean(word, available_recipes())
+    hint = did_you_mean(word, [*available_recipes(), *_beside(path)])
     raise RecipeError(
         f"'{word}' is neither a folder nor a recipe.{hint} 'tag2mask list recipes' shows all "
         "recipes; the name of your own ends in .yaml"
     )
+
+
+def _beside(path: Path) -> list[str]:
+    """Return the folders and YAML files beside a path that does not exist."""
+    return [
+        str(path.with_name(other.name))
+        for other in (path.parent.iterdir() if path.parent.is_dir() else ())
+        if other.is_dir() or other.suffix in (".yaml", ".yml")
+    ]
 
 
 def fit_folder(

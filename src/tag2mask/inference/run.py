@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from tag2mask.checkpoint import check_state, read_weights, stage_folder
+from tag2mask.checkpoint import check_state, read_license, read_weights, stage_folder
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.methods.base import Method
-from tag2mask.methods.build import build_method
+from tag2mask.methods.build import build_method, named_license
 
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
@@ -58,6 +58,7 @@ def open_run(
     method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
     method.load_state_dict(state)
+    method.backbone.weights_license = read_license(path) or named_license(trained)
     origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
     return TrainedRun(method, recipe, origin)
 

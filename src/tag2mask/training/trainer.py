@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -289,7 +289,7 @@ class _TrainingRun:
             )
         if evaluation is not None:
             if self._best_metric.add(evaluation):
-                save_weights(self._folder.weights("best"), self._method.state_dict(), self._recipe)
+                self._save_weights("best")
             logger.write_record(
                 {"step": self._step, "event": "evaluation", "score": evaluation.score}
             )
@@ -305,15 +305,20 @@ class _TrainingRun:
         ranks = self._runtime.gather({"rng": rng_state(), "window": self._window.read()})
         self._reject_non_finite(merged_means([rank["window"] for rank in ranks]))
         if self._runtime.is_main:
-            weights = self._method.state_dict()
-            save_weights(self._folder.weights("last"), weights, self._recipe)
+            self._save_weights("last")
             if self._best_metric.reason is not None:
-                save_weights(self._folder.weights("best"), weights, self._recipe)
+                self._save_weights("best")
             tensors = snapshot(self._method, self._runtime.optimizer)
             record = {"step": self._step, "seconds": self._seconds, "ranks": ranks}
             save_state(self._folder.state, tensors, record | versions())
             self._write_metrics()
         self._saved_at = self._step
+
+    def _save_weights(self, which: Literal["best", "last"]) -> None:
+        """Write a weights file with all that inference needs."""
+        license = self._method.backbone.weights_license
+        path = self._folder.weights(which)
+        save_weights(path, self._method.state_dict(), self._recipe, license)
 
     def _restore(self) -> Batches:
         """Open the batches, then load the state, because opening may draw random numbers."""
