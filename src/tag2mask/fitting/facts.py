@@ -33,7 +33,7 @@ class DataFacts:
     source: str
     """Data source that reads it (`data.name`)."""
     classes: dict[str, int]
-    """Tag in use -> number of training images that show it, sorted."""
+    """Tag of a training image -> number of training images that show it, sorted."""
     training_images: int
     held_out_images: int
     negatives: int
@@ -73,7 +73,7 @@ def data_facts(root: Path) -> DataFacts:
     return DataFacts(
         root=root,
         source=source,
-        classes={name: counts[name] for name in index.tag_names},
+        classes={name: counts[name] for name in index.tag_names if counts[name]},
         training_images=len(training),
         held_out_images=len(held_out),
         negatives=sum(not index.tags[name] for name in training),
