@@ -168,6 +168,8 @@ class _Pipeline:
         for line in summary.unreadable:
             self._notify(f"skipped: {line}")
         self._notify(f"{summary.written} masks written to {writer.out}")
+        for line in summary.masks.advice:
+            self._notify(f"warning: {line}")
         elapsed = time.perf_counter() - started
         self.state.write_seconds(name, self.state.seconds(name) + elapsed)
 

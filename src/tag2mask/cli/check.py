@@ -19,7 +19,8 @@ if TYPE_CHECKING:  # imports image libraries, which --help need not load
 EXAMPLES = """\
   tag2mask check DATA
   tag2mask check DATA --html check.html --json check.json
-  tag2mask check VOCdevkit/VOC2012 --strict"""
+  tag2mask check VOCdevkit/VOC2012 --strict
+  tag2mask check RUN DATA --json tags.json"""
 _MOST_CLASSES = 40
 _MOST_PAIRS = 6
 _MOST_NAMES = 3
@@ -31,9 +32,16 @@ def run(
         typer.Argument(
             metavar="DATA",
             help="Folder of tagged images: COCO format, VOC layout, tags.csv, tags.jsonl or a "
-            "folder per class.",
+            "folder per class. Or a run folder, to find images with wrong tags.",
         ),
     ],
+    tagged: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Behind a run: the tagged images to check; default: those that it trained on.",
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -55,15 +63,26 @@ def run(
 
     Problems that would stop training end the check with exit code 2. Otherwise its last line is
     the command that trains on the data.
+
+    With a run folder in front, it lists the images whose tags are probably wrong or missing, judged
+    by classifiers that did not train on them.
     """
     if is_run(data):
-        raise DataError(f"{data}: is a run; give the folder of tagged images")
+        from tag2mask.cli.tag_errors import check_tags
+
+        if html_file is not None or strict:
+            raise DataError("--html and --strict check a data set; behind a run, give --json only")
+        check_tags(str(data), tagged, json_file)
+        return
+    if tagged is not None:
+        raise DataError(f"{data}: is not a run; give one folder, or RUN DATA")
     _check_data(data, strict, json_file, html_file)
 
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder is one that training wrote, rather than a data set."""
-    return (folder / "recipe.yaml").is_file() and (folder / "weights").is_dir()
+    trained = [*folder.glob("weights"), *folder.glob("*/weights")]  # of a run, or of its stages
+    return (folder / "recipe.yaml").is_file() and bool(trained)
 
 
 def _check_data(data: Path, strict: bool, json_file: Path | None, html_file: Path | None) -> None:

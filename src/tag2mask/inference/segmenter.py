@@ -214,7 +214,7 @@ class Segmenter(ImageCalls, HubModel):
         cam = _selected_cam(output.cam, class_indices) if keep_cam else None
         selected = self._select_maps(output, class_indices)
         are_chosen = tags is not None or self.protocol.selects_by_classifier
-        parts = network_parts(output, class_indices, are_chosen=are_chosen)
+        parts = network_parts(output, class_indices, selected.background, are_chosen=are_chosen)
         scores = self._named(output.probs)
         return InferenceOutput(image, selected, scores, class_source, cam, parts, name)
 

@@ -113,5 +113,23 @@ def test_a_run_is_no_data_set(tmp_path):
     assert not check.is_run(tmp_path)
     (tmp_path / "recipe.yaml").touch()
     assert check.is_run(tmp_path)
-    with pytest.raises(DataError, match="is a run; give the folder of tagged images"):
-        run(["check", str(tmp_path)])
+
+
+def test_a_run_in_front_checks_the_tags(monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr("tag2mask.cli.tag_errors.check_tags", lambda *words: calls.append(words))
+    (tmp_path / "recipe.yaml").touch()
+    (tmp_path / "seg" / "weights").mkdir(parents=True)  # a run with stages
+    run(["check", str(tmp_path), "images", "--json", "out.json"])
+    run(["check", str(tmp_path)])
+    assert calls == [
+        (str(tmp_path), Path("images"), Path("out.json")),
+        (str(tmp_path), None, None),
+    ]
+    with pytest.raises(DataError, match="behind a run, give --json only"):
+        run(["check", str(tmp_path), "--strict"])
+
+
+def test_two_folders_without_a_run_are_rejected(tmp_path):
+    with pytest.raises(DataError, match=r"is not a run; give one folder, or RUN DATA"):
+        run(["check", str(tmp_path), "images"])
