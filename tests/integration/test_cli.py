@@ -96,7 +96,7 @@ def test_check_reports_classes_and_counts(scenes, capsys):
     shown = capsys.readouterr().out
     assert "16 images, read as 'folder'" in shown
     assert "board" in shown
-    assert "tag2mask train RECIPE data.name=folder" in shown
+    assert f"ready: tag2mask train {scenes} " in shown
 
 
 def test_run_folder_is_complete(run):
