@@ -73,7 +73,11 @@ def measure(segmenter: Segmenter, source: Source, limit: int | None) -> list[dic
             row = {"class_source": class_source, "iou": iou, "total": made.uncertainty.total}
             rows.append({**row, **made.uncertainty.parts})
         if position % 20 == 0:
-            print(f"{position} of {len(indices)} images", flush=True)
+            so_far = {
+                name: summarize([row for row in rows if row["class_source"] == name])
+                for name in CLASS_SOURCES
+            }
+            print(f"{position} of {len(indices)} images: {so_far}", flush=True)
     return rows
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tag2mask.api import evaluate as evaluate
     from tag2mask.api import export as export
+    from tag2mask.api import export_model as export_model
     from tag2mask.api import import_masks as import_masks
     from tag2mask.api import label as label
     from tag2mask.api import predict as predict

@@ -196,12 +196,12 @@ def predict(
         reject_other_classes(segmenter.class_names)
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
+    files = named_images(paths)  # rejects what is no image before anything is written
     writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
     summary = predict_paths(
         segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
     )
     if overlays:
-        files = named_images(paths)
         draw_gallery(writer, list(files), lambda name: read_image(files[name]))
     return summary
 
@@ -293,6 +293,34 @@ def export(
         collection = collection.flattened()
     exchange.export_masks(collection, format, Path(out))
     return len(collection)
+
+
+def export_model(
+    run: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    overrides: Overrides | None = None,
+    which: Which = "best",
+) -> None:
+    """Export the network of a run as a model file that runs without tag2mask.
+
+    Args:
+        run: Run folder, or a hub id such as `org/name`.
+        format: `onnx` or `torch_export`.
+        out: File to create.
+        overrides: Values for keys of the sections `predict`, `refiner` and `method`: the test-time
+            settings of the model.
+        which: Weights of the run to use.
+
+    Raises:
+        RecipeError: If there is no such format.
+        RunError: If `out` exists, the run has no weights, or a setting of the run cannot be part of
+            a model file.
+        MissingExtraError: If the extra `onnx` is not installed.
+    """
+    segmenter = open_run(run, override_texts(overrides or {}), which, "cpu")
+    exchange.export_model(segmenter, format, Path(out))
 
 
 def import_masks(

@@ -111,8 +111,17 @@ def test_run_folder_is_complete(run):
 
 def test_label_evaluate_and_report(run, scenes, tmp_path, capsys):
     masks = tmp_path / "masks"
-    assert main(["label", str(run), str(scenes), "--out", str(masks)]) == 0
-    assert "16 masks written" in capsys.readouterr().out
+    assert main(["label", str(run), str(scenes), "--out", str(masks), "--overlays"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("16 masks written", "in this folder: 16 masks", "most uncertain, inspect first:"):
+        assert words in shown
+    assert f"gallery: {masks / 'overlays' / 'index.html'}" in shown
+    assert len(list((masks / "overlays").glob("*.jpg"))) == 16
+    text = (masks / "scores.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert all(0 <= row["uncertainty"] <= 1 for row in rows)
+    one_scale = {"refinement", "pixels", "tags"}  # without flip there are no views to compare
+    assert all(row["uncertainty_parts"].keys() == one_scale for row in rows)
     described = json.loads((masks / "classes.json").read_text(encoding="utf-8"))
     assert described["class_source"] == "tags"
     assert described["settings"]["split"] == "all"
@@ -131,10 +140,11 @@ def test_label_evaluate_and_report(run, scenes, tmp_path, capsys):
     assert 0 <= written["miou"] <= 1
     assert len(written["iou"]) == 6
 
-    assert main(["report", str(run)]) == 0
+    assert main(["report", str(run), "--masks", str(masks)]) == 0
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
+    assert "16 masks in" in page
 
 
 def test_label_resumes_and_rejects_other_settings(run, scenes, tmp_path, capsys, refusal):
@@ -146,6 +156,20 @@ def test_label_resumes_and_rejects_other_settings(run, scenes, tmp_path, capsys,
     assert "were there already" in capsys.readouterr().out
     assert sorted(path.stat().st_mtime_ns for path in masks.glob("*.png")) == before
     assert "background" in refusal(*line, "predict.background=0.3")
+
+
+def test_unknown_tags_are_rejected_before_anything_is_written(run, data, tmp_path, refusal):
+    rows = tag_rows(data)
+    write_rows(data, [rows[0], f"{rows[1]};lorry", *rows[2:]])
+    line = ["label", str(run), str(data), "--out", str(tmp_path / "masks")]
+    assert "'lorry' (1 image)" in refusal(*line)
+    assert not (tmp_path / "masks").exists()
+    assert main([*line, "--skip-unknown-tags"]) == 0
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 16
+
+
+def test_tags_of_too_few_images_cannot_be_checked(run, scenes, refusal):
+    assert "too few to check tags" in refusal("check", str(run), str(scenes))
 
 
 def test_predict_takes_images_and_folders_and_overrides(run, scenes, tmp_path):
@@ -285,7 +309,7 @@ def test_closed_pipe_is_no_error():
         ("check GONE", "GONE: no such folder"),
         ("train GONE.yaml --out OUT", "GONE.yaml: cannot be read"),
         ("train RECIPE data.root=GONE --out OUT", "GONE: no such folder"),
-        ("train --resume GONE", "GONE/recipe.yaml: cannot be read"),
+        ("train --resume GONE", "GONE: no such run folder"),
         ("label GONE DATA --out OUT", "GONE: no such run folder"),
         ("label RUN GONE --out OUT", "GONE: no such folder"),
         ("predict RUN GONE.jpg --out OUT", "GONE.jpg: no such image or folder"),
@@ -296,7 +320,7 @@ def test_closed_pipe_is_no_error():
         ("train RECIPE --out RUN", "is not empty"),
         ("train RECIPE", "missing: --out"),
         ("train RECIPE --out OUT --resume RUN", "name two run folders"),
-        ("train RECIPE --resume RUN optim.lr=1", "optim.lr"),
+        ("train --resume RUN optim.lr=1", "optim.lr"),
         ("train rml/no_such_recipe --out OUT", "unknown recipe 'rml/no_such_recipe'"),
         ("list plugins", "'methods'"),
         ("label RUN DATA --out OUT --weights frist", "'best'"),

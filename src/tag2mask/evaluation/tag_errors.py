@@ -156,7 +156,8 @@ def rank_images(
     is_wrong, is_missing = tagged & (probs <= without_tag), ~tagged & (probs >= with_tag)
 
     def listed(flags: npt.NDArray[np.bool_], row: int) -> tuple[tuple[str, float], ...]:
-        return tuple((class_names[k], float(probs[row, k])) for k in np.flatnonzero(flags[row]))
+        columns = np.flatnonzero(flags[row]).tolist()
+        return tuple((class_names[k], float(probs[row, k])) for k in columns)
 
     ranked = [
         SuspiciousImage(name, float(score[row]), listed(is_wrong, row), listed(is_missing, row))
@@ -187,8 +188,8 @@ def _fit_and_predict(features: Tensor, targets: Tensor, others: Tensor, decay: f
         optimizer.zero_grad()
         total = F.binary_cross_entropy_with_logits(inputs @ weight + bias, targets)
         total = total + decay * weight.square().sum() / targets.shape[1]
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return (((others - mean) / spread) @ weight + bias).sigmoid().detach()

@@ -29,4 +29,5 @@ def image_features(segmenter: Segmenter, image: Image) -> Tensor:
     view = enlarge_to(backbone.normalize(tensor), MIN_SIDE_PX)
     with evaluating(backbone), label_autocast(config.precision, segmenter.device.type):
         features = backbone(view).maps[-1]
-    return features[0].float().mean(dim=(1, 2)).cpu()
+    pooled: Tensor = features[0].float().mean(dim=(1, 2)).cpu()
+    return pooled

@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from tag2mask.checkpoint import check_state, read_weights, stage_folder
+from tag2mask.checkpoint import check_state, read_license, read_weights, stage_folder
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.methods.base import Method
-from tag2mask.methods.build import build_method
+from tag2mask.methods.build import build_method, named_license
 
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
@@ -47,7 +47,7 @@ def open_run(
         RunError: If the folder contains no weights.
         WeightsError: If the weights cannot be read, downloaded or loaded.
     """
-    path = weights_path(stage_folder(_local_folder(run), "train"), which)
+    path = find_weights(run, which)
     state, trained = read_weights(path)
     recipe = trained if configure is None else configure(trained)
     reader = ""
@@ -58,6 +58,7 @@ def open_run(
     method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
     method.load_state_dict(state)
+    method.backbone.weights_license = read_license(path) or named_license(trained)
     origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
     return TrainedRun(method, recipe, origin)
 
@@ -67,6 +68,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def find_weights(run: str | Path, which: Which = "best") -> Path:
+    """Find the weights file of a run folder or a hub model; of stages, the last that trained.
+
+    Raises:
+        RunError: If there is none.
+        WeightsError: If the hub cannot provide it.
+    """
+    return weights_path(stage_folder(_local_folder(run), "train"), which)
 
 
 def weights_path(folder: Path, which: Which) -> Path:
@@ -79,9 +90,14 @@ def weights_path(folder: Path, which: Which) -> Path:
         path = folder / "weights" / f"{name}.safetensors"
         if path.is_file():
             return path
+    if (folder / "recipe.yaml").is_file():
+        raise RunError(
+            f"{folder}: the run has saved no weights yet (weights/{which}.safetensors); finish it: "
+            f"tag2mask train --resume {folder}"
+        )
     raise RunError(
-        f"{folder}: contains no weights/{which}.safetensors; give a folder that 'tag2mask train' "
-        "wrote"
+        f"{folder}: is not a run, as it contains no weights/{which}.safetensors; give the folder "
+        "that 'tag2mask train' wrote, before the data"
     )
 
 

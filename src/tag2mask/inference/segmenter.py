@@ -22,6 +22,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
+from tag2mask.inference.hub import HubModel
 from tag2mask.inference.image_calls import ImageCalls
 from tag2mask.inference.mask_settings import describe_settings
 from tag2mask.inference.multi_scale import (
@@ -64,7 +65,7 @@ class InferenceOutput(NamedTuple):
     """Name of the image."""
 
 
-class Segmenter(ImageCalls):
+class Segmenter(ImageCalls, HubModel):
     """Turns images into masks with one trained method.
 
     Example:
@@ -127,6 +128,9 @@ class Segmenter(ImageCalls):
         """
         opened = open_run(run, which, configure)
         return cls(opened.method, opened.recipe, device, origin=opened.origin)
+
+    from_pretrained = load
+    """Load what `save_pretrained` or `push_to_hub` wrote; the same as `load`."""
 
     def with_settings(
         self,
@@ -210,7 +214,7 @@ class Segmenter(ImageCalls):
         cam = _selected_cam(output.cam, class_indices) if keep_cam else None
         selected = self._select_maps(output, class_indices)
         are_chosen = tags is not None or self.protocol.selects_by_classifier
-        parts = network_parts(output, class_indices, are_chosen=are_chosen)
+        parts = network_parts(output, class_indices, selected.background, are_chosen=are_chosen)
         scores = self._named(output.probs)
         return InferenceOutput(image, selected, scores, class_source, cam, parts, name)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.methods.base import Method, StageOutputs
+from tag2mask.models.base import Backbone
+from tag2mask.models.weights import license
 from tag2mask.refiners.base import Refiner
 
 
@@ -39,3 +41,9 @@ def build_refiner(recipe: Recipe) -> Refiner | None:
         return None
     refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
     return refiner
+
+
+def named_license(recipe: Recipe) -> str:
+    """Look up the license of the pretrained weights that a recipe names, without reading them."""
+    weights = recipe.backbone.weights
+    return Backbone.weights_license if weights in (None, "none") else license(weights)

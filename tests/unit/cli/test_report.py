@@ -7,17 +7,17 @@ from tag2mask.errors import RunError, Tag2MaskError
 
 
 def test_page_is_written_and_named(monkeypatch, capsys):
-    queries = []
+    asked = []
 
-    def write(folder, query):
-        queries.append(query)
+    def write(folder, query, masks):
+        asked.append((query, masks))
         return Path(folder, "report.html")
 
     monkeypatch.setattr("tag2mask.report.page.write_report", write)
     run(["report", "R"])
-    run(["report", "R", "--query", "0.25", "1"])
+    run(["report", "R", "--query", "0.25", "1", "--masks", "M"])
     assert capsys.readouterr().out == "report: R/report.html\n" * 2
-    assert queries == [None, (0.25, 1.0)]
+    assert asked == [(None, None), ((0.25, 1.0), Path("M"))]
 
 
 def test_query_takes_two_numbers():

@@ -19,7 +19,7 @@ def write_masks(folder: Path, time: float = 1.0) -> Path:
 def test_newest_masks_of_the_run_are_found(tmp_path: Path) -> None:
     assert find_masks(tmp_path) is None
     older = write_masks(tmp_path / "masks", time=1)
-    newer = write_masks(tmp_path / "predicted", time=2)
+    newer = write_masks(tmp_path / "newer", time=2)
     assert find_masks(tmp_path) == newer
     assert find_masks(tmp_path, older) == older
 
