@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tag2mask.api import label as label
     from tag2mask.api import predict as predict
     from tag2mask.api import train as train
+    from tag2mask.api import tune as tune
     from tag2mask.config.recipe import Recipe as Recipe
     from tag2mask.config.recipe import load_recipe as load_recipe
     from tag2mask.errors import Tag2MaskError as Tag2MaskError

@@ -27,6 +27,7 @@ COMMANDS = (
     "train",
     "label",
     "predict",
+    "tune",
     "evaluate",
     "report",
     "list",

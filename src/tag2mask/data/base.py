@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -34,6 +35,8 @@ class Source(ABC):
     """Whether every sample has a mask."""
     reads_masks: bool = True
     """Whether `self[i]` decodes the mask; the loader turns it off if masks are not needed."""
+    masked: Sequence[int] = ()
+    """Indices of the samples with a mask where only some have one; empty if `has_masks`."""
     skipped: tuple[str, ...] = ()
     """Names of images that are left out because they cannot be read."""
 
@@ -42,6 +45,11 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def mask_indices(self) -> Sequence[int]:
+        """Indices of the samples that have a mask."""
+        return range(len(self)) if self.has_masks else self.masked
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:

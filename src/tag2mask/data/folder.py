@@ -4,7 +4,7 @@
 DATA/tags.csv              image,tags          DATA/cat/a.jpg        the folder is the tag
 DATA/images/a.jpg          a.jpg,cat;dog       DATA/dog/b.jpg
 DATA/images/b.jpg          b.jpg,              DATA/_negative/c.jpg  shows no class
-DATA/masks/a.png           (optional: class indices in a palette or gray PNG)
+DATA/masks/a.png           (optional, also for some images only: class indices as PNG)
 ```
 """
 
@@ -42,7 +42,7 @@ class FolderConfig(DataConfig):
     images: Path | None = None
     """Folder of the images. `none` uses `images` in root if it exists, or else root itself."""
     masks: Path | None = None
-    """Folder of true masks, for evaluation. `none` uses `masks` in root if it exists."""
+    """Folder of true masks, for all images or some. `none` uses `masks` in root if it exists."""
     val_fraction: Fraction = 0.1
     """Fraction of images held out. The choice depends on an image's name alone, so adding images
     changes no other image's part."""
@@ -126,6 +126,11 @@ def index_folder(config: FolderConfig) -> DatasetIndex:
     if not any(tags.values()):
         problems.append(f"{where}: no image has a tag")
     mask_files = find_masks(masks) if masks else {}
+    if stray := sorted(mask_files.keys() - images.keys()):
+        problems.append(
+            f"{masks}: {count(len(stray), 'mask')} of images that are not in {image_folder}: "
+            f"{name_some(stray)}; name each mask like its image, or remove it"
+        )
     return DatasetIndex(
         where=where,
         images=images,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from tag2mask import plugins
 from tag2mask.checkpoint import read_state, save_state, save_weights, versions
 from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.config.schema import DataConfig, MethodConfig, StepsOrFraction, resolve_steps
-from tag2mask.data.base import Source
 from tag2mask.data.loader import Batches, batches
-from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.data.transforms import BLACK, Color
+from tag2mask.data.true_masks import TrainingImages, open_training_images
 from tag2mask.errors import RecipeError, RunError
 from tag2mask.inference.run import Configure, open_run
 from tag2mask.io.files import write_text
@@ -106,7 +105,9 @@ class _TrainingRun:
         self._runtime = runtime
         self._stop = stop
         self._resume = resume
-        self._source = _training_source(recipe.data)
+        kind: type[Method] = plugins.load("methods", recipe.method.name)
+        self._images = open_training_images(recipe.data, learns_from_masks=kind.reads_masks)
+        self._source = self._images.source
         self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
@@ -299,7 +300,9 @@ class _TrainingRun:
             rank=self._runtime.rank,
             world=self._runtime.world,
             start=record["step"] * optim.accumulate_steps,
-            masks=self._method.reads_masks,
+            masks=self._images.reads_masks,
+            favored=self._images.true_masks,
+            favored_share=self._recipe.data.true_mask_share,
             padding=_padding_color(self._recipe.data, self._method),
         )
         if has_state:
@@ -334,10 +337,13 @@ class _TrainingRun:
                 "versions": versions(),
                 "machine": self._runtime.describe_machine(),
                 "weights_license": license,
+                "true_masks": len(self._images.true_masks),
             }
         )
         if self._step == 0:
             logger.print_line(f"{len(self._source)} images, weights license: {license}")
+            for line in _describe_masks(self._images, self._recipe.data):
+                logger.print_line(line)
 
 
 def _load_earlier(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, Method]:
@@ -370,7 +376,13 @@ def _padding_color(config: DataConfig, method: Method) -> Color:
     return red, green, blue
 
 
-def _training_source(config: DataConfig) -> Source:
-    """Open the training images, with the masks of `config.labels` if it names a folder."""
-    source: Source = plugins.load("data", config.name)(config, "train")
-    return source if config.labels is None else PseudoLabelDataset(source, config.labels)
+def _describe_masks(images: TrainingImages, config: DataConfig) -> Iterator[str]:
+    """Yield how the true masks of some images are used; nothing if none or all have one."""
+    if images.true_masks:
+        learned, share = len(images.true_masks), config.true_mask_share
+        yield f"learns from {learned} true masks, {share:.0%} of each batch"
+    elif images.unused_masks:
+        yield (
+            f"{images.unused_masks} images have true masks, used for scores only; "
+            "data.true_masks=train learns from them"
+        )
