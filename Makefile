@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all check fmt docs golden bench gpu-data mutate wheel lock
+.PHONY: install demo test test-slow test-all test-formats check fmt docs golden bench gpu-data mutate wheel lock
 
 install: $(STAMP)
 
@@ -42,7 +42,20 @@ test-slow: install
 	$(PYTEST) -m slow
 
 test-all: install
-	$(PYTEST) -m "slow or not slow"
+	$(PYTEST) -m "(slow or not slow) and not formats"
+
+# Reads the exports with the libraries of their formats. Their versions of other packages differ from the lock file, so
+# they get an environment of their own; what it lacks comes from .venv.
+FORMATS := build/formats
+test-formats: install $(FORMATS)/installed
+	OMP_NUM_THREADS=1 $(FORMATS)/bin/python -m pytest -m formats tests/formats
+
+$(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
+	$(PYTHON) -m venv --without-pip $(FORMATS)
+	$(UV) pip install --quiet --python $(FORMATS)/bin/python --group formats
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/installed_in_venv.pth
+	touch $@
 
 check: install
 	$(BIN)/ruff check .

@@ -76,7 +76,7 @@ def comparisons(workers: int, count: int, repeats: int) -> tuple[list[Row], floa
     """Compare masks, then times; also return the seconds until the workers are ready."""
     outputs = make_outputs(count)
     segmenter = CRFOnly(outputs)
-    expected = [segmenter.postprocess(output) for output in outputs]
+    expected = [segmenter.postprocess(output)[0] for output in outputs]
     start = time.perf_counter()
     with MaskWorkers(segmenter, workers) as pool:
         masks_from_workers(pool, outputs[:workers])

@@ -7,8 +7,6 @@ IMAGES contains images and `tags.csv` with the columns `image,tags`; `;` separat
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 import tag2mask
 
 images, run = Path(sys.argv[1]), Path(sys.argv[2])
@@ -25,8 +23,8 @@ segmenter = tag2mask.load(run)
 path = next(path for path in sorted(images.iterdir()) if path.suffix in (".jpg", ".png"))
 prediction = segmenter.predict(path)
 print(path.name, prediction.mask.shape, prediction.classes)
-Image.fromarray(prediction.overlay()).save(run / "overlay.png")
+prediction.save(run / "overlay.png", format="overlay")
 
 # All images of a folder: indexed PNG masks and classes.json.
-summary = tag2mask.predict(run, [images], run / "masks")
+summary = tag2mask.predict(run, images, run / "masks")
 print(f"{summary.written} masks in {run / 'masks'}")

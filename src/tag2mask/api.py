@@ -8,21 +8,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tag2mask import pipeline, plugins
+from tag2mask import pipeline
 from tag2mask.checkpoint import stage_folder
-from tag2mask.config.overrides import apply_overrides, parse_overrides
+from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
-from tag2mask.data.base import Source
-from tag2mask.data.validation import layout_of
-from tag2mask.errors import RunError
 from tag2mask.evaluation.folders import evaluate_folder
-from tag2mask.evaluation.tuning import Tuning, tune_segmenter
+from tag2mask.formats import exchange
+from tag2mask.formats.collection import open_masks
 from tag2mask.inference.run import Which
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.tuned import undo_tuned, write_tuned
+from tag2mask.inference.tagged_folder import open_source as open_source
+from tag2mask.inference.tagged_folder import reject_unknown_tags
 from tag2mask.inference.voc_server import SERVER_FOLDER, reject_other_classes, server_images
-from tag2mask.inference.writer import MaskWriter, WriteSummary, label_dataset, predict_paths
-from tag2mask.types import Report
+from tag2mask.inference.writer import (
+    MaskWriter,
+    OnImage,
+    WriteSummary,
+    label_dataset,
+    named_images,
+    predict_paths,
+    progress,
+)
+from tag2mask.io.images import read_image
+from tag2mask.training.logging import OnStep
+from tag2mask.types import Image, Report
+from tag2mask.visualization.gallery import write_gallery
 
 Overrides = Mapping[str, object]
 """Dotted recipe key -> value, such as `{"optim.steps": 300, "predict.scales": [1.0, 0.5]}`."""
@@ -36,6 +46,7 @@ def train(
     resume: bool = False,
     stage: str | None = None,
     notify: Callable[[str], object] = lambda line: None,
+    on_step: OnStep | None = None,
 ) -> Path:
     """Train a recipe into a run folder; of a recipe with stages, run all of them or one.
 
@@ -47,6 +58,7 @@ def train(
         resume: Resume the run in `out`.
         stage: Run this stage only; the stages that it needs must be finished.
         notify: Receives one line of text about each stage.
+        on_step: Called after each step with the progress and, where the log has them, the losses.
 
     Returns:
         The run folder.
@@ -71,8 +83,10 @@ def train(
         raw, where = recipe.plain(), "recipe"
     else:
         raw, where = read_yaml(recipe_path(str(recipe))), str(recipe)
-    resolved = apply_overrides(raw, _as_words(overrides), where)
-    return pipeline.train(resolved, Path(out), resume=resume, stage=stage, notify=notify)
+    resolved = apply_overrides(raw, override_texts(overrides or {}), where)
+    return pipeline.train(
+        resolved, Path(out), resume=resume, stage=stage, notify=notify, on_step=on_step
+    )
 
 
 def label(
@@ -86,6 +100,9 @@ def label(
     device: str = "auto",
     strict: bool = False,
     workers: int = 1,
+    skip_unknown_tags: bool = False,
+    overlays: bool = False,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
@@ -105,22 +122,35 @@ def label(
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
         workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
+        skip_unknown_tags: Leave out tags that the run does not know; otherwise they are an error.
+        overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
+        on_image: Called after each image with its name, its prediction and the progress.
 
     Raises:
-        DataError: If the folder or its tags cannot be used.
-        RunError: If the run has no weights, or `out` contains masks made with different settings.
+        DataError: If the folder or its tags cannot be used, or the run does not know a tag.
+        RunError: If the run has no weights, `out` contains masks made with different settings, or
+            no image can be read.
     """
-    keys = _as_words(overrides)
+    keys = override_texts(overrides or {})
     segmenter = open_run(run, keys, which, device)
     source, part = open_source(segmenter.recipe, Path(data), split, keys)
+    if not skip_unknown_tags:
+        reject_unknown_tags(source, Path(data))
     settings = {**segmenter.settings("tags"), "split": part}
     writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
-    return label_dataset(segmenter, source, writer, strict=strict, workers=workers)
+    summary = label_dataset(
+        segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
+    )
+    if overlays:
+        index = {name: position for position, name in enumerate(source.names)}
+        source.reads_masks = False
+        draw_gallery(writer, source.names, lambda name: source[index[name]].image)
+    return summary
 
 
 def predict(
     run: str | Path,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     overrides: Overrides | None = None,
@@ -129,6 +159,8 @@ def predict(
     strict: bool = False,
     workers: int = 1,
     voc_server: str | None = None,
+    overlays: bool = False,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images; the classifier selects the classes.
 
@@ -137,7 +169,7 @@ def predict(
 
     Args:
         run: Run folder, or a hub id such as `org/name`.
-        images: Images and folders of images.
+        images: An image, a folder of images, or a list of these.
         out: Folder for the masks, `classes.json` and scores.
         overrides: Values for keys of the sections `backbone`, `data`, `method`, `predict` and
             `refiner`.
@@ -148,76 +180,30 @@ def predict(
         voc_server: Name of a list, usually `test`, of the VOC folder in `images`: only its images
             count, unreadable ones are errors, and the masks go where VOC's evaluation server
             expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.
+        overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
+        on_image: Called after each image with its name, its prediction and the progress.
 
     Raises:
         DataError: If there are no images, or two of them would get the same mask file.
         RunError: If the run has no weights or, for the server, other classes than VOC, or `out`
             contains masks made with different settings.
     """
-    segmenter = open_run(run, _as_words(overrides), which, device)
+    segmenter = open_run(run, override_texts(overrides or {}), which, device)
     settings = segmenter.settings("classifier")
-    paths, inside = [Path(image) for image in images], Path()
+    given = [images] if isinstance(images, str | Path) else images
+    paths, inside = [Path(image) for image in given], Path()
     if voc_server is not None:
         reject_other_classes(segmenter.class_names)
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
     writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
-    return predict_paths(segmenter, paths, writer, strict=strict, workers=workers)
-
-
-def tune(
-    run: str | Path,
-    data: str | Path,
-    *,
-    split: str | None = None,
-    limit: int | None = 100,
-    crf: bool = False,
-    dry_run: bool = False,
-    which: Which = "best",
-    device: str = "auto",
-    notify: Callable[[str], object] = lambda line: None,
-) -> Tuning:
-    """Choose thresholds and refiner of a run on a few true masks, or by agreement without any.
-
-    The choice goes into `tune.json` of the run, which everything that loads the run reads. Every
-    call starts from the values that the run was trained with.
-
-    Args:
-        run: Run folder.
-        data: Folder of tagged images, of which some or all have a true mask.
-        split: Name of a list or part; None: see `label`.
-        limit: Largest number of images, spread evenly; None: all.
-        crf: Also compare the dense CRF; slow.
-        dry_run: Write nothing.
-        which: Weights of the run to use.
-        device: Where the network runs.
-        notify: Receives a line of progress now and then.
-
-    Raises:
-        DataError: If the folder or its tags cannot be used.
-        RunError: If the run is missing, has no weights or cannot be written to.
-    """
-    folder = stage_folder(Path(run), "train")
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such run folder; tune writes its choice into a folder")
-    trained: list[Recipe] = []
-
-    def as_trained(recipe: Recipe) -> Recipe:
-        trained.append(undo_tuned(recipe, folder))
-        return trained[-1]
-
-    segmenter = Segmenter.load(run, which, device=device, configure=as_trained)
-    source, part = open_source(segmenter.recipe, Path(data), split, {})
-    if segmenter.recipe.data.true_masks == "train" and split is None:
-        notify(
-            "warning: this run learned from true masks, and masks that it knows make every setting "
-            "look good; name other images with --split"
-        )
-    tuning = tune_segmenter(segmenter, source, limit=limit, slow=crf, notify=notify)
-    if not dry_run:
-        evidence = {**tuning.evidence(), "data": str(data), "split": part, **segmenter.origin}
-        write_tuned(folder, trained[-1], tuning.changes, evidence)
-    return tuning
+    summary = predict_paths(
+        segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
+    )
+    if overlays:
+        files = named_images(paths)
+        draw_gallery(writer, list(files), lambda name: read_image(files[name]))
+    return summary
 
 
 def evaluate(
@@ -271,6 +257,74 @@ def evaluate(
     )
 
 
+def export(
+    masks: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    most_uncertain: int | None = None,
+    flat: bool = False,
+) -> int:
+    """Export masks to a labeling tool.
+
+    Args:
+        masks: Folder of masks that `label` or `predict` wrote. Of a run with stages, the masks of
+            the last stage that labels.
+        format: Name of a format: `coco`, `cvat`, `yolo_seg`, ...
+        out: File or folder to create.
+        images: Folder of the images; None: where they were when the masks were written.
+        most_uncertain: Export only this many images, those with the most uncertain masks.
+        flat: Drop the folders from the names of images.
+
+    Returns:
+        Number of exported masks.
+
+    Raises:
+        DataError: If there are no masks, or the format needs an image that is missing.
+        RecipeError: If there is no such format.
+        RunError: If `out` exists.
+    """
+    folder = stage_folder(Path(masks), "label")
+    collection = open_masks(folder, None if images is None else Path(images))
+    if most_uncertain is not None:
+        collection = collection.most_uncertain(most_uncertain)
+    if flat:
+        collection = collection.flattened()
+    exchange.export_masks(collection, format, Path(out))
+    return len(collection)
+
+
+def import_masks(
+    path: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    images: str | Path | None = None,
+    add: bool = False,
+) -> int:
+    """Import masks that a person corrected in a labeling tool.
+
+    Args:
+        path: File or folder that the tool exported.
+        format: Name of a format: `coco`, `cvat`, `yolo_seg`, ...
+        out: Folder to create, usually `masks` beside the images.
+        images: Folder of the images. Masks get the names of these images, also where the tool
+            dropped the folders of a name; some formats need it for the sizes of images.
+        add: Add to the masks of an existing folder instead.
+
+    Returns:
+        Number of imported masks.
+
+    Raises:
+        DataError: If the masks cannot be read.
+        RecipeError: If there is no such format.
+        RunError: If `out` exists; with `add`, if it already has a mask of one of the images.
+    """
+    folder = None if images is None else Path(images)
+    return exchange.import_masks(Path(path), format, Path(out), folder, add=add)
+
+
 def open_run(
     run: str | Path, overrides: Mapping[str, str], which: Which = "best", device: str = "auto"
 ) -> Segmenter:
@@ -299,43 +353,10 @@ def open_run(
     return Segmenter.load(run, which, device=device, configure=configure if overrides else None)
 
 
-def open_source(
-    recipe: Recipe, root: Path, split: str | None, overrides: Mapping[str, str]
-) -> tuple[Source, str]:
-    """Open the tagged images of a folder, in whatever layout it has.
-
-    Args:
-        recipe: Of the run.
-        root: Folder of tagged images.
-        split: Name of a list or part; None: see `label`.
-        overrides: Dotted recipe key -> text of its value; they win over the layout.
-
-    Returns:
-        The source, and the name of the list or part.
-
-    Raises:
-        DataError: If the folder is missing or its images and tags contradict each other.
-    """
-    keys = {"data.root": str(root), "data.name": layout_of(root), **overrides}
-    data = apply_overrides(recipe.plain(), keys, str(root)).data
-    is_voc, has_lists = data.name == "voc", data.name in ("coco", "voc")
-    part = split or ("train" if has_lists else "all")
-    # A VOC list may be named `train` or `val` too; with its suffix it is always the list.
-    name = f"{split}.txt" if split and is_voc else part
-    source: Source = plugins.load("data", data.name)(data, name)
-    is_default_list = has_lists and split is None
-    return source, str(data.model_dump()["split"]) if is_default_list else part
-
-
-def _as_words(overrides: Overrides | None) -> dict[str, str]:
-    """Write override values as the command line does, and check their keys."""
-    return parse_overrides(f"{key}={_as_text(value)}" for key, value in (overrides or {}).items())
-
-
-def _as_text(value: object) -> str:
-    """Write one value: lists with commas, `none` for None."""
-    if isinstance(value, list | tuple):
-        return ",".join(_as_text(item) for item in value)
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
+def draw_gallery(writer: MaskWriter, names: Sequence[str], read: Callable[[str], Image]) -> Path:
+    """Write the overlays of all masks and their page, with a progress bar; return the page."""
+    with progress() as bar:
+        task = bar.add_task("overlays", total=len(names))
+        return write_gallery(
+            writer.out, names, read, inside=writer.inside, advance=lambda: bar.advance(task)
+        )

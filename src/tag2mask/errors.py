@@ -7,6 +7,7 @@ Tag2MaskError
 │   └── UnknownPluginError     no plug-in of the folder has the name
 ├── WeightsError           weights missing, of another architecture, unreadable
 ├── RunError               a run folder is missing, incomplete or cannot be written
+│   └── StoppedError           a signal stopped the run; it can be resumed
 └── MissingExtraError      an optional part is not installed
 """
 
@@ -50,6 +51,14 @@ class WeightsError(Tag2MaskError):
 
 class RunError(Tag2MaskError):
     """A run folder is missing, incomplete or cannot be written."""
+
+
+class StoppedError(RunError):
+    """A signal, such as Ctrl-C, stopped a run; the message says how to resume it."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
 
 
 class MissingExtraError(Tag2MaskError):

@@ -19,6 +19,7 @@ from tag2mask.inference.writer import label_dataset
 from tag2mask.io.files import TEMPORARY_SUFFIX, write_text
 from tag2mask.stage_state import SCORES_FILE, StageState
 from tag2mask.training import trainer
+from tag2mask.training.logging import OnStep
 from tag2mask.types import Report
 
 POLL_SECONDS = 1.0
@@ -34,6 +35,7 @@ def train(
     stage: str | None = None,
     command: str = "",
     notify: Notify = lambda line: None,
+    on_step: OnStep | None = None,
 ) -> Path:
     """Train a recipe into a run folder; of a recipe with stages, run all of them or one.
 
@@ -48,6 +50,7 @@ def train(
         stage: Run this stage only; the stages that it needs must be finished.
         command: Command line that started the run, for the log.
         notify: Receives one line of text about each stage.
+        on_step: Called after each step of a train stage, in the first process.
 
     Returns:
         The run folder.
@@ -63,11 +66,11 @@ def train(
     if not recipe.stages:
         if stage is not None:
             raise RecipeError(f"--stage {stage}: this recipe has no stages")
-        return trainer.train(recipe, out, resume=resume, command=command)
+        return trainer.train(recipe, out, resume=resume, command=command, on_step=on_step)
     if stage is not None and stage not in recipe.stages:
         hint = did_you_mean(stage, recipe.stages)
         raise RecipeError(f"unknown stage '{stage}'.{hint} Known: {', '.join(recipe.stages)}")
-    pipeline = _Pipeline(recipe, out, command, notify)
+    pipeline = _Pipeline(recipe, out, command, notify, on_step)
     pipeline.open(resume=resume)
     if stage is None:
         for name in recipe.stages:
@@ -85,12 +88,15 @@ class _Pipeline:
     Under `torchrun` all processes train; only the first one labels and evaluates.
     """
 
-    def __init__(self, recipe: Recipe, root: Path, command: str, notify: Notify) -> None:
+    def __init__(
+        self, recipe: Recipe, root: Path, command: str, notify: Notify, on_step: OnStep | None
+    ) -> None:
         self.state = StageState(recipe, root)
         self._recipe = recipe
         self._root = root
         self._command = command
         self._notify: Notify = notify if self.state.is_main else lambda line: None
+        self._on_step = on_step
 
     def open(self, *, resume: bool) -> None:
         """Create the run folder, or reject it; then write the complete recipe.
@@ -141,6 +147,7 @@ class _Pipeline:
             folder.root,
             resume=folder.recipe.is_file(),
             command=self._command,
+            on_step=self._on_step,
             earlier={
                 used: self.state.network_folder(used) for used in self._recipe.stages[name].from_
             },

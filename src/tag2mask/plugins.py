@@ -23,6 +23,7 @@ CONTRACTS = {
     "models.backbones": "Backbone",
     "refiners": "Refiner",
     "data": "Source",
+    "formats": "Format",
 }
 """Plug-in folder -> name of the abstract class that its plug-ins derive from directly."""
 _ROOT = Path(__file__).parent

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -28,6 +29,8 @@ Mask = npt.NDArray[np.uint8]
 """(H, W) uint8 class indices; 0 background, 255 ignore."""
 ClassSource = Literal["classifier", "tags"]
 """Where the classes of a mask come from: the classifier, or the true tags."""
+SaveFormat = Literal["png", "npy", "npz", "overlay"]
+"""How `Prediction.save` writes: a mask as indexed PNG or as array, all arrays, or a picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,16 @@ class DatasetView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """How unreliable the mask of one image probably is, estimated without its true mask."""
+
+    total: float
+    """In [0, 1]; sorts images, is not the probability of an error."""
+    parts: Mapping[str, float]
+    """What the total combines, each in [0, 1]; see `inference.uncertainty`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """The mask of one image, at the image's own size."""
 
@@ -101,6 +114,10 @@ class Prediction:
     cam: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     """(F, h, w) normalized class activation maps in [0, 1], 0 for classes that are not selected;
     None unless requested."""
+    uncertainty: Uncertainty | None = None
+    name: str = ""
+    """Name of the image: of a folder the path without suffix (`lane1/cow`), of a file its name
+    without suffix; empty if the image was not read from a file."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -109,15 +126,63 @@ class Prediction:
         return tuple(self.class_names[k - 1] for k in present if k not in (BACKGROUND, IGNORE))
 
     def overlay(self, opacity: float = 0.5) -> Image:
-        """Return the image with its mask in palette colors; background pixels do not change.
+        """Return the image with its mask in overlay colors; background pixels do not change.
 
         Args:
-            opacity: Share of the palette color, in [0, 1].
+            opacity: Share of the overlay color, in [0, 1].
         """
         colors = colorize(self.mask)
         share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
         overlay: Image = (self.image * (1 - share) + colors * share).round().astype(np.uint8)
         return overlay
+
+    def save(self, path: str | Path, format: SaveFormat | None = None) -> Path:
+        """Write the prediction to a file, completely or not at all.
+
+        `tag2mask export` writes the formats of labeling tools.
+
+        Args:
+            path: Target; its folder is created if it is missing.
+            format: `png` is an indexed PNG of mask values with the VOC palette, `npy` the mask as
+                (H, W) uint8 array, `npz` mask, classes, scores and CAM, `overlay` the image with
+                its mask in color. None: as the suffix says; a JPEG or WebP file is an overlay.
+
+        Returns:
+            The path.
+
+        Raises:
+            DataError: If neither format nor suffix says how to write.
+            RunError: If the file cannot be written.
+        """
+        from tag2mask.io.prediction_file import save_prediction  # it imports this module
+
+        return save_prediction(self, Path(path), format)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProgress:
+    """One image of `label` or `predict` is done."""
+
+    name: str
+    """Name of the image: its path without suffix."""
+    prediction: Prediction | None
+    """None if the image could not be read."""
+    done: int
+    """Images done so far in this call, this one included."""
+    total: int
+    """Images of this call; those that an earlier call finished do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepProgress:
+    """One optimizer step of `train` is done."""
+
+    step: int
+    """Steps done so far."""
+    total: int
+    """Steps of the training; of a recipe with stages, of the present stage."""
+    losses: Mapping[str, float]
+    """Mean losses since the last log line; empty between the steps of `run.log_every`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +216,5 @@ class Report:
     """How the masks were made: split, scales, flip, refiner, CRF, threshold."""
     by_size: tuple[SizeQuarter, ...] = ()
     """Smallest to largest quarter of the objects; empty if they were not counted."""
+    without_truth: tuple[str, ...] = ()
+    """Classes without a true pixel, background included; they do not count in `miou`."""

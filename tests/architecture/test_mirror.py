@@ -14,6 +14,7 @@ WITHOUT_TWIN = {
     "__init__.py": "public names: tests/architecture/test_public_names.py",
     "__main__.py": "two lines: tests/integration/test_cli.py starts it",
     "data/base.py": "a contract: tests/conformance sweeps every source",
+    "formats/base.py": "a contract: tests/conformance sweeps every format",
     "models/base.py": "a contract: tests/conformance sweeps every backbone",
     "refiners/base.py": "a contract: tests/conformance sweeps every refiner",
 }

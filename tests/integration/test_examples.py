@@ -78,6 +78,17 @@ def test_tagged_images_are_labeled_and_scored(trained, scenes, tmp_path):
     assert "mean" in printed
 
 
+@pytest.mark.slow
+def test_arrays_are_segmented_and_the_progress_is_printed(trained, scenes, tmp_path):
+    printed = run_example("segment_arrays.py", trained[0], scenes[0], tmp_path / "out")
+    lines = printed.splitlines()
+    assert lines[0].startswith("labeled: (")
+    assert [line for line in lines if line.startswith(f"{IMAGES}/{IMAGES} ")]
+    assert len(list((tmp_path / "out").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
+    assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == IMAGES
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 def test_masks_become_a_coco_file_with_the_same_pixels(scenes, tmp_path):
     folder = tmp_path / "masks"

@@ -19,7 +19,7 @@ def test_only_a_direct_base_makes_a_plugin():
     assert plugins._plugin_class("x = 1", "Method") is None
 
 
-@pytest.mark.parametrize("package", ["methods", "models.backbones", "refiners", "data"])
+@pytest.mark.parametrize("package", list(plugins.CONTRACTS))
 def test_every_listed_plugin_loads_and_has_its_contract_as_base(package):
     for name in plugins.available(package):
         kind = plugins.load(package, name)

@@ -52,6 +52,6 @@ def test_classes_with_pixels_are_listed_in_order():
 
 def test_overlay_blends_object_pixels_with_their_color():
     overlay = prediction(np.array([[0, 1, 255]], np.uint8)).overlay(opacity=0.25)
-    # class 1 is (128, 0, 0): 0.75 * 100 + 0.25 * 128 = 107, 0.75 * 100 = 75
-    assert overlay.tolist() == [[[100, 100, 100], [107, 75, 75], [100, 100, 100]]]
+    # class 1 is (255, 60, 60): 0.75 * 100 + 0.25 * 255 = 138.75, 0.75 * 100 + 0.25 * 60 = 90
+    assert overlay.tolist() == [[[100, 100, 100], [139, 90, 90], [100, 100, 100]]]
     assert overlay.dtype == np.uint8

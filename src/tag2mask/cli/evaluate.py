@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,10 +92,13 @@ def run(
 
 
 def print_scores(report: Report) -> None:
-    """Print IoU per class, objects by size, and on an unwrapped line the settings behind them."""
+    """Print IoU per class, objects by size, and on an unwrapped line the settings behind them.
+
+    A warning follows if the true masks lack classes.
+    """
     from rich.console import Console
 
-    from tag2mask.evaluation.tables import report_table, size_table
+    from tag2mask.evaluation.tables import report_table, size_table, truth_warning
 
     table = report_table(report)
     settings, table.caption = table.caption, None
@@ -102,3 +106,5 @@ def print_scores(report: Report) -> None:
     if report.by_size:
         Console().print(size_table(report))
     print(settings)
+    if warning := truth_warning(report):
+        print(f"warning: {warning}", file=sys.stderr)

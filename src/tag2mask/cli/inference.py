@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -41,6 +43,13 @@ WorkersOption = Annotated[
         "on a GPU, they refine its masks.",
     ),
 ]
+OverlaysOption = Annotated[
+    bool,
+    typer.Option(
+        "--overlays",
+        help="Also write a gallery of all masks over their images, overlays/index.html in DIR.",
+    ),
+]
 KEY_SECTIONS = ("predict", "refiner", "data", "method", "backbone")
 """Sections of a recipe whose keys may change after training."""
 
@@ -52,13 +61,41 @@ def print_network(run: str) -> None:
     folder = stage_folder(Path(run), "train")
     if folder != Path(run):
         print(f"network: {folder}, the last stage that trains")
+    if warning := half_trained(folder, run):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-def print_summary(summary: WriteSummary, out: object) -> None:
-    """Print how many masks were written or already there, and which images were unreadable."""
+def half_trained(folder: Path, run: str) -> str | None:
+    """Return a line about a network that took fewer steps than its recipe; None if it is finished.
+
+    Args:
+        folder: Of the network; a hub model has no record of its steps.
+        run: Run folder as the user named it.
+    """
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        done, total = metrics["step"], metrics["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if metrics.get("finished") or done >= total:
+        return None
+    return (
+        f"{folder} trained {done:,} of {total:,} steps, so its masks are those of a half-trained "
+        f"network; finish it: tag2mask train --resume {shlex.quote(run)}"
+    )
+
+
+def print_summary(summary: WriteSummary, out: Path, *, overlays: bool = False) -> None:
+    """Print what was written and skipped, what the folder contains, and what to inspect first."""
+    from tag2mask.inference.mask_summary import summary_lines
+
     for line in summary.unreadable:
         print(f"skipped: {line}", file=sys.stderr)
     already = f", {summary.already} were there already" if summary.already else ""
     count = len(summary.unreadable)
     skipped = f", {count} unreadable images skipped" if summary.unreadable else ""
     print(f"{summary.written} masks written to {out}{already}{skipped}")
+    for line in summary_lines(summary.masks):
+        print(line)
+    if overlays:
+        print(f"gallery: {out / 'overlays' / 'index.html'}")

@@ -10,6 +10,7 @@ import typer
 from tag2mask.cli.inference import (
     KEY_SECTIONS,
     OutOption,
+    OverlaysOption,
     RunArgument,
     StrictOption,
     WeightsOption,
@@ -50,6 +51,14 @@ def run(
     weights: WeightsOption = "best",
     strict: StrictOption = False,
     workers: WorkersOption = 1,
+    skip_unknown_tags: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unknown-tags",
+            help="Leave out tags that the run does not know; otherwise they are an error.",
+        ),
+    ] = False,
+    overlays: OverlaysOption = False,
 ) -> None:
     """Write masks of tagged images; their tags choose the classes.
 
@@ -70,5 +79,7 @@ def run(
         which=weights,
         strict=strict,
         workers=workers,
+        skip_unknown_tags=skip_unknown_tags,
+        overlays=overlays,
     )
-    print_summary(summary, out)
+    print_summary(summary, out, overlays=overlays)

@@ -1,4 +1,4 @@
-"""List methods, recipes, refiners, backbones, or the keys of a recipe."""
+"""List methods, recipes, refiners, backbones, formats, or the keys of a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from tag2mask.errors import RecipeError
 if TYPE_CHECKING:  # pydantic, which --help need not import
     from tag2mask.config.overrides import Overrides
 
-FOLDERS = {"methods": "methods", "refiners": "refiners", "backbones": "models.backbones"}
+FOLDERS = {
+    "methods": "methods",
+    "refiners": "refiners",
+    "backbones": "models.backbones",
+    "formats": "formats",
+}
 """Word of the command -> plug-in folder."""
 KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run", "stages")
 EXAMPLES = """\
@@ -28,7 +33,7 @@ EXAMPLES = """\
 def run(
     ctx: typer.Context,
     what: Annotated[
-        Literal["methods", "recipes", "refiners", "backbones", "keys"],
+        Literal["methods", "recipes", "refiners", "backbones", "formats", "keys"],
         typer.Argument(metavar="WHAT", help="What to list."),
     ],
     recipe: Annotated[
@@ -39,11 +44,11 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """List methods, recipes, refiners, backbones, or the keys of a recipe.
+    """List methods, recipes, refiners, backbones, formats, or the keys of a recipe.
 
-    WHAT is one of methods, recipes, refiners, backbones, keys. `keys RECIPE` shows each key with
-    the value that the recipe sets, its type and range, and its meaning; keys on the line change
-    the recipe first.
+    WHAT is one of methods, recipes, refiners, backbones, formats, keys. `keys RECIPE` shows each
+    key with the value that the recipe sets, its type and range, and its meaning; keys on the line
+    change the recipe first.
     """
     if what == "keys":
         if recipe is None:

@@ -1,7 +1,8 @@
 """Start the command line: find the command, import only its file, report users' mistakes.
 
 Exit codes: 0 done, 2 a mistake that the user can mend (one line per problem on stderr), 130
-interrupted. Any other error is a defect of the program and shows its traceback.
+interrupted by Ctrl-C, 143 ended by SIGTERM. Any other error is a defect of the program and shows
+its traceback.
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from tag2mask.cli.command import HELP_OPTIONS, build_command
 from tag2mask.cli.summary import docstring_summary
-from tag2mask.errors import Tag2MaskError, did_you_mean
+from tag2mask.errors import StoppedError, Tag2MaskError, did_you_mean
 
 COMMANDS = (
     "demo",
@@ -29,6 +34,8 @@ COMMANDS = (
     "predict",
     "tune",
     "evaluate",
+    "export",
+    "import",
     "report",
     "list",
     "prepare",
@@ -50,8 +57,13 @@ USER_ERRNOS = {
 }
 """Errors of a disk that are no defect of the program: space, permission, a wrong kind of path."""
 EXIT_USER = 2
-EXIT_INTERRUPTED = 130
+EXIT_SIGNAL = 128
+"""Added to the number of the signal that ended the program, as shells do."""
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # Typer does not export it
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt it ends the program in order, workers included."""
 
 
 class Commands(TyperGroup):
@@ -110,15 +122,22 @@ def exit_code(job: Callable[[], object]) -> int:
         Exit code of the program, see above.
     """
     try:
-        job()
-        sys.stdout.flush()
+        with _catch_sigterm():
+            job()
+            sys.stdout.flush()
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
+    except StoppedError as stop:
+        print(stop, file=sys.stderr)
+        return EXIT_SIGNAL + stop.signal_number
     except Tag2MaskError as error:
         return _reject(str(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return EXIT_SIGNAL + signal.SIGINT
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return EXIT_SIGNAL + signal.SIGTERM
     except BrokenPipeError:  # `tag2mask list recipes | head` closes the pipe early
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -182,6 +201,23 @@ def overview() -> str:
             "'tag2mask COMMAND --help' explains a command. First step: tag2mask demo",
         ]
     )
+
+
+@contextmanager
+def _catch_sigterm() -> Iterator[None]:
+    """Turn SIGTERM into an exception inside the body; only the main thread receives signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _app() -> typer.Typer:

@@ -11,6 +11,7 @@ import typer
 from tag2mask.cli.inference import (
     KEY_SECTIONS,
     OutOption,
+    OverlaysOption,
     RunArgument,
     StrictOption,
     WeightsOption,
@@ -46,6 +47,7 @@ def run(
             "write the masks as VOC's evaluation server expects them.",
         ),
     ] = None,
+    overlays: OverlaysOption = False,
 ) -> None:
     """Write masks of untagged images; the classifier chooses the classes.
 
@@ -65,8 +67,9 @@ def run(
         which=weights,
         strict=strict,
         workers=workers,
+        overlays=overlays,
         voc_server=voc_server,
     )
-    print_summary(summary, out)
+    print_summary(summary, out, overlays=overlays)
     if voc_server is not None:
         print(f"to upload: tar -czf results.tgz -C {shlex.quote(str(out))} results")

@@ -9,6 +9,7 @@ import typer
 
 EXAMPLES = """\
   tag2mask report RUN
+  tag2mask report RUN --masks MASKS
   tag2mask report RUN --query 0.5 0.3"""
 
 
@@ -27,6 +28,15 @@ def run(
             "strongest CAM.",
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            metavar="MASKS",
+            help="Folder that `label` or `predict` wrote, which the page summarizes; default: the "
+            "newest one in RUN.",
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a run: scores, curves, strips, affinity maps.
 
@@ -38,4 +48,4 @@ def run(
     trained = stage_folder(folder, "train")
     if trained != folder:
         print(f"run:    {trained}, the last stage that trains")
-    print(f"report: {write_report(trained, query)}")
+    print(f"report: {write_report(trained, query, masks)}")

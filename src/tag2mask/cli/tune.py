@@ -62,10 +62,10 @@ def run(
     evidence go into RUN/tune.json, which label, predict and export read; the recipe of the run
     stays as it was. Remove the file to return to the trained values.
     """
-    from tag2mask import api
+    from tag2mask.evaluation.tune_run import tune
 
     print_network(folder)
-    tuning = api.tune(
+    tuning = tune(
         folder, data, split=split, limit=limit, crf=crf, dry_run=dry_run, which=weights,
         notify=_print_now,
     )  # fmt: skip

@@ -70,6 +70,18 @@ def parse_overrides(words: Iterable[str]) -> dict[str, str]:
     return overrides
 
 
+def override_texts(values: Mapping[str, object]) -> dict[str, str]:
+    """Write Python values as the command line does, and check their keys.
+
+    Args:
+        values: Dotted key -> value: text, number, switch, None, or a list of these.
+
+    Raises:
+        RecipeError: One line per key that is none.
+    """
+    return parse_overrides(f"{key}={_as_text(value)}" for key, value in values.items())
+
+
 def apply_overrides(raw: object, overrides: Overrides, where: str) -> Recipe:
     """Override keys of a raw recipe and check the result.
 
@@ -130,6 +142,15 @@ def is_key(name: str, kind: type[BaseModel]) -> bool:
     if path[0] == "stages":
         return len(path) > 2
     return len(path) > 1 and annotation_at(kind, path) is not None
+
+
+def _as_text(value: object) -> str:
+    """Write one value: lists with commas, `none` for None."""
+    if isinstance(value, list | tuple):
+        return ",".join(_as_text(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def _join_values(key: str, values: Sequence[str], kind: type[BaseModel]) -> str:

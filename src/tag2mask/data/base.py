@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -37,8 +39,12 @@ class Source(ABC):
     """Whether `self[i]` decodes the mask; the loader turns it off if masks are not needed."""
     masked: Sequence[int] = ()
     """Indices of the samples with a mask where only some have one; empty if `has_masks`."""
+    image_files: Mapping[str, Path] = MappingProxyType({})
+    """Name -> image file; empty if the images are generated."""
     skipped: tuple[str, ...] = ()
     """Names of images that are left out because they cannot be read."""
+    unknown_tags: Mapping[str, int] = {}
+    """Tags that are no class, and the number of images that have each; they are dropped."""
 
     @abstractmethod
     def __init__(self, config: DataConfig, split: str) -> None: ...

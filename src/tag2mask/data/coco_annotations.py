@@ -87,8 +87,12 @@ class COCOAnnotations:
         return self.order[self.first[index] : self.first[index + 1]]
 
 
-def read_annotations(path: Path) -> COCOAnnotations:
+def read_annotations(path: Path, *, with_crowds: bool = False) -> COCOAnnotations:
     """Read a COCO annotation file; an unchanged file is read once per process.
+
+    Args:
+        path: The file.
+        with_crowds: Draw crowds like other objects.
 
     Raises:
         DataError: If the file is not a COCO annotation file, is cut off, or an annotation is
@@ -98,11 +102,11 @@ def read_annotations(path: Path) -> COCOAnnotations:
         state = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return _read_known(path, state.st_mtime_ns, state.st_size)
+    return _read_known(path, state.st_mtime_ns, state.st_size, with_crowds)
 
 
 @lru_cache(maxsize=4)
-def _read_known(path: Path, changed: int, size: int) -> COCOAnnotations:
+def _read_known(path: Path, changed: int, size: int, with_crowds: bool) -> COCOAnnotations:
     """Read a file in the state that its time and size stand for."""
     lists = _parse(path)
     images = _read_images(path, lists["images"])
@@ -112,7 +116,7 @@ def _read_known(path: Path, changed: int, size: int) -> COCOAnnotations:
     sizes = np.array([(height, width) for _, height, width in images.values()], dtype=np.int64)
     notes = lists["annotations"]
     owner, ranks = _positions_of(path, notes, list(images), sorted(categories))
-    crowds = _read_crowds(path, notes)
+    crowds = _read_crowds(path, notes) & (not with_crowds)
     outlines = _read_outlines(path, notes, sizes[owner], crowds)
     order = np.argsort(owner, kind="stable")
     return COCOAnnotations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -45,10 +46,13 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
         self.class_names = class_names
         self.names, self.skipped = dataset_index.readable(names, strict=strict)
         self.tags = tag_matrix((dataset_index.tags[name] for name in self.names), class_names)
+        written = Counter(tag for name in self.names for tag in dataset_index.tags[name])
+        self.unknown_tags = {tag: n for tag, n in written.items() if tag not in class_names}
         if learned:
             reject_empty_classes(self.tags, class_names, dataset_index.where)
         self.has_masks = dataset_index.has_masks(self.names)
         self.masked = () if self.has_masks else dataset_index.masked(self.names)
+        self.image_files = dataset_index.images
 
     def __getitem__(self, index: int) -> Sample:
         name = self.names[index]

@@ -11,6 +11,7 @@ import itertools
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ class Batches(Iterator[Batch]):
             sampler=itertools.count(start),
             num_workers=workers,
             collate_fn=_unchanged,
+            worker_init_fn=_outlive_signals,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             generator=torch.Generator().manual_seed(seed),  # leaves the global generator alone
@@ -291,6 +293,20 @@ def _crop_mask(crop: Augmented) -> npt.NDArray[np.uint8]:
 def _unchanged(fields: Any) -> Any:
     """Replace torch's collate function, which would rebuild every field."""
     return fields
+
+
+def _outlive_signals(worker: int) -> None:
+    """Let a worker survive the signal that stops a run: the run still needs its batch.
+
+    Ctrl-C and many schedulers signal a whole process group. The process that trains saves its state
+    after the current step, then ends the workers. A second signal ends a worker.
+    """
+
+    def survive(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, survive)
+    signal.signal(signal.SIGINT, survive)
 
 
 def _is_worker_death(error: RuntimeError) -> bool:

@@ -130,7 +130,21 @@ class ConfusionMatrix:
             settings: How the masks were made.
         """
         iou = tuple(float(value) for value in self.iou())
-        return Report(tuple(class_names), iou, self.miou(), images, class_source, settings)
+        true_pixels = self.counts.sum(axis=1)
+        without_truth = tuple(
+            name
+            for name, pixels in zip(("background", *class_names), true_pixels, strict=True)
+            if not pixels
+        )
+        return Report(
+            tuple(class_names),
+            iou,
+            self.miou(),
+            images,
+            class_source,
+            settings,
+            without_truth=without_truth,
+        )
 
     def _reject_unknown(self, which: str, pixels: Counts) -> None:
         """Raise DataError if a mask holds a value that is neither a class nor 255."""

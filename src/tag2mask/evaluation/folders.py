@@ -95,9 +95,12 @@ def evaluate_folder(
     table = _renumbering(target, class_names)
     names = [n for n in target.names if not limited or (predictions / f"{n}.png").is_file()]
     if not names:
-        raise DataError(f"{predictions}: has no mask for any of the true masks of {target.folder}")
+        raise DataError(
+            f"{predictions}: has no mask for any of the true masks of {target.folder}"
+            f"{_folder_hint(predictions, target)}"
+        )
     pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in names]
-    _reject_missing(pairs)
+    _reject_missing(pairs, predictions, target)
     threads = workers or os.cpu_count() or 1
     counts = count_files(
         pairs, len(target.class_names), len(class_names), threads, table if by_size else None
@@ -214,14 +217,36 @@ def _renumbering(target: _Truth, class_names: Sequence[str]) -> npt.NDArray[np.u
     return renumber(target.class_names, class_names)
 
 
-def _reject_missing(pairs: Sequence[MaskPair]) -> None:
+def _folder_hint(predictions: Path, target: _Truth) -> str:
+    """Return what to do if masks and true masks have the same names in other folders; or nothing.
+
+    `lane1/a.png` and `a.png` are masks of different images.
+    """
+    files = (path.relative_to(predictions) for path in predictions.rglob("*.png"))
+    predicted = {path.with_suffix("") for path in files}
+    true = {Path(name) for name in target.names}
+    if predicted & true:
+        return ""
+    by_name = {path.name: path for path in sorted(predicted, reverse=True)}
+    for path in sorted(true):
+        other = by_name.get(path.name)
+        if other is not None:
+            return (
+                f"; the folders differ: {predictions} has {other}.png where {target.folder} has "
+                f"{path}.png. Put both into the same sub-folders, or score one sub-folder at a time"
+            )
+    return ""
+
+
+def _reject_missing(pairs: Sequence[MaskPair], predictions: Path, target: _Truth) -> None:
     """Raise DataError if a prediction is missing."""
     for true_path, path in pairs:
         if not path.is_file():
-            raise DataError(
-                f"{path}: no prediction for the true mask {true_path} (one of {len(pairs)}); "
-                "predict it too, or score only the existing masks with --limited"
+            advice = _folder_hint(predictions, target) or (
+                f" (one of {len(pairs)}); predict it too, or score only the existing masks with "
+                "--limited"
             )
+            raise DataError(f"{path}: no prediction for the true mask {true_path}{advice}")
 
 
 def _read_runs(pair: MaskPair, true_classes: int, predicted_classes: int) -> Runs:

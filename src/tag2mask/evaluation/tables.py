@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from tag2mask.data.tags import name_some
 from tag2mask.io.files import write_text
 from tag2mask.types import Report
 
@@ -65,6 +66,27 @@ def size_table(report: Report) -> Table:
         scores = _shown(quarter.iou), _shown(quarter.area_ratio)
         table.add_row(name, str(quarter.objects), area, *scores)
     return table
+
+
+def truth_warning(report: Report) -> str | None:
+    """Return a line about classes that the true masks do not show; None if they show all."""
+    missing = report.without_truth
+    if not missing:
+        return None
+    total = len(report.class_names) + 1
+    if len(missing) == total:
+        return "the true masks have no pixel that counts: all are 255 (ignore); nothing is scored"
+    present = [name for name in ("background", *report.class_names) if name not in missing]
+    if present == ["background"]:
+        return (
+            f"no class of the masks has a pixel in the true masks ({name_some(missing, 10)}), so "
+            "the mean is that of background alone; check that TRUTH belongs to these images and "
+            "that objects have the values 1, 2, ... in the order of the classes"
+        )
+    return (
+        f"the true masks have no pixel of {name_some(missing, 10)}; the mean covers the other "
+        f"{len(present)} of {total} classes"
+    )
 
 
 def _defined(value: float) -> float | None:

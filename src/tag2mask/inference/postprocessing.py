@@ -68,8 +68,15 @@ class PostProcessor(NamedTuple):
 
     def __call__(self, image: Tensor, selected: SelectedMaps) -> MaskOutput:
         """Make the mask of a (1, 3, H, W) uint8 image: refine, then threshold."""
+        return self.threshold(image, self.refine(image, selected))
+
+    def refine(self, image: Tensor, selected: SelectedMaps) -> SelectedMaps:
+        """Refine the maps of an image by all refiners; see `refine_maps`."""
         refiners = [one for one in (self.refiner, self.crf) if one is not None]
-        refined = refine_maps(image, selected, self.config, refiners)
+        return refine_maps(image, selected, self.config, refiners)
+
+    def threshold(self, image: Tensor, refined: SelectedMaps) -> MaskOutput:
+        """Turn the refined maps of an image into its mask."""
         return ignore_uncertain(maps_to_mask(refined, _size(image)), self.config.min_confidence)
 
 
@@ -166,7 +173,7 @@ def refine_maps(
         return selected._replace(maps=_resize_sets(probs, _size(image)), kind="confident")
     if not refiners:
         return selected
-    probs = _initial_probs(selected, first_size)
+    probs = initial_probs(selected, first_size)
     for one, view in zip(refiners, views, strict=True):
         probs = one(view, upsample(probs, _size(view)))
     return selected._replace(maps=probs, kind="probs")
@@ -212,8 +219,8 @@ def half_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, size[0] // 2), max(1, size[1] // 2)
 
 
-def _initial_probs(selected: SelectedMaps, size: tuple[int, int]) -> Tensor:
-    """(1, 1 + K, *size) probabilities for the first refiner.
+def initial_probs(selected: SelectedMaps, size: tuple[int, int]) -> Tensor:
+    """Return the (1, 1 + K, *size) probabilities that the first refiner receives.
 
     Source:
         Specification R18 (4): a CAM is resized without aligned corners, as in 2.5; propagated maps

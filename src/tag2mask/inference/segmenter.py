@@ -14,20 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 
 from tag2mask import plugins
-from tag2mask.checkpoint import versions
+from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe
-from tag2mask.config.schema import PredictConfig
 from tag2mask.data.base import Source
-from tag2mask.errors import DataError, did_you_mean
 from tag2mask.functional.cam import upsample
-from tag2mask.functional.precision import label_autocast, runs_in_bf16
+from tag2mask.functional.precision import label_autocast
+from tag2mask.inference.image_calls import ImageCalls
+from tag2mask.inference.mask_settings import describe_settings
 from tag2mask.inference.multi_scale import (
     class_probs,
-    confident_labels_of,
     predict_multi_scale,
     protocol_of,
     resolve_inference_config,
@@ -41,7 +39,8 @@ from tag2mask.inference.postprocessing import (
     select_maps,
 )
 from tag2mask.inference.run import Configure, Which, open_run, resolve_device
-from tag2mask.io.images import read_image, rgb_from_pil
+from tag2mask.inference.tagged_folder import open_source
+from tag2mask.inference.uncertainty import combine_parts, network_parts, postprocess_with_parts
 from tag2mask.methods.base import Method, evaluating
 from tag2mask.methods.build import build_refiner
 from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
@@ -59,9 +58,13 @@ class InferenceOutput(NamedTuple):
     class_source: ClassSource
     cam: npt.NDArray[np.float32] | None
     """(F, h, w), if asked for."""
+    parts: Mapping[str, float] = {}
+    """Parts of the uncertainty that the network gives."""
+    name: str = ""
+    """Name of the image."""
 
 
-class Segmenter:
+class Segmenter(ImageCalls):
     """Turns images into masks with one trained method.
 
     Example:
@@ -125,25 +128,53 @@ class Segmenter:
         opened = open_run(run, which, configure)
         return cls(opened.method, opened.recipe, device, origin=opened.origin)
 
-    def predict(
-        self, image: Image | PILImage.Image | str | Path, *, keep_cam: bool = False
-    ) -> Prediction:
-        """Segment an untagged image; the classifier selects its classes."""
-        return self.segment(_decode_image(image), keep_cam=keep_cam)
-
-    def label(
+    def with_settings(
         self,
-        image: Image | PILImage.Image | str | Path,
-        tags: Sequence[str],
         *,
-        keep_cam: bool = False,
-    ) -> Prediction:
-        """Segment a tagged image; its tags select the classes.
+        background: float | None = None,
+        class_threshold: float | None = None,
+        refiner: str | None = None,
+        scales: Sequence[float] | None = None,
+        flip: bool | None = None,
+        crf: bool | None = None,
+    ) -> Segmenter:
+        """Return a segmenter of the same network with other test-time settings.
+
+        The network is shared, not built again. None keeps a setting.
+
+        Args:
+            background: Background score in [0, 1] beside the CAM, for every image. Larger: smaller
+                objects. Decoders ignore it.
+            class_threshold: Probability in [0, 1] above which the classifier selects a class.
+            refiner: Name of a refiner, such as `par` or `dense_crf`; `none` for no refiner.
+            scales: Image scales, such as `[1.0, 0.5]`.
+            flip: Whether the network also sees the flipped image.
+            crf: Whether a dense CRF finishes the mask.
 
         Raises:
-            DataError: If a tag is not one of the class names.
+            RecipeError: If a value is out of range or there is no such refiner.
         """
-        return self.segment(_decode_image(image), self._tag_row(tags), keep_cam=keep_cam)
+        chosen = {
+            "predict.background": background,
+            "predict.background_rule": None if background is None else "fixed",
+            "predict.class_threshold": class_threshold,
+            "predict.scales": scales,
+            "predict.flip": flip,
+            "predict.crf": crf,
+            "refiner.name": refiner,
+            "predict.refine": None if refiner is None else refiner.lower() != "none",
+        }
+        texts = override_texts({key: value for key, value in chosen.items() if value is not None})
+        recipe = apply_overrides(self.recipe.plain(), texts, "recipe")
+        return Segmenter(self.method, recipe, self.device, origin=self.origin)
+
+    def tagged_images(self, folder: Path) -> Source:
+        """Open the images and tags of a folder, in any layout that `train` reads.
+
+        Raises:
+            DataError: If its images and tags contradict each other.
+        """
+        return open_source(self.recipe, folder, None, {})[0]
 
     def segment(
         self,
@@ -162,7 +193,7 @@ class Segmenter:
             name: Name of the image, for methods that draw random numbers while labeling.
         """
         output = self.infer(image, tags, keep_cam=keep_cam, name=name)
-        return self.build_prediction(output, self.postprocess(output))
+        return self.build_prediction(output, *self.postprocess(output))
 
     def infer(
         self,
@@ -178,13 +209,20 @@ class Segmenter:
         class_indices = self.select_classes(output, tags, class_source)
         cam = _selected_cam(output.cam, class_indices) if keep_cam else None
         selected = self._select_maps(output, class_indices)
-        return InferenceOutput(image, selected, self._named(output.probs), class_source, cam)
+        are_chosen = tags is not None or self.protocol.selects_by_classifier
+        parts = network_parts(output, class_indices, are_chosen=are_chosen)
+        scores = self._named(output.probs)
+        return InferenceOutput(image, selected, scores, class_source, cam, parts, name)
 
-    def postprocess(self, output: InferenceOutput) -> Mask:
-        """Do the other steps of `segment`: refine and threshold; the (H, W) mask."""
+    def postprocess(self, output: InferenceOutput) -> tuple[Mask, dict[str, float]]:
+        """Do the other steps of `segment`: refine and threshold.
+
+        Returns:
+            The (H, W) mask, and the parts of its uncertainty that need the refined maps.
+        """
         image = image_tensor(output.image).to(self.device)
-        mask: Mask = self.postprocessor(image, output.selected).mask.cpu().numpy()
-        return mask
+        made, parts = postprocess_with_parts(self.postprocessor, image, output.selected)
+        return made.mask.cpu().numpy(), parts
 
     def thresholded_maps(self, output: InferenceOutput) -> npt.NDArray[np.float32] | None:
         """Return the maps that a background score separates from background, without refiner.
@@ -203,8 +241,10 @@ class Segmenter:
             maps[list(selected.class_indices)] = resized[0].cpu().numpy()
         return maps
 
-    def build_prediction(self, output: InferenceOutput, mask: Mask) -> Prediction:
-        """Combine what the network computed with the mask."""
+    def build_prediction(
+        self, output: InferenceOutput, mask: Mask, parts: Mapping[str, float]
+    ) -> Prediction:
+        """Combine what the network computed with the mask and the other parts of uncertainty."""
         return Prediction(
             mask=mask,
             class_names=self.class_names,
@@ -212,6 +252,8 @@ class Segmenter:
             class_source=output.class_source,
             image=output.image,
             cam=output.cam,
+            name=output.name,
+            uncertainty=combine_parts({**output.parts, **parts}),
         )
 
     def class_scores(self, image: Image) -> dict[str, float]:
@@ -257,55 +299,19 @@ class Segmenter:
 
     def settings(self, class_source: ClassSource) -> dict[str, Any]:
         """All the settings that produce a mask, as plain values for JSON."""
-        config = self.config
-        refiner, crf = (
-            None if one is None else one.config
-            for one in (self.postprocessor.refiner, self.postprocessor.crf)
+        return describe_settings(
+            self.method,
+            self.recipe,
+            self.postprocessor,
+            self.protocol,
+            class_source=class_source,
+            origin=self.origin,
+            device_type=self.device.type,
         )
-        by_classifier = class_source == "classifier" and self.protocol.selects_by_classifier
-        return {
-            **self.origin,
-            **versions(),
-            "method": self.recipe.method.name,
-            **self._labeling_settings(),
-            "class_source": class_source,
-            "stride": self.method.backbone.strides[-1],
-            "protocol": self.protocol.name,
-            "scales": list(config.scales or ()),
-            "flip": config.flip,
-            "long_side_px": config.long_side_px,
-            "max_side_px": config.max_side_px,
-            "background": config.background_score if config.background_rule == "fixed" else None,
-            "background_rule": config.background_rule,
-            "class_threshold": config.class_threshold if by_classifier else None,
-            "fallback": config.fallback if by_classifier else None,
-            "propagate": config.propagate,
-            **_confident_settings(config),
-            "min_confidence": config.min_confidence or None,
-            "refiner": refiner.model_dump(mode="json") if refiner is not None else None,
-            "crf": crf.model_dump(mode="json") if crf is not None else None,
-            "precision": "bf16" if runs_in_bf16(config.precision, self.device.type) else "fp32",
-        }
 
     def _select_maps(self, output: NetworkOutput, class_indices: Sequence[int]) -> SelectedMaps:
         background = image_background(output.cam[:, list(class_indices)], self.config)
         return select_maps(output, class_indices, background)
-
-    def _labeling_settings(self) -> dict[str, Any]:
-        """Settings of a method that works while labeling; those of others describe its training."""
-        if not self.method.works_while_labeling:
-            return {}
-        return {"labeling": self.recipe.method.model_dump(mode="json", exclude={"name"})}
-
-    def _tag_row(self, tags: Sequence[str]) -> npt.NDArray[np.uint8]:
-        row = np.zeros(len(self.class_names), dtype=np.uint8)
-        for tag in tags:
-            if tag not in self.class_names:
-                hint = did_you_mean(tag, self.class_names)
-                known = ", ".join(self.class_names)
-                raise DataError(f"unknown tag '{tag}'.{hint} This model knows: {known}")
-            row[self.class_names.index(tag)] = 1
-        return row
 
     def _row(self, tags: npt.NDArray[np.uint8] | None) -> Tensor | None:
         return None if tags is None else torch.from_numpy(tags).float()[None].to(self.device)
@@ -347,31 +353,6 @@ def build_final_crf(protocol: InferenceProtocol) -> Refiner:
     kind = plugins.load("refiners", "dense_crf")
     crf: Refiner = kind(kind.Config(**protocol.final_crf))
     return crf
-
-
-def _decode_image(image: Image | PILImage.Image | str | Path) -> Image:
-    """Decode what a user may pass to an (H, W, 3) uint8 RGB image."""
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    if isinstance(image, PILImage.Image):
-        return rgb_from_pil(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise DataError(
-            f"an image is an (H, W, 3) uint8 RGB array, got {image.shape} of {image.dtype}"
-        )
-    return image
-
-
-def _confident_settings(config: PredictConfig) -> dict[str, Any]:
-    """How confident pseudo-labels are made, if only they are written."""
-    labels = confident_labels_of(config)
-    if config.confident is None or labels is None:
-        return {}
-    return {
-        "confident": config.confident.name,
-        "foreground_threshold": labels.foreground_threshold,
-        "background_threshold": labels.background_threshold,
-    }
 
 
 def _selected_cam(cam: Tensor, class_indices: Sequence[int]) -> npt.NDArray[np.float32]:

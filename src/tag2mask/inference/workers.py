@@ -30,6 +30,7 @@ import torch
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import Segmenter, image_tensor
+from tag2mask.inference.uncertainty import postprocess_with_parts
 from tag2mask.types import Image, Mask, Prediction
 
 AHEAD = 2
@@ -106,7 +107,7 @@ class MaskWorkers:
         output = self._segmenter.infer(one.image, one.tags, name=one.name)
         selected = output.selected._replace(maps=output.selected.maps.cpu())
         future = self._start(_make_mask, (output.image, selected))
-        return Submitted(future, lambda mask: self._segmenter.build_prediction(output, mask))
+        return Submitted(future, lambda made: self._segmenter.build_prediction(output, *made))
 
     def _start(self, function: Callable[[bytes], Any], job: object) -> Future[Any]:
         try:
@@ -234,13 +235,13 @@ def _segment(packed: bytes) -> Prediction | str:
     return replace(made, image=made.image[:0])
 
 
-def _make_mask(packed: bytes) -> Mask | str:
-    """Make one mask in a worker; an error comes back as its text."""
+def _make_mask(packed: bytes) -> tuple[Mask, dict[str, float]] | str:
+    """Make one mask and its parts of uncertainty in a worker; an error comes back as its text."""
     job: tuple[Image, SelectedMaps] = pickle.loads(packed)
     image, selected = job
     postprocessor: PostProcessor = _parts[0]
     try:
-        mask: Mask = postprocessor(image_tensor(image), selected).mask.numpy()
+        made, parts = postprocess_with_parts(postprocessor, image_tensor(image), selected)
     except DataError as error:
         return str(error)
-    return mask
+    return made.mask.numpy(), parts

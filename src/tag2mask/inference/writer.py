@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.workers import ImageInput, predict_in_workers
 from tag2mask.io.images import list_images, read_image
@@ -22,13 +23,19 @@ from tag2mask.io.mask_folder import (
     CLASSES_FILE,
     append_scores,
     describe_classes,
+    describe_image,
     read_classes,
+    read_skipped,
+    score_row,
     tidy_scores,
     write_classes,
     write_skipped,
 )
 from tag2mask.io.masks import save_mask
-from tag2mask.types import ClassSource, Prediction
+from tag2mask.types import ClassSource, ImageProgress, Prediction
+
+OnImage = Callable[[ImageProgress], object]
+"""Called after each image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class WriteSummary:
     """Masks that an earlier run had finished."""
     unreadable: tuple[str, ...]
     """One line for each image that could not be read."""
+    masks: MaskSummary
+    """What the folder contains now, masks of earlier runs included."""
 
 
 class MaskWriter:
@@ -66,7 +75,7 @@ class MaskWriter:
             RunError: If it contains other files or masks made with different settings, or the disk
                 refuses.
         """
-        self.out = out
+        self.out, self.inside = out, inside
         self._masks = out / inside
         self._describe(describe_classes(class_names, class_source, settings))
         tidy_scores(out, self.done)
@@ -79,13 +88,20 @@ class MaskWriter:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
         return self.path(name).is_file()
 
-    def write(self, name: str, prediction: Prediction) -> None:
-        """Write one mask and its class scores.
+    def write(
+        self,
+        name: str,
+        prediction: Prediction,
+        image_path: Path | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        """Write one mask and its row of `scores.jsonl`; see `score_row`, `describe_image`.
 
         Raises:
             RunError: If the disk refuses.
         """
-        append_scores(self.out, name, prediction.scores)
+        described = describe_image(name, image_path, prediction.mask.shape)
+        append_scores(self.out, score_row(name, prediction, tags) | described)
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
@@ -116,10 +132,14 @@ def label_dataset(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
     Images that cannot be read are recorded, so that training on the masks leaves them out.
+
+    Returns:
+        What was written, and what the folder contains now.
 
     Args:
         segmenter: Makes the masks.
@@ -127,6 +147,7 @@ def label_dataset(
         writer: The masks, written in the order of the source.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If `strict` and an image cannot be read.
@@ -140,11 +161,10 @@ def label_dataset(
         sample = source[index[name]]
         return ImageInput(sample.image, sample.tags, name)
 
-    job = _Job(segmenter, source.names, read, "label")
+    tags, skipped = _tags_by_name(source), source.skipped
+    job = _Job(segmenter, source.names, source.image_files, read, "label", tags, skipped)
     with segmenter.with_dataset(source):
-        written = _write_all(job, writer, strict, workers)
-    write_skipped(writer.out, [name for name in source.names if not writer.done(name)])
-    return written
+        return _write_all(job, writer, strict, workers, on_image)
 
 
 def predict_paths(
@@ -154,6 +174,7 @@ def predict_paths(
     *,
     strict: bool = False,
     workers: int = 1,
+    on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images and folders of them; the classifier selects their classes.
 
@@ -163,6 +184,7 @@ def predict_paths(
         writer: The masks, written in the order of `named_images`.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
+        on_image: Called after each image, in this process.
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
@@ -173,7 +195,8 @@ def predict_paths(
     def read(name: str) -> ImageInput:
         return ImageInput(read_image(images[name]), None, name)
 
-    return _write_all(_Job(segmenter, list(images), read, "predict"), writer, strict, workers)
+    job = _Job(segmenter, list(images), images, read, "predict")
+    return _write_all(job, writer, strict, workers, on_image)
 
 
 def named_images(paths: Sequence[Path]) -> dict[str, Path]:
@@ -207,27 +230,57 @@ class _Job(NamedTuple):
 
     segmenter: Segmenter
     names: Sequence[str]
+    files: Mapping[str, Path]
+    """Name -> image file, for images that have one."""
     read: Callable[[str], ImageInput]
     verb: str
+    tags: Mapping[str, Sequence[str]] | None = None
+    """Tags by name; None if the classifier selects the classes."""
+    skipped: Sequence[str] = ()
+    """Images that the data source left out because they cannot be read."""
 
 
-def _write_all(job: _Job, writer: MaskWriter, strict: bool, workers: int) -> WriteSummary:
+def _write_all(
+    job: _Job, writer: MaskWriter, strict: bool, workers: int, on_image: OnImage | None
+) -> WriteSummary:
     """Segment every image that has no mask yet, with a progress bar."""
     missing = [name for name in job.names if not writer.done(name)]
     images = ((name, _read_or_error(job.read, name)) for name in missing)
     unreadable: list[str] = []
     with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
         task = bar.add_task(job.verb, total=len(missing))
-        for name, prediction in found:
+        for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
-                writer.write(name, prediction)
+                tags = job.tags[name] if job.tags else None
+                writer.write(name, prediction, job.files.get(name), tags)
             elif strict:
                 raise prediction
             else:
                 unreadable.append(str(prediction))
             bar.advance(task)
-    done = len(missing) - len(unreadable)
-    return WriteSummary(done, len(job.names) - len(missing), tuple(unreadable))
+            if on_image is not None:
+                made = prediction if isinstance(prediction, Prediction) else None
+                on_image(ImageProgress(name, made, done, len(missing)))
+    left = [name for name in job.names if not writer.done(name)]
+    if len(left) == len(job.names):
+        raise RunError(
+            f"{writer.out}: no mask was written, because no image can be read: {unreadable[0]}"
+            + (f" (and {len(left) - 1} more)" if len(left) > 1 else "")
+        )
+    skipped = {*read_skipped(writer.out), *left, *job.skipped}
+    write_skipped(writer.out, sorted(name for name in skipped if not writer.done(name)))
+    written, already = len(missing) - len(unreadable), len(job.names) - len(missing)
+    unreadable += [f"{name}: is damaged or not an image" for name in job.skipped]
+    masks = summarize_masks(writer.out, writer.inside)
+    return WriteSummary(written, already, tuple(unreadable), masks)
+
+
+def _tags_by_name(source: Source) -> dict[str, list[str]]:
+    """Return the tags of each image of a source, as words."""
+    return {
+        name: [source.class_names[index] for index in row.nonzero()[0]]
+        for name, row in zip(source.names, source.tags, strict=True)
+    }
 
 
 def _read_or_error(read: Callable[[str], ImageInput], name: str) -> ImageInput | DataError:

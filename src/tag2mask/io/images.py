@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from PIL import ExifTags, ImageOps
 from PIL import Image as PILImage
-from PIL import ImageOps
 
 from tag2mask.errors import DataError
 from tag2mask.types import Image
@@ -28,6 +28,8 @@ PILLOW_ERRORS = (
 )
 """Errors that Pillow raises for a damaged file, depending on the format."""
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
+_TURNED_ORIENTATIONS = frozenset((5, 6, 7, 8))
+"""EXIF orientations that swap width and height."""
 _WHITE = (255, 255, 255, 255)
 _FILE_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 """Last bytes of a complete file; complete files may contain others after them."""
@@ -77,6 +79,23 @@ def read_image(path: Path) -> Image:
         raise DataError(f"{path}: no such file") from error
     except PILLOW_ERRORS as error:
         raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the (H, W) of an upright image (EXIF orientation applied) from its header.
+
+    Raises:
+        DataError: If the file is missing or not an image.
+    """
+    try:
+        with PILImage.open(path) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED_ORIENTATIONS
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except PILLOW_ERRORS as error:
+        raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+    return (width, height) if turned else (height, width)
 
 
 def rgb_from_pil(image: PILImage.Image) -> Image:

@@ -3,7 +3,9 @@
 ```
 MASKS/NAME.png       indexed PNG, one per image; folders in NAME are kept
 MASKS/classes.json   the class of every mask value, and all the settings that produced the masks
-MASKS/scores.jsonl   class probabilities, one line per image
+MASKS/scores.jsonl   one line per image: `name`, `scores` (class probabilities), `areas` (share of
+                     the pixels that each class covers), `uncertainty` and its `uncertainty_parts`,
+                     `tags` if they chose the classes, and the image's file and size
 MASKS/skipped.json   names of the images that could not be read
 ```
 """
@@ -15,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tag2mask.errors import DataError, RunError
 from tag2mask.io.files import write_text
 from tag2mask.io.palette import voc_palette
-from tag2mask.types import BACKGROUND, IGNORE
+from tag2mask.types import BACKGROUND, IGNORE, Mask, Prediction
 
 CLASSES_FILE = "classes.json"
 SCORES_FILE = "scores.jsonl"
@@ -94,14 +98,64 @@ def describe_classes(
     return described
 
 
-def append_scores(folder: Path, name: str, scores: Mapping[str, float]) -> None:
-    """Add the class probabilities of one image to `scores.jsonl`.
+def describe_image(name: str, path: Path | None, size: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a row of `scores.jsonl` says about the image of a mask.
+
+    Args:
+        name: Path of the image inside its folder, without suffix.
+        path: The image file; None if the image has no file.
+        size: (H, W) in pixels.
+    """
+    described: dict[str, Any] = {"width": size[1], "height": size[0]}
+    if path is not None:
+        folder = path.absolute().parents[name.count("/")]
+        described["image"] = path.absolute().relative_to(folder).as_posix()
+        described["folder"] = folder.as_posix()
+    return described
+
+
+def score_row(
+    name: str, prediction: Prediction, tags: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Return what `scores.jsonl` says about one image; numbers have six digits.
+
+    Args:
+        name: Of the image.
+        prediction: Its mask and scores.
+        tags: The tags that chose the classes; None if the classifier chose them.
+    """
+    row: dict[str, Any] = {
+        "name": name,
+        "scores": _rounded(prediction.scores),
+        "areas": _rounded(class_areas(prediction.mask, prediction.class_names)),
+    }
+    if prediction.uncertainty is not None:
+        row["uncertainty"] = round(prediction.uncertainty.total, 6)
+        row["uncertainty_parts"] = _rounded(prediction.uncertainty.parts)
+    return row if tags is None else row | {"tags": list(tags)}
+
+
+def class_areas(mask: Mask, class_names: Sequence[str]) -> dict[str, float]:
+    """Return the share of all pixels of a mask, in (0, 1], of each class that has a pixel."""
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    return {
+        name: float(pixels[value] / mask.size)
+        for value, name in enumerate(class_names, start=1)
+        if pixels[value]
+    }
+
+
+def append_scores(folder: Path, row: Mapping[str, Any]) -> None:
+    """Add the row of one image to `scores.jsonl`.
+
+    Args:
+        folder: Mask folder.
+        row: From `score_row`, with `describe_image`.
 
     Raises:
         RunError: If the disk is full or writing is not allowed.
     """
     path = folder / SCORES_FILE
-    row = {"name": name, "scores": {key: round(value, 6) for key, value in scores.items()}}
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
@@ -119,17 +173,29 @@ def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
     Raises:
         RunError: If the disk is full or writing is not allowed.
     """
+    rows = [row for name, row in read_scores(folder).items() if is_done(name)]
+    write_text(folder / SCORES_FILE, "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of `scores.jsonl` by image name; the last row of a name counts.
+
+    A torn line, which a killed process leaves, is skipped. Empty without the file.
+    """
     path = folder / SCORES_FILE
     rows: dict[str, dict[str, Any]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if is_done(row["name"]):
+        if isinstance(row, dict) and isinstance(row.get("name"), str):
             rows[row["name"]] = row
-    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows.values()))
+    return rows
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {key: round(value, 6) for key, value in values.items()}
 
 
 def read_skipped(folder: Path) -> frozenset[str]:

@@ -8,7 +8,7 @@ protocol of its own defines it in its home.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -18,7 +18,13 @@ from torch.nn import functional as F
 
 from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
-from tag2mask.functional.cam import fused_cam, scaled_size, scaled_view, upsample
+from tag2mask.functional.cam import (
+    fused_cam,
+    normalize_cam,
+    scaled_size,
+    scaled_view,
+    upsample,
+)
 
 if TYPE_CHECKING:  # `base` imports this module
     from tag2mask.methods.base import CamOutput, Method
@@ -46,6 +52,9 @@ class NetworkOutput(NamedTuple):
     """(1, C, h', w') scores of background and all classes; None if masks come from the CAM."""
     propagation: Propagation | None = None
     """Propagates the CAM in place of an affinity; None if the method has no own walk."""
+    views: Sequence[Tensor] = ()
+    """Maps of each scale, (V, F, h, w) in [0, 1] at the network's grid, with those of the flipped
+    copy behind; their agreement says how certain a mask is. Empty if a protocol keeps none."""
 
 
 class ScaledViews(NamedTuple):
@@ -163,14 +172,15 @@ class MultiScaleCam(InferenceProtocol):
             probs = mean_probs(outputs[scales.index(1.0)].logits)
         else:
             probs = self.class_probs(method, image, config)
+        views = normalized_views(outputs)
         if not config.propagate:
-            return NetworkOutput(cam, probs)
+            return NetworkOutput(cam, probs, views=views)
         view = enlarge_to(normalized, MIN_SIDE_PX)
         propagation = method.propagation(view)
         if propagation is not None:
-            return NetworkOutput(cam, probs, propagation=propagation)
+            return NetworkOutput(cam, probs, propagation=propagation, views=views)
         affinity = method.attention_maps(view).get("affinity")
-        return NetworkOutput(cam, probs, affinity, method.propagation_radius)
+        return NetworkOutput(cam, probs, affinity, method.propagation_radius, views=views)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +221,10 @@ class MultiScaleDecoder(InferenceProtocol):
             scaled_views(normalized, (1.0,), tags, name, flip=config.flip)
         )
         cam = fused_cam([split_flip(output, flip=config.flip)], normalized.shape[-2:])
-        logits = multi_scale_logits(method, normalized, config.scales or (), flip=config.flip)
-        return NetworkOutput(cam, mean_probs(output.logits), logits=logits)
+        by_scale = scale_logits(method, normalized, config.scales or (), flip=config.flip)
+        logits = largest_logits(by_scale, flip=config.flip)
+        views = [one.softmax(dim=1)[:, 1:] for one in by_scale]
+        return NetworkOutput(cam, mean_probs(output.logits), logits=logits, views=views)
 
 
 def multi_scale_logits(
@@ -235,22 +247,44 @@ def multi_scale_logits(
     Source:
         Specification 2.11.
     """
-    largest: Tensor | None = None
+    return largest_logits(scale_logits(method, image, scales, flip=flip), flip=flip)
+
+
+def scale_logits(
+    method: Method, image: Tensor, scales: Sequence[float], *, flip: bool
+) -> list[Tensor]:
+    """Run a decoder at every scale, scale 1 first; see `multi_scale_logits`.
+
+    Returns:
+        Per scale (V, C, h, w) logits, with those of the flipped image behind.
+    """
+    found = []
     for scale in sorted(scales, key=lambda scale: scale != 1.0):
         view = upsample(image, scaled_size(image.shape[-2:], scale))
         view = torch.cat([view, view.flip(-1)]) if flip else view
         logits = method.segmentation(enlarge_to(view, MIN_SIDE_PX))
         assert logits is not None, "`check` has rejected methods without a decoder"
-        logits = logits.float()
-        if largest is not None:
-            logits = upsample(logits, largest.shape[-2:])
+        found.append(logits.float())
+    return found
+
+
+def largest_logits(by_scale: Sequence[Tensor], *, flip: bool) -> Tensor:
+    """Combine the (V, C, h, w) logits of all scales; see `multi_scale_logits`."""
+    largest: Tensor | None = None
+    for logits in by_scale:
+        resized = logits if largest is None else upsample(logits, largest.shape[-2:])
         if flip:
-            upright, flipped = logits.chunk(2)
-            logits = (upright + flipped.flip(-1)) / 2
-        largest = logits if largest is None else torch.maximum(largest, logits)
+            upright, flipped = resized.chunk(2)
+            resized = (upright + flipped.flip(-1)) / 2
+        largest = resized if largest is None else torch.maximum(largest, resized)
     if largest is None:
         raise ValueError("multi_scale_logits needs at least one scale")
     return largest
+
+
+def normalized_views(outputs: Iterable[CamOutput]) -> list[Tensor]:
+    """Normalize the raw CAM of each view of one image by itself; see `NetworkOutput.views`."""
+    return [normalize_cam(one.cam.float().relu()) for one in outputs]
 
 
 def scaled_views(

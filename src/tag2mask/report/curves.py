@@ -9,8 +9,13 @@ from tag2mask.report.run_parts import Values
 from tag2mask.report.terms import LEARNING_RATES, LOSSES, MONITORS, Term, term
 
 
-def training_charts(log: Sequence[Values]) -> tuple[Chart, ...]:
-    """Draw the records of a log over training steps; empty if nothing is logged yet."""
+def training_charts(log: Sequence[Values], metric: str = "") -> tuple[Chart, ...]:
+    """Draw the records of a log over training steps; empty if nothing is logged yet.
+
+    Args:
+        log: Records of `log.jsonl`.
+        metric: What the score on held-out images measures.
+    """
     trained = [record for record in log if "losses" in record]
     scored = [r for r in log if r.get("event") == "evaluation" and r.get("score") is not None]
     if not trained and not scored:
@@ -21,7 +26,7 @@ def training_charts(log: Sequence[Values]) -> tuple[Chart, ...]:
     charts = [line_chart("Losses, weighted", _with_labels(losses, LOSSES))]
     if scored:
         points = [(record["step"], record["score"]) for record in scored]
-        charts.append(line_chart("Score on held-out images", {"score": points}))
+        charts.append(line_chart("Score on held-out images", {"score": points}, note=metric))
     rates = _with_labels(_group_points(trained, "lr"), LEARNING_RATES)
     charts.append(line_chart("Learning rates", rates, log_y=True))
     for name, points in _group_points(trained, "monitor").items():

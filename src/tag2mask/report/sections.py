@@ -9,7 +9,7 @@ from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
 from tag2mask.errors import Tag2MaskError
-from tag2mask.io.palette import voc_palette
+from tag2mask.io.palette import css_color
 from tag2mask.report.run_parts import Run, Values
 from tag2mask.report.terms import CLASS_SOURCES, SETTINGS
 
@@ -65,16 +65,22 @@ class DataCounts(NamedTuple):
     """Why the data cannot be read; then nothing is counted."""
 
 
-def headline(run: Run) -> tuple[Tile, ...]:
-    """Return every mean IoU with its class source, then time and speed."""
+def score_tiles(run: Run) -> tuple[Tile, ...]:
+    """Return every mean IoU with its class source; none without true masks.
+
+    The score of the tags is no substitute: a classifier can be right about what an image shows
+    while its masks cover the wrong pixels.
+    """
     tiles = []
     for title, score in run.scores.items():
         note = f"{class_source_words(score)}; {score['images']:,} images"
         tiles.append(Tile(f"mIoU, {title}", percent(score["miou"], " %"), note))
-    best = run.metrics.get("best") or {}
-    if best.get("score") is not None and not run.scores:
-        note = f"{best['reason']}; step {best['step']:,}"
-        tiles.append(Tile("best score", percent(best["score"], " %"), note))
+    return tuple(tiles)
+
+
+def speed_tiles(run: Run) -> tuple[Tile, ...]:
+    """Return training time and speed."""
+    tiles = []
     if run.metrics.get("seconds"):
         note = "without evaluation and saving"
         tiles.append(Tile("training time", duration(run.metrics["seconds"]), note))
@@ -156,11 +162,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def css_color(mask_value: int) -> str:
-    """Return the palette color of a mask value as CSS writes it."""
-    return "rgb({},{},{})".format(*voc_palette()[mask_value].tolist())
 
 
 def class_source_words(score: Values) -> str:

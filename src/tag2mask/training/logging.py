@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -24,9 +24,12 @@ from torch import Tensor
 
 from tag2mask.errors import RunError
 from tag2mask.io.files import write_text
+from tag2mask.types import StepProgress
 
 Totals = dict[str, tuple[float, int]]
 """Name -> (sum, number of terms)."""
+OnStep = Callable[[StepProgress], object]
+"""Called after each optimizer step."""
 
 
 class LossWindow:
@@ -124,6 +127,7 @@ class MetricLogger:
         start: int,
         is_main: bool,
         console: Console | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         """Open the log for appending.
 
@@ -134,9 +138,11 @@ class MetricLogger:
             start: Steps already done.
             is_main: Whether this process writes and prints.
             console: Terminal or file to print to; None: standard error.
+            on_step: Called by `advance` in the first process.
         """
         self._log = log
         self._is_main = is_main
+        self._on_step = on_step if is_main else None
         self._steps = steps
         self._start = start
         self._start_time = time.perf_counter()
@@ -197,10 +203,17 @@ class MetricLogger:
             left = self._time_left(step)
             self.print_line(f"step {step}/{self._steps}  {summary}  {left} left")
 
-    def advance(self, step: int) -> None:
-        """Advance the progress bar."""
+    def advance(self, step: int, losses: Mapping[str, float]) -> None:
+        """Advance the progress bar and call `on_step`.
+
+        Args:
+            step: Steps done.
+            losses: Mean losses since the last log line; empty between log lines.
+        """
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
+        if self._on_step is not None:
+            self._on_step(StepProgress(step, self._steps, losses))
 
     def _time_left(self, step: int) -> str:
         """Return hours:minutes:seconds at the mean pace so far, validation included."""

@@ -138,13 +138,13 @@ class Runtime:
         dist.all_gather_object(values, value, group=self._host_group)
         return values
 
-    def any_process(self, flag: bool) -> bool:
-        """Return whether the flag is set in any process; all processes get the same answer."""
+    def largest(self, value: int) -> int:
+        """Return the largest value of any process; all processes get the same answer."""
         if self._host_group is None:
-            return flag
-        value = torch.tensor(int(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX, group=self._host_group)
-        return bool(value.item())
+            return value
+        shared = torch.tensor(value)
+        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._host_group)
+        return int(shared.item())
 
     def shutdown(self) -> None:
         """Release network and optimizer, so that the process can leave its group at exit.
@@ -187,7 +187,8 @@ class StopRequest:
     """Records SIGINT and SIGTERM until the current step is done; a second signal kills."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.signal_number = 0
+        """The signal that asked to stop; 0: none."""
         self._owner = os.getpid()
 
     @contextmanager
@@ -209,7 +210,7 @@ class StopRequest:
         if os.getpid() != self._owner:
             # This is a forked loader process: Ctrl-C reaches it too, but the run needs its batch.
             return
-        self.requested = True
+        self.signal_number = number
         signal.signal(number, signal.SIG_DFL)
 
 

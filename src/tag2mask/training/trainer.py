@@ -17,7 +17,7 @@ from tag2mask.config.schema import DataConfig, MethodConfig, StepsOrFraction, re
 from tag2mask.data.loader import Batches, batches
 from tag2mask.data.transforms import BLACK, Color
 from tag2mask.data.true_masks import TrainingImages, open_training_images
-from tag2mask.errors import RecipeError, RunError
+from tag2mask.errors import RecipeError, RunError, StoppedError
 from tag2mask.inference.run import Configure, open_run
 from tag2mask.io.files import write_text
 from tag2mask.methods.base import Method
@@ -26,6 +26,7 @@ from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.logging import (
     LossWindow,
     MetricLogger,
+    OnStep,
     host_values,
     merged_means,
     truncate_log,
@@ -45,6 +46,7 @@ def train(
     resume: bool = False,
     command: str = "",
     earlier: Mapping[str, Path] | None = None,
+    on_step: OnStep | None = None,
 ) -> Path:
     """Train a recipe of one stage into a run folder.
 
@@ -58,13 +60,14 @@ def train(
         command: Command line that started the run, for the log.
         earlier: Run folders of the stages in `recipe.earlier`; not needed to resume from a saved
             state.
+        on_step: Called after each step in the first process.
 
     Returns:
         The run folder.
 
     Raises:
-        RunError: If the folder cannot be used or written, a loss is not finite, or a signal stopped
-            the run; the message says how to resume.
+        RunError: If the folder cannot be used or written, or a loss is not finite.
+        StoppedError: If a signal stopped the run; the message says how to resume.
         RecipeError: If the recipe has stages, which `pipeline.train` runs.
         DataError: If the data cannot be used.
         WeightsError: If the backbone's weights cannot be used.
@@ -80,7 +83,7 @@ def train(
         runtime.gather(None)  # no process writes before all have checked the folder
         with stop.catch_signals():
             run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
-            run.run(command)
+            run.run(command, on_step)
     finally:
         runtime.shutdown()
     return out
@@ -132,7 +135,7 @@ class _TrainingRun:
         """Whether there is a saved state to resume from, which fills every network."""
         return self._resume and self._folder.state.is_file()
 
-    def run(self, command: str) -> None:
+    def run(self, command: str, on_step: OnStep | None) -> None:
         """Train from the first step, or from the saved state, to the last step."""
         batch_source = self._restore()
         if self._runtime.is_main:
@@ -146,6 +149,7 @@ class _TrainingRun:
                 steps=self._recipe.optim.steps,
                 start=self._step,
                 is_main=self._runtime.is_main,
+                on_step=on_step,
             ) as logger:
                 self._log_start(logger, command)
                 self._loop(batch_source, logger)
@@ -157,11 +161,12 @@ class _TrainingRun:
         """Save before each validation, so that an error in a held-out image loses no training."""
         run, total = self._recipe.run, self._recipe.optim.steps
         while True:
-            if self._runtime.any_process(self._stop.requested):
+            if signal_number := self._runtime.largest(self._stop.signal_number):
                 self._save()
-                raise RunError(
+                raise StoppedError(
                     f"stopped at step {self._step} of {total}; the state is saved, "
-                    f"resume with --resume {self._folder.root}"
+                    f"resume with: tag2mask train --resume {self._folder.root}",
+                    signal_number,
                 )
             if self._is_due(run.save_every):
                 self._save()
@@ -196,7 +201,7 @@ class _TrainingRun:
         if self._step % self._recipe.run.log_every == 0 or self._step == optim.steps:
             record = self._read_metrics(norm)
         self._seconds += time.perf_counter() - start
-        logger.advance(self._step)
+        logger.advance(self._step, record["losses"] if record is not None else {})
         if record is not None:
             self._log(logger, record, rates, batch_source)
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from tag2mask.io.palette import colorize, voc_palette
+from tag2mask.io.palette import colorize, overlay_palette
 from tag2mask.types import BACKGROUND, Image, Mask
 
 CAPTION_PX = 34
@@ -71,7 +71,7 @@ def caption_width(panel: Panel) -> int:
 
 
 def overlay_mask(image: Image, mask: Mask) -> Image:
-    """Overlay a mask on an image; background is dimmed, ignored pixels get their palette color."""
+    """Overlay a mask on an image; background is dimmed, ignored pixels get their own color."""
     share = np.where(mask == BACKGROUND, 0.0, MASK_OPACITY)[..., None]
     dimmed = np.where((mask == BACKGROUND)[..., None], image * 0.6, image)
     picture: Image = (dimmed * (1 - share) + colorize(mask) * share).round().astype(np.uint8)
@@ -110,7 +110,7 @@ def _draw_caption(tile: PILImage.Image, panel: Panel, top: int) -> None:
     if not panel.values:
         draw.text((left, line), panel.note, fill=FAINT, font=font)
     for value, text in panel.values:
-        color = tuple(voc_palette()[value].tolist())
+        color = tuple(overlay_palette()[value].tolist())
         draw.rectangle((left, line + 3, left + 8, line + 11), fill=color)
         draw.text((left + SWATCH_PX, line), text, fill=FAINT, font=font)
         left += _entry_width(text, font)

@@ -79,3 +79,13 @@ def test_less_than_one_thread_is_rejected(folders):
         Tag2MaskError, match="'--workers': Input should be greater than or equal to 1"
     ):
         run(["evaluate", *map(str, folders), "--workers", "0"])
+
+
+def test_a_mean_of_background_alone_gets_a_warning(folders, capsys):
+    made, true = folders
+    for name in "ab":
+        save_mask(np.zeros((2, 2), np.uint8), true / f"{name}.png")
+    run(["evaluate", str(made), str(true)])
+    shown = capsys.readouterr()
+    assert "mean is that of background alone" in shown.err
+    assert shown.out.splitlines()[-1].startswith("2 images")

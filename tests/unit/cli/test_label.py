@@ -1,83 +1,21 @@
+"""What the line passes on; tests/unit/inference/test_tagged_folder.py opens the data."""
+
 from pathlib import Path
 
-import numpy as np
-import pytest
-from PIL import Image as PILImage
-
-from tag2mask.api import open_source
-from tag2mask.config.recipe import Recipe, parse_recipe
-from tag2mask.errors import DataError
+from tag2mask.cli.main import main
 
 
-def recipe(name: str) -> Recipe:
-    raw = {
-        "data": {"name": name, "classes": ["cat", "dog"]},
-        "backbone": {"name": "mit"},
-        "method": {"name": "cam"},
-    }
-    return parse_recipe(raw, "r")
+def test_the_words_of_the_line_reach_the_function(monkeypatch):
+    calls = []
 
+    def label(*given, **options):
+        calls.append((given, options))
 
-def random_image(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PILImage.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for name in "abc":
-        random_image(tmp_path / "own" / "images" / f"{name}.png")
-    (tmp_path / "own" / "tags.csv").write_text("image,tags\na,cat\nb,bird\nc,\n", encoding="utf-8")
-    return tmp_path / "own"
-
-
-@pytest.fixture
-def voc(tmp_path):
-    root = tmp_path / "voc"
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for name in "ab":
-        random_image(root / "JPEGImages" / f"{name}.jpg")
-    (lists / "train_aug.txt").write_text("a\nb\n", encoding="utf-8")
-    (lists / "train.txt").write_text("b\n", encoding="utf-8")
-    (root / "tags.csv").write_text("image,tags\na,cat\nb,dog\n", encoding="utf-8")
-    return root
-
-
-@pytest.mark.parametrize("trained_on", ["folder", "voc", "synthetic"])
-def test_all_images_of_a_folder_are_labeled_whatever_the_run_trained_on(trained_on, folder):
-    if trained_on == "synthetic":
-        raw = parse_recipe(
-            {"data": {"name": "synthetic"}, "backbone": {"name": "mit"}, "method": {"name": "cam"}},
-            "r",
-        ).with_classes(["cat", "dog"])
-    else:
-        raw = recipe(trained_on)
-    source, split = open_source(raw, folder, None, {})
-    assert source.names == ("a", "b", "c")
-    assert source.class_names == ("cat", "dog")
-    assert source.tags.tolist() == [[1, 0], [0, 0], [0, 0]]
-    assert split == "all"
-
-
-@pytest.mark.parametrize(
-    ("split", "names", "part"),
-    [
-        (None, ("a", "b"), "train_aug"),
-        ("train", ("b",), "train"),
-        ("train_aug", ("a", "b"), "train_aug"),
-    ],
-)
-def test_split_of_a_voc_folder_names_its_list(split, names, part, voc):
-    source, opened = open_source(recipe("folder"), voc, split, {})
-    assert (source.names, opened) == (names, part)
-
-
-def test_data_keys_can_be_overridden(folder):
-    overrides = {"data.val_fraction": "1"}
-    assert len(open_source(recipe("folder"), folder, "val", overrides)[0]) == 3
-
-
-def test_missing_folder_is_rejected(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
-        open_source(recipe("folder"), tmp_path / "gone", None, {})
+    monkeypatch.setattr("tag2mask.api.label", label)
+    monkeypatch.setattr("tag2mask.cli.label.print_summary", lambda *given, **options: None)
+    line = "label RUN DATA predict.background=0.4 --split val --workers 3 --out MASKS"
+    assert main(line.split()) == 0
+    ((given, options),) = calls
+    assert given == ("RUN", Path("DATA"), Path("MASKS"))
+    assert options["overrides"] == {"predict.background": "0.4"}
+    assert (options["split"], options["workers"], options["which"]) == ("val", 3, "best")

@@ -1,11 +1,14 @@
 import errno
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 import tag2mask.cli
-from tag2mask.cli.main import COMMANDS, main, overview
-from tag2mask.errors import DataError
+from tag2mask.cli.main import COMMANDS, exit_code, main, overview
+from tag2mask.errors import DataError, StoppedError
 
 
 def command_that_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -57,6 +60,29 @@ def test_interrupt_has_its_own_exit_code(monkeypatch, capsys):
     command_that_raises(monkeypatch, KeyboardInterrupt())
     assert main(["check", "x"]) == 130
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_stopped_has_the_exit_code_of_the_signal(monkeypatch, capsys, number):
+    command_that_raises(monkeypatch, StoppedError("stopped at step 3; resume with: x", number))
+    assert main(["check", "x"]) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert capsys.readouterr().err == "stopped at step 3; resume with: x\n"
+
+
+def test_sigterm_ends_a_job_in_order_with_its_own_exit_code(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    ended = []
+
+    def job():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        finally:
+            ended.append("in order")
+
+    assert exit_code(job) == 143
+    assert (ended, capsys.readouterr().err) == (["in order"], "terminated\n")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ENOENT, "gone", "x")])

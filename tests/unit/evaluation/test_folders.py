@@ -241,3 +241,16 @@ def test_official_masks_score_1_against_themselves(tmp_path: Path) -> None:
     report = evaluate_folder(predicted, Path(root), split="devval", limited=True)
     assert report.images == 5
     assert report.miou == 1.0
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_nested_masks_against_flat_truth_are_named(tmp_path: Path, limited: bool) -> None:
+    predicted = mask_folder(tmp_path / "predicted", ["cat"])
+    write_mask(predicted, "lane1/a", [[0, 1]])
+    write_mask(tmp_path / "true", "a", [[0, 1]])
+    with pytest.raises(DataError, match=r"has lane1/a\.png where .*true has a\.png"):
+        evaluate_folder(predicted, tmp_path / "true", limited=limited)
+    write_mask(tmp_path / "true", "other", [[0, 1]])
+    write_mask(predicted, "a", [[0, 1]])  # a flat one too: only `other` is missing
+    with pytest.raises(DataError, match=r"no prediction for the true mask .*predict it too"):
+        evaluate_folder(predicted, tmp_path / "true")

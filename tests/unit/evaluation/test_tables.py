@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from tag2mask.errors import RunError
+from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.object_sizes import size_quarters
-from tag2mask.evaluation.tables import report_table, save_report
+from tag2mask.evaluation.tables import report_table, save_report, truth_warning
 from tag2mask.types import Report
 
 
@@ -61,3 +62,20 @@ def test_objects_by_size_are_saved_without_nan(tmp_path: Path) -> None:
     assert [(part["objects"], part["iou"], part["area_ratio"]) for part in others] == [
         (0, None, None)
     ] * 3
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        ([0, 1, 2, 255], None),
+        ([0, 1, 1, 1], "no pixel of cow; the mean covers the other 2 of 3 classes"),
+        ([0, 0, 255, 255], "no class of the masks has a pixel in the true masks (cat, cow)"),
+        ([255, 255, 255, 255], "no pixel that counts"),
+        ([1, 2, 1, 2], "no pixel of background; the mean covers the other 2 of 3"),
+    ],
+)
+def test_classes_that_the_truth_lacks_are_named(truth: list[int], words: str | None) -> None:
+    matrix = ConfusionMatrix(3)
+    matrix.update(np.array([truth], np.uint8), np.array([[0, 1, 2, 0]], np.uint8))
+    warning = truth_warning(matrix.report(("cat", "cow"), 1, "tags", {}))
+    assert (warning is None) if words is None else (words in str(warning))

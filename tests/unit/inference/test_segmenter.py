@@ -7,9 +7,9 @@ from PIL import Image as PILImage
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import Recipe
-from tag2mask.config.schema import ConfidentConfig, PredictConfig
+from tag2mask.config.schema import PredictConfig
 from tag2mask.data.base import Source
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, RecipeError
 from tag2mask.functional import precision
 from tag2mask.inference.segmenter import Segmenter, load
 from tag2mask.methods.base import evaluating
@@ -67,10 +67,42 @@ def test_unknown_tag_is_rejected_with_a_hint(segmenter: Segmenter, source: Sourc
 
 
 def test_array_that_is_no_image_is_rejected(segmenter: Segmenter) -> None:
-    with pytest.raises(DataError, match=r"\(H, W, 3\) uint8"):
-        segmenter.predict(np.zeros((8, 8), dtype=np.uint8))
-    with pytest.raises(DataError, match="float32"):
-        segmenter.predict(np.zeros((8, 8, 3), dtype=np.float32))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"shape \(3, 8, 8\) has its channels first"):
+        segmenter.predict(np.zeros((3, 8, 8), dtype=np.uint8))
+
+
+def test_other_settings_share_the_network_and_leave_the_segmenter_alone(
+    segmenter: Segmenter, source: Source
+) -> None:
+    image = source[0].image
+    before = segmenter.label(image, "cow").mask
+    strict = segmenter.with_settings(
+        background=0.9, refiner="none", scales=[1.0], flip=False, crf=True, class_threshold=0.2
+    )
+    assert strict.method is segmenter.method
+    settings = strict.settings("classifier")
+    assert (settings["background"], settings["refiner"], settings["flip"]) == (0.9, None, False)
+    assert (settings["scales"], settings["class_threshold"]) == ([1.0], 0.2)
+    assert settings["crf"]["name"] == "dense_crf"
+    assert np.array_equal(segmenter.label(image, "cow").mask, before)
+
+
+def test_a_refiner_named_later_is_applied_even_if_the_run_applies_none(
+    recipe: Recipe, segmenter: Segmenter
+) -> None:
+    predict = recipe.predict.model_copy(update={"refine": False, "background_rule": "otsu"})
+    bare = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    assert bare.postprocessor.refiner is None
+    changed = bare.with_settings(refiner="dense_crf", background=0.3).settings("tags")
+    assert changed["refiner"]["name"] == "dense_crf"
+    assert (changed["background_rule"], changed["background"]) == ("fixed", 0.3)
+
+
+def test_a_setting_out_of_range_is_one_line(segmenter: Segmenter) -> None:
+    with pytest.raises(RecipeError, match=r"^predict\.background: [^\n]*1\.5[^\n]*$"):
+        segmenter.with_settings(background=1.5)
+    with pytest.raises(RecipeError, match=r"unknown refiner 'crf'\."):
+        segmenter.with_settings(refiner="crf")
 
 
 def test_cam_is_kept_when_asked_and_zero_for_classes_that_are_not_selected(
@@ -179,14 +211,3 @@ def test_network_runs_in_bf16_by_default_where_the_hardware_has_it(
         same = with_precision(segmenter, name).label(source[0].image, ["cow"], keep_cam=True)
         made = segmenter.label(source[0].image, ["cow"], keep_cam=True)
         np.testing.assert_array_equal(made.cam, same.cam)
-
-
-def test_settings_include_the_thresholds_of_confident_labels(
-    recipe: Recipe, segmenter: Segmenter
-) -> None:
-    assert "confident" not in segmenter.settings("tags")
-    predict = recipe.predict.model_copy(update={"confident": ConfidentConfig(name="psa")})
-    confident = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
-    settings = confident.settings("tags")
-    assert settings["confident"] == "psa"
-    assert (settings["foreground_threshold"], settings["background_threshold"]) == (4.0, 32.0)

@@ -13,7 +13,7 @@ from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
 from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.methods.rib import RIBConfig
-from tag2mask.types import Prediction, Sample
+from tag2mask.types import ImageProgress, Prediction, Sample
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -83,7 +83,9 @@ def test_scores_have_one_row_per_image(tmp_path: Path) -> None:
     writer.write("a", prediction(1))
     writer.write("b", prediction(0))
     rows = (tmp_path / "scores.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(rows[0]) == {"name": "a", "scores": {"cat": 0.1, "cow": 0.7, "dog": 0.25}}
+    scores = {"cat": 0.1, "cow": 0.7, "dog": 0.25}
+    size = {"width": 6, "height": 4}
+    assert json.loads(rows[0]) == {"name": "a", "scores": scores, "areas": {"cat": 1.0}, **size}
     assert score_names(tmp_path) == ["a", "b"]
 
 
@@ -138,6 +140,10 @@ def test_labeling_uses_tags_and_a_second_start_only_fills_gaps(
     assert (second.written, second.already) == (1, 3)
     assert (tmp_path / "lane2" / "a.png").read_bytes() == whole
     assert sorted(score_names(tmp_path)) == sorted(source.names)
+    for summary in (first.masks, second.masks):  # of the complete folder, also when resumed
+        assert (summary.images, summary.negatives) == (4, 1)
+        assert [one.tagged for one in summary.classes.values()] == [1, 1, 1]
+        assert len(summary.uncertainty) == 4
 
 
 def test_unreadable_image_is_counted_or_rejected(
@@ -196,3 +202,34 @@ def test_images_that_could_not_be_read_are_noted(
     assert read_skipped(tmp_path / "out") == {source.names[1]}
     label_dataset(segmenter, source, open_writer(tmp_path / "out"))
     assert read_skipped(tmp_path / "out") == frozenset()
+
+
+def test_a_callback_receives_every_image_that_was_missing(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    calls: list[ImageProgress] = []
+    folder, out = image_folder(), tmp_path / "out"
+    (folder / "torn.png").write_text("broken", encoding="utf-8")
+    predict_paths(segmenter, [folder], open_writer(out))
+    open_writer(out).path("lane2/a").unlink()
+    predict_paths(segmenter, [folder], open_writer(out), on_image=calls.append)
+    assert [(one.name, one.done, one.total) for one in calls] == [("lane2/a", 1, 2), ("torn", 2, 2)]
+    assert calls[0].prediction is not None
+    assert calls[0].prediction.name == "lane2/a"
+    assert calls[1].prediction is None
+
+
+def test_nothing_written_is_an_error(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for name in "xy":
+        (folder / f"{name}.jpg").write_bytes(b"no picture")
+    writer = open_writer(tmp_path / "out")
+    with pytest.raises(RunError, match=r"no mask was written.*x\.jpg.*and 1 more"):
+        predict_paths(segmenter, [folder], writer)
+    summary = predict_paths(segmenter, [image_folder(), folder], writer)
+    assert (summary.written, summary.masks.skipped) == (4, 2)
+    again = predict_paths(segmenter, [image_folder()], writer)
+    assert (again.already, again.masks.skipped) == (4, 2)  # of the folder, not of this call

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tag2mask.errors import RunError
+from tag2mask.io.mask_folder import append_scores, describe_classes, write_classes
 from tag2mask.report.network_parts import NetworkParts, Picture
 from tag2mask.report.page import write_report
 
@@ -33,6 +34,12 @@ class BalanceParser(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def write_masks(folder: Path) -> None:
+    write_classes(folder, describe_classes(("cat", "cow"), "classifier", {"background": 0.45}))
+    append_scores(folder, {"name": "a", "areas": {"cat": 0.25}, "uncertainty": 0.1})
+    append_scores(folder, {"name": "b", "areas": {}, "uncertainty": 0.7})
 
 
 def read_page(run: Path) -> str:
@@ -65,6 +72,30 @@ def test_headline_shows_the_score_with_its_class_source_and_images(run: Path) ->
     assert "not finished: 100 of 200 steps" in text
 
 
+def test_page_leads_with_scores_and_the_summary_of_the_masks(run: Path) -> None:
+    write_masks(run / "masks")
+    text = read_page(run)
+    tiles = re.findall(r"<span>(.*?)</span><strong>(.*?)</strong>", text)
+    assert tiles[0] == ("mIoU, train.json", "45.6 %")
+    assert tiles[3:6] == [
+        ("uncertainty", "0.40"),
+        ("empty masks", "1"),
+        ("full-frame masks", "0"),
+    ]
+    masks = text.index("<h2>Masks</h2>")
+    assert masks < text.index("<h2>Scores against true masks</h2>") < text.index("<h2>Training")
+    assert "<li>b <small>0.70</small></li>" in text
+
+
+def test_chosen_masks_are_summarized_and_others_rejected(run: Path, tmp_path: Path) -> None:
+    write_masks(run / "masks")
+    write_masks(tmp_path / "other")
+    text = write_report(run, masks=tmp_path / "other").read_text(encoding="utf-8")
+    assert f"masks in {tmp_path / 'other'}" in text
+    with pytest.raises(RunError, match=r"gone: has no classes\.json"):
+        write_report(run, masks=tmp_path / "gone")
+
+
 def test_equal_values_have_equal_bars_in_every_column(run: Path) -> None:
     """A bar's length depends on its value alone, not on the width of its column."""
     text = read_page(run)
@@ -95,6 +126,7 @@ def test_page_has_every_section(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
         head_weights={"block 1 of the last 1": [0.1, -0.2]},
     )
     monkeypatch.setattr("tag2mask.report.page.inspect_network", lambda run, query: network)
+    write_masks(run / "masks")
     text = read_page(run)
     assert "<h2>Attention and affinity</h2>" in text
     assert "Held-out images, weights 'best'." in text
@@ -102,7 +134,15 @@ def test_page_has_every_section(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert f"base64,{b64encode(b'pairs').decode()}" in text
     assert "Learned weight of each attention head" in text
     assert text.count("<rect ") == 2
-    for title in ("Samples", "Classes", "Training", "Data", "How it was made", "Recipe"):
+    for title in (
+        "Masks",
+        "Scores against true masks",
+        "Samples",
+        "Training",
+        "Data",
+        "How it was made",
+        "Recipe",
+    ):
         assert f"<h2>{title}</h2>" in text
     assert "Missing on this page" not in text
     assert "prefers-color-scheme: dark" in text
@@ -114,7 +154,8 @@ def test_interrupted_run_has_a_page_that_lists_missing_parts(run: Path) -> None:
         path.unlink()
     text = read_page(run)
     assert "Missing on this page" in text
-    assert "<h2>Classes</h2>" not in text
+    assert "<h2>Scores against true masks</h2>" not in text
+    assert "summary of masks: &#39;tag2mask report RUN --masks MASKS&#39; adds it" in text
     assert "<h2>Training</h2>" in text
 
 

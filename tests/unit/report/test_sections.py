@@ -6,21 +6,23 @@ import pytest
 from tag2mask import plugins
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
+from tag2mask.io.palette import css_color
 from tag2mask.report.run_parts import read_run
 from tag2mask.report.sections import (
     DataCounts,
     class_table,
-    css_color,
     data_counts,
     duration,
-    headline,
     percent,
     provenance,
+    score_tiles,
+    speed_tiles,
 )
 
 
 def test_headline_names_each_score_once_with_its_class_source(run: Path) -> None:
-    tiles = headline(read_run(run))
+    parts = read_run(run)
+    tiles = (*score_tiles(parts), *speed_tiles(parts))
     assert [(tile.name, tile.value) for tile in tiles] == [
         ("mIoU, train.json", "45.6 %"),
         ("mIoU, best while training (step 50)", "31.0 %"),
@@ -32,12 +34,13 @@ def test_headline_names_each_score_once_with_its_class_source(run: Path) -> None
     assert tiles[1].note == "classes from the classifier; 12 images"
 
 
-def test_tag_precision_is_the_headline_without_masks(run: Path) -> None:
+def test_tag_precision_is_never_a_headline(run: Path) -> None:
     (run / "train.json").unlink()
     best = '{"step": 50, "score": 0.625, "reason": "mean average precision"}'
     (run / "metrics.json").write_text(f'{{"best": {best}, "history": []}}')
-    tile = headline(read_run(run))[0]
-    assert tile == ("best score", "62.5 %", "mean average precision; step 50")
+    parts = read_run(run)
+    assert score_tiles(parts) == ()
+    assert [tile.name for tile in speed_tiles(parts)] == ["speed"]
 
 
 def test_class_table_has_a_column_per_score_with_its_settings(run: Path) -> None:

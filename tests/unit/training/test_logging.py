@@ -105,7 +105,7 @@ def test_only_the_first_process_writes_and_prints(tmp_path):
 def test_without_a_terminal_each_log_step_is_a_plain_line(tmp_path):
     opened, text = logger(tmp_path)
     with opened:
-        opened.advance(4)
+        opened.advance(4, {})
         opened.show_progress(5, "loss 0.5")
     (line,) = text.getvalue().splitlines()
     assert line.startswith("step 5/10  loss 0.5  0:00:0")

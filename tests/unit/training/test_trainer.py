@@ -1,4 +1,5 @@
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tag2mask.checkpoint import check_state, read_weights
 from tag2mask.config.recipe import load_recipe
 from tag2mask.config.stages import StageConfig
-from tag2mask.errors import DataError, RecipeError, RunError
+from tag2mask.errors import DataError, RecipeError, RunError, StoppedError
 from tag2mask.io.masks import save_mask
 from tag2mask.methods.build import build_method
 from tag2mask.training import trainer
@@ -111,8 +112,32 @@ def test_an_interrupted_run_resumes_exactly(toy, tmp_path, monkeypatch, name):
     recipe = toy.recipe(data__held_out=3, optim__accumulate_steps=2, run__workers=1)
     uninterrupted = train(recipe, tmp_path / "uninterrupted")
     monkeypatch.setenv(f"TOY_{name}_AT", "6")
-    with pytest.raises(RunError, match=r"stopped at step 7 of 12.*resume with --resume .*resumed"):
+    logged = r"stopped at step 7 of 12.*resume with: tag2mask train --resume .*resumed"
+    with pytest.raises(StoppedError, match=logged) as caught:
         train(recipe, tmp_path / "resumed")
+    assert caught.value.signal_number == getattr(signal, name)
+    assert_same_run(train(recipe, tmp_path / "resumed", resume=True), uninterrupted)
+
+
+def test_a_callback_receives_every_step_and_the_losses_of_log_steps(toy, tmp_path):
+    steps = []
+    run = train(toy.recipe(run__log_every=5), tmp_path / "run", on_step=steps.append)
+    assert [one.step for one in steps] == list(range(1, 13))
+    assert {one.total for one in steps} == {12}
+    logged = [one.losses for one in steps if one.losses]
+    assert logged == [line["losses"] for line in log_lines(run) if "losses" in line]
+    assert len(logged) == 3
+
+
+def test_a_callback_can_cancel_a_run_that_then_resumes_exactly(toy, tmp_path):
+    def cancel(progress):
+        if progress.step == 8:
+            raise KeyboardInterrupt
+
+    recipe = toy.recipe(run__save_every=4)
+    uninterrupted = train(recipe, tmp_path / "uninterrupted")
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "resumed", on_step=cancel)
     assert_same_run(train(recipe, tmp_path / "resumed", resume=True), uninterrupted)
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tag2mask.io.palette import voc_palette
+from tag2mask.io.palette import overlay_palette
 from tag2mask.visualization.panels import (
     MARK,
     Panel,
@@ -41,7 +41,7 @@ def test_mask_colors_objects_and_dims_background() -> None:
     image = np.full((1, 2, 3), 100, dtype=np.uint8)
     picture = overlay_mask(image, np.array([[0, 2]], dtype=np.uint8))
     assert picture[0, 0].tolist() == [60, 60, 60]
-    np.testing.assert_allclose(picture[0, 1], 35 + 0.65 * voc_palette()[2], atol=0.5)
+    np.testing.assert_allclose(picture[0, 1], 35 + 0.65 * overlay_palette()[2], atol=0.5)
 
 
 def test_legend_lists_the_classes_of_a_mask() -> None:

@@ -12,7 +12,7 @@ from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.data.base import Source
 from tag2mask.inference.inspection import inspect_image
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.io.palette import voc_palette
+from tag2mask.io.palette import overlay_palette
 from tag2mask.methods.build import build_method
 from tag2mask.types import Sample
 from tag2mask.visualization.heat_maps import HEAT_COLORS, overlay_heat
@@ -87,7 +87,7 @@ def test_masks_lie_over_the_image_and_background_is_dimmed(
     ):
         share = np.where(mask > 0, 0.65, 0)[..., None]
         ground = np.where((mask > 0)[..., None], image, 0.6 * image)
-        expected = (1 - share) * ground + share * voc_palette()[mask]
+        expected = (1 - share) * ground + share * overlay_palette()[mask]
         np.testing.assert_allclose(panels[title], expected, atol=1)
 
 
@@ -232,5 +232,5 @@ def test_label_of_a_decoder_depends_on_the_affinity(
     panel = by_title(decoder_segmenter, sample)["pseudo-label (propagated)"]
     assert panel.values == (((2, "cow"),) if share > 0.5 else ())
     dimmed = sample.image * 0.6
-    shown = dimmed if share <= 0.5 else 0.35 * sample.image + 0.65 * voc_palette()[2]
+    shown = dimmed if share <= 0.5 else 0.35 * sample.image + 0.65 * overlay_palette()[2]
     np.testing.assert_allclose(panel.picture, shown, atol=1)

@@ -67,7 +67,9 @@ class PixelShares(InferenceProtocol):
         )
         cam = fused_cam((split_flip(one, flip=flip) for one in outputs), size)
         logits = shared_logits((split_flip(one, flip=flip) for one in outputs), size)
-        return NetworkOutput(cam, largest_probs(outputs), logits=logits)
+        return NetworkOutput(
+            cam, largest_probs(outputs), logits=logits, views=[one.cam for one in outputs]
+        )
 
 
 def shared_logits(

@@ -1,0 +1,168 @@
+"""Export masks to a labeling tool, and import what a person corrected there.
+
+The output appears complete or not at all: it is written under a temporary name, then renamed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tag2mask import plugins
+from tag2mask.data.index import find_masks, name_images
+from tag2mask.data.tags import name_some
+from tag2mask.errors import DataError, RunError, did_you_mean
+from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
+from tag2mask.io.mask_folder import (
+    describe_classes,
+    read_class_names,
+    read_classes,
+    write_classes,
+)
+from tag2mask.io.masks import read_mask, renumber, save_mask
+
+
+def export_masks(masks: MaskCollection, format_name: str, out: Path) -> None:
+    """Write masks in the format of a labeling tool.
+
+    Args:
+        masks: From `open_masks`.
+        format_name: File of the folder `formats`.
+        out: File or folder to create.
+
+    Raises:
+        RecipeError: If there is no such format.
+        DataError: If a mask or image cannot be read.
+        RunError: If `out` exists, or is not named as the format needs.
+    """
+    kind: type[Format] = plugins.load("formats", format_name)
+    if kind.suffix and out.suffix.lower() != kind.suffix:
+        raise RunError(
+            f"{out}: format {format_name} writes one {kind.suffix} file; "
+            f"use --out {out.with_name(out.name + kind.suffix)}"
+        )
+    _create(out, lambda path: kind().write(masks, path))
+
+
+def import_masks(
+    path: Path, format_name: str, out: Path, images: Path | None = None, *, add: bool = False
+) -> int:
+    """Read the masks of a labeling tool into a folder that `train` and `evaluate` can read.
+
+    Args:
+        path: What the tool exported.
+        format_name: File of the folder `formats`.
+        out: Folder to create, with `classes.json` and an indexed PNG for each image.
+        images: Folder of the images. Masks get the names of these images, also where the tool
+            dropped the folders of a name; some formats need it for the sizes of images.
+        add: Add to the masks of an existing folder instead.
+
+    Returns:
+        Number of masks.
+
+    Raises:
+        RecipeError: If there is no such format.
+        DataError: If the masks cannot be read, or there are none.
+        RunError: If `out` exists; with `add`, if it already has a mask of one of the images.
+    """
+    kind: type[Format] = plugins.load("formats", format_name)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    count = 0
+
+    def write(folder: Path) -> None:
+        nonlocal count
+        found = kind().read(path, images)
+        if images is not None:
+            found = replace(found, masks=_rename(found.masks, images))
+        count = _write_masks(found, folder, {"format": format_name, "imported": str(path)})
+        if not count:
+            raise DataError(f"{path}: contains no image with a mask")
+
+    if add and out.is_dir():
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
+            write(Path(staging, out.name))
+            _add_masks(Path(staging, out.name), out)
+    else:
+        _create(out, write)
+    return count
+
+
+def _add_masks(folder: Path, out: Path) -> None:
+    """Add the masks of a folder to another one, whose classes keep their values.
+
+    Raises:
+        RunError: If both have a mask of the same image, or `out` has no `classes.json`.
+    """
+    described, masks = read_classes(out), find_masks(folder)
+    own, found = described["classes"], read_class_names(folder)
+    if same := sorted(masks.keys() & find_masks(out).keys()):
+        raise RunError(
+            f"{out}: already has a mask of {name_some(same)}; move it away, or import to another "
+            "folder"
+        )
+    merged = [*own, *(name for name in found if name not in own)]
+    if merged != own:
+        settings = described.get("settings", {})
+        source = described.get("class_source", "corrected")
+        write_classes(out, describe_classes(merged, source, settings))
+    table = renumber(found, merged)
+    for name, path in masks.items():
+        target = out / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_mask(table[read_mask(path, len(found))], target)
+
+
+def _rename(masks: Iterator[NamedMask], folder: Path) -> Iterator[NamedMask]:
+    """Give masks the names of the images in a folder, found by the complete or the last name.
+
+    Raises:
+        DataError: If there is no image for a mask, or several.
+    """
+    images, _ = name_images(folder)
+    by_last: dict[str, list[str]] = {}
+    for name in images:
+        by_last.setdefault(name.rpartition("/")[2], []).append(name)
+    for name, mask in masks:
+        same = [name] if name in images else by_last.get(name.rpartition("/")[2], [])
+        if len(same) != 1:
+            hint = f"could be {name_some(same)}" if same else "is no image of this folder"
+            raise DataError(f"{folder}: '{name}' {hint}.{did_you_mean(name, images)}")
+        yield NamedMask(same[0], mask)
+
+
+def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> int:
+    """Write masks and their `classes.json`; return how many."""
+    described = describe_classes(found.class_names, "corrected", settings)
+    write_classes(folder, described)
+    count = 0
+    for name, mask in found.masks:
+        target = folder / f"{name}.png"
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"image name '{name}' leaves the output folder; rename the image")
+        if target.exists():
+            raise DataError(f"two images are named '{name}'; rename one of them")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        save_mask(mask, target)
+        count += 1
+    return count
+
+
+def _create(out: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` create a file or folder in a temporary folder beside `out`, then rename it.
+
+    Raises:
+        RunError: If `out` exists.
+    """
+    if out.exists():
+        raise RunError(f"{out}: exists already; choose another path or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        write(staging / out.name)
+        (staging / out.name).rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,19 @@
+from tag2mask.config.recipe import Recipe
+from tag2mask.config.schema import ConfidentConfig
+from tag2mask.inference.segmenter import Segmenter
+
+
+def test_settings_include_the_thresholds_of_confident_labels(
+    recipe: Recipe, segmenter: Segmenter
+) -> None:
+    assert "confident" not in segmenter.settings("tags")
+    predict = recipe.predict.model_copy(update={"confident": ConfidentConfig(name="psa")})
+    confident = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    settings = confident.settings("tags")
+    assert settings["confident"] == "psa"
+    assert (settings["foreground_threshold"], settings["background_threshold"]) == (4.0, 32.0)
+
+
+def test_class_threshold_is_a_setting_of_the_classifier_only(segmenter: Segmenter) -> None:
+    assert segmenter.settings("classifier")["class_threshold"] == 0.5
+    assert segmenter.settings("tags")["class_threshold"] is None
