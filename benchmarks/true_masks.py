@@ -11,8 +11,8 @@ Masks are drawn anew for every run (seed: its position). The background score of
 on other images of `train`, and all arms are scored on `devval`. Finished arms are skipped, so
 an interrupted call resumes with the next arm.
 
-Run: python benchmarks/true_masks.py RUN ... --root DIR --out DIR [--masks 20] [--steps 300]
-    [--share 0.25] [--weight 1] [--limit N]
+Run: python benchmarks/true_masks.py RUN ... --weights DIR --root DIR --out DIR
+    [--masks 20] [--steps 300] [--share 0.25] [--weight 1] [--limit N]
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ from tag2mask.data.loader import batches
 from tag2mask.data.true_masks import open_training_images
 from tag2mask.data.voc import read_list
 from tag2mask.evaluation.confusion import Counts
-from tag2mask.evaluation.mask_settings import LEVELS, MaskSetting, SettingCounter, mean_iou
+from tag2mask.evaluation.mask_scores import count_mask, mean_iou
 from tag2mask.evaluation.sources import spread_indices
+from tag2mask.inference.candidate_settings import LEVELS, MaskMaker, MaskSetting
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_method
@@ -56,6 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--weights", required=True, help="ImageNet weights of the runs")
     parser.add_argument("--root", type=Path, required=True, help="data set in VOC layout")
     parser.add_argument("--out", type=Path, required=True, help="receives weights and results")
     parser.add_argument("--masks", type=int, default=20)
@@ -98,6 +100,7 @@ def arm_recipe(arm: str, trained: Recipe, data: Path, args: argparse.Namespace) 
     raw = trained.plain()
     raw["data"] |= {"root": str(data), "true_mask_share": args.share}
     raw["data"]["true_masks"] = "score" if arm == "tags" else "train"
+    raw["backbone"]["weights"] = args.weights
     raw["optim"] |= {"steps": args.steps, "warmup": 0.05}
     if arm.startswith("masks"):
         raw["method"] = {"name": "supervised"}
@@ -152,7 +155,7 @@ def count(segmenter: Segmenter, split: str, root: Path, limit: int | None) -> di
     settings = [MaskSetting(refiner, False, "fixed", level) for level in LEVELS]
     if segmenter.protocol.name == "decoder":
         settings = [MaskSetting(None, False, None)]
-    counter = SettingCounter(segmenter, settings)
+    maker, num_classes = MaskMaker(segmenter, settings), len(segmenter.class_names) + 1
     total: dict[str, Any] = dict.fromkeys(CLASS_SOURCES, 0)
     for index in spread_indices(len(source), limit):
         sample = source[index]
@@ -161,7 +164,10 @@ def count(segmenter: Segmenter, split: str, root: Path, limit: int | None) -> di
         for class_source in CLASS_SOURCES:
             selected = segmenter.select_classes(output, sample.tags, class_source)
             if selected not in known:
-                known[selected] = counter.count(sample, output, selected)
+                masks = sorted(maker.masks(sample, output, selected), key=lambda made: made[0])
+                known[selected] = np.array(
+                    [count_mask(mask, sample.mask, num_classes) for _, mask in masks]
+                )
             total[class_source] = total[class_source] + known[selected]
     return total
 

@@ -10,7 +10,7 @@ import typer
 from tag2mask.cli.inference import RunArgument, WeightsOption, print_network
 
 if TYPE_CHECKING:
-    from tag2mask.evaluation.tuning import Decision, Tuning
+    from tag2mask.evaluation.tuning import Comparison, Tuning
 
 EXAMPLES = """\
   tag2mask tune RUN DATA
@@ -58,8 +58,8 @@ def run(
 
     Background score and its rule, refiner and final CRF get the values with the highest mean IoU,
     classes from tags; then the class threshold, classes from the classifier. A value changes only
-    if choosing also pays on images that did not take part (cross-validation). The choice and its
-    evidence go into RUN/tune.json, which label, predict and export read; the recipe of the run
+    if choosing also pays on images that did not take part (cross-validation). The choice and all
+    scores go into RUN/tune.json, which label, predict and export read; the recipe of the run
     stays as it was. Remove the file to return to the trained values.
     """
     from tag2mask.evaluation.tune_run import tune
@@ -81,33 +81,33 @@ def run(
 
 
 def print_tuning(tuning: Tuning) -> None:
-    """Print what was compared, what was chosen and how sure that is."""
+    """Print what was compared, what was chosen, and what that is worth."""
     count = len(tuning.names)
     if tuning.by == "masks":
         print(f"{count} true masks")
     else:
         print(f"no true masks: chosen by agreement on {count} images, which is weaker")
-    for decision in tuning.decisions:
-        for line in describe(decision):
+    for comparison in tuning.comparisons:
+        for line in describe(comparison):
             print(line)
 
 
-def describe(decision: Decision) -> list[str]:
+def describe(comparison: Comparison) -> list[str]:
     """Return the lines about one comparison."""
     lines = [
-        f"{decision.name}: {decision.criterion}, {decision.images} images",
-        f"  now    {decision.present_score:.4f}  {decision.present}",
-        f"  best   {decision.best_score:.4f}  {decision.best}",
+        f"{comparison.name}: {comparison.criterion}, {comparison.images} images",
+        f"  now    {comparison.present_score:.4f}  {comparison.present}",
+        f"  best   {comparison.best_score:.4f}  {comparison.best}",
     ]
-    if decision.validated is not None and decision.spread is not None:
-        low, high = decision.spread
+    if comparison.validated is not None and comparison.spread is not None:
+        low, high = comparison.spread
         lines.append(
-            f"  on images that did not choose: {decision.validated:.4f} "
+            f"  on images that did not choose: {comparison.validated:.4f} "
             f"(parts {low:.4f} to {high:.4f})"
         )
-    if decision.adopted:
-        lines.append(f"  chosen: {decision.best}")
-    elif decision.best == decision.present:
+    if comparison.adopted:
+        lines.append(f"  chosen: {comparison.best}")
+    elif comparison.best == comparison.present:
         lines.append("  kept: it is the best")
     else:
         lines.append("  kept: the best does not pay on images that did not choose it")

@@ -1,4 +1,4 @@
-"""Judge settings without true masks: does the network say the same of an image and its mirror?
+"""Judge settings without true masks: does the network say the same of a flipped image?
 
 A background score that cuts through the slope of the maps moves borders with every small change of
 the maps; a good one lies where they are steep. Agreement is corrected for chance, because masks
@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tag2mask.evaluation.mask_settings import (
+from tag2mask.inference.candidate_settings import (
     LEVELS,
+    MaskMaker,
     MaskSetting,
-    SettingCounter,
     present_setting,
 )
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.types import Sample
 
 
-def mirror_agreement(
+def flip_agreement(
     segmenter: Segmenter, samples: Iterable[Sample], note: Callable[[str, int], object]
 ) -> tuple[list[MaskSetting], list[float]] | None:
-    """Score background settings by the agreement of the masks of images and their mirror images.
+    """Score background settings by the agreement of the masks of images and their flipped images.
 
     Args:
         segmenter: Its refiner and CRF are used for all settings; its flips are not.
@@ -46,11 +46,11 @@ def mirror_agreement(
     otsu = replace(present, rule="otsu", background=None)
     settings = list(dict.fromkeys([present, *fixed, otsu]))
     single = _without_flip(segmenter)
-    counter = SettingCounter(single, settings)
+    maker = MaskMaker(single, settings)
     values = []
     for position, sample in enumerate(samples):
-        mirrored = replace(sample, image=np.ascontiguousarray(sample.image[:, ::-1]))
-        masks, others = (_masks(single, counter, one) for one in (sample, mirrored))
+        flipped = replace(sample, image=np.ascontiguousarray(sample.image[:, ::-1]))
+        masks, others = (_masks(single, maker, one) for one in (sample, flipped))
         values.append([kappa(masks[at], others[at].flip(-1)) for at in range(len(settings))])
         note("agreement", position)
     return settings, np.mean(values, axis=0).tolist()
@@ -82,14 +82,14 @@ def kappa(first: Tensor, second: Tensor) -> float:
     return 0.0 if len(values) < 2 else (observed - chance) / (1 - chance)
 
 
-def _masks(segmenter: Segmenter, counter: SettingCounter, sample: Sample) -> dict[int, Tensor]:
+def _masks(segmenter: Segmenter, maker: MaskMaker, sample: Sample) -> dict[int, Tensor]:
     """Make the masks of one image by the position of their setting, classes from tags."""
     output = segmenter.run_network(sample.image, sample.tags, sample.name)
-    return dict(counter.masks(sample, output, tuple(np.flatnonzero(sample.tags).tolist())))
+    return dict(maker.masks(sample, output, tuple(np.flatnonzero(sample.tags).tolist())))
 
 
 def _without_flip(segmenter: Segmenter) -> Segmenter:
-    """Return a segmenter of the same network that does not also look at the mirror image."""
+    """Return a segmenter of the same network that does not flip images itself."""
     predict = segmenter.recipe.predict.model_copy(update={"flip": False})
     recipe = segmenter.recipe.model_copy(update={"predict": predict})
     return Segmenter(segmenter.method, recipe, segmenter.device)

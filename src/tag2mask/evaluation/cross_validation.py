@@ -35,7 +35,7 @@ class Choice:
     """Of the images, each part at the setting that the other parts chose."""
     folds: tuple[float, ...]
     """The same for each part alone."""
-    picks: tuple[int, ...]
+    selected: tuple[int, ...]
     """Setting that the other parts chose for each part."""
     scores: tuple[float, ...]
     """Of every setting on all images."""
@@ -64,15 +64,15 @@ def cross_validate(counts: Counts, score: Score) -> Choice:
     total = counts.sum(axis=1)
     scores = [score(one) for one in total]
     held_out = np.zeros_like(total[0])
-    folds, picks = [], []
+    folds, selected = [], []
     for part in range(parts):
         own = counts[:, part::parts].sum(axis=1)
-        pick = _best([score(one) for one in total - own])
-        picks.append(pick)
-        folds.append(score(own[pick]))
-        held_out += own[pick]
+        best = _best([score(one) for one in total - own])
+        selected.append(best)
+        folds.append(score(own[best]))
+        held_out += own[best]
     best = _best(scores)
-    return Choice(best, scores[best], score(held_out), tuple(folds), tuple(picks), tuple(scores))
+    return Choice(best, scores[best], score(held_out), tuple(folds), tuple(selected), tuple(scores))
 
 
 def _best(scores: list[float]) -> int:

@@ -65,6 +65,6 @@ def tune(
         )
     tuning = tune_segmenter(segmenter, source, limit=limit, slow=crf, notify=notify)
     if not dry_run:
-        evidence = {**tuning.evidence(), "data": str(data), "split": part, **segmenter.origin}
-        write_tuned(folder, trained[-1], tuning.changes, evidence)
+        record = {**tuning.record(), "data": str(data), "split": part, **segmenter.origin}
+        write_tuned(folder, trained[-1], tuning.changes, record)
     return tuning

@@ -4,9 +4,9 @@ With true masks, the settings with the highest mean IoU win, classes from tags. 
 threshold of untagged images is chosen in the same way, classes from the classifier. A choice counts
 only if it also wins on images that did not take part in it (`cross_validation`).
 
-Without true masks, the background score for which the masks of an image and of its mirror image
-agree best wins (`agreement`), and the class threshold that fits the tags best. Both are weaker:
-a network can agree with itself and be wrong, and it has seen the tags of its training images.
+Without true masks, the background score for which the masks of an image and of its flipped image
+agree best wins (`agreement`), and the class threshold that fits the tags best. Both are weaker: a
+network can agree with itself and be wrong, and it has learned the tags of its training images.
 """
 
 from __future__ import annotations
@@ -16,23 +16,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError
-from tag2mask.evaluation.agreement import mirror_agreement
+from tag2mask.evaluation.agreement import flip_agreement
 from tag2mask.evaluation.confusion import Counts
 from tag2mask.evaluation.cross_validation import Choice, cross_validate
-from tag2mask.evaluation.mask_settings import (
-    MaskSetting,
-    SettingCounter,
-    count_mask,
-    mask_settings,
-    mean_iou,
-)
+from tag2mask.evaluation.mask_scores import count_mask, mean_iou
 from tag2mask.evaluation.sources import spread_indices
+from tag2mask.inference.candidate_settings import MaskMaker, MaskSetting, mask_settings
 from tag2mask.inference.multi_scale import select_classes
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.tuned import Changes
+from tag2mask.types import Sample
 
 CLASS_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Class thresholds to compare."""
@@ -46,7 +43,7 @@ Notify = Callable[[str], object]
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Comparison:
     """What one comparison says."""
 
     name: str
@@ -75,15 +72,15 @@ class Tuning:
     by: Literal["masks", "agreement"]
     changes: Changes
     """What differs from the run's recipe; empty if nothing is better."""
-    decisions: tuple[Decision, ...]
+    comparisons: tuple[Comparison, ...]
     names: tuple[str, ...]
     """Images that took part."""
 
-    def evidence(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Return everything but the changes as plain values."""
         return {
             "by": self.by,
-            "decisions": [asdict(decision) for decision in self.decisions],
+            "comparisons": [asdict(comparison) for comparison in self.comparisons],
             "images": list(self.names),
         }
 
@@ -114,17 +111,17 @@ def tune_segmenter(
     indices = [candidates[at] for at in spread_indices(len(candidates), limit)]
     if not indices:
         raise DataError("there is no image to tune on")
-    compare = _Comparison(segmenter, source, indices, notify)
+    tuner = _Tuner(segmenter, source, indices, notify)
     with segmenter.with_dataset(source):
         if by_masks:
-            changes, decisions = compare.by_masks(slow=slow)
+            changes, comparisons = tuner.by_masks(slow=slow)
         else:
-            changes, decisions = compare.by_agreement()
+            changes, comparisons = tuner.by_agreement()
     names = tuple(source.names[index] for index in indices)
-    return Tuning("masks" if by_masks else "agreement", changes, tuple(decisions), names)
+    return Tuning("masks" if by_masks else "agreement", changes, tuple(comparisons), names)
 
 
-class _Comparison:
+class _Tuner:
     """Compares settings on some images of a source."""
 
     def __init__(
@@ -134,47 +131,49 @@ class _Comparison:
         self._source = source
         self._indices = indices
         self._notify = notify
+        self._num_classes = len(source.class_names) + 1
         method = segmenter.method
         self._selects = segmenter.protocol.selects_by_classifier and not method.works_while_labeling
 
-    def by_masks(self, *, slow: bool) -> tuple[Changes, list[Decision]]:
+    def by_masks(self, *, slow: bool) -> tuple[Changes, list[Comparison]]:
         """Choose background, refiner and CRF with classes from tags, then the class threshold."""
         settings = mask_settings(self._segmenter, slow=slow)
-        counter = SettingCounter(self._segmenter, settings)
+        maker = MaskMaker(self._segmenter, settings)
         counts = []
         for position, index in enumerate(self._indices):
             sample = self._source[index]
             output = self._segmenter.run_network(sample.image, sample.tags, sample.name)
             tagged = tuple(np.flatnonzero(sample.tags).tolist())
-            counts.append(counter.count(sample, output, tagged))
+            masks = dict(maker.masks(sample, output, tagged))
+            counts.append([self._count(masks[at], sample) for at in range(len(settings))])
             self._note("classes from tags", position)
-        choice = cross_validate(np.stack(counts, axis=1), mean_iou)
+        choice = cross_validate(np.array(counts).swapaxes(0, 1), mean_iou)
         criterion = "mean IoU, classes from tags"
-        decisions = [self._decide("masks", criterion, settings, choice)]
-        chosen = settings[choice.index if decisions[0].adopted else 0]
+        comparisons = [self._compare("masks", criterion, settings, choice)]
+        chosen = settings[choice.index if comparisons[0].adopted else 0]
         changes = chosen.changes(self._segmenter.recipe)
         if self._selects:
             thresholds = self._class_thresholds()
             choice = cross_validate(self._count_classifier(chosen, thresholds), mean_iou)
             criterion = "mean IoU, classes from classifier"
-            decisions.append(self._decide("class threshold", criterion, thresholds, choice))
-            changes = _with_threshold(changes, decisions[-1])
-        return changes, decisions
+            comparisons.append(self._compare("class threshold", criterion, thresholds, choice))
+            changes = _with_threshold(changes, comparisons[-1])
+        return changes, comparisons
 
-    def by_agreement(self) -> tuple[Changes, list[Decision]]:
-        """Choose the background by agreement of mirror images, the class threshold by tags."""
-        decisions = []
+    def by_agreement(self) -> tuple[Changes, list[Comparison]]:
+        """Choose the background by agreement with flipped images, the class threshold by tags."""
+        comparisons = []
         changes: Changes = {"predict": {}}
-        agreement = mirror_agreement(
+        agreement = flip_agreement(
             self._segmenter, (self._source[index] for index in self._indices), self._note
         )
         if agreement is not None:
             settings, means = agreement
             best = int(np.argmax(means))
-            criterion = "agreement of mirror images (kappa)"
+            criterion = "agreement with flipped images (kappa)"
             adopted = means[best] > means[0] + BETTER
-            decisions.append(
-                Decision(
+            comparisons.append(
+                Comparison(
                     "masks", criterion, len(self._indices), str(settings[0]), means[0],
                     str(settings[best]), means[best], None, None, adopted,
                 )
@@ -183,9 +182,11 @@ class _Comparison:
         if self._selects and len(self._indices) > 1:
             thresholds = self._class_thresholds()
             choice = cross_validate(self._count_tags(thresholds), f1)
-            decisions.append(self._decide("class threshold", "F1 of the tags", thresholds, choice))
-            changes = _with_threshold(changes, decisions[-1])
-        return changes, decisions
+            comparisons.append(
+                self._compare("class threshold", "F1 of the tags", thresholds, choice)
+            )
+            changes = _with_threshold(changes, comparisons[-1])
+        return changes, comparisons
 
     def _class_thresholds(self) -> list[float]:
         """Return the class thresholds to compare, the present one first."""
@@ -194,11 +195,9 @@ class _Comparison:
     def _count_classifier(self, setting: MaskSetting, thresholds: Sequence[float]) -> Counts:
         """Count pixels by class threshold and image, (S, N, C, C + 1), masks made at a setting."""
         segmenter = self._segmenter
-        counter = SettingCounter(segmenter, [setting])
-        num_classes = len(segmenter.class_names) + 1
-        counts = np.zeros(
-            (len(thresholds), len(self._indices), num_classes, num_classes + 1), dtype=np.int64
-        )
+        maker = MaskMaker(segmenter, [setting])
+        size = self._num_classes
+        counts = np.zeros((len(thresholds), len(self._indices), size, size + 1), dtype=np.int64)
         for position, index in enumerate(self._indices):
             sample = self._source[index]
             output = segmenter.run_network(sample.image, None, sample.name)
@@ -209,8 +208,8 @@ class _Comparison:
                     output.probs, None, config, segmenter.protocol, "classifier"
                 )
                 if selected not in known:
-                    ((_, mask),) = counter.masks(sample, output, selected)
-                    known[selected] = count_mask(mask, sample, num_classes)
+                    ((_, mask),) = maker.masks(sample, output, selected)
+                    known[selected] = self._count(mask, sample)
                 counts[row, position] = known[selected]
             self._note("classes from classifier", position)
         return counts
@@ -230,12 +229,17 @@ class _Comparison:
             self._note("tags", position)
         return counts
 
-    def _decide(
+    def _count(self, mask: Tensor, sample: Sample) -> Counts:
+        """Count the pixels of one mask, (C, C + 1)."""
+        assert sample.mask is not None
+        return count_mask(mask, sample.mask, self._num_classes)
+
+    def _compare(
         self, name: str, criterion: str, values: Sequence[object], choice: Choice
-    ) -> Decision:
+    ) -> Comparison:
         """Adopt the chosen value if choosing also pays on images that did not take part."""
         present = choice.scores[0]
-        return Decision(
+        return Comparison(
             name, criterion, len(self._indices), _text(values[0]), present,
             _text(values[choice.index]), choice.score, choice.validated, choice.spread,
             choice.index != 0 and choice.validated > present + BETTER,
@@ -254,11 +258,11 @@ def f1(counts: Counts) -> float:
     return 2 * hits / total if total else float("nan")
 
 
-def _with_threshold(changes: Changes, decision: Decision) -> Changes:
+def _with_threshold(changes: Changes, comparison: Comparison) -> Changes:
     """Add the class threshold to the changes if it was adopted."""
-    if not decision.adopted:
+    if not comparison.adopted:
         return changes
-    predict = {**changes["predict"], "class_threshold": float(decision.best)}
+    predict = {**changes["predict"], "class_threshold": float(comparison.best)}
     return {**changes, "predict": predict}
 
 

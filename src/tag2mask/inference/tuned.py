@@ -1,4 +1,4 @@
-"""The file `tune.json` of a run: settings that were chosen after training, and the evidence.
+"""The file `tune.json` of a run: settings that were chosen after training, and why.
 
 The recipe of a run stays as it was trained, so that the run can resume and its record stays true.
 Inference reads the chosen values on top of it; without the file, the trained values apply again.
@@ -72,16 +72,14 @@ def with_changes(recipe: Recipe, changes: Changes, where: str) -> Recipe:
     return parse_recipe(plain, where)
 
 
-def write_tuned(
-    folder: Path, trained: Recipe, chosen: Changes, evidence: Mapping[str, Any]
-) -> None:
+def write_tuned(folder: Path, trained: Recipe, chosen: Changes, record: Mapping[str, Any]) -> None:
     """Write `tune.json`, completely or not at all.
 
     Args:
         folder: See `apply_tuned`.
         trained: Recipe of the run as it was trained; its values of the changed keys are kept.
         chosen: Settings to use from now on; may be empty.
-        evidence: What the choice rests on, as plain values.
+        record: What the choice rests on, as plain values.
 
     Raises:
         RunError: If the file cannot be written.
@@ -92,5 +90,5 @@ def write_tuned(
     }
     if "refiner" in chosen:
         before["refiner"] = plain["refiner"]
-    values = {"chosen": chosen, "trained": before, "evidence": evidence}
+    values = {"chosen": chosen, "trained": before, "record": record}
     write_text(folder / TUNE_FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")

@@ -12,7 +12,8 @@ This loss is ours; no paper of the methods here has it. It is the balanced cross
    with b = `predict.background` of the recipe and T = 0.1. Classes that are neither tagged nor in
    the mask do not take part, because inference does not select them. Dividing by the peak lets the
    loss shape a map without lowering its mean, which the classification loss raises. A peak below 1
-   is not raised to 1, so that a class without any evidence keeps finite gradients.
+   is not raised to 1, so that an empty map
+   keeps finite gradients.
 """
 
 from __future__ import annotations

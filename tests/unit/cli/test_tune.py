@@ -5,7 +5,7 @@ import pytest
 from tag2mask.checkpoint import save_weights
 from tag2mask.cli.main import main
 from tag2mask.cli.tune import describe
-from tag2mask.evaluation.tuning import Decision
+from tag2mask.evaluation.tuning import Comparison
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.masks import save_mask
 
@@ -50,8 +50,8 @@ def test_the_choice_is_written_beside_the_recipe_and_read_by_everything(run, dat
     shown = capsys.readouterr().out
     assert f"next:    tag2mask label {run} {data} --out MASKS" in shown
     written = json.loads((run / "tune.json").read_text())
-    assert written["evidence"]["by"] == "masks"
-    assert written["evidence"]["images"] == ["lane1/a", "lane1/b", "lane2/a"]
+    assert written["record"]["by"] == "masks"
+    assert written["record"]["images"] == ["lane1/a", "lane1/b", "lane2/a"]
     assert (run / "weights" / "last.safetensors").read_bytes() == before
     chosen = written["chosen"]["predict"]
     loaded = Segmenter.load(run)
@@ -81,8 +81,8 @@ def test_without_masks_agreement_decides_and_says_that_it_is_weaker(run, data, c
     assert "no true masks: chosen by agreement on 4 images, which is weaker" in (
         capsys.readouterr().out
     )
-    evidence = json.loads((run / "tune.json").read_text())["evidence"]
-    assert evidence["by"] == "agreement"
+    record = json.loads((run / "tune.json").read_text())["record"]
+    assert record["by"] == "agreement"
 
 
 def test_a_missing_run_is_one_line(tmp_path, data, capsys):
@@ -91,7 +91,7 @@ def test_a_missing_run_is_one_line(tmp_path, data, capsys):
 
 
 def test_a_choice_that_does_not_pay_is_explained():
-    found = Decision(
+    found = Comparison(
         "masks", "mean IoU", 20, "background 0.45", 0.5, "background 0.3", 0.52, 0.49, (0.3, 0.6),
         adopted=False,
     )  # fmt: skip

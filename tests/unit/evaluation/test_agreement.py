@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tag2mask.evaluation.agreement import kappa, mirror_agreement
+from tag2mask.evaluation.agreement import flip_agreement, kappa
 from tag2mask.methods.protocol import NetworkOutput
 
 
@@ -30,32 +30,32 @@ def test_masks_that_say_nothing_do_not_agree():
     assert kappa(mask(0, 0), mask(1, 1)) == 0
 
 
-def test_the_background_at_which_mirror_images_agree_wins(segmenter, source, monkeypatch):
-    """A network whose object is firm at 0.5 and whose border differs in the mirror image."""
+def test_the_background_at_which_flipped_images_agree_wins(segmenter, source, monkeypatch):
+    """A network whose object is firm at 0.5 and whose border differs in the flipped image."""
     monkeypatch.setattr("tag2mask.evaluation.agreement.LEVELS", (0.1, 0.4))
     plain = segmenter.recipe.predict.model_copy(update={"refine": False, "background": 0.7})
     recipe = segmenter.recipe.model_copy(update={"predict": plain})
     segmenter = type(segmenter)(segmenter.method, recipe, "cpu")
     image = np.zeros((40, 60, 3), dtype=np.uint8)
-    image[0, 0] = 255  # tells the image from its mirror image
+    image[0, 0] = 255  # tells the image from its flipped image
     sample = dataclasses.replace(source[0], image=image)
     firm = torch.zeros(40, 60)
     firm[10:30, 20:40] = 0.5  # symmetric
 
-    def run_network(self, seen, tags=None, name=""):
+    def run_network(self, image, tags=None, name=""):
         assert not self.config.flip
         cam = torch.zeros(1, 3, 40, 60)
         cam[0, 0] = firm
-        if seen[0, 0, 0]:
-            cam[0, 0, :, :20] = 0.2  # a weak border on one side of the image, not of its mirror
+        if image[0, 0, 0]:
+            cam[0, 0, :, :20] = 0.2  # a weak border on one side of the image, not of its copy
         return NetworkOutput(cam, torch.zeros(1, 3))
 
     monkeypatch.setattr(type(segmenter), "run_network", run_network)
-    seen = []
-    settings, means = mirror_agreement(segmenter, [sample], lambda what, at: seen.append(at))
+    noted = []
+    settings, means = flip_agreement(segmenter, [sample], lambda what, at: noted.append(at))
     by_level = {setting.background: mean for setting, mean in zip(settings, means, strict=True)}
     assert next(iter(by_level)) == 0.7  # the present one comes first
     assert by_level[0.7] == 0  # empty masks agree without saying anything
     assert by_level[0.4] == 1
     assert by_level[0.1] < 0.6
-    assert seen == [0]
+    assert noted == [0]

@@ -29,7 +29,7 @@ def test_the_choice_is_the_best_of_all_and_its_worth_that_of_the_other_parts():
     # Without image 0 or 1, setting 1 is better (3 of 4 against 2 of 4), and misses the image.
     # Without image 2 both have 2 of 4: the first hits it. Without image 3 or 4, setting 0 wins
     # (3 of 4) and misses it.
-    assert choice.picks == (1, 1, 0, 0, 0)
+    assert choice.selected == (1, 1, 0, 0, 0)
     assert choice.folds == (0.0, 0.0, 1.0, 0.0, 0.0)
     assert choice.validated == pytest.approx(1 / 5)
     assert choice.spread == (0.0, 1.0)
@@ -40,7 +40,7 @@ def test_parts_interleave_the_images():
     counts = table("hmmmmh", "mhhhhm")
     choice = cross_validate(counts, hits)
     assert choice.index == 1
-    assert choice.picks[0] == 1  # the other four images say so
+    assert choice.selected[0] == 1  # the other four images say so
     assert choice.folds[0] == 0.0
     assert choice.validated == pytest.approx(4 / 6)
 
@@ -50,7 +50,7 @@ def test_counts_are_summed_not_averaged():
     choice = cross_validate(counts, hits)
     assert choice.scores == (9 / 11, 6 / 11)
     # Without image 0 setting 1 wins (1 of 1) and has 5 of 10 there; without image 1 setting 0 wins.
-    assert choice.picks == (1, 0)
+    assert choice.selected == (1, 0)
     assert choice.validated == pytest.approx((5 + 0) / 11)
 
 

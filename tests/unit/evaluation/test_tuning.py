@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tag2mask.errors import DataError
-from tag2mask.evaluation import mask_settings, tuning
+from tag2mask.evaluation import tuning
 from tag2mask.evaluation.tuning import f1, tune_segmenter
+from tag2mask.inference import candidate_settings
 from tag2mask.methods.protocol import NetworkOutput
 
 SIZE = (4, 10)
@@ -41,8 +42,8 @@ class Scripted:
 @pytest.fixture
 def scripted(segmenter, source, monkeypatch):
     """A segmenter without refiner at background 0.1, and a function that makes its images."""
-    monkeypatch.setattr(mask_settings, "LEVELS", (0.2, 0.4))
-    monkeypatch.setattr(mask_settings, "_refiners", lambda recipe, slow: iter([None]))
+    monkeypatch.setattr(candidate_settings, "LEVELS", (0.2, 0.4))
+    monkeypatch.setattr(candidate_settings, "_refiners", lambda recipe, slow: iter([None]))
     monkeypatch.setattr(tuning, "CLASS_THRESHOLDS", (0.3, 0.7))
     predict = segmenter.recipe.predict.model_copy(update={"refine": False, "background": 0.1})
     recipe = segmenter.recipe.model_copy(update={"predict": predict})
@@ -74,7 +75,7 @@ def test_thresholds_are_those_that_fit_the_masks(scripted):
     assert result.by == "masks"
     # Background 0.4 cuts the rim off; class threshold 0.7 drops class 2, whose probability is 0.6.
     assert result.changes == {"predict": {"background": 0.4, "class_threshold": 0.7}}
-    masks, classes = result.decisions
+    masks, classes = result.comparisons
     # At 0.1 the rim of 2 of 10 columns is object: IoU 4/6 of the object and 4/6 of the background.
     assert masks.present_score == pytest.approx((4 / 6 + 4 / 6) / 2)
     assert (masks.best_score, masks.validated, masks.spread) == (1.0, 1.0, (1.0, 1.0))
@@ -95,27 +96,25 @@ def test_a_choice_that_does_not_pay_on_other_images_is_not_adopted(scripted, mon
     segmenter, images = scripted
 
     def by_chance(self, sample, output, class_indices):
-        """Setting k fits image k alone; the present setting fits each image a little."""
-        counts = np.zeros((len(self._settings), 4, 5), dtype=np.int64)
-        counts[:, 0, 0] = 10
-        counts[:, 1, 0] = 10
-        counts[0, 1] = [6, 4, 0, 0, 0]
-        own = 1 + int(sample.image[0, 0, 0])
-        counts[own, 1] = [0, 10, 0, 0, 0]
-        return counts
+        """Setting 1 + k fits image k alone; the present setting fits each image a little."""
+        for index in range(len(self._settings)):
+            fits = index == 1 + int(sample.image[0, 0, 0])
+            mask = torch.zeros(SIZE, dtype=torch.uint8)
+            mask[:, : 4 if fits else 1 if index == 0 else 0] = 1
+            yield index, mask
 
-    monkeypatch.setattr(mask_settings.SettingCounter, "count", by_chance)
-    decision = tune_segmenter(segmenter, images([4, 4])).decisions[0]
-    assert decision.best_score > decision.present_score > decision.validated
-    assert not decision.adopted
+    monkeypatch.setattr(candidate_settings.MaskMaker, "masks", by_chance)
+    comparison = tune_segmenter(segmenter, images([4, 4])).comparisons[0]
+    assert comparison.best_score > comparison.present_score > comparison.validated
+    assert not comparison.adopted
 
 
 def test_a_single_mask_is_not_enough_so_agreement_decides(scripted):
     segmenter, images = scripted
     result = tune_segmenter(segmenter, images([4, 5, 3], masked=(1,)))
     assert result.by == "agreement"
-    masks, classes = result.decisions
-    assert masks.criterion.startswith("agreement of mirror images")
+    masks, classes = result.comparisons
+    assert masks.criterion.startswith("agreement with flipped images")
     assert masks.validated is None
     # Tags say class 1 alone; at 0.5 class 2 is a false alarm in each image: F1 = 2 / 3.
     assert classes.present_score == pytest.approx(2 / 3)

@@ -27,7 +27,7 @@ def test_chosen_values_apply_and_the_trained_ones_come_back(tmp_path):
     assert undo_tuned(tuned, tmp_path) == RECIPE
     written = json.loads((tmp_path / "tune.json").read_text())
     assert written["trained"]["predict"]["background"] == RECIPE.predict.background
-    assert written["evidence"] == {"by": "masks"}
+    assert written["record"] == {"by": "masks"}
 
 
 def test_a_choice_of_nothing_changes_nothing(tmp_path):

@@ -89,8 +89,8 @@ def test_a_decoder_learns_at_its_own_logits():
     truth = batch.mask[1]
     halves = []
     for chosen in (truth == 0, (truth > 0) & (truth != 255)):
-        picked = probs.permute(1, 2, 0)[chosen].gather(1, truth[chosen][:, None])
-        halves.append(-picked.log().mean())
+        chosen_probs = probs.permute(1, 2, 0)[chosen].gather(1, truth[chosen][:, None])
+        halves.append(-chosen_probs.log().mean())
     torch.testing.assert_close(loss, sum(halves) / 2)
 
 

@@ -1,14 +1,10 @@
 """The masks that are compared are the masks that a user gets with the same settings."""
 
-import numpy as np
-import pytest
-
 from tag2mask.config.recipe import load_recipe, parse_recipe
-from tag2mask.evaluation.mask_settings import (
+from tag2mask.inference.candidate_settings import (
+    MaskMaker,
     MaskSetting,
-    SettingCounter,
     mask_settings,
-    mean_iou,
     present_setting,
 )
 from tag2mask.inference.segmenter import Segmenter
@@ -26,7 +22,7 @@ def test_every_setting_makes_the_masks_that_its_changes_give(segmenter, source):
     wanted = [one for one in settings if one.background in (None, 0.2, 0.45)]
     sample = source[1]
     output = segmenter.run_network(sample.image, sample.tags)
-    made = dict(SettingCounter(segmenter, wanted).masks(sample, output, (1,)))
+    made = dict(MaskMaker(segmenter, wanted).masks(sample, output, (1,)))
     assert sorted(made) == list(range(len(wanted)))
     for index, setting in enumerate(wanted):
         user = changed(segmenter, setting)
@@ -67,26 +63,7 @@ def test_maps_with_a_background_of_their_own_need_no_threshold(source):
     assert {one.rule for one in settings} == {None}
     sample = source[0]
     output = segmenter.run_network(sample.image, sample.tags)
-    made = dict(SettingCounter(segmenter, settings).masks(sample, output, (0,)))
+    made = dict(MaskMaker(segmenter, settings).masks(sample, output, (0,)))
     expected = segmenter.label(sample.image, ["cat"]).mask
     assert (made[0].numpy() != expected).mean() < 0.02
     assert len(made) == len(settings) > 2
-
-
-def test_counts_are_those_of_the_masks(segmenter, source):
-    sample = source[0]
-    settings = [MaskSetting(None, False, "fixed", level) for level in (0.2, 0.6)]
-    output = segmenter.run_network(sample.image, sample.tags)
-    counter = SettingCounter(segmenter, settings)
-    counts = counter.count(sample, output, (0,))
-    for index, mask in counter.masks(sample, output, (0,)):
-        predicted = mask.numpy()
-        for true in range(4):
-            for value in range(4):
-                pixels = ((sample.mask == true) & (predicted == value)).sum()
-                assert counts[index, true, value] == pixels
-
-
-def test_mean_iou_is_hand_counted():
-    counts = np.array([[6, 2, 0], [1, 3, 0]])
-    assert mean_iou(counts) == pytest.approx((6 / 9 + 3 / 6) / 2)

@@ -1,4 +1,4 @@
-"""The settings that turn a network's maps into masks, and the pixels that each gets right.
+"""The settings that turn a network's maps into masks, and the masks that each of them makes.
 
 The network runs once per image; every setting makes its masks from the same output.
 """
@@ -9,14 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import RefinerConfig
-from tag2mask.evaluation.confusion import ConfusionMatrix, Counts
-from tag2mask.evaluation.mask_scores import count_pairs
 from tag2mask.inference.candidate_masks import MaskPlan, make_masks
 from tag2mask.inference.postprocessing import PostProcessor, image_background, select_maps
 from tag2mask.inference.segmenter import Segmenter, build_final_crf, image_tensor
@@ -115,8 +112,8 @@ def _is_slow(config: RefinerConfig) -> bool:
     return kind.at_full_size
 
 
-class SettingCounter:
-    """Makes the masks of one image at every setting and counts their pixels.
+class MaskMaker:
+    """Makes the masks of one image at every setting.
 
     Args:
         segmenter: Network and protocol.
@@ -166,17 +163,6 @@ class SettingCounter:
             made = make_masks(image, output, class_indices, plan)
             yield from zip(indices, made.masks, strict=True)
 
-    def count(
-        self, sample: Sample, output: NetworkOutput, class_indices: tuple[int, ...]
-    ) -> Counts:
-        """Count the pixels of every setting's mask, (S, C, C + 1); see `ConfusionMatrix`."""
-        assert sample.mask is not None
-        num_classes = len(self._segmenter.class_names) + 1
-        counts = np.zeros((len(self._settings), num_classes, num_classes + 1), dtype=np.int64)
-        for index, mask in self.masks(sample, output, class_indices):
-            counts[index] = count_mask(mask, sample, num_classes)
-        return counts
-
     def _level(self, index: int, output: NetworkOutput, class_indices: tuple[int, ...]) -> float:
         """Return the background score of one setting for one image."""
         setting = self._settings[index]
@@ -184,18 +170,3 @@ class SettingCounter:
             return setting.background
         config = self._segmenter.config.model_copy(update={"background_rule": "otsu"})
         return image_background(output.cam[:, list(class_indices)], config)
-
-
-def count_mask(mask: Tensor, sample: Sample, num_classes: int) -> Counts:
-    """Count the pixels of an (H, W) mask by true and predicted class, (C, C + 1)."""
-    assert sample.mask is not None
-    matrix = ConfusionMatrix(num_classes)
-    matrix.add_pairs(count_pairs(mask[None], sample.mask)[0])
-    return matrix.counts
-
-
-def mean_iou(counts: Counts) -> float:
-    """Return the mean IoU of (C, C + 1) counts over the classes with true pixels."""
-    matrix = ConfusionMatrix(len(counts))
-    matrix.counts = counts
-    return matrix.miou()
