@@ -196,12 +196,12 @@ def predict(
         reject_other_classes(segmenter.class_names)
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
+    files = named_images(paths)  # rejects what is no image before anything is written
     writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
     summary = predict_paths(
         segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
     )
     if overlays:
-        files = named_images(paths)
         draw_gallery(writer, list(files), lambda name: read_image(files[name]))
     return summary
 

@@ -67,6 +67,11 @@ def train(
         if stage is not None:
             raise RecipeError(f"--stage {stage}: this recipe has no stages")
         return trainer.train(recipe, out, resume=resume, command=command, on_step=on_step)
+    if recipe.run.weights_from is not None:
+        raise RecipeError(
+            "run.weights_from (--from): a recipe with stages starts from its own networks; choose "
+            "a recipe of one stage"
+        )
     if stage is not None and stage not in recipe.stages:
         hint = did_you_mean(stage, recipe.stages)
         raise RecipeError(f"unknown stage '{stage}'.{hint} Known: {', '.join(recipe.stages)}")

@@ -79,7 +79,7 @@ def test_commands_of_the_page_are_accepted(page):
         if name not in COMMANDS or not arguments or "--help" in arguments:
             continue
         context = build_command(name).make_context(f"tag2mask {name}", arguments)
-        recipe = context.params.get("recipe")
+        recipe = context.params.get("recipe") or context.params.get("target")
         if name == "train" and recipe in available_recipes():
             raw = read_yaml(recipe_path(recipe))
             assert apply_overrides(raw, context.obj.overrides, recipe), words

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "inference": {"data", "functional", "methods", "refiners"},
     "visualization": {"functional", "inference"},
     "evaluation": {"data", "inference"},
+    "fitting": {"data", "models"},
     "training": SHARED,
     "report": SHARED,
     "formats": {"data", "functional", "models", "refiners", "methods", "inference", "evaluation"},

@@ -1,6 +1,5 @@
 """The folder in which the lines of `user_mistakes.yaml` are typed: data, runs, masks, odd files."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image as PILImage
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import RECIPE_FOLDER, parse_recipe
+from tag2mask.io.mask_folder import describe_classes, write_classes
 from tag2mask.io.masks import save_mask
 from tag2mask.methods.build import build_method
 
@@ -33,6 +33,8 @@ def build_world(root: Path) -> None:
     write_broken_data(root)
     recipe = parse_recipe(RECIPE, "test")
     (root / "own.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    foreign = {**RECIPE, "data": {**RECIPE["data"], "classes": ["cat", "person"]}}
+    (root / "foreign.yaml").write_text(parse_recipe(foreign, "test").to_yaml(), encoding="utf-8")
     (root / "torn.yaml").write_text("data: {name: folder\nmethod: [", encoding="utf-8")
     trained = recipe.with_classes(CLASSES)
     state = build_method(trained).state_dict()
@@ -51,8 +53,8 @@ def write_images(folder: Path, names: object) -> None:
     """Write small images of random colors."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        pixels = np.random.default_rng(ord(name)).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        PILImage.fromarray(pixels.repeat(9, 0).repeat(9, 1)).save(folder / f"{name}.png")
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (18, 18, 3), dtype=np.uint8)
+        PILImage.fromarray(pixels.repeat(2, 0).repeat(2, 1)).save(folder / f"{name}.png")
 
 
 def write_tags(folder: Path, rows: list[str]) -> None:
@@ -69,6 +71,8 @@ def write_broken_data(root: Path) -> None:
         "extra_row": [*rows, "ghost.png,cat"],
         "twice": [*rows, "a.png,dog"],
         "commas": ["a.png,cat,dog", *rows[1:]],
+        "unknown": ["a.png,bird", *rows[1:]],
+        "quoted": ['a.png,"cat,dog"', *rows[1:]],
     }
     for name, lines in mistakes.items():
         write_images(root / name / "images", TAGS)
@@ -83,7 +87,6 @@ def write_masks(root: Path) -> None:
     """Write masks of a run in `masks` and, in sub-folders, in `nested`; true ones in `truth`."""
     mask = np.zeros((36, 36), dtype=np.uint8)
     mask[9:18, 9:18] = 1
-    described = {"classes": CLASSES, "class_source": "tags", "settings": {}}
     for folder, names in {
         "masks": "abcd",
         "truth": "abcd",
@@ -95,7 +98,7 @@ def write_masks(root: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_mask(mask, path)
     for folder in ("masks", "nested"):
-        (root / folder / "classes.json").write_text(json.dumps(described), encoding="utf-8")
+        write_classes(root / folder, describe_classes(CLASSES, "tags", {"background": 0.3}))
     for folder, value in {"gray": 200, "few": 1}.items():
         (root / folder).mkdir()
         save_mask(np.full((36, 36), value, np.uint8), root / folder / "a.png")

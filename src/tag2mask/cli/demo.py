@@ -24,8 +24,7 @@ EXAMPLES = """\
 NEXT_STEPS = """
 With your own images and tags:
   tag2mask check DATA
-  tag2mask train rml/animals_efficientnet_lite0 data.name=folder data.root=DATA \\
-      data.classes= --out RUN
+  tag2mask train DATA --out RUN
   tag2mask label RUN DATA --out MASKS"""
 
 

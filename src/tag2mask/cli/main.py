@@ -28,6 +28,7 @@ from tag2mask.errors import StoppedError, Tag2MaskError, did_you_mean
 
 COMMANDS = (
     "demo",
+    "init",
     "check",
     "train",
     "label",
@@ -98,7 +99,8 @@ class Commands(TyperGroup):
         name = args[0]
         if name not in COMMANDS and not ctx.resilient_parsing:
             hint = did_you_mean(name, COMMANDS)
-            raise Tag2MaskError(f"unknown command '{name}'.{hint} Known: {', '.join(COMMANDS)}")
+            known = f"Known: {', '.join(COMMANDS)} (see: tag2mask --help)"
+            raise Tag2MaskError(f"unknown command '{name}'.{hint} {known}")
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -1,33 +1,40 @@
-"""Train a recipe on tagged images; KEY=VALUE words change the recipe."""
+"""Train on a folder of tagged images, or a recipe; KEY=VALUE words change the recipe."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tag2mask.errors import Tag2MaskError
+from tag2mask.cli.target import fit_folder, is_folder, read_recipe
+from tag2mask.errors import RunError, Tag2MaskError
+
+if TYPE_CHECKING:  # pydantic, which --help need not import
+    from tag2mask.config.recipe import Recipe
 
 KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run", "stages")
 EXAMPLES = """\
-  tag2mask train rml/animals_hybrid data.root=DATA backbone.weights=WEIGHTS --out RUN
-  tag2mask train rml/voc_mitb1 data.root=VOC2012 optim.lr=1e-4 predict.scales=1.0,0.5 --out RUN
-  tag2mask train rml/voc_mitb1 data.root=VOC2012 refiner=none method.name=cam --out RUN
+  tag2mask train DATA --out RUN
+  tag2mask train DATA --minutes 30 --out RUN
+  tag2mask train DATA --recipe afa/own_images optim.lr=1e-4 --out RUN
+  tag2mask train MORE_DATA --from RUN --out RUN2
+  tag2mask train rml/voc_mitb1 data.root=VOC2012 predict.scales=1.0,0.5 refiner=none --out RUN
   tag2mask train cam/synthetic_stages stages.seg.optim.steps=10 --out RUN
   tag2mask train --resume RUN"""
 
 
 def run(
     ctx: typer.Context,
-    recipe: Annotated[
+    target: Annotated[
         str | None,
         typer.Argument(
-            metavar="RECIPE",
-            help="Name of a bundled recipe, such as rml/synthetic_tiny, or a YAML file. Not needed "
-            "with --resume.",
+            metavar="DATA|RECIPE",
+            help="Folder of tagged images; or a recipe: the name of a bundled one, such as "
+            "rml/synthetic_tiny, or a YAML file. Not needed with --resume.",
         ),
     ] = None,
     out: Annotated[
@@ -36,6 +43,33 @@ def run(
             "--out",
             metavar="RUN",
             help="Run folder to create; with a recipe of stages it may hold some of them already.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME",
+            help="Recipe for the folder; default: rml/own_images, or rml/own_images_gpu where "
+            "there is a GPU.",
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes",
+            metavar="N",
+            min=1,
+            help="Fit the steps to about this many minutes; default: to the number of images.",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="Start from the weights of this run, with other images or classes; classes of "
+            "equal name keep what they learned.",
         ),
     ] = None,
     resume: Annotated[
@@ -55,29 +89,70 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Train a recipe on tagged images.
+    """Train on a folder of tagged images, or a recipe.
 
-    KEY=VALUE words change the recipe: a list takes commas (predict.scales=1.0,0.5), none empties
-    an optional key (refiner=none), method.name=cam switches the method, and
+    For a folder, a recipe is fitted to images and machine; 'tag2mask init DATA' writes and explains
+    it. KEY=VALUE words change the recipe: a list takes commas (predict.scales=1.0,0.5), none
+    empties an optional key (refiner=none), method.name=cam switches the method, and
     stages.NAME.optim.steps=10 changes one stage. 'tag2mask list keys RECIPE' explains every key,
     'tag2mask list recipes' shows the bundled recipes.
     """
-    from tag2mask.config.overrides import apply_overrides
-    from tag2mask.config.recipe import read_yaml, recipe_path
-
-    folder = _run_folder(recipe, out, resume)
-    if recipe is None and stage is None:
+    folder = _run_folder(target or recipe, out, resume)
+    if target is None and recipe is None and stage is None:
         folder, stage = _run_of_stage(folder)
-    path = recipe_path(recipe) if recipe is not None else folder / "recipe.yaml"
-    resolved = apply_overrides(read_yaml(path), ctx.obj.overrides, recipe or str(path))
+    names_data = target is not None and (recipe is not None or is_folder(target))
+    _reject_words(target if names_data else None, folder, resume, (recipe, minutes, start))
+    if target is not None and names_data:
+        resolved = _fitted(target, recipe, start, minutes, ctx.obj.overrides)
+    elif minutes is not None:
+        raise Tag2MaskError("--minutes: needs a folder of images; of a recipe set optim.steps")
+    else:
+        named = target or recipe or str(folder / "recipe.yaml")
+        resolved = read_recipe(named, start, ctx.obj.overrides)
 
     from tag2mask.pipeline import train
 
     command, resumed = ctx.obj.command, resume is not None
     train(resolved, folder, resume=resumed, stage=stage, command=command, notify=_print_now)
-    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes print nothing
+    if _is_main():
         done = folder / stage if stage else folder
-        print(f"trained: {done}\nnext:    {_next_command(folder, stage)}")
+        print(f"trained: {done}\nnext:    {_next_command(folder, stage, resolved)}")
+
+
+def _fitted(
+    data: str,
+    recipe: str | None,
+    start: str | None,
+    minutes: float | None,
+    overrides: Mapping[str, str],
+) -> Recipe:
+    """Fit a recipe to a folder, and print what was found and chosen."""
+    fitted = fit_folder(data, recipe, start, minutes)
+    resolved = fitted.resolve(overrides)
+    if _is_main():
+        print("\n".join(fitted.summary()), flush=True)
+    return resolved
+
+
+def _reject_words(
+    data: str | None, folder: Path, resume: Path | None, new: tuple[object, ...]
+) -> None:
+    """Reject what a resumed run cannot change, and a run inside the folder of its images."""
+    if resume is not None and (data is not None or any(word is not None for word in new)):
+        raise Tag2MaskError(
+            f"--resume {resume}: takes recipe, images and weights from the run; leave out DATA, "
+            "--recipe, --minutes and --from (data.root=DIR names images that moved)"
+        )
+    if data is not None and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise Tag2MaskError(
+            f"--out {folder}: lies in the folder of images {data}, whose pictures would then "
+            "include those of the run; choose a folder outside"
+        )
+
+
+def _is_main() -> bool:
+    """Return whether this process prints; torchrun's other processes print nothing."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _print_now(line: str) -> None:
@@ -85,11 +160,13 @@ def _print_now(line: str) -> None:
     print(line, flush=True)
 
 
-def _next_command(folder: Path, stage: str | None) -> str:
-    """Return the command that usually follows."""
+def _next_command(folder: Path, stage: str | None, recipe: Recipe) -> str:
+    """Return the command that usually follows, ready to paste."""
     if stage:
-        return f"tag2mask train --resume {folder}"
-    return f"tag2mask label {folder} DATA --out MASKS"
+        return f"tag2mask train --resume {shlex.quote(str(folder))}"
+    data = "DATA" if recipe.data.root is None else str(recipe.data.root)
+    masks = folder.with_name(f"{folder.name}_masks")
+    return shlex.join(["tag2mask", "label", str(folder), data, "--out", str(masks)])
 
 
 def _run_of_stage(folder: Path) -> tuple[Path, str | None]:
@@ -105,11 +182,12 @@ def _run_of_stage(folder: Path) -> tuple[Path, str | None]:
     return folder, None
 
 
-def _run_folder(recipe: str | None, out: Path | None, resume: Path | None) -> Path:
+def _run_folder(target: str | None, out: Path | None, resume: Path | None) -> Path:
     """Return the run folder; reject a line that lacks it or contradicts itself."""
-    if recipe is None and resume is None:
+    if target is None and resume is None:
         raise Tag2MaskError(
-            "missing: RECIPE ('tag2mask list recipes' shows all; see: tag2mask train --help)"
+            "missing: DATA, a folder of tagged images, or RECIPE ('tag2mask list recipes' shows "
+            "all; see: tag2mask train --help)"
         )
     if out is None and resume is None:
         raise Tag2MaskError(
@@ -119,4 +197,21 @@ def _run_folder(recipe: str | None, out: Path | None, resume: Path | None) -> Pa
         raise Tag2MaskError(
             f"--out {out} and --resume {resume} name two run folders; leave out --out"
         )
+    if resume is not None:
+        _reject_resume(resume, target)
     return resume or out or Path()
+
+
+def _reject_resume(folder: Path, target: str | None) -> None:
+    """Reject a folder that contains no run, and data or a recipe beside --resume."""
+    if not (folder / "recipe.yaml").is_file():
+        what = "contains no run (no recipe.yaml)" if folder.is_dir() else "no such run folder"
+        raise RunError(
+            f"{folder}: {what}; --resume takes the folder that an earlier 'train' wrote, --out "
+            "starts a new run"
+        )
+    if target is not None:
+        raise Tag2MaskError(
+            f"--resume {folder} goes with the run's own recipe and data; leave out {target}, or "
+            f"start a new run: tag2mask train {target} --out NEW_RUN"
+        )

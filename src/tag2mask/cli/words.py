@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from tag2mask.errors import Tag2MaskError, did_you_mean
 if TYPE_CHECKING:  # pydantic, which --help need not import
     from pydantic import BaseModel
 
+_CLOSE = 0.8
+"""Similarity from which a word is taken for a misspelled option rather than for a recipe key."""
 Schema = Callable[[Sequence[str]], "type[BaseModel]"]
 """Returns the model of the recipe that the plain words name; it serves for hints."""
 
@@ -79,13 +82,23 @@ def _unknown_option(
 ) -> str:
     """Return the message for an unknown option, with the key or option that was probably meant."""
     option, equals, value = word.partition("=")
+    name = option.lstrip("-").replace("-", "_")
     hint = ""
     if kind is not None:
-        from tag2mask.config.overrides import suggest_key
+        from tag2mask.config.overrides import similar_key, suggest_key
 
-        name = option.lstrip("-").replace("-", "_")
-        hint = suggest_key(name, [value] if equals else _values(rest), kind)
-    return f"unknown option '{option}'.{hint or did_you_mean(option, options)}"
+        values = [value] if equals else _values(rest)
+        hint = suggest_key(name, values, kind)
+        if not hint and not difflib.get_close_matches(option, options, n=1, cutoff=_CLOSE):
+            hint = similar_key(name, values, kind)
+    return f"unknown option '{option}'.{hint or _nearest_option(option, options)}"
+
+
+def _nearest_option(option: str, options: Iterable[str]) -> str:
+    """Return " Did you mean '--out'?" for a misspelled or shortened option, or nothing."""
+    known = list(options)
+    begins = [full for full in known if full.startswith(f"--{option.lstrip('-')}")]
+    return f" Did you mean '{begins[0]}'?" if len(begins) == 1 else did_you_mean(option, known)
 
 
 def _missing_equals(

@@ -2,8 +2,8 @@
 
 A word is `KEY=VALUE`, and the key's type in the schema says how to read the value:
 
-- a list takes its items separated by commas: `predict.scales=1.0` is a list of one, and
-  `data.classes=` is an empty list;
+- a list takes its items separated by commas, with or without brackets: `predict.scales=1.0` is a
+  list of one, and `data.classes=` is an empty list;
 - a key that may be empty takes `none` or `null`;
 - a switch takes true, false, yes, no, on, off, 1 or 0;
 - text stays as it is, so `method.affinity=off` is the text `off`.
@@ -40,6 +40,16 @@ Overrides = Mapping[str, str]
 """Dotted key -> the text after its equals sign."""
 _WORD = re.compile(r"([A-Za-z_][\w-]*(?:\.[\w-]+)*)=(.*)", re.DOTALL)
 _NONE = ("none", "null")
+_OTHER_WORDS = {
+    "epochs": "optim.steps",
+    "imgsz": "data.crop_px",
+    "iterations": "optim.steps",
+    "learning_rate": "optim.lr",
+    "lr0": "optim.lr",
+}
+"""What other programs call a key -> the key; its value may count something else."""
+_CLOSE = 0.8
+"""Similarity from which a mistyped word counts as a key, where options are similar too."""
 _SWITCH = ("true", "false", "yes", "no", "on", "off", "1", "0")
 
 
@@ -132,8 +142,23 @@ def suggest_key(name: str, values: Sequence[str], kind: type[BaseModel]) -> str:
     else:
         near = [key for key in known if key.rpartition(".")[2] == name]
         near = near or difflib.get_close_matches(name, PLUGIN_SECTIONS, n=1)
+        if not near and name in _OTHER_WORDS:
+            return f" Did you mean {_OTHER_WORDS[name]}=VALUE?"
     words = " or ".join(f"{key}={_join_values(key, values, kind)}" for key in near)
     return f" Did you mean {words}?" if words else ""
+
+
+def similar_key(name: str, values: Sequence[str], kind: type[BaseModel]) -> str:
+    """Return " Did you mean optim.steps=3?" for a key without section and with a slip, or nothing.
+
+    Args:
+        name: As typed, such as `step`.
+        values: The words that follow it.
+        kind: Model of the recipe.
+    """
+    last = {key.rpartition(".")[2] for key in dotted_keys(kind)}
+    near = difflib.get_close_matches(name, sorted(last), n=1, cutoff=_CLOSE)
+    return suggest_key(near[0], values, kind) if near else ""
 
 
 def is_key(name: str, kind: type[BaseModel]) -> bool:
@@ -280,7 +305,8 @@ def _read_value(annotation: object, path: Sequence[str], text: str) -> tuple[lis
     if "name" in fields_by_key(annotation):
         return [*path, "name"], text
     if _is_list(members):
-        return [*path], [item.strip() for item in text.split(",")] if text.strip() else []
+        items = text.strip().removeprefix("[").removesuffix("]")
+        return [*path], [item.strip() for item in items.split(",")] if items.strip() else []
     for member in members:
         if typing.get_origin(member) is Literal:  # also holds numbers, which are typed as text
             choices = {str(choice): choice for choice in typing.get_args(member)}

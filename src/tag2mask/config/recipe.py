@@ -197,7 +197,9 @@ def read_yaml(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+        beside = path.parent.glob("*.y*ml") if isinstance(error, FileNotFoundError) else ()
+        hint = did_you_mean(path.name, [other.name for other in beside])
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).{hint}") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: is not UTF-8 text") from error
     except yaml.YAMLError as error:
@@ -227,7 +229,7 @@ def recipe_path(name: str) -> Path:
     bundled = RECIPE_FOLDER / f"{name}.yaml"
     if bundled.is_file():
         return bundled
-    known = available_recipes()
+    known = [*available_recipes(), *(str(file) for file in path.parent.glob("*.y*ml"))]
     raise RecipeError(
         f"unknown recipe '{name}'.{did_you_mean(name, known)} "
         "'tag2mask list recipes' shows all; the name of your own recipe ends in .yaml"

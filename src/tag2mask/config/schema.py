@@ -237,7 +237,7 @@ class PredictConfig(Config):
 
 
 class RunConfig(Config):
-    """How a run is carried out. Only seed and precision change what it learns."""
+    """How a run is carried out. Only seed, precision and first weights change what it learns."""
 
     seed: int = Field(default=1, ge=0)
     """Random seed of weights, augmentation and sampling."""
@@ -259,3 +259,8 @@ class RunConfig(Config):
     always has one."""
     samples: int = Field(default=4, ge=0)
     """Sample strips (image, CAM, refined CAM, pseudo-label, prediction) per evaluation."""
+    weights_from: str | None = None
+    """Run whose weights training starts from, a folder or a Hugging Face id; classes of equal name
+    keep what they learned. none: the backbone's pretrained weights."""
+    estimate: bool = True
+    """Print time and memory before the first step, measured on a few steps of a copy."""

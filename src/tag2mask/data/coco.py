@@ -26,12 +26,15 @@ from tag2mask.data.base import Source
 from tag2mask.data.coco_annotations import COCOAnnotations, read_annotations
 from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
+from tag2mask.data.layout import coco_splits, layout_hint
 from tag2mask.data.tags import (
     image_key,
     name_some,
     read_tags,
+    unknown_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
+from tag2mask.io.heif import open_image
 from tag2mask.io.mask_folder import read_class_names
 from tag2mask.types import IGNORE, Mask
 
@@ -142,7 +145,7 @@ class AnnotationMasks:
         height, width = self.annotations.sizes[self.index[name]]
         path = self.images[name]
         try:
-            with PILImage.open(path) as picture:
+            with open_image(path) as picture:
                 stored = picture.size
                 swap = _TURNED.get(picture.getexif().get(_ORIENTATION, 1))
         except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
@@ -157,18 +160,6 @@ class AnnotationMasks:
         if swap is not None and (width, height) == stored and stored != upright:
             return np.array(PILImage.fromarray(mask).transpose(swap))
         return mask
-
-
-def coco_splits(root: Path) -> list[str]:
-    """Names of the splits whose instances file is found in a folder, sorted."""
-    found = {path.parent.name for path in root.glob("*/_annotations.coco.json")}
-    return sorted(
-        found
-        | {
-            path.stem.removeprefix("instances_")
-            for path in root.glob("annotations/instances_*.json")
-        }
-    )
 
 
 def index_coco(config: COCOConfig, split: str) -> DatasetIndex:
@@ -256,14 +247,15 @@ def _index_layout(root: Path, split: str, config: COCOConfig) -> DatasetIndex:
         raise DataError(
             f"{root}: has no annotations/instances_{split}.json, nor {IMAGE_FOLDER}/{split} with "
             f"{TAG_FILE}.{did_you_mean(split, known)} Known: {', '.join(known) or 'none'}"
+            f"{layout_hint(root, 'coco')}"
         )
     present, problems = name_images(root / IMAGE_FOLDER / part)
     rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
     own = {name: rows.get(f"{part}/{name}", rows.get(name)) for name in present}
     tags = {name: row or () for name, row in own.items() if row or config.keep_empty}
-    classes = read_class_names(root) or COCO_CLASSES
-    for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
-        problems.append(f"{path}: unknown class '{tag}'.{did_you_mean(tag, classes)}")
+    own_classes = read_class_names(root)
+    classes = own_classes or COCO_CLASSES
+    problems += unknown_tags(path, tags, classes, assumed="" if own_classes else "COCO's 80")
     if not tags:
         problems.append(f"{path}: no image of {IMAGE_FOLDER}/{part} has a tag")
     found = find_masks(root / MASK_FOLDER / part)

@@ -3,28 +3,33 @@
 ```
 DATA/tags.csv              image,tags          DATA/cat/a.jpg        the folder is the tag
 DATA/images/a.jpg          a.jpg,cat;dog       DATA/dog/b.jpg
-DATA/images/b.jpg          b.jpg,              DATA/_negative/c.jpg  shows no class
-DATA/masks/a.png           (optional, also for some images only: class indices as PNG)
+DATA/images/b.jpg          b.jpg,              DATA/cat+dog/c.jpg    shows both
+DATA/masks/a.png           (some or all)       DATA/_negative/d.jpg  shows no class
 ```
+
+Masks hold class indices in a palette or gray PNG. An image that stands in several class folders is
+one image with all their tags. A column `group` of the tag file names what images share, such as a
+plot or a patient: all images of a group are learned from, or all are held out.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from tag2mask.config.schema import DataConfig, Fraction
 from tag2mask.data.base import Source
+from tag2mask.data.class_folders import class_folder_problems, merge_tags, tag_file_hint
 from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root
+from tag2mask.data.layout import layout_hint
+from tag2mask.data.tag_rows import joined_tags, match_rows
 from tag2mask.data.tags import (
-    TagTable,
     folder_tags,
     image_key,
     name_some,
-    read_tags,
+    read_tag_file,
     resolve_classes,
 )
 from tag2mask.errors import DataError, NothingHeldOutError
@@ -44,15 +49,15 @@ class FolderConfig(DataConfig):
     masks: Path | None = None
     """Folder of true masks, for all images or some. `none` uses `masks` in root if it exists."""
     val_fraction: Fraction = 0.1
-    """Fraction of images held out. The choice depends on an image's name alone, so adding images
-    changes no other image's part."""
+    """Fraction of images held out. The choice depends on an image's name alone, or on its group,
+    so adding images changes no other image's part."""
 
 
 class Folder(IndexedDataset, Source):
     """Tagged images of a folder.
 
     Args:
-        config: Settings; without `classes` every tag in use is a class, sorted.
+        config: Settings; without `classes` every tag of a training image is a class, sorted.
         split: "train", "val" (the held-out fraction) or "all".
     """
 
@@ -65,16 +70,16 @@ class Folder(IndexedDataset, Source):
             raise DataError(f"unknown part '{split}' of a folder; its parts are {', '.join(PARTS)}")
         dataset_index = index_folder(config)
         dataset_index.reject_problems()
-        # Images to label need not show every class of the network.
+        names = {
+            part: part_names(dataset_index, part, config.val_fraction) for part in (split, "train")
+        }
         known = dataset_index.tag_names
-        if split != "train":
+        if not config.classes and names["train"]:
+            known = dataset_index.tags_of(names["train"])
+        elif split != "train":  # images to label need not show every class of the network
             known = (*config.classes, *known)
         classes = resolve_classes(config.classes, tuple(dict.fromkeys(known)), dataset_index.where)
-        part = [
-            name
-            for name in dataset_index.images
-            if split == "all" or is_held_out(name, config.val_fraction) == (split == "val")
-        ]
+        part = names[split]
         if not part:
             kind = NothingHeldOutError if split == "val" else DataError
             raise kind(
@@ -85,10 +90,24 @@ class Folder(IndexedDataset, Source):
         self._hold(dataset_index, classes, part, learned=split == "train", strict=config.strict)
 
 
+def part_names(dataset_index: DatasetIndex, part: str, val_fraction: float) -> list[str]:
+    """Return the names of the images of "train", "val" or "all", in the order of the index."""
+    return [
+        name
+        for name in dataset_index.images
+        if part == "all"
+        or is_held_out(dataset_index.groups.get(name, name), val_fraction) == (part == "val")
+    ]
+
+
 def is_held_out(name: str, fraction: float) -> bool:
-    """Return whether the image of this name is held out; independent of all other images."""
-    digest = hashlib.sha256(name.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < fraction * 2**64
+    """Return whether the image or group of this name is held out; independent of all others."""
+    return holdout_point(name) < fraction
+
+
+def holdout_point(name: str) -> float:
+    """Return the fraction in [0, 1) above which an image or group of this name is held out."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def index_folder(config: FolderConfig) -> DatasetIndex:
@@ -101,27 +120,36 @@ def index_folder(config: FolderConfig) -> DatasetIndex:
     root = existing_root(config.root)
     image_folder = _chosen_folder(root, config.images, "images") or root
     masks = _chosen_folder(root, config.masks, "masks")
+    tag_file = _tag_file(root, config.tags)
+    if tag_file is None and (hint := layout_hint(root, "folder")):
+        raise DataError(f"{root}: no {' or '.join(TAG_FILES)}{hint}")
     images, problems = name_images(image_folder, leave_out=masks)
     if not images:
         raise DataError(
-            f"{image_folder}: contains no images (JPEG, PNG, TIFF, WebP, BMP or GIF); check "
-            "data.root and data.images"
+            f"{image_folder}: contains no images (JPEG, PNG, TIFF, WebP, BMP, GIF, AVIF or HEIC); "
+            "check data.root and data.images"
         )
     paths = {
         name: image_key(path.relative_to(image_folder).as_posix()) for name, path in images.items()
     }
-    tag_file = _tag_file(root, config.tags)
+    merged: dict[str, tuple[Path, ...]] = {}
+    groups: dict[str, str] = {}
     if tag_file is None:
-        rows = folder_tags(paths.values())
-        tags: TagTable = {name: rows[path] for name, path in paths.items()}
-    else:
-        prefix = (
-            image_folder.relative_to(root).as_posix() + "/"
-            if image_folder.is_relative_to(root)
-            else ""
+        problems += class_folder_problems(image_folder, paths.values())
+        rows = folder_tags(paths.values(), tag_file_hint(root))
+        images, tags, merged = merge_tags(
+            images, {name: rows[path] for name, path in paths.items()}
         )
-        tags, row_problems = _match_rows(read_tags(tag_file), paths, prefix, tag_file)
-        problems += row_problems
+    else:
+        inside = image_folder.is_relative_to(root)
+        prefix = f"{image_folder.relative_to(root).as_posix()}/" if inside else ""
+        written = read_tag_file(tag_file)
+        matched = match_rows(written.tags, paths, prefix)
+        tags = {name: written.tags[row] for name, row in matched.rows.items()}
+        groups = {
+            name: written.groups[row] for name, row in matched.rows.items() if row in written.groups
+        }
+        problems += [f"{tag_file}: {line}" for line in (*matched.problems, *joined_tags(tags))]
     where = str(tag_file or root)
     if not any(tags.values()):
         problems.append(f"{where}: no image has a tag")
@@ -138,6 +166,8 @@ def index_folder(config: FolderConfig) -> DatasetIndex:
         masks={name: path for name, path in mask_files.items() if name in images},
         mask_classes=read_class_names(masks) if masks else (),
         problems=tuple(problems),
+        groups=groups,
+        merged=merged,
     )
 
 
@@ -161,47 +191,3 @@ def _tag_file(root: Path, chosen: Path | None) -> Path | None:
             f"{root}: contains both {' and '.join(TAG_FILES)}; select one with data.tags"
         )
     return existing[0] if existing else None
-
-
-def _match_rows(
-    rows: TagTable, paths: Mapping[str, str], prefix: str, tag_file: Path
-) -> tuple[TagTable, list[str]]:
-    """Match the rows of a tag file with images.
-
-    A row may name an image relative to the image folder or to root, with or without suffix.
-
-    Returns:
-        Name -> tags, and one line each for rows without image, repeated rows and images without
-        row.
-    """
-    lookup = {path: name for name, path in paths.items()}
-    for name, path in paths.items():
-        for other in (name, prefix + path, prefix + name):
-            lookup.setdefault(other, name)
-    tags: dict[str, tuple[str, ...]] = {}
-    unknown, repeated = [], []
-    for row, row_tags in rows.items():
-        image_name = lookup.get(row)
-        if image_name is None:
-            unknown.append(row)
-        elif image_name in tags:
-            repeated.append(row)
-        else:
-            tags[image_name] = row_tags
-    missing = [path for name, path in paths.items() if name not in tags]
-    problems = []
-    if unknown:
-        problems.append(
-            f"{tag_file}: {count(len(unknown), 'row')} without image: {name_some(unknown)}; add "
-            "the images, or remove the rows"
-        )
-    if repeated:
-        problems.append(
-            f"{tag_file}: images with two rows: {name_some(repeated)}; keep only one of each"
-        )
-    if missing:
-        problems.append(
-            f"{tag_file}: {count(len(missing), 'image')} without row: {name_some(missing)}; add a "
-            f"row for each, '{missing[0]},' if it shows no class"
-        )
-    return tags, problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,22 @@ class DatasetIndex:
     """One line per problem found."""
     warnings: tuple[str, ...] = ()
     """One line for each oddity that does not prevent using the data."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Name -> what images of one plot, patient or recording share; images without group stand
+    alone."""
+    merged: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Name -> further files with the same content whose tags it took over."""
     paint: Callable[[str], Mask] | None = None
     """Draws the mask of a name from annotations, values checked; None: masks are image files."""
 
     @property
     def tag_names(self) -> tuple[str, ...]:
         """Every tag in use, sorted."""
-        return tuple(sorted({tag for tags in self.tags.values() for tag in tags}))
+        return self.tags_of(self.tags)
+
+    def tags_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return every tag of some images, sorted; names without a row have none."""
+        return tuple(sorted({tag for name in names for tag in self.tags.get(name, ())}))
 
     def reject_problems(self) -> None:
         """Raise an error if there are problems.
@@ -152,6 +161,11 @@ def merge_indexes(root: Path, parts: Mapping[str, DatasetIndex]) -> DatasetIndex
         mask_classes=classes,
         problems=tuple(problems),
         warnings=tuple(line for index in parts.values() for line in index.warnings),
+        groups={
+            name: index.groups[inner]
+            for name, (index, inner) in sources.items()
+            if inner in index.groups
+        },
         paint=paint,
     )
 

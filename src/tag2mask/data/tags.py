@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import NamedTuple, TypeGuard
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,9 +27,34 @@ TagTable = Mapping[str, tuple[str, ...]]
 NEGATIVE_FOLDER = "_negative"
 """Class folder for images that show none of the classes."""
 _COLUMNS = ("image", "tags")
+_GROUP = "group"
+_MOST_KNOWN = 30
+_MOST_UNKNOWN = 20
+"""Unknown classes with a line of their own; a nearest name takes time, and nobody reads more."""
+_OTHER_SEPARATOR = re.compile(r"\s*[,|/]\s*")
+
+
+class TagFile(NamedTuple):
+    """What a tag file says about each image, by the name as written."""
+
+    tags: dict[str, tuple[str, ...]]
+    groups: dict[str, str]
+    """Images with a group only."""
+
+
+class _Row(NamedTuple):
+    line: int
+    image: str
+    tags: list[str]
+    group: str
 
 
 def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read the tags of a tag file; see `read_tag_file`."""
+    return read_tag_file(path).tags
+
+
+def read_tag_file(path: Path) -> TagFile:
     """Read a tag file in the format of its suffix: `.csv`, or `.jsonl` for JSON Lines.
 
     Raises:
@@ -37,21 +64,25 @@ def read_tags(path: Path) -> dict[str, tuple[str, ...]]:
     readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: unknown format of tags; use a .csv or .jsonl file")
-    table: dict[str, tuple[str, ...]] = {}
+    found = TagFile({}, {})
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            for line, name, tags in readers[path.suffix.lower()](stream, path):
-                key = image_key(name)
+            for row in readers[path.suffix.lower()](stream, path):
+                key = image_key(row.image)
                 if not key:
-                    raise DataError(f"{path}: line {line}: the image name is empty")
-                if key in table:
-                    raise DataError(f"{path}: line {line}: second row for '{name}'; keep only one")
-                table[key] = _clean(tags)
+                    raise DataError(f"{path}: line {row.line}: the image name is empty")
+                if key in found.tags:
+                    raise DataError(
+                        f"{path}: line {row.line}: second row for '{row.image}'; keep only one"
+                    )
+                found.tags[key] = _clean(row.tags)
+                if row.group.strip():
+                    found.groups[key] = row.group.strip()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text; save it with the encoding UTF-8") from error
-    return table
+    return found
 
 
 def image_key(name: str) -> str:
@@ -60,11 +91,12 @@ def image_key(name: str) -> str:
     return normalized.removeprefix("./")
 
 
-def folder_tags(images: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Take each image's tags from its top folder: `cat/a.jpg` shows a cat, `cat;dog/b.jpg` both.
+def folder_tags(images: Iterable[str], hint: str = "") -> dict[str, tuple[str, ...]]:
+    """Take each image's tags from its top folder: `cat/a.jpg` shows a cat, `cat+dog/b.jpg` both.
 
     Args:
         images: Paths relative to the folder that contains the class folders, `/` between folders.
+        hint: Another way out, for the message about images outside the class folders.
 
     Raises:
         DataError: If there are images outside the class folders.
@@ -74,13 +106,62 @@ def folder_tags(images: Iterable[str]) -> dict[str, tuple[str, ...]]:
     if loose:
         raise DataError(
             f"images outside the class folders: {name_some(loose)}; move each into the folder of "
-            f"its class, or into '{NEGATIVE_FOLDER}' if it shows none"
+            f"its class, or into '{NEGATIVE_FOLDER}' if it shows none{hint}"
         )
     table = {}
     for name in names:
         top = name.split("/")[0]
-        table[name] = () if top == NEGATIVE_FOLDER else _clean(top.split(";"))
+        table[name] = () if top == NEGATIVE_FOLDER else class_folder_tags(top)
     return table
+
+
+def class_folder_tags(folder: str) -> tuple[str, ...]:
+    """Return the tags in the name of a class folder: `cat+dog` and `cat;dog` are two, `c++` one."""
+    parts = _clean(re.split("[;+]", folder))
+    return parts if len(parts) == len(re.split("[;+]", folder)) else _clean(folder.split(";"))
+
+
+def unknown_tags(
+    where: Path, tags: TagTable, classes: Sequence[str], *, assumed: str = ""
+) -> list[str]:
+    """Return one line per tag that is not a class of a data set with a fixed list of classes.
+
+    Args:
+        where: The tag file.
+        tags: Name -> tags.
+        classes: The known classes.
+        assumed: Whose classes these are if the user has not listed them; adds how to list them.
+    """
+    images: dict[str, list[str]] = {}
+    for name, row in tags.items():
+        for tag in row:
+            if tag not in classes:
+                images.setdefault(tag, []).append(name)
+    used = {tag for row in tags.values() for tag in row}
+    near = any(did_you_mean(tag, classes) for tag in sorted(images)[:_MOST_UNKNOWN])
+    if assumed and not near and not used & set(classes):  # own classes in this layout
+        return [
+            f"{where}: no tag is one of {assumed} classes; list your classes in "
+            f"{where.with_name('classes.json')}: "
+            f"{json.dumps({'classes': sorted(used)}, ensure_ascii=False)}"
+        ]
+    own = f" Other classes than {assumed} go into classes.json." if assumed else ""
+    lines = [
+        f"{where}: unknown class '{tag}' of {name_some(images[tag])}."
+        f"{separator_hint(tag, classes) or did_you_mean(tag, classes)}{own}"
+        for tag in sorted(images)[:_MOST_UNKNOWN]
+    ]
+    more = len(images) - len(lines)
+    return [*lines, *([f"{where}: and {more:,} more unknown classes"] if more else [])]
+
+
+def separator_hint(tag: str, known: Iterable[str]) -> str:
+    """Return a hint if a tag looks like several with a wrong separator; otherwise empty."""
+    parts = _clean(_OTHER_SEPARATOR.split(tag))
+    if len(parts) < 2 or not set(parts) & set(known):
+        return ""
+    separator = next(letter for letter in ",|/" if letter in tag)
+    return f" '{separator}' between tags? Write {';'.join(parts)}"
 
 
 def annotation_tags(path: Path, known: Iterable[str]) -> tuple[str, ...]:
@@ -115,8 +196,9 @@ def resolve_classes(wanted: Sequence[str], known: Sequence[str], where: str) -> 
     for name in chosen:
         if name not in known:
             raise DataError(
-                f"{where}: unknown class '{name}' in data.classes."
-                f"{did_you_mean(name, known)} Known: {', '.join(known)}"
+                f"{where}: unknown class '{name}' in data.classes (from the recipe, unless you set "
+                f"it).{did_you_mean(name, known)} Known: {name_some(known, _MOST_KNOWN)}; "
+                "data.classes= learns all of them"
             )
     if len(set(chosen)) < len(chosen):
         raise DataError(f"data.classes contains a class twice: {', '.join(chosen)}")
@@ -157,32 +239,45 @@ def name_some(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
-def _csv_rows(stream: Iterable[str], path: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield (line, name, tags) for each row of a comma-separated file with a header."""
+def _csv_rows(stream: Iterable[str], path: Path) -> Iterator[_Row]:
+    """Yield each row of a comma-separated file with a header."""
     reader = csv.reader(stream, strict=True)
     try:
         header = [cell.strip().lower() for cell in next(reader, [])]
-        if not set(_COLUMNS) <= set(header):
-            raise DataError(
-                f"{path}: line 1: the header must be 'image,tags' (columns separated by commas, "
-                "tags by ';')"
-            )
+        _check_header(header, path)
         for row in reader:
             if not row:
                 continue
             if len(row) != len(header):
                 raise DataError(
                     f"{path}: line {reader.line_num}: {len(row)} columns, but the header has "
-                    f"{len(header)}; write 'image.jpg,cat;dog', or 'image.jpg,' for no tags"
+                    f"{len(header)}; write 'image.jpg,cat;dog' (';' between tags), or "
+                    "'image.jpg,' for no tags"
                 )
             cells = dict(zip(header, row, strict=True))
-            yield reader.line_num, cells["image"], cells["tags"].split(";")
+            tags = cells["tags"].split(";")
+            yield _Row(reader.line_num, cells["image"], tags, cells.get(_GROUP, ""))
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not valid CSV ({error})") from error
 
 
-def _jsonl_rows(stream: Iterable[str], path: Path) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield (line, name, tags) for each line of a file with one JSON object per line."""
+def _check_header(header: Sequence[str], path: Path) -> None:
+    """Reject a header without the needed columns, or with one of them twice."""
+    if not set(_COLUMNS) <= set(header):
+        raise DataError(
+            f"{path}: line 1: the header must be 'image,tags' (columns separated by commas, "
+            "tags by ';')"
+        )
+    for column in (*_COLUMNS, _GROUP):
+        if Counter(header)[column] > 1:
+            raise DataError(
+                f"{path}: line 1: two columns '{column}'; keep one"
+                + (", with all tags of an image in it: cat;dog" if column == "tags" else "")
+            )
+
+
+def _jsonl_rows(stream: Iterable[str], path: Path) -> Iterator[_Row]:
+    """Yield each line of a file with one JSON object per line."""
     for line, text in enumerate(stream, start=1):
         if not text.strip():
             continue
@@ -190,13 +285,14 @@ def _jsonl_rows(stream: Iterable[str], path: Path) -> Iterator[tuple[int, str, l
             row = json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}: line {line}: not valid JSON ({error.msg})") from error
-        name, tags = (row.get(key) for key in _COLUMNS) if isinstance(row, dict) else (None, None)
+        values = row if isinstance(row, dict) else {}
+        name, tags, group = values.get("image"), values.get("tags"), values.get(_GROUP) or ""
         if not isinstance(name, str) or not _are_strings(tags):
             raise DataError(
                 f'{path}: line {line}: wrong keys or types; write {{"image": "image.jpg", "tags": '
                 '["cat", "dog"]}'
             )
-        yield line, name, tags
+        yield _Row(line, name, tags, str(group))
 
 
 def _are_strings(value: object) -> TypeGuard[list[str]]:

@@ -9,7 +9,7 @@ mask values.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,12 +17,14 @@ from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root, resolve_known_classes
+from tag2mask.data.layout import VOC_IMAGES, layout_hint, voc_folder
 from tag2mask.data.tags import (
     TagTable,
     annotation_tags,
     image_key,
     name_some,
-    read_tags,
+    read_tag_file,
+    unknown_tags,
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
 from tag2mask.io.mask_folder import read_class_names
@@ -33,7 +35,7 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-IMAGE_FOLDER = "JPEGImages"
+IMAGE_FOLDER = VOC_IMAGES
 LIST_FOLDER = Path("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClass", "SegmentationClassAug")
 TAG_FILE = "tags.csv"
@@ -85,10 +87,13 @@ def voc_root(root: Path | None) -> Path:
         DataError: If `root` is not set, missing, or not in VOC layout.
     """
     root = existing_root(root)
-    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (folder / IMAGE_FOLDER).is_dir():
-            return folder
-    raise DataError(f"{root}: not in VOC layout: there is no folder {IMAGE_FOLDER}")
+    folder = voc_folder(root)
+    if folder is None:
+        raise DataError(
+            f"{root}: not in VOC layout: there is no folder {IMAGE_FOLDER}"
+            f"{layout_hint(root, 'voc')}"
+        )
+    return folder
 
 
 def voc_lists(root: Path) -> list[str]:
@@ -156,14 +161,16 @@ def index_voc(root: Path, lists: Sequence[str]) -> DatasetIndex:
             "add the images, or remove them from the list"
         )
     names = [name for name in listed if name in images]
-    classes = read_class_names(root) or VOC_CLASSES
-    tags, tag_problems = _read_tag_rows(root, names, classes)
+    own_classes = read_class_names(root)
+    classes = own_classes or VOC_CLASSES
+    tags, groups, tag_problems = _read_tag_rows(root, names, own_classes)
     return DatasetIndex(
         where=where,
         images={name: images[name] for name in names},
         tags=tags,
         masks=_find_list_masks(root, names),
         mask_classes=classes,
+        groups=groups,
         problems=(*problems, *tag_problems),
     )
 
@@ -179,14 +186,28 @@ def _list_name(config: VOCConfig, split: str) -> str:
 
 
 def _read_tag_rows(
-    root: Path, names: Sequence[str], classes: Sequence[str]
-) -> tuple[TagTable, list[str]]:
-    """Read the tags of some images from `tags.csv`, or without it from the annotations."""
+    root: Path, names: Sequence[str], own_classes: Sequence[str]
+) -> tuple[TagTable, Mapping[str, str], list[str]]:
+    """Read the tags and groups of some images from `tags.csv`, or tags from the annotations.
+
+    Args:
+        root: The folder that contains JPEGImages.
+        names: Images to find.
+        own_classes: Classes of `classes.json`; empty: VOC's.
+
+    Returns:
+        Name -> tags, name -> group, and one line per problem.
+    """
     path = root / TAG_FILE
+    classes = own_classes or VOC_CLASSES
     if not path.is_file():
         folder = root / "Annotations"
-        return {name: annotation_tags(folder / f"{name}.xml", classes) for name in names}, []
-    rows = {Path(name).with_suffix("").as_posix(): tags for name, tags in read_tags(path).items()}
+        return {name: annotation_tags(folder / f"{name}.xml", classes) for name in names}, {}, []
+    written = read_tag_file(path)
+    rows = {Path(name).with_suffix("").as_posix(): row for name, row in written.tags.items()}
+    groups = {
+        Path(name).with_suffix("").as_posix(): group for name, group in written.groups.items()
+    }
     problems = []
     missing = [name for name in names if name not in rows]
     if missing:
@@ -195,12 +216,8 @@ def _read_tag_rows(
             f"for each, '{missing[0]}.jpg,' if it shows no class"
         )
     tags = {name: rows[name] for name in names if name in rows}
-    for tag in sorted({tag for row in tags.values() for tag in row} - set(classes)):
-        tagged = [name for name, row in tags.items() if tag in row]
-        problems.append(
-            f"{path}: unknown class '{tag}' of {name_some(tagged)}.{did_you_mean(tag, classes)}"
-        )
-    return tags, problems
+    problems += unknown_tags(path, tags, classes, assumed="" if own_classes else "VOC's 20")
+    return tags, {name: groups[name] for name in names if name in groups}, problems
 
 
 def _find_list_masks(root: Path, names: Sequence[str]) -> dict[str, Path]:

@@ -88,6 +88,11 @@ def evaluate_folder(
     folder = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
     if not predictions.is_dir():
         raise DataError(f"{predictions}: no such folder")
+    if not folder and (predictions / "recipe.yaml").is_file():
+        raise DataError(
+            f"{predictions}: is a run, not a folder of masks; write masks first: "
+            f"tag2mask label {predictions} DATA --out MASKS"
+        )
     settings = dict(folder.get("settings", {}))
     class_names = tuple(class_names or folder.get("classes", ()))
     target = _open_truth(truth, class_names, split, settings.get("split"))
@@ -180,7 +185,8 @@ def _open_truth(
         folder, true_names = truth, class_names
     else:
         raise DataError(
-            f"{truth}: no {CLASSES_FILE} here or beside the predictions; give the class names"
+            f"{truth}: nothing says which class a mask value is; write {truth / CLASSES_FILE} with "
+            '{"classes": ["cat", "dog"]}, the names of values 1, 2, ... in order'
         )
     files = folder.rglob("*.png")
     names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in files)
@@ -200,7 +206,8 @@ def _read_split(lists: Path, split: str) -> frozenset[str]:
     path = Path(split) if split.endswith(".txt") else lists / f"{split}.txt"
     if not path.is_file():
         known = sorted(file.stem for file in lists.glob("*.txt"))
-        available = f" Known: {', '.join(known)}" if known else ""
+        advice = "give the path of a text file with one image name per line"
+        available = f" Known: {', '.join(known)}" if known else f" There are no lists; {advice}"
         raise DataError(f"{path}: no such list.{did_you_mean(split, known)}{available}")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     return frozenset(listed_images(lines))

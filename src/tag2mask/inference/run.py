@@ -49,10 +49,9 @@ def open_run(
         RunError: If the folder contains no weights.
         WeightsError: If the weights cannot be read, downloaded or loaded.
     """
-    folder = stage_folder(_local_folder(run), "train")
-    path = weights_path(folder, which)
+    path = find_weights(run, which)
     state, trained = read_weights(path)
-    tuned = apply_tuned(trained, folder)
+    tuned = apply_tuned(trained, path.parents[1])
     recipe = tuned if configure is None else configure(tuned)
     reader = ""
     if recipe.method.name != trained.method.name:
@@ -73,6 +72,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+def find_weights(run: str | Path, which: Which = "best") -> Path:
+    """Find the weights file of a run folder or a hub model; of stages, the last that trained.
+
+    Raises:
+        RunError: If there is none.
+        WeightsError: If the hub cannot provide it.
+    """
+    return weights_path(stage_folder(_local_folder(run), "train"), which)
+
+
 def weights_path(folder: Path, which: Which) -> Path:
     """Find the weights of a run folder; `last` if no best were saved.
 
@@ -83,9 +92,14 @@ def weights_path(folder: Path, which: Which) -> Path:
         path = folder / "weights" / f"{name}.safetensors"
         if path.is_file():
             return path
+    if (folder / "recipe.yaml").is_file():
+        raise RunError(
+            f"{folder}: the run has saved no weights yet (weights/{which}.safetensors); finish it: "
+            f"tag2mask train --resume {folder}"
+        )
     raise RunError(
-        f"{folder}: contains no weights/{which}.safetensors; give a folder that 'tag2mask train' "
-        "wrote"
+        f"{folder}: is not a run, as it contains no weights/{which}.safetensors; give the folder "
+        "that 'tag2mask train' wrote, before the data"
     )
 
 

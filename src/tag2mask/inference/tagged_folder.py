@@ -10,8 +10,8 @@ from tag2mask.config.overrides import apply_overrides
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
 from tag2mask.data.index import count
+from tag2mask.data.layout import layout_of
 from tag2mask.data.tags import name_some
-from tag2mask.data.validation import layout_of
 from tag2mask.errors import DataError, did_you_mean
 
 

@@ -18,7 +18,8 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.workers import ImageInput, predict_in_workers
-from tag2mask.io.images import list_images, read_image
+from tag2mask.io.image_inputs import input_images
+from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (
     CLASSES_FILE,
     append_scores,
@@ -34,6 +35,8 @@ from tag2mask.io.mask_folder import (
 from tag2mask.io.masks import save_mask
 from tag2mask.types import ClassSource, ImageProgress, Prediction
 
+MOST_DIFFERENCES = 3
+"""Number of settings that a message about other masks names."""
 OnImage = Callable[[ImageProgress], object]
 """Called after each image."""
 
@@ -111,11 +114,14 @@ class MaskWriter:
     def _describe(self, wanted: Mapping[str, Any]) -> None:
         """Write `classes.json`, or check the one that is there."""
         if (self.out / CLASSES_FILE).is_file():
-            different = ", ".join(_differences(read_classes(self.out), wanted))
+            different = _differences(read_classes(self.out), wanted)
             if different:
+                more = len(different) - MOST_DIFFERENCES
+                rest = f" and {more} more" if more > 0 else ""
                 raise RunError(
-                    f"{self.out}: contains masks made with different settings ({different}); "
-                    "choose another folder or empty this one"
+                    f"{self.out}: contains masks made with different settings "
+                    f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or "
+                    "empty this one"
                 )
             return
         if self.out.is_dir() and any(self.out.iterdir()):
@@ -203,26 +209,22 @@ def named_images(paths: Sequence[Path]) -> dict[str, Path]:
     """Give each image its mask name: the path inside its folder, without suffix.
 
     Raises:
-        DataError: If a path is missing, there is no image, or two images get the same name.
+        DataError: If a path names no image, or two images get the same name.
     """
-    affinity_maps: list[tuple[str, Path]] = []
+    named: list[tuple[str, Path]] = []
     for path in paths:
         if path.is_dir():
-            affinity_maps += [
+            named += [
                 (image.relative_to(path).with_suffix("").as_posix(), image)
-                for image in list_images(path)
+                for image in input_images(path)
             ]
-        elif path.is_file():
-            affinity_maps.append((path.stem, path))
         else:
-            raise DataError(f"{path}: no such image or folder")
-    if not affinity_maps:
-        raise DataError(f"no images in {', '.join(map(str, paths))}")
-    for name, count in Counter(name for name, _ in affinity_maps).items():
+            named += [(image.stem, image) for image in input_images(path)]
+    for name, count in Counter(name for name, _ in named).items():
         if count > 1:
-            same = ", ".join(str(image) for found, image in affinity_maps if found == name)
+            same = ", ".join(str(image) for found, image in named if found == name)
             raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
-    return dict(affinity_maps)
+    return dict(named)
 
 
 class _Job(NamedTuple):

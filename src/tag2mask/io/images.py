@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from PIL import ExifTags, ImageOps
 from PIL import Image as PILImage
 
 from tag2mask.errors import DataError
+from tag2mask.io.heif import HEIF_SUFFIXES, open_image
 from tag2mask.types import Image
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = HEIF_SUFFIXES | frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".avif")
 )
 PILLOW_ERRORS = (
     OSError,
@@ -41,22 +42,33 @@ def list_images(folder: Path) -> list[Path]:
     Raises:
         DataError: If the folder is missing, or a file name is not UTF-8.
     """
+    paths = [path for path in visible_files(folder) if is_image_name(path)]
+    for path in paths:
+        if not path.name.isprintable() and _is_undecodable(path):
+            raise DataError(f"{str(path)!a}: the file name is not UTF-8; rename the file")
+    return sorted(paths, key=lambda path: path.as_posix())
+
+
+def is_image_name(path: Path) -> bool:
+    """Return whether the suffix is that of an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield every file below `folder` in any order, without hidden files and folders.
+
+    Raises:
+        DataError: If the folder is missing.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    paths = []
     visited = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = Path(parent).resolve()
         folders[:] = [] if real in visited else [name for name in folders if name[0] != "."]
         files = [] if real in visited else files  # a link to a parent folder would never end
         visited.add(real)
-        for name in files:
-            if name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                paths.append(Path(parent, name))
-    for path in paths:
-        if not path.name.isprintable() and _is_undecodable(path):
-            raise DataError(f"{str(path)!a}: the file name is not UTF-8; rename the file")
-    return sorted(paths, key=lambda path: path.as_posix())
+        yield from (Path(parent, name) for name in files if name[0] != ".")
 
 
 def read_image(path: Path) -> Image:
@@ -73,7 +85,7 @@ def read_image(path: Path) -> Image:
         DataError: If the file is missing, truncated, not an image, or has float or 32-bit pixels.
     """
     try:
-        with PILImage.open(path) as opened:
+        with open_image(path) as opened:
             return np.array(_to_rgb(_upright(opened)))  # a copy: torch needs writable memory
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
@@ -133,7 +145,7 @@ def find_unreadable(paths: Iterable[Path], *, thorough: bool = False) -> dict[Pa
 def _file_problem(path: Path) -> str | None:
     """Check the header and the end of an image; decode it only if these look wrong."""
     try:
-        with PILImage.open(path) as opened, path.open("rb") as stream:
+        with open_image(path) as opened, path.open("rb") as stream:
             ending = _FILE_END.get(opened.format or "")
             if ending is not None:
                 stream.seek(-len(ending), os.SEEK_END)

@@ -110,7 +110,7 @@ def describe_image(name: str, path: Path | None, size: tuple[int, ...]) -> dict[
     if path is not None:
         folder = path.absolute().parents[name.count("/")]
         described["image"] = path.absolute().relative_to(folder).as_posix()
-        described["folder"] = folder.as_posix()
+        described["folder"] = folder.resolve().as_posix()
     return described
 
 

@@ -16,6 +16,9 @@ from tag2mask.io.images import PILLOW_ERRORS, SIXTEEN_BIT_MODES, one_line
 from tag2mask.io.palette import voc_palette
 from tag2mask.types import BACKGROUND, IGNORE, Mask
 
+_LOSSLESS = frozenset(("PNG", "BMP", "TIFF", "PPM"))
+_MOST_MASK_VALUES = 32
+_SMALLEST_MASK_PX = 16
 _INDEX_MODES = SIXTEEN_BIT_MODES | {"1", "L", "P"}
 
 
@@ -70,6 +73,23 @@ def read_indices(path: Path) -> npt.NDArray[Any]:
             "indices"
         )
     return raw
+
+
+def is_probably_mask(path: Path) -> bool:
+    """Return whether an image file has so few values that it is a mask rather than a picture.
+
+    Only files without loss count, because lossy ones blur values, and only those of 16 px or more.
+    Unreadable files are no masks.
+    """
+    try:
+        with PILImage.open(path) as opened:
+            if opened.format not in _LOSSLESS or min(opened.size) < _SMALLEST_MASK_PX:
+                return False
+            if opened.mode in SIXTEEN_BIT_MODES:
+                return np.unique(np.asarray(opened)).size <= _MOST_MASK_VALUES
+            return opened.getcolors(_MOST_MASK_VALUES) is not None
+    except PILLOW_ERRORS:
+        return False
 
 
 def renumber(known: Sequence[str], chosen: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -88,6 +88,18 @@ class ClassifierWarmup(nn.Module):
         return step >= self._end
 
     @property
+    def expected_end(self) -> int:
+        """Step at which the warm-up ends; if only training can tell, halfway to the latest."""
+        if self.rule == "fixed" or int(self.crossed) != NEVER:
+            return self._end
+        return (self.shortest + self.latest) // 2
+
+    def finish(self, step: int) -> None:
+        """End the warm-up at a step, whatever its rule says."""
+        self._end = step
+        self._copies.clear()
+
+    @property
     def delay(self) -> int:
         """How many steps later than planned the warm-up ends; known when it is over."""
         return self._end - self.shortest

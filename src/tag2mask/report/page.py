@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from tag2mask.errors import RunError
 from tag2mask.io.files import write_text
@@ -22,6 +22,7 @@ from tag2mask.report.sections import (
     score_tiles,
     speed_tiles,
 )
+from tag2mask.report.templating import make_environment
 from tag2mask.visualization.affinity_maps import Point
 
 PAGE = "report.html"
@@ -86,14 +87,8 @@ def render(run: Run, network: NetworkParts, mask_folder: Path | None) -> str:
 
 @cache
 def environment() -> Environment:
-    """Return the templates of the page; every value is escaped."""
-    templates = Environment(
-        loader=PackageLoader("tag2mask.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """Return the templates of the page."""
+    templates = make_environment()
     templates.filters["percent"] = percent
     templates.globals["frame"] = FRAME
     return templates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,16 @@ class BestMetric:
             return max(scored, key=lambda evaluation: evaluation.score)
         return self._history[-1] if self._history else None
 
-    def write(self, step: int, steps: int, seconds: float) -> None:
+    def write(
+        self, step: int, steps: int, seconds: float, cost: Mapping[str, float] | None = None
+    ) -> None:
         """Write `metrics.json`.
 
         Args:
             step: Steps done.
             steps: Steps of the complete run.
             seconds: Time spent on training steps, without validation and saving.
+            cost: The estimate of time and memory, and what the run took since; None without one.
 
         Raises:
             RunError: If the file cannot be written.
@@ -74,6 +78,7 @@ class BestMetric:
             "steps": steps,
             "finished": step == steps and (self.metric is None or self.has_step(steps)),
             "seconds": seconds,
+            "estimate": None if cost is None else dict(cost),
             "metric": self.metric,
             "best": self._describe_best(step),
             "history": [asdict(evaluation) for evaluation in self._history],

@@ -203,6 +203,10 @@ class MetricLogger:
             left = self._time_left(step)
             self.print_line(f"step {step}/{self._steps}  {summary}  {left} left")
 
+    def start_clock(self) -> None:
+        """Start the clock by which the time left is computed."""
+        self._start_time = time.perf_counter()
+
     def advance(self, step: int, losses: Mapping[str, float]) -> None:
         """Advance the progress bar and call `on_step`.
 

@@ -14,7 +14,7 @@ from tag2mask.io.files import TEMPORARY_SUFFIX
 
 MAY_CHANGE = frozenset(
     {"data.root", "data.labels", "backbone.weights"}
-    | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples")}
+    | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples", "estimate")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )
 """Recipe keys that may change when a run resumes: paths and intervals, nothing that affects the
@@ -81,9 +81,8 @@ class RunFolder:
         if resume and not self.recipe.is_file():
             raise RunError(f"{self.root}: contains no run to resume (no recipe.yaml)")
         if not resume and self._is_used():
-            raise RunError(
-                f"{self.root}: is not empty; choose another folder, or --resume {self.root}"
-            )
+            resumable = f", or --resume {self.root}" if self.recipe.is_file() else ""
+            raise RunError(f"{self.root}: is not empty; choose another folder{resumable}")
 
     def _is_used(self) -> bool:
         """Return whether the folder contains more than leftovers of a killed first write."""

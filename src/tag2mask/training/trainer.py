@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from tag2mask import plugins
 from tag2mask.checkpoint import read_state, save_state, save_weights, versions
 from tag2mask.config.recipe import Recipe, load_recipe
-from tag2mask.config.schema import DataConfig, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import StepsOrFraction, resolve_steps
 from tag2mask.data.loader import Batches, batches
-from tag2mask.data.transforms import BLACK, Color
-from tag2mask.data.true_masks import TrainingImages, open_training_images
 from tag2mask.errors import RecipeError, RunError, StoppedError
-from tag2mask.inference.run import Configure, open_run
 from tag2mask.io.files import write_text
-from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
+from tag2mask.training.estimate import CostMeter, CostRecord
+from tag2mask.training.inputs import (
+    describe_masks,
+    load_earlier,
+    padding_color,
+    training_images,
+)
 from tag2mask.training.logging import (
     LossWindow,
     MetricLogger,
@@ -37,6 +39,7 @@ from tag2mask.training.runtime import Runtime, StopRequest
 from tag2mask.training.seeding import preserve_rng, rng_state, seed_all, set_rng_state
 from tag2mask.training.snapshot import restore, snapshot
 from tag2mask.training.validation import ValidationLoop
+from tag2mask.training.warm_start import start_from
 
 
 def train(
@@ -108,15 +111,18 @@ class _TrainingRun:
         self._runtime = runtime
         self._stop = stop
         self._resume = resume
-        kind: type[Method] = plugins.load("methods", recipe.method.name)
-        self._images = open_training_images(recipe.data, learns_from_masks=kind.reads_masks)
+        self._images = training_images(recipe)
         self._source = self._images.source
         self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
         self._validation = ValidationLoop(self._recipe, self._source)
-        networks = None if self._has_state else _load_earlier(self._recipe, earlier)
+        networks = None if self._has_state else load_earlier(self._recipe, earlier)
         self._method = build_method(self._recipe, networks).train()
+        self._start = ""
+        if recipe.run.weights_from is not None and not self._has_state:
+            with preserve_rng():
+                self._start = start_from(self._method, self._recipe, recipe.run.weights_from)
         runtime.prepare(self._method, lambda: build_optimizer(self._method, recipe.optim))
         self._window = LossWindow()
         self._step = 0
@@ -125,6 +131,7 @@ class _TrainingRun:
         self._logged_seconds = 0.0
         self._logged_step = 0
         self._skipped = 0
+        self._cost = CostRecord(None, 0)
         reason = self._validation.reason
         if reason is None and recipe.run.best == "last":
             reason = "run.best is last"
@@ -152,6 +159,7 @@ class _TrainingRun:
                 on_step=on_step,
             ) as logger:
                 self._log_start(logger, command)
+                self._measure_cost(logger)
                 self._loop(batch_source, logger)
         finally:
             batch_source.close()
@@ -176,11 +184,35 @@ class _TrainingRun:
                 return
             self._train_step(batch_source, logger)
 
-    def _is_due(self, interval: StepsOrFraction) -> bool:
+    def _is_due(self, interval: StepsOrFraction, step: int | None = None) -> bool:
         """Return whether something is due that happens every `interval` and at the end."""
-        total = self._recipe.optim.steps
+        step, total = self._step if step is None else step, self._recipe.optim.steps
         every = max(resolve_steps(interval, total), 1) if interval else total
-        return self._step > 0 and (self._step == total or self._step % every == 0)
+        return step > 0 and (step == total or step % every == 0)
+
+    def _measure_cost(self, logger: MetricLogger) -> None:
+        """Estimate time and memory of the rest of the run, and print them."""
+        recipe, runtime = self._recipe, self._runtime
+        estimate = None
+        if recipe.run.estimate:
+            remaining = range(self._step + 1, recipe.optim.steps + 1)
+            evaluations = sum(self._is_due(recipe.run.evaluate_every, step) for step in remaining)
+            meter = CostMeter(
+                recipe, self._method, self._open_batches, self._validation, runtime.device
+            )
+            estimate = meter.measure(
+                self._step, evaluations, runtime.peak_memory_mib, is_main=runtime.is_main
+            )
+            runtime.gather(None)  # the first process also measures evaluations
+        if estimate is not None:
+            logger.print_line(str(estimate))
+        self._cost = CostRecord(estimate, self._step)
+        logger.start_clock()
+
+    def _write_metrics(self) -> None:
+        """Write the scores so far, and the estimate beside what the run has taken."""
+        cost = self._cost.values(self._runtime.peak_memory_mib())
+        self._best_metric.write(self._step, self._recipe.optim.steps, self._seconds, cost)
 
     def _train_step(self, batch_source: Batches, logger: MetricLogger) -> None:
         """Take one optimizer step; on a log step also fetch the metrics from the device."""
@@ -270,7 +302,7 @@ class _TrainingRun:
             logger.write_scalars({"held_out/score": evaluation.score}, self._step)
             metric = self._validation.metric
             logger.print_line(f"step {self._step}: {metric} {evaluation.score:.4f}")
-        self._best_metric.write(self._step, self._recipe.optim.steps, self._seconds)
+        self._write_metrics()
 
     def _save(self) -> None:
         """Write the full state and the weights, unless those of this step are already saved."""
@@ -286,15 +318,22 @@ class _TrainingRun:
             tensors = snapshot(self._method, self._runtime.optimizer)
             record = {"step": self._step, "seconds": self._seconds, "ranks": ranks}
             save_state(self._folder.state, tensors, record | versions())
-            self._best_metric.write(self._step, self._recipe.optim.steps, self._seconds)
+            self._write_metrics()
         self._saved_at = self._step
 
     def _restore(self) -> Batches:
         """Open the batches, then load the state, because opening may draw random numbers."""
         has_state = self._has_state
         tensors, record = read_state(self._folder.state) if has_state else ({}, {"step": 0})
+        opened = self._open_batches(record["step"])
+        if has_state:
+            self._load(tensors, record)
+        return opened
+
+    def _open_batches(self, step: int) -> Batches:
+        """Open the training batches from a step on."""
         optim, run = self._recipe.optim, self._recipe.run
-        opened = batches(
+        return batches(
             self._source,
             self._recipe.data,
             batch_size=optim.batch_size,
@@ -304,15 +343,12 @@ class _TrainingRun:
             workers=run.workers,
             rank=self._runtime.rank,
             world=self._runtime.world,
-            start=record["step"] * optim.accumulate_steps,
+            start=step * optim.accumulate_steps,
             masks=self._images.reads_masks,
             favored=self._images.true_masks,
             favored_share=self._recipe.data.true_mask_share,
-            padding=_padding_color(self._recipe.data, self._method),
+            padding=padding_color(self._recipe.data, self._method),
         )
-        if has_state:
-            self._load(tensors, record)
-        return opened
 
     def _load(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Restore network, optimizer, random number generators and counters."""
@@ -344,50 +380,11 @@ class _TrainingRun:
                 "weights_license": license,
                 "true_masks": len(self._images.true_masks),
             }
+            | ({"starts_from": self._start} if self._start else {})
         )
         if self._step == 0:
             logger.print_line(f"{len(self._source)} images, weights license: {license}")
-            for line in _describe_masks(self._images, self._recipe.data):
+            for line in describe_masks(self._images, self._recipe.data):
                 logger.print_line(line)
-
-
-def _load_earlier(recipe: Recipe, folders: Mapping[str, Path]) -> dict[str, Method]:
-    """Load the networks of earlier stages that a recipe starts from.
-
-    Another method than the one that trained a network may read it, as its recipe in `earlier` says.
-    """
-    missing = [name for name in recipe.earlier if name not in folders]
-    if missing:
-        raise RunError(
-            f"the network of stage '{missing[0]}' is missing; run the stages of the recipe with "
-            "tag2mask train RECIPE --stage NAME"
-        )
-    networks = {}
-    for name, past in recipe.earlier.items():
-        networks[name] = open_run(folders[name], configure=_read_by(past.method)).method
-    return networks
-
-
-def _read_by(method: MethodConfig) -> Configure:
-    """Return a function that gives the recipe of a run another method."""
-    return lambda recipe: recipe.model_copy(update={"method": method})
-
-
-def _padding_color(config: DataConfig, method: Method) -> Color:
-    """Return the color around small images: the mean becomes 0 within half a gray level."""
-    if config.padding == "black":
-        return BLACK
-    red, green, blue = (round(value) for value in method.backbone.mean.flatten().tolist())
-    return red, green, blue
-
-
-def _describe_masks(images: TrainingImages, config: DataConfig) -> Iterator[str]:
-    """Yield how the true masks of some images are used; nothing if none or all have one."""
-    if images.true_masks:
-        learned, share = len(images.true_masks), config.true_mask_share
-        yield f"learns from {learned} true masks, {share:.0%} of each batch"
-    elif images.unused_masks:
-        yield (
-            f"{images.unused_masks} images have true masks, used for scores only; "
-            "data.true_masks=train learns from them"
-        )
+        if self._start:
+            logger.print_line(self._start)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from tag2mask.methods.base import Method
 from tag2mask.visualization.strips import save_strips
 
 MIOU = "mIoU on held-out images, classes from classifier"
+TIMED_IMAGES = 6
+"""Images on which the time of an evaluation is measured."""
 TAG_MAP = "mean average precision of the tags on held-out images"
 
 
@@ -65,18 +69,46 @@ class ValidationLoop:
 
     def score(self, method: Method, device: torch.device, step: int) -> Evaluation | None:
         """Score a network in its present state; return None without held-out images."""
+        return self._score(method, device, step, self._recipe.run.evaluate_images)
+
+    def save_samples(self, method: Method, device: torch.device, step: int, out: Path) -> None:
+        """Write sample strips of the same few images at every call."""
+        self._save_samples(method, device, step, out, self._recipe.run.samples)
+
+    def seconds(self, method: Method, device: torch.device) -> float:
+        """Measure on a few images how long an evaluation takes, sample strips included."""
+        total = 0.0
+        if self._held_out is not None:
+            images = min(self._recipe.run.evaluate_images, len(self._held_out))
+            self._score(method, device, 0, 1)  # compiles kernels
+            started = time.perf_counter()
+            self._score(method, device, 0, TIMED_IMAGES)
+            elapsed = time.perf_counter() - started
+            total += elapsed * images / min(TIMED_IMAGES, images)
+        if self._recipe.run.samples:
+            samples = min(self._recipe.run.samples, len(self._sample_source))
+            with TemporaryDirectory() as folder:
+                started = time.perf_counter()
+                self._save_samples(method, device, 0, Path(folder), 1)
+            total += samples * (time.perf_counter() - started)
+        return total
+
+    def _score(
+        self, method: Method, device: torch.device, step: int, limit: int
+    ) -> Evaluation | None:
+        """Score a network on at most `limit` held-out images."""
         if self._held_out is None:
             return None
         segmenter = self._segmenter(method, device)
-        limit = self._recipe.run.evaluate_images
         if not self._held_out.has_masks:
             return Evaluation(step, tag_map(segmenter, self._held_out, limit), {})
         report = evaluate_source(segmenter, self._held_out, class_source="classifier", limit=limit)
         return Evaluation(step, report.miou, report_values(report))
 
-    def save_samples(self, method: Method, device: torch.device, step: int, out: Path) -> None:
-        """Write sample strips of the same few images at every call."""
-        count = self._recipe.run.samples
+    def _save_samples(
+        self, method: Method, device: torch.device, step: int, out: Path, count: int
+    ) -> None:
+        """Write sample strips of `count` images."""
         if count:
             indices = spread_indices(len(self._sample_source), count)
             samples = (self._sample_source[index] for index in indices)

@@ -1,10 +1,12 @@
+import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tag2mask.cli import check
 from tag2mask.cli.main import run
-from tag2mask.data.validation import CheckReport
+from tag2mask.data.checks.report import Advice, CheckReport, Part
 from tag2mask.errors import DataError
 
 REPORT = CheckReport(
@@ -13,23 +15,30 @@ REPORT = CheckReport(
     images=1200,
     unreadable=1,
     negatives=3,
-    classes={"cat": 600},
+    classes={"cat": 600, "dog": 30},
     tags_per_image={0: 3, 1: 1197},
+    pairs=(("cat", "dog", 12),),
     sizes=((10, 20), (30, 40), (50, 60)),
     masks=7,
-    parts={"train": 1100, "val": 100},
-    warnings=("see here",),
+    groups=5,
+    parts={
+        "train": Part(tuple("abcde"), {"cat": 550, "dog": 30}),
+        "val": Part(("z",), {"cat": 50}),
+    },
+    advice=(Advice("typo", "warning", "see here"), Advice("mask", "note", "by the way")),
 )
 
 
 @pytest.fixture
-def report_of(monkeypatch):
+def report_of(monkeypatch, tmp_path):
     """Make the check return the given report; return the arguments that it receives."""
+    monkeypatch.chdir(tmp_path)
     calls = []
 
     def give(report: CheckReport) -> list[tuple[Path, bool]]:
-        def check_folder(root: Path, *, strict: bool = False) -> CheckReport:
+        def check_folder(root: Path, *, strict: bool = False, progress=None) -> CheckReport:
             calls.append((root, strict))
+            progress(1, 2)
             return report
 
         monkeypatch.setattr("tag2mask.data.validation.check_folder", check_folder)
@@ -42,11 +51,14 @@ def test_summary_contains_every_count():
     text = "\n".join(check.summary_lines(REPORT))
     for words in (
         "D: 1,200 images, read as 'folder'",
-        "train 1,100, val 100",
+        "train: 5 images (a, b, c and 2 more)",
+        "val: 1 images (z)",
+        "groups: 5; none is both",
         "3 with 0, 1,197 with 1",
         "3 show no class",
         "10 x 20, 30 x 40, 50 x 60",
         "masks: 7, unreadable images: 1",
+        "most often together: cat + dog 12",
     ):
         assert words in text
 
@@ -56,21 +68,50 @@ def test_good_data_end_with_the_next_command(report_of, capsys):
     run(["check", "D", "--strict"])
     shown = capsys.readouterr().out
     assert calls == [(Path("D"), True)]
-    assert "warning: see here" in shown
+    assert "note: by the way\nwarning: see here" in shown
     assert "50%" in shown
-    last = shown.splitlines()[-1]
-    assert last == "ready: tag2mask train RECIPE data.name=folder data.root=D --out RUN"
+    assert "550" in shown
+    assert shown.splitlines()[-1] == "ready: tag2mask train D --out RUN"
+
+
+def test_the_command_runs_as_pasted(report_of, capsys, tmp_path):
+    report_of(REPORT)
+    (tmp_path / "RUN").mkdir()
+    run(["check", "my images"])
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("ready: ")
+    assert shlex.split(line) == ["tag2mask", "train", "my images", "--out", "RUN2"]
 
 
 def test_each_problem_is_one_line(report_of, capsys):
-    report_of(CheckReport(root=Path("D"), source="folder", problems=("one", "two")))
+    lines = tuple(Advice("layout", "problem", line) for line in ("one", "two"))
+    report_of(CheckReport(root=Path("D"), source="folder", advice=lines))
     with pytest.raises(DataError, match=r"^one\ntwo$"):
-        run(["check", "D"])
-    assert capsys.readouterr().out == ""
+        run(["check", "D", "--json", "out.json"])
+    assert capsys.readouterr().out == "written: out.json\n"
+    assert json.loads(Path("out.json").read_text())["can_train"] is False
 
 
-def test_keys_of_coco_name_the_training_split():
-    parts = {"val2014": 5, "train2014": 9}
-    report = CheckReport(root=Path("D"), source="coco", images=14, parts=parts)
-    expected = ["data.name=coco", "data.root=D", "data.split=train2014"]
-    assert check.training_keys(report, Path("D")) == expected
+def test_json_and_page_are_written(report_of, tmp_path):
+    report_of(REPORT)
+    run(["check", "D", "--json", "out.json", "--html", "page.html"])
+    assert json.loads(Path("out.json").read_text(encoding="utf-8"))["classes"]["dog"] == 30
+    assert "see here" in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_many_classes_are_shortened(report_of, capsys):
+    classes = {f"class {number}": 100 - number for number in range(60)}
+    report_of(CheckReport(Path("D"), "folder", images=100, classes=classes))
+    run(["check", "D"])
+    shown = capsys.readouterr().out
+    assert "class 39" in shown
+    assert "class 40" not in shown
+    assert "and 20 more classes (all: --json FILE)" in shown
+
+
+def test_a_run_is_no_data_set(tmp_path):
+    (tmp_path / "weights").mkdir()
+    assert not check.is_run(tmp_path)
+    (tmp_path / "recipe.yaml").touch()
+    assert check.is_run(tmp_path)
+    with pytest.raises(DataError, match="is a run; give the folder of tagged images"):
+        run(["check", str(tmp_path)])

@@ -117,7 +117,7 @@ def test_layout_of_published_code_is_read_without_json(tmp_path):
     assert (source[0].mask[0] == 2).all()
     assert len(_open(tmp_path, keep_empty=True)) == 3
     (tmp_path / "tags.csv").write_text(f"image,tags\n{NAMES[0]},toohtbrush\n")
-    with pytest.raises(DataError, match=r"unknown class 'toohtbrush'\. Did you mean 'toothbrush'"):
+    with pytest.raises(DataError, match=r"unknown class 'toohtbrush' .* Did you mean 'toothbrush'"):
         _open(tmp_path)
 
 
@@ -169,13 +169,17 @@ def test_unknown_split_names_the_known(tmp_path):
         _open(tmp_path / "none")
 
 
+def _sizes(report):
+    return {name: len(part.names) for name, part in report.parts.items()}
+
+
 def test_check_covers_all_splits(tmp_path):
     write_data(tmp_path)
     held = document([annotation(1, 9, 1, [square(0, 0, 2, 2)])], year="val2014")
     write_data(tmp_path, held, split="val2014")
     report = check_folder(tmp_path)
     assert (report.source, report.problems) == ("coco", ())
-    assert report.parts == {"train2014": 3, "val2014": 3}
+    assert _sizes(report) == {"train2014": 3, "val2014": 3}
     assert (report.images, report.masks, report.negatives) == (6, 6, 3)
     assert report.classes == {"dog": 2, "person": 3, "toothbrush": 1}
 
@@ -187,4 +191,4 @@ def test_doctor_leaves_out_a_split_without_images(tmp_path):
     for path in (tmp_path / "val2014").iterdir():
         path.unlink()
     report = check_folder(tmp_path)
-    assert (report.parts, report.problems) == ({"train2014": 3, "val2014": 0}, ())
+    assert (_sizes(report), report.problems) == ({"train2014": 3, "val2014": 0}, ())

@@ -210,16 +210,20 @@ def test_two_tag_files_are_rejected(data):
         _open(data)
 
 
-def test_a_class_without_training_image_is_rejected(data):
+def test_a_class_without_training_image_is_not_learned_or_if_chosen_rejected(data):
     held_out = next(f"only{i}" for i in range(99) if is_held_out(f"only{i}", 0.5))
     training = next(f"more{i}" for i in range(99) if not is_held_out(f"more{i}", 0.5))
     for name in (held_out, training):
         _image(data / "set" / f"{name}.png")
     rows = data / "set" / "tags.csv"
     rows.write_text(f"image,tags\n{held_out}.png,cow\n{training}.png,cat\n")
+    chosen = {"val_fraction": 0.5, "classes": ("cat", "cow")}
     with pytest.raises(DataError, match="no image has the tag cow"):
-        _open(data / "set", "train", val_fraction=0.5)
-    assert _open(data / "set", "val", val_fraction=0.5).tags.tolist() == [[0, 1]]
+        _open(data / "set", "train", **chosen)
+    assert _open(data / "set", "val", **chosen).tags.tolist() == [[0, 1]]
+    for part in ("train", "val", "all"):
+        assert _open(data / "set", part, val_fraction=0.5).class_names == ("cat",)
+    assert _open(data / "set", "all", val_fraction=1.0).class_names == ("cat", "cow")
 
 
 def test_an_empty_or_unknown_part_is_rejected(data):
@@ -242,3 +246,63 @@ def test_unreadable_images_are_skipped_and_recorded_or_rejected(data):
 def test_a_source_can_be_pickled_for_worker_processes(data):
     copy = pickle.loads(pickle.dumps(_open(data)))
     np.testing.assert_array_equal(copy[1].image, _open(data)[1].image)
+
+
+def test_a_group_is_learned_from_or_held_out_as_a_whole(tmp_path):
+    rng = np.random.default_rng(3)
+    groups = [f"plot {rng.integers(40)}" if rng.random() < 0.8 else "" for _ in range(200)]
+    for number in range(200):
+        _image(tmp_path / f"i{number}.png", number)
+    rows = [f"i{number}.png,cat,{group}" for number, group in enumerate(groups)]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,tags,Group", *rows]))
+    for fraction in (0.05, 0.1, 0.3, 0.6):
+        train = _open(tmp_path, "train", val_fraction=fraction).names
+        val = _open(tmp_path, "val", val_fraction=fraction).names
+        assert sorted((*train, *val)) == sorted(_open(tmp_path).names)
+        held_out = {groups[int(name[1:])] for name in val} - {""}
+        assert held_out
+        assert not held_out & {groups[int(name[1:])] for name in train}
+        for name in (*train, *val):  # without a group the choice is that of the name, as before
+            if not groups[int(name[1:])]:
+                assert (name in val) == is_held_out(name, fraction)
+
+
+def test_a_group_in_json_lines_counts_too(tmp_path):
+    lines = []
+    for number in range(30):
+        _image(tmp_path / f"i{number}.png", number)
+        row = {"image": f"i{number}.png", "tags": ["cat"], "group": number % 2}
+        lines.append(json.dumps(row))
+    (tmp_path / "tags.jsonl").write_text("\n".join(lines))
+    held_out = [number for number in (0, 1) if is_held_out(str(number), 0.6)]
+    assert held_out  # the fraction is chosen so
+    val = _open(tmp_path, "val", val_fraction=0.6).names
+    assert {int(name[1:]) % 2 for name in val} == set(held_out)
+
+
+def test_an_image_in_two_class_folders_is_one_image_with_both_tags(tmp_path):
+    for name in ("cat/a", "cat/b", "dog/b", "_negative/n", "cat+dog/c", "c++/d"):
+        _image(tmp_path / f"{name}.png", sum(name.encode()) % 256)
+    (tmp_path / "dog" / "a.png").write_bytes((tmp_path / "cat" / "a.png").read_bytes())
+    source = _open(tmp_path)
+    assert source.class_names == ("c++", "cat", "dog")
+    assert dict(zip(source.names, source.tags.tolist(), strict=True)) == {
+        "_negative/n": [0, 0, 0],
+        "c++/d": [1, 0, 0],
+        "cat+dog/c": [0, 1, 1],
+        "cat/a": [0, 1, 1],
+        "cat/b": [0, 1, 0],
+        "dog/b": [0, 0, 1],
+    }
+
+
+def test_another_layout_names_the_option_that_reads_it(tmp_path):
+    _image(tmp_path / "JPEGImages" / "a.png")
+    with pytest.raises(DataError, match=r"add data\.name=voc"):
+        _open(tmp_path)
+
+
+def test_a_wrong_separator_is_a_problem_and_no_class(data):
+    _write_rows(data, ["a.png,cat", 'b.png,"cat,dog"', "c.png,dog", "lane/d.png,cow", "n.png,"])
+    with pytest.raises(DataError, match=r"tag 'cat,dog' of b: ',' between tags\? Write cat;dog"):
+        _open(data)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from tag2mask.data.tags import (
     folder_tags,
     image_key,
     name_some,
+    read_tag_file,
     read_tags,
     reject_empty_classes,
     resolve_classes,
     tag_matrix,
+    unknown_tags,
 )
 from tag2mask.errors import DataError
 
@@ -157,3 +160,35 @@ def test_a_class_without_image_is_rejected():
 def test_long_lists_are_shortened_with_a_count():
     assert name_some(["a", "b", "c"]) == "a, b, c"
     assert name_some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+def test_groups_are_read_from_both_formats(tmp_path):
+    path = _csv(tmp_path, "image,group,tags\na.jpg,plot 1,cat\nb.jpg,,dog\n")
+    assert read_tag_file(path) == ({"a.jpg": ("cat",), "b.jpg": ("dog",)}, {"a.jpg": "plot 1"})
+    path = tmp_path / "tags.jsonl"
+    path.write_text('{"image": "a", "tags": [], "group": 7}\n{"image": "b", "tags": []}')
+    assert read_tag_file(path).groups == {"a": "7"}
+
+
+@pytest.mark.parametrize("column", ["image", "tags", "group"])
+def test_a_column_twice_is_rejected(tmp_path, column):
+    path = _csv(tmp_path, f"image,tags,group,{column}\na.jpg,cat,x,y\n")
+    with pytest.raises(DataError, match=f"line 1: two columns '{column}'; keep one"):
+        read_tag_file(path)
+
+
+def test_unknown_tags_name_the_mistake():
+    path, classes = Path("D/tags.csv"), ("cat", "dog")
+    (line,) = unknown_tags(path, {"a": ("cat,dog",)}, classes)
+    assert line.endswith("unknown class 'cat,dog' of a. ',' between tags? Write cat;dog")
+    (line,) = unknown_tags(path, {"a": ("dgo",)}, classes, assumed="X's 2")
+    assert "Did you mean 'dog'? Other classes than X's 2 go into classes.json." in line
+    (line,) = unknown_tags(path, {"a": ("tomato", "leaf"), "b": ()}, classes, assumed="X's 2")
+    assert line.endswith(
+        "no tag is one of X's 2 classes; list your classes in D/classes.json: "
+        '{"classes": ["leaf", "tomato"]}'
+    )
+    rows = {str(number): (f"strange {number}",) for number in range(50)} | {"c": ("cat",)}
+    lines = unknown_tags(path, rows, classes)
+    assert len(lines) == 21
+    assert lines[-1].endswith("and 30 more unknown classes")

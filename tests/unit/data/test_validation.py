@@ -1,11 +1,15 @@
 import hashlib
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tag2mask.data.checks.tag_advice import tag_advice
+from tag2mask.data.index import DatasetIndex
 from tag2mask.data.validation import check_folder
 
 
@@ -15,6 +19,13 @@ def _image(path, size=(3, 2)):
         hashlib.sha256(path.name.encode()).digest()[:3]
     )  # the content depends on the name
     Image.new("RGB", size, color).save(path)
+
+
+def _picture(path, seed):
+    """Write a smooth random image, 80x60 px."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rough = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(rough).resize((80, 60), Image.Resampling.BICUBIC).save(path, quality=92)
 
 
 def _folder(root, rows):
@@ -43,8 +54,11 @@ def test_the_statistics_of_a_valid_folder_are_correct(tmp_path):
     assert report.share("dog") == pytest.approx(24 / 45)
     assert report.tags_per_image == {0: 1, 1: 24, 2: 20}
     assert report.sizes == ((1, 1), (3, 2), (30, 10))
-    assert set(report.parts) == {"train", "val"}
-    assert sum(report.parts.values()) == 45
+    train, val = report.parts["train"], report.parts["val"]
+    assert len(train.names) + len(val.names) == 45
+    assert not set(train.names) & set(val.names)
+    assert train.classes["cat"] + val.classes["cat"] == 40
+    assert report.pairs == (("cat", "dog", 20),)
     assert (report.problems, report.warnings) == ((), ())
 
 
@@ -58,7 +72,7 @@ def test_tags_that_cannot_be_learned_give_warnings(tmp_path):
     assert "'Cow', 'cow' differ only in case" in warnings
     assert "tag 'background' would be learned" in warnings
     assert (
-        "fewer than 20 images: Cow (1), background (1), cow (2), field (3), grass (2)" in warnings
+        "fewer than 10 images: Cow (1), background (1), cow (2), grass (2), field (3)" in warnings
     )
 
 
@@ -66,7 +80,7 @@ def test_duplicates_are_found_by_content(tmp_path):
     _folder(tmp_path, {"a": "cat", "b": "", "c": "cat"})
     content = (tmp_path / "images" / "a.png").read_bytes()
     (tmp_path / "images" / "c.png").write_bytes(content)
-    assert any("equal content: a = c" in line for line in check_folder(tmp_path).warnings)
+    assert any("1 group of equal images: a = c" in line for line in check_folder(tmp_path).warnings)
 
 
 def test_unreadable_images_are_warnings_or_with_strict_problems(tmp_path):
@@ -93,7 +107,7 @@ def test_all_problems_are_reported_at_once(tmp_path):
     assert "1 image without row: stranger.png" in problems
     assert "a.png: pixel value 7 is no class" in problems
     assert "b.png: the mask has 2x1 px, but its image has 3x2 px" in problems
-    assert any("2 of 4 images have a mask" in line for line in report.warnings)
+    assert any("2 of 4 images have a mask" in line for line in report.notes)
 
 
 def test_long_lists_of_problems_are_shortened_with_a_count(tmp_path):
@@ -132,12 +146,102 @@ def test_voc_layout_is_recognized_and_its_lists_are_counted(tmp_path):
     (lists / "train.txt").write_text("a\nb\n")
     (lists / "val.txt").write_text("c\n")
     report = check_folder(tmp_path)
-    assert report.parts == {"train": 2, "val": 1}
+    assert {name: part.names for name, part in report.parts.items()} == {
+        "train": ("a", "b"),
+        "val": ("c",),
+    }
     assert report.classes == {"cat": 2, "dog": 2}
-    unused = next(line for line in report.warnings if line.startswith("no image has the tag"))
+    unused = next(line for line in report.notes if line.startswith("no image shows"))
     assert "aeroplane" in unused
     assert "cat" not in unused
     assert report.problems == ()
+
+
+def test_one_folder_with_every_mistake_names_each(tmp_path, monkeypatch):
+    """Class folders of distinct pictures, each mistake with a name of its own."""
+    for index in range(12):
+        _picture(tmp_path / "cat" / f"c{index}.jpg", index)
+        _picture(tmp_path / "dog" / f"d{index}.jpg", 20 + index)
+    copies = {
+        "dog/c0.jpg": "cat/c0.jpg",  # in two class folders
+        "_negative/d0.jpg": "dog/d0.jpg",  # shows a dog after all
+        "cat/c1_copy.jpg": "cat/c1.jpg",
+    }
+    for copy, original in copies.items():
+        (tmp_path / copy).parent.mkdir(exist_ok=True)
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
+    _picture(tmp_path / "dgo" / "typo.jpg", 50)
+    _picture(tmp_path / "cat+dog" / "both.jpg", 51)
+    with Image.open(tmp_path / "cat" / "c2.jpg") as picture:
+        picture.resize((40, 30)).save(tmp_path / "dog" / "c2_small.jpg", quality=60)
+    _save_mask(tmp_path / "dog" / "d1_mask.png", np.eye(20, dtype=np.uint8) * 7)
+    _save_mask(tmp_path / "dog" / "d3.png", np.eye(20, dtype=np.uint8))
+    (tmp_path / "dog" / "d2.jpg").write_bytes((tmp_path / "dog" / "d2.jpg").read_bytes()[:-200])
+    (tmp_path / "cat" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    for name in ("clip.mp4", "more.zip", "notes.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("tag2mask.data.checks.other_files.can_read_heif", lambda: False)
+    report = check_folder(tmp_path)
+    found = {}
+    for line in report.advice:
+        found.setdefault(line.kind, []).append(line)
+    # d3.png and d3.jpg would share one mask: that alone stops training.
+    assert report.problems == (found["index"][0].message,)
+    assert "d3.png" in report.problems[0]
+    assert found["typo"][0].names == ("dgo/typo",)
+    assert found["merged"][0].message.startswith("2 images in several class folders")
+    assert set(found["merged"][0].names) == {"cat/c0", "dog/c0", "_negative/d0", "dog/d0"}
+    assert set(found["contradiction"][0].names) == {"_negative/d0", "dog/d0"}
+    assert found["duplicates"][0].names == ("cat/c1", "cat/c1_copy")
+    near = found["duplicates_with_other_tags"][0]
+    assert set(near.names) == {"cat/c2", "dog/c2_small"}
+    assert "in a folder 'cat+dog'" in near.message
+    assert {name for line in found["mask_like"] for name in line.names} == {
+        "dog/d1_mask",
+        "dog/d3.png",
+    }
+    unreadable = {
+        name for kind in ("unreadable", "heic") for line in found[kind] for name in line.names
+    }
+    assert unreadable == {"dog/d2", "cat/phone"}
+    assert {name for line in found["other_files"] for name in line.names} == {
+        "clip.mp4",
+        "more.zip",
+        "notes.txt",
+    }
+    assert report.classes["cat"] == 15  # 12 (c0.jpg once), phone.heic, c1_copy.jpg and both.jpg
+    assert report.files["_negative/d0"] == tmp_path / "_negative" / "d0.jpg"
+
+
+def test_a_class_whose_images_cannot_be_read_stops_training(tmp_path):
+    _folder(tmp_path, {"a": "cat", "b": "dog", "c": "dog"})
+    (tmp_path / "images" / "a.png").write_bytes(b"text")
+    assert any("no training image of cat" in line for line in check_folder(tmp_path).problems)
+
+
+def test_five_thousand_tags_take_seconds(tmp_path):
+    rows = {f"i{n}": f"tag {n:04}x;tag {(n * 7) % 5000:04}x" for n in range(5000)}
+    tags = {name: tuple(row.split(";")) for name, row in rows.items()}
+    index = DatasetIndex(where="tags.csv", images={}, tags=tags, masks={})
+    start = time.process_time()
+    kinds = Counter(line.kind for line in tag_advice(index))
+    assert time.process_time() - start < 10
+    assert kinds["few_images"] == 1
+
+
+def test_a_file_in_place_of_the_folder_names_the_folder(tmp_path):
+    _folder(tmp_path, {"a": "cat"})
+    assert (
+        f"give the folder that contains it: {tmp_path}"
+        in check_folder(tmp_path / "tags.csv").problems[0]
+    )
+
+
+def test_progress_counts_every_image(tmp_path):
+    _folder(tmp_path, {"a": "cat", "b": "dog"})
+    calls = []
+    check_folder(tmp_path, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 2), (2, 2)]
 
 
 def test_checking_does_not_import_torch():
@@ -150,4 +254,6 @@ def test_voc_animals_has_no_problems(voc_animals):
     report = check_folder(voc_animals)
     assert report.problems == ()
     assert (report.images, report.unreadable, report.masks) == (3131, 0, 437)
-    assert report.parts == {"devval": 100, "train": 337, "train_aug": 3031}
+    numbers = {name: len(part.names) for name, part in report.parts.items()}
+    assert numbers == {"devval": 100, "train": 337, "train_aug": 3031}
+    assert not any(line.kind == "leakage" for line in report.advice)

@@ -98,7 +98,7 @@ def test_best_falls_back_to_last_and_settings_say_so(segmenter: Segmenter, tmp_p
 def test_missing_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere: no such run folder"):
         Segmenter.load(tmp_path / "nowhere")
-    with pytest.raises(RunError, match=r"contains no weights/best\.safetensors"):
+    with pytest.raises(RunError, match=r"is not a run.*no weights/best\.safetensors"):
         Segmenter.load(tmp_path)
 
 

@@ -12,6 +12,9 @@ def test_new_and_empty_folders_may_be_used(tmp_path):
 
 def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
     (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunError, match=r"is not empty; choose another folder$"):
+        RunFolder(tmp_path).check(resume=False)
+    (tmp_path / "recipe.yaml").touch()
     with pytest.raises(RunError, match="is not empty; choose another folder, or --resume"):
         RunFolder(tmp_path).check(resume=False)
 

@@ -1,0 +1,1 @@
+"""Recipes fitted to a folder of images and to a machine."""

@@ -1,0 +1,95 @@
+"""The images that a path on the command line names, and what a path names that has none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tag2mask.errors import DataError, MissingExtraError
+from tag2mask.io.heif import EXTRA, can_read_heif, is_heif, open_image
+from tag2mask.io.images import PILLOW_ERRORS, is_image_name, list_images, visible_files
+from tag2mask.io.mask_folder import CLASSES_FILE
+from tag2mask.io.masks import is_probably_mask
+from tag2mask.io.other_files import OTHER, by_kind, is_address, kind_of
+
+_SAMPLE = 8
+"""Images of a folder that are opened to recognize masks."""
+_MOST_NAMES = 3
+
+
+def input_images(path: Path) -> list[Path]:
+    """Return the image that a path names, or all images of a folder.
+
+    Raises:
+        DataError: If there is none, with what is there instead and what to do about it: a video, an
+            archive, an address of the web, a folder of masks, HEIC images without their extra.
+    """
+    if is_address(path):
+        address = re.sub(r"^(\w+):/+", r"\1://", path.as_posix())
+        raise DataError(f"{address}: a web address; download the file first: curl -LO {address}")
+    if path.is_dir():
+        images = list_images(path)
+        if not images:
+            raise DataError(f"{path}: no images in this folder{_what_instead(path)}")
+        _reject_masks(path, images)
+    elif path.is_file():
+        images = [path]
+        if not is_image_name(path) and not _is_image(path):
+            kind = kind_of(path)
+            article = "an" if kind.name[0] in "aeiou" else "a"
+            what = "not an image" if kind is OTHER else f"{article} {kind.name}, not an image"
+            raise DataError(f"{path}: {what}; {kind.advice}".replace("VIDEO", path.name))
+    else:
+        raise DataError(f"{path}: no such image or folder")
+    _reject_heif(path, images)
+    return images
+
+
+def name_files(paths: Sequence[Path], folder: Path) -> str:
+    """Return the paths of the first files within a folder and the number of the others."""
+    names = [path.relative_to(folder).as_posix() for path in paths[:_MOST_NAMES]]
+    more = len(paths) - len(names)
+    return ", ".join(names) + (f" and {more:,} more" if more else "")
+
+
+def _what_instead(folder: Path) -> str:
+    """Return what a folder without images contains, and what to do; empty for an empty folder."""
+    found = by_kind(sorted(visible_files(folder)))
+    if not found:
+        return ""
+    kind, paths = next(iter(found.items()))
+    noun = kind.name if len(paths) == 1 else kind.plural
+    return (
+        f", but {len(paths):,} {noun} ({name_files(paths, folder)}); "
+        f"{kind.advice.replace('VIDEO', paths[0].name)}"
+    )
+
+
+def _reject_masks(folder: Path, images: Sequence[Path]) -> None:
+    step = max(1, len(images) // _SAMPLE)
+    has_classes = (folder / CLASSES_FILE).is_file()
+    if has_classes or all(is_probably_mask(path) for path in images[::step]):
+        why = f"it has a {CLASSES_FILE}" if has_classes else "a few values as pixels"
+        raise DataError(
+            f"{folder}: contains masks, not images ({why}); give the folder of the images, or save "
+            "drawings as RGB"
+        )
+
+
+def _reject_heif(path: Path, images: Sequence[Path]) -> None:
+    """Reject a path all of whose images need the extra for HEIC."""
+    if can_read_heif() or not all(is_heif(image) for image in images):
+        return
+    raise DataError(
+        f"{path}: {'HEIC images' if path.is_dir() else 'a HEIC image'}; {MissingExtraError(EXTRA)}"
+    )
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a file without the suffix of an image is one."""
+    try:
+        open_image(path).close()
+    except PILLOW_ERRORS:
+        return False
+    return True
