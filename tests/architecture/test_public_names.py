@@ -29,6 +29,7 @@ PUBLIC = {
     "load_recipe",
     "predict",
     "train",
+    "tune",
 }
 LAZY = ("tag2mask", "tag2mask.functional", "tag2mask.models")
 """Packages whose public names are the imports for type checkers."""

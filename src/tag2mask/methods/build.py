@@ -29,6 +29,7 @@ def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) ->
     refiner = build_refiner(recipe)
     kind: type[Method] = plugins.load("methods", recipe.method.name)
     method = kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
+    method.background_score = recipe.predict.background_score
     if earlier is None:
         earlier = {name: build_method(past.blank()) for name, past in recipe.earlier.items()}
     method.setup(StageOutputs(methods=earlier))

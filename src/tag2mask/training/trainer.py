@@ -19,7 +19,12 @@ from tag2mask.io.files import write_text
 from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.estimate import CostMeter, CostRecord
-from tag2mask.training.inputs import load_earlier, padding_color, training_source
+from tag2mask.training.inputs import (
+    describe_masks,
+    load_earlier,
+    padding_color,
+    training_images,
+)
 from tag2mask.training.logging import (
     LossWindow,
     MetricLogger,
@@ -106,7 +111,8 @@ class _TrainingRun:
         self._runtime = runtime
         self._stop = stop
         self._resume = resume
-        self._source = training_source(recipe.data)
+        self._images = training_images(recipe)
+        self._source = self._images.source
         self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
@@ -343,7 +349,9 @@ class _TrainingRun:
             rank=self._runtime.rank,
             world=self._runtime.world,
             start=step * optim.accumulate_steps,
-            masks=self._method.reads_masks,
+            masks=self._images.reads_masks,
+            favored=self._images.true_masks,
+            favored_share=self._recipe.data.true_mask_share,
             padding=padding_color(self._recipe.data, self._method),
         )
 
@@ -375,10 +383,13 @@ class _TrainingRun:
                 "versions": versions(),
                 "machine": self._runtime.describe_machine(),
                 "weights_license": license,
+                "true_masks": len(self._images.true_masks),
             }
             | ({"starts_from": self._start} if self._start else {})
         )
         if self._step == 0:
             logger.print_line(f"{len(self._source)} images, weights license: {license}")
+            for line in describe_masks(self._images, self._recipe.data):
+                logger.print_line(line)
         if self._start:
             logger.print_line(self._start)
