@@ -110,5 +110,7 @@ def _nearest(dividend: int, divisor: int) -> int:
         [0, 2, 2, 3]
     """
     between = 2 * dividend - divisor  # halves are where this is a multiple of twice the divisor
-    up, down = -(-between // (4 * divisor)), between // (4 * divisor)
-    return (2 * dividend + divisor) // (2 * divisor) + up - down - 1
+    step = 4 * divisor
+    # Every dividend is positive, because ONNX rounds quotients of negative numbers up.
+    up_or_down = (between + 2 * step - 1) // step - (between + step) // step
+    return (2 * dividend + divisor) // (2 * divisor) + up_or_down - 1

@@ -89,7 +89,7 @@ class ExportableNetwork(nn.Module):
             if self.config.fallback:
                 most_probable = torch.arange(len(probs), device=probs.device) == probs.argmax()
                 chosen = chosen | (most_probable & ~chosen.any())
-        return torch.where(given.any(), given, chosen)
+        return given | (chosen & ~given.any())  # onnxruntime has no `where` of truth values
 
 
 def reject_unexportable(segmenter: Segmenter) -> None:
