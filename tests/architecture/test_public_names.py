@@ -23,6 +23,7 @@ PUBLIC = {
     "__version__",
     "evaluate",
     "export",
+    "export_model",
     "import_masks",
     "label",
     "load",

@@ -69,7 +69,8 @@ class LabelStudio(Format):
     def read(self, path: Path, images: Path | None = None) -> ReadMasks:
         """Read a JSON export; tasks that nobody annotated are left out.
 
-        Class names come in the order of a `config.xml` beside the export, else by name.
+        Of a project folder that `write` made, the predictions count. Class names come in the order
+        of a `config.xml` beside the export, else by name.
         """
         tasks = _read_tasks(path)
         annotated = {_task_name(task, path): task for task in tasks if _annotation(task)}
@@ -79,7 +80,7 @@ class LabelStudio(Format):
             for region in _regions(task, name, path)
             for label in region["value"]["brushlabels"]
         }
-        known = _config_labels(path.parent / CONFIG)
+        known = _config_labels((path if path.is_dir() else path.parent) / CONFIG)
         class_names = tuple(
             name for name in [*known, *sorted(used - set(known))] if name != IGNORE_NAME
         )
@@ -155,7 +156,8 @@ def _config_labels(path: Path) -> list[str]:
 def _read_tasks(path: Path) -> list[dict[str, Any]]:
     """Read the list of tasks of an export."""
     if path.is_dir():
-        raise DataError(f"{path}: is a folder; give the JSON file that Label Studio exported")
+        tasks = _read_tasks(path / TASKS)
+        return [{**task, "annotations": task.get("predictions", [])} for task in tasks]
     try:
         tasks = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:

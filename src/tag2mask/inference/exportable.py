@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from tag2mask.errors import RunError
+from tag2mask.functional.otsu import BINS, otsu_threshold
 from tag2mask.inference.postprocessing import SelectedMaps
 from tag2mask.inference.segmenter import Segmenter
 
 EXCLUDED = -1e4
 """Score of a class that is not selected; its probability is then exactly 0."""
+MAX_REASON = 160
+"""Characters of an error of torch that a message repeats."""
 EXAMPLE_SIZE = (150, 210)
 """(H, W) of the image that `torch.export` records; other sizes work as well."""
 
@@ -22,7 +25,8 @@ class ExportableNetwork(nn.Module):
 
     It has a copy of the network, on the CPU. It computes what `Segmenter.segment` does, but keeps
     the maps of all classes: where a class is not selected, its score is so low that it never wins
-    and its probability is 0.
+    and its probability is 0. The background score is subtracted from the CAM and becomes 0, which
+    changes neither the largest score nor the softmax.
     """
 
     def __init__(self, segmenter: Segmenter) -> None:
@@ -56,13 +60,25 @@ class ExportableNetwork(nn.Module):
         classes = tuple(range(len(probs)))
         size = (output.cam.shape[-2], output.cam.shape[-1])
         if output.logits is None:
-            maps = torch.where(selected, output.cam, EXCLUDED)
-            kept = SelectedMaps(classes, maps, "cam", size, self.config.background_score)
+            relative = output.cam - self._background(output.cam, selected)
+            maps = torch.where(selected, relative, EXCLUDED)
+            kept = SelectedMaps(classes, maps, "cam", size, background=0.0)
         else:
             background, foreground = output.logits[:, :1], output.logits[:, 1:]
             maps = torch.cat([background, torch.where(selected, foreground, EXCLUDED)], dim=1)
-            kept = SelectedMaps(classes, maps, "logits", size, self.config.background_score)
+            kept = SelectedMaps(classes, maps, "logits", size, background=0.0)
         return self.postprocessor(planes, kept).mask, probs
+
+    def _background(self, cam: Tensor, selected: Tensor) -> Tensor | float:
+        """Return the background score; see `postprocessing.image_background`."""
+        if self.config.background_rule == "fixed":
+            return self.config.background_score
+        largest = torch.where(selected, cam, 0.0).amax(dim=1).flatten().float()
+        steps = (largest * BINS).long().clamp_max(BINS - 1)
+        counts = torch.zeros(BINS, device=cam.device).scatter_add(
+            0, steps, torch.ones_like(largest)
+        )
+        return otsu_threshold(counts)
 
     def _selected(self, probs: Tensor, tags: Tensor) -> Tensor:
         """Return (F,) whether the mask may contain each class; see `multi_scale.select_classes`."""
@@ -88,7 +104,6 @@ def reject_unexportable(segmenter: Segmenter) -> None:
         "predict.propagate=false": config.propagate,
         "predict.crf=false": config.crf,
         "predict.confident=none": config.confident is not None,
-        "predict.background_rule=fixed": config.background_rule != "fixed",
         "predict.refine=false": refiner is not None and not refiner.exportable,
     }
     needed = [change for change, is_needed in reasons.items() if is_needed]
@@ -112,5 +127,13 @@ def export_program(segmenter: Segmenter) -> torch.export.ExportedProgram:
     tags = torch.zeros(len(segmenter.class_names))
     side = torch.export.Dim.DYNAMIC
     shapes = {"image": {0: side, 1: side}, "tags": None}
-    with torch.no_grad():
-        return torch.export.export(network, (image, tags), dynamic_shapes=shapes, strict=False)
+    try:
+        with torch.no_grad():
+            return torch.export.export(network, (image, tags), dynamic_shapes=shapes, strict=False)
+    except (RuntimeError, ValueError) as error:  # what torch raises where a size decides
+        reason = " ".join(str(error).split())[:MAX_REASON]
+        raise RunError(
+            f"method '{segmenter.recipe.method.name}' with backbone "
+            f"'{segmenter.recipe.backbone.name}' cannot be recorded for images of any size "
+            f"({reason})"
+        ) from error

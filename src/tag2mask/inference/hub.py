@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,14 +48,24 @@ class HubModel:
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise RunError(f"{target}: is not empty; choose a new folder")
-        recipe = _without_paths(self.recipe)
-        card = model_card(recipe, read_facts(self.origin, self.method.backbone.weights_license))
-        write_text(target / "recipe.yaml", recipe.to_yaml())
-        license = self.method.backbone.weights_license
-        state = self.method.state_dict()
-        save_weights(target / "weights" / "best.safetensors", state, recipe, license)
-        write_text(target / CARD, card)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            self._write(staging / target.name)
+            if target.exists():
+                target.rmdir()
+            (staging / target.name).rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
         return target
+
+    def _write(self, folder: Path) -> None:
+        """Write the files of a saved segmenter."""
+        recipe, license = _without_paths(self.recipe), self.method.backbone.weights_license
+        state = self.method.state_dict()
+        save_weights(folder / "weights" / "best.safetensors", state, recipe, license)
+        write_text(folder / "recipe.yaml", recipe.to_yaml())
+        write_text(folder / CARD, model_card(recipe, read_facts(self.origin, license)))
 
     def push_to_hub(
         self,

@@ -20,7 +20,8 @@ NEIGHBORS = 8
 def export_kernel(image: Tensor, dilations: Sequence[int], w1: float, position: Tensor) -> Tensor:
     """Compute `par_kernel`; `position` (K,) includes its weight."""
     image = image.float()
-    ring = torch.cat([_neighbors(image, dilation) for dilation in dilations], dim=2)
+    weight = _single_taps(image)
+    ring = torch.cat([_neighbors(image, weight, dilation) for dilation in dilations], dim=2)
     count = NEIGHBORS * len(dilations)
     deviation = ring - ring.mean(dim=2, keepdim=True)
     variance = deviation.square().sum(dim=2, keepdim=True) / (count - 1)
@@ -35,25 +36,30 @@ def export_iterate(
 ) -> Tensor:
     """Compute `par_iterate`."""
     current = maps.float()
+    weight = _single_taps(current)
     parts = [part.unsqueeze(1) for part in torch.split(kernel, NEIGHBORS, dim=1)]
     for _ in range(iterations):
         sums = [
-            (_neighbors(current, dilation) * part).sum(dim=2)
+            (_neighbors(current, weight, dilation) * part).sum(dim=2)
             for dilation, part in zip(dilations, parts, strict=True)
         ]
         current = torch.stack(sums).sum(dim=0)
     return current
 
 
-def _neighbors(maps: Tensor, dilation: int) -> Tensor:
+def _single_taps(maps: Tensor) -> Tensor:
+    """Return the (8 M, 1, 3, 3) kernels that each select a neighbor of one of M maps."""
+    taps = torch.eye(NEIGHBORS + 1)
+    taps = torch.cat([taps[: NEIGHBORS // 2], taps[NEIGHBORS // 2 + 1 :]])  # without the center
+    return taps.view(NEIGHBORS, 1, 3, 3).repeat(maps.shape[1], 1, 1, 1).to(maps)
+
+
+def _neighbors(maps: Tensor, weight: Tensor, dilation: int) -> Tensor:
     """(N, M, 8, H, W) neighbors of (N, M, H, W) maps at one dilation, in `neighbor_offsets`' order.
 
     Pixels outside have the value of the nearest one inside.
     """
     channels = maps.shape[1]
-    taps = torch.eye(NEIGHBORS + 1)
-    taps = torch.cat([taps[: NEIGHBORS // 2], taps[NEIGHBORS // 2 + 1 :]])  # without the center
-    weight = taps.view(NEIGHBORS, 1, 3, 3).repeat(channels, 1, 1, 1)
     padded = F.pad(maps, (dilation,) * 4, mode="replicate")
-    found = F.conv2d(padded, weight.to(maps), dilation=dilation, groups=channels)
+    found = F.conv2d(padded, weight, dilation=dilation, groups=channels)
     return found.view(len(maps), channels, NEIGHBORS, *maps.shape[-2:])

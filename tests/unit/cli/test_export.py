@@ -113,3 +113,22 @@ def test_mistakes_are_one_line_and_write_nothing(
         run(["export", *line.split()])
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in masks.iterdir()) == present
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["masks", "--format", "onx", "--out", "m.onnx"], "Did you mean 'onnx'?"),
+        (["masks", "--format", "onnx", "--out", "m.onnx"], "masks: contains no weights"),
+        (["run", "--format", "onnx", "--out", "m.onnx", "--flat"], "--flat are for masks; onnx"),
+        (
+            ["masks", "--format", "coco", "--out", "m.json", "predict.flip=false"],
+            "predict.flip: keys change a network, and coco exports masks",
+        ),
+    ],
+)
+def test_mistakes_about_model_files(words, message, masks):
+    with pytest.raises(Tag2MaskError) as mistake:
+        run(["export", *words])
+    assert message in str(mistake.value)
+    assert not list(masks.glob("m.*"))
