@@ -13,6 +13,7 @@ from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
 from tag2mask.evaluation.folders import evaluate_folder
+from tag2mask.fitting.recipe import fit_recipe
 from tag2mask.formats import exchange
 from tag2mask.formats.collection import open_masks
 from tag2mask.inference.run import Which
@@ -52,7 +53,7 @@ def train(
 
     Args:
         recipe: Name of a bundled recipe such as `rml/synthetic_tiny`, path of a YAML file, or a
-            recipe.
+            recipe; or a folder of tagged images, to which a recipe is fitted.
         out: Run folder. Without stages: new or empty unless resuming.
         overrides: Values for keys of the recipe.
         resume: Resume the run in `out`.
@@ -81,6 +82,8 @@ def train(
     raw: object
     if isinstance(recipe, Recipe):
         raw, where = recipe.plain(), "recipe"
+    elif Path(recipe).is_dir():
+        raw, where = fit_recipe(Path(recipe)).raw, str(recipe)
     else:
         raw, where = read_yaml(recipe_path(str(recipe))), str(recipe)
     resolved = apply_overrides(raw, override_texts(overrides or {}), where)

@@ -1,4 +1,5 @@
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from tag2mask.fitting.facts import choose_lists, data_facts, machine_facts
 
 def write(path, size=(40, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    PILImage.fromarray(np.zeros((size[1], size[0], 3), dtype=np.uint8)).save(path)
+    random = np.random.default_rng(zlib.crc32(path.name.encode()))  # no two images are equal
+    PILImage.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
 
 
 def test_folder_per_class_is_counted(tmp_path):
