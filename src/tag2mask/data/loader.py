@@ -98,12 +98,13 @@ class Batches(Iterator[Batch]):
             raise StopIteration
         try:
             fields = next(self._iterator)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             self.close()
             if not _is_worker_death(error):
                 raise
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
             raise RunError(
-                f"a data loader process died ({str(error).splitlines()[0].rstrip('. ')}), often "
+                f"a data loader process died ({reason}), often "
                 "because memory or shared memory is full; lower run.workers or optim.batch_size"
             ) from error
         if "error" in fields:
@@ -309,8 +310,10 @@ def _outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, survive)
 
 
-def _is_worker_death(error: RuntimeError) -> bool:
-    return str(error).startswith("DataLoader worker (pid")
+def _is_worker_death(error: Exception) -> bool:
+    """Return whether a worker died: torch says so, or its end of a connection is gone."""
+    lost = isinstance(error, ConnectionError | EOFError)
+    return lost or str(error).startswith("DataLoader worker (pid")
 
 
 def _start(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -26,8 +26,7 @@ from tag2mask.data.layout import Layout, coco_splits, layout_of
 from tag2mask.data.tags import name_some
 from tag2mask.data.voc import IMAGE_FOLDER, index_voc, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError
-from tag2mask.io.images import is_image_name
-from tag2mask.io.other_files import describe_file
+from tag2mask.io.other_files import OTHER, TEXT, kind_of
 from tag2mask.types import BACKGROUND, IGNORE
 
 Progress = Callable[[int, int], object]
@@ -51,8 +50,9 @@ def check_folder(
     """
     source = layout_of(root)
     if root.is_file():
-        line = f"{root}: {describe_file(root, 'a folder of images')}"
-        if is_image_name(root) or root.suffix in (".csv", ".jsonl", ".json"):
+        kind = kind_of(root)
+        line = f"{root}: is a file, not a folder; {kind.advice}".replace("VIDEO", root.name)
+        if kind in (TEXT, OTHER):
             line = f"{root}: is a file; give the folder that contains it: {root.parent}"
         return CheckReport(root, source, advice=(Advice("layout", "problem", line),))
     try:

@@ -68,9 +68,13 @@ class Estimate:
 
     def __str__(self) -> str:
         steps = self.phases[-1].stop - self.phases[0].start
-        pace = f"{_short(self.step_seconds[0])} s per step"
-        for phase, seconds in zip(self.phases[1:], self.step_seconds[1:], strict=True):
-            pace += f", then {_short(seconds)} s from about step {phase.start:,} on"
+        pace = ", then ".join(
+            f"{_short(seconds)} s"
+            + (f" from about step {phase.start:,} on" if number else " per step")
+            for number, (phase, seconds) in enumerate(
+                zip(self.phases, self.step_seconds, strict=True)
+            )
+        )
         scores = f"; {self.evaluations} x {_short(self.evaluation_seconds)} s of evaluation"
         return (
             f"estimate: {format_minutes(self.seconds)} for {steps:,} steps ({pace}{scores}), "

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -210,6 +211,18 @@ def test_a_source_without_readable_images_is_rejected_in_one_line() -> None:
     damaged.unreadable = frozenset(range(3))
     with pytest.raises(DataError, match=r"^none of the 3 images can be read; .*not an image$"):
         take(batches(damaged, CONFIG, batch_size=2, seed=3, workers=1), 1)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset"), EOFError()])
+def test_a_connection_that_a_dead_worker_left_is_one_line(error: Exception) -> None:
+    class Lost(Iterator[dict[str, Any]]):
+        def __next__(self) -> dict[str, Any]:
+            raise error
+
+    iterator = batches(source(8), CONFIG, batch_size=2, seed=3, workers=0)
+    iterator._iterator = Lost()
+    with pytest.raises(RunError, match=r"^a data loader process died \(.+\), often[^\n]*$"):
+        next(iterator)
 
 
 def test_the_death_of_a_worker_is_raised_in_one_line_at_the_next_batch() -> None:
