@@ -19,6 +19,12 @@ def small_segmenter(name="cam", **predict):
     return Segmenter(small_method(name), recipe.model_copy(update={"predict": changed}), "cpu")
 
 
+def with_objects(segmenter):
+    """Make every CAM positive, so that masks of the untrained network are not empty."""
+    segmenter.method.head.classifier.weight.data.abs_()
+    return segmenter
+
+
 @pytest.fixture
 def image():
     return np.random.default_rng(0).integers(0, 256, (50, 71, 3), dtype=np.uint8)
@@ -39,7 +45,8 @@ def test_the_network_computes_what_a_segmenter_does(name, image):
 
 @pytest.mark.parametrize(("threshold", "fallback"), [(0.0, False), (1.0, True), (1.0, False)])
 def test_threshold_and_fallback_choose_the_classes(threshold, fallback, image):
-    segmenter = small_segmenter(class_threshold=threshold, fallback=fallback, refine=False)
+    settings = {"class_threshold": threshold, "fallback": fallback, "refine": False}
+    segmenter = with_objects(small_segmenter(**settings))
     with torch.no_grad():
         mask, _ = ExportableNetwork(segmenter).eval()(torch.from_numpy(image), NO_TAGS)
     assert np.array_equal(mask.numpy(), segmenter.predict(image).mask)
@@ -49,7 +56,7 @@ def test_threshold_and_fallback_choose_the_classes(threshold, fallback, image):
 @pytest.mark.parametrize("refine", [True, False])
 def test_the_background_score_of_each_image_is_found(refine, image):
     settings = {"background_rule": "otsu", "refine": refine, "class_threshold": 0.0}
-    segmenter = small_segmenter(**settings)
+    segmenter = with_objects(small_segmenter(**settings))
     with torch.no_grad():
         mask, _ = ExportableNetwork(segmenter).eval()(torch.from_numpy(image), NO_TAGS)
     assert np.array_equal(mask.numpy(), segmenter.predict(image).mask)
