@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from tests.conformance.stand_ins import CLASSES, METHODS, small_method, small_recipe
+from tests.conformance.stand_ins import (
+    CLASSES,
+    METHODS,
+    randomized_batchnorm,
+    small_method,
+    small_recipe,
+)
 
 from tag2mask.errors import RunError
 from tag2mask.inference.exportable import ExportableNetwork
@@ -20,7 +26,8 @@ def small_segmenter(name="cam", **predict):
 
 
 def with_objects(segmenter):
-    """Make every CAM positive, so that masks of the untrained network are not empty."""
+    """Let every layer contribute and every CAM be positive, so that masks are not empty."""
+    randomized_batchnorm(segmenter.method)
     segmenter.method.head.classifier.weight.data.abs_()
     return segmenter
 
