@@ -14,7 +14,9 @@ from PIL import Image, ImageOps
 
 def main(model: str, out: str, images: list[str]) -> None:
     """Write an indexed mask for each image and print its classes."""
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; that `tags` may be left out is worth a warning to it
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     metadata = session.get_modelmeta().custom_metadata_map
     classes = json.loads(metadata["classes"])
     print("license of the backbone's weights:", metadata["weights_license"])

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from tests.conformance.stand_ins import CLASSES, METHODS, small_method, small_recipe
+from tests.conformance.stand_ins import (
+    CLASSES,
+    METHODS,
+    randomized_batchnorm,
+    small_method,
+    small_recipe,
+)
 
 from tag2mask.errors import RunError
 from tag2mask.inference.exportable import ExportableNetwork
@@ -17,6 +23,13 @@ def small_segmenter(name="cam", **predict):
     recipe = small_recipe(name)
     changed = recipe.predict.model_copy(update={"precision": "fp32", **predict})
     return Segmenter(small_method(name), recipe.model_copy(update={"predict": changed}), "cpu")
+
+
+def with_objects(segmenter):
+    """Let every layer contribute and every CAM be positive, so that masks are not empty."""
+    randomized_batchnorm(segmenter.method)
+    segmenter.method.head.classifier.weight.data.abs_()
+    return segmenter
 
 
 @pytest.fixture
@@ -39,7 +52,8 @@ def test_the_network_computes_what_a_segmenter_does(name, image):
 
 @pytest.mark.parametrize(("threshold", "fallback"), [(0.0, False), (1.0, True), (1.0, False)])
 def test_threshold_and_fallback_choose_the_classes(threshold, fallback, image):
-    segmenter = small_segmenter(class_threshold=threshold, fallback=fallback, refine=False)
+    settings = {"class_threshold": threshold, "fallback": fallback, "refine": False}
+    segmenter = with_objects(small_segmenter(**settings))
     with torch.no_grad():
         mask, _ = ExportableNetwork(segmenter).eval()(torch.from_numpy(image), NO_TAGS)
     assert np.array_equal(mask.numpy(), segmenter.predict(image).mask)
@@ -49,7 +63,7 @@ def test_threshold_and_fallback_choose_the_classes(threshold, fallback, image):
 @pytest.mark.parametrize("refine", [True, False])
 def test_the_background_score_of_each_image_is_found(refine, image):
     settings = {"background_rule": "otsu", "refine": refine, "class_threshold": 0.0}
-    segmenter = small_segmenter(**settings)
+    segmenter = with_objects(small_segmenter(**settings))
     with torch.no_grad():
         mask, _ = ExportableNetwork(segmenter).eval()(torch.from_numpy(image), NO_TAGS)
     assert np.array_equal(mask.numpy(), segmenter.predict(image).mask)
