@@ -53,8 +53,8 @@ test-formats: install $(FORMATS)/installed
 $(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
 	$(PYTHON) -m venv --without-pip $(FORMATS)
 	$(UV) pip install --quiet --python $(FORMATS)/bin/python --group formats
-	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
-		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/installed_in_venv.pth
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
+		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
 check: install

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tag2mask.api import evaluate as evaluate
     from tag2mask.api import export as export
+    from tag2mask.api import export_model as export_model
     from tag2mask.api import import_masks as import_masks
     from tag2mask.api import label as label
     from tag2mask.api import predict as predict
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tag2mask.config.recipe import Recipe as Recipe
     from tag2mask.config.recipe import load_recipe as load_recipe
     from tag2mask.errors import Tag2MaskError as Tag2MaskError
+    from tag2mask.evaluation.tune_run import tune as tune
     from tag2mask.inference.segmenter import Segmenter as Segmenter
     from tag2mask.inference.segmenter import load as load
     from tag2mask.types import BACKGROUND as BACKGROUND

@@ -13,6 +13,7 @@ from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
 from tag2mask.evaluation.folders import evaluate_folder
+from tag2mask.fitting.recipe import fit_recipe
 from tag2mask.formats import exchange
 from tag2mask.formats.collection import open_masks
 from tag2mask.inference.run import Which
@@ -52,7 +53,7 @@ def train(
 
     Args:
         recipe: Name of a bundled recipe such as `rml/synthetic_tiny`, path of a YAML file, or a
-            recipe.
+            recipe; or a folder of tagged images, to which a recipe is fitted.
         out: Run folder. Without stages: new or empty unless resuming.
         overrides: Values for keys of the recipe.
         resume: Resume the run in `out`.
@@ -81,6 +82,8 @@ def train(
     raw: object
     if isinstance(recipe, Recipe):
         raw, where = recipe.plain(), "recipe"
+    elif Path(recipe).is_dir():
+        raw, where = fit_recipe(Path(recipe)).raw, str(recipe)
     else:
         raw, where = read_yaml(recipe_path(str(recipe))), str(recipe)
     resolved = apply_overrides(raw, override_texts(overrides or {}), where)
@@ -293,6 +296,34 @@ def export(
         collection = collection.flattened()
     exchange.export_masks(collection, format, Path(out))
     return len(collection)
+
+
+def export_model(
+    run: str | Path,
+    format: str,
+    out: str | Path,
+    *,
+    overrides: Overrides | None = None,
+    which: Which = "best",
+) -> None:
+    """Export the network of a run as a model file that runs without tag2mask.
+
+    Args:
+        run: Run folder, or a hub id such as `org/name`.
+        format: `onnx` or `torch_export`.
+        out: File to create.
+        overrides: Values for keys of the sections `predict`, `refiner` and `method`: the test-time
+            settings of the model.
+        which: Weights of the run to use.
+
+    Raises:
+        RecipeError: If there is no such format.
+        RunError: If `out` exists, the run has no weights, or a setting of the run cannot be part of
+            a model file.
+        MissingExtraError: If the extra `onnx` is not installed.
+    """
+    segmenter = open_run(run, override_texts(overrides or {}), which, "cpu")
+    exchange.export_model(segmenter, format, Path(out))
 
 
 def import_masks(

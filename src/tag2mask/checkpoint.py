@@ -22,6 +22,7 @@ from tag2mask.errors import RunError, WeightsError
 from tag2mask.io.files import write_atomically
 from tag2mask.version import __version__
 
+LICENSE_KEY = "weights_license"
 MAX_NAMED_TENSORS = 3
 """Number of tensors that a message about mismatched weights names."""
 
@@ -49,18 +50,23 @@ def stage_folder(run: Path, kind: Literal["train", "label"]) -> Path:
     return run / names[-1] if names else run
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], recipe: Recipe) -> None:
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], recipe: Recipe, weights_license: str = ""
+) -> None:
     """Write the parameters and buffers of a network, with recipe and versions as metadata.
 
     Args:
         path: Target, ends in `.safetensors`; its folder is created if it is missing.
         state: As `Module.state_dict()` returns it, on any device.
         recipe: What `build_method` needs to build the network again.
+        weights_license: License of the backbone's pretrained weights, part of the metadata.
 
     Raises:
         RunError: If the file cannot be written; a previous file stays intact.
     """
     metadata = {"format": "pt", "recipe": recipe.to_yaml(), **versions()}
+    if weights_license:
+        metadata[LICENSE_KEY] = weights_license
     _save_tensors(path, state, metadata)
 
 
@@ -80,6 +86,12 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
             "set backbone.weights to use a pretrained network"
         )
     return tensors, parse_recipe(yaml.safe_load(metadata["recipe"]), str(path))
+
+
+def read_license(path: Path) -> str | None:
+    """Read the license of the backbone's pretrained weights; None if the file does not have it."""
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get(LICENSE_KEY)
 
 
 def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:

@@ -163,7 +163,6 @@ class _Pipeline:
         recipe = self.state.recipe(name)
         segmenter, writer = self.state.open_masks(name)
         source = self.state.source(name, "train")
-        source.reads_masks = False
         summary = label_dataset(segmenter, source, writer, strict=recipe.data.strict)
         for line in summary.unreadable:
             self._notify(f"skipped: {line}")

@@ -24,6 +24,7 @@ CONTRACTS = {
     "refiners": "Refiner",
     "data": "Source",
     "formats": "Format",
+    "formats.models": "ModelFormat",
 }
 """Plug-in folder -> name of the abstract class that its plug-ins derive from directly."""
 _ROOT = Path(__file__).parent

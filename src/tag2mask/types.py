@@ -58,6 +58,8 @@ class Batch:
     name: Sequence[str]
     mask: Tensor | None = None
     """(N, H, W) int64 pseudo-labels or true masks, or None."""
+    masked_rows: Sequence[int] = ()
+    """Rows of images that have a mask, known on the host; `mask` is 255 in all other rows."""
     max_tags: int = 1
     """Largest number of tags of one image, counted on the host to avoid waiting for the device."""
 

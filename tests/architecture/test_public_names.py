@@ -23,12 +23,14 @@ PUBLIC = {
     "__version__",
     "evaluate",
     "export",
+    "export_model",
     "import_masks",
     "label",
     "load",
     "load_recipe",
     "predict",
     "train",
+    "tune",
 }
 LAZY = ("tag2mask", "tag2mask.functional", "tag2mask.models")
 """Packages whose public names are the imports for type checkers."""

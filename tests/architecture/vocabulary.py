@@ -140,7 +140,7 @@ SPELLING = {
     r"modell(ed|ing)": "model",
     r"artefact": "artifact",
     r"\bcatalogue": "catalog",
-    r"cancell(ed|ing)": "cancel",
+    r"(?<!was_)cancell(ed|ing)": "cancel",  # was_cancelled is a key of Label Studio
 }
 """British stem -> American, anywhere in a text file."""
 ANY_PROSE = re.compile(rf"\b(?:{'|'.join(PROSE)})\b", re.IGNORECASE)

@@ -31,7 +31,7 @@ def random_masks(seed: int) -> Iterator[tuple[str, Mask]]:
     yield f"coarse_{seed}", coarse.repeat(9, 0).repeat(7, 1)
 
 
-def collect(masks: dict[str, Mask], folder: Path) -> MaskCollection:
+def make_collection(masks: dict[str, Mask], folder: Path) -> MaskCollection:
     images = []
     for name, mask in sorted(masks.items()):
         path = folder / f"{name}.png"
@@ -65,7 +65,7 @@ def masks() -> dict[str, Mask]:
 def test_imported_masks_equal_the_exported_ones(name, masks, tmp_path):
     kind = plugins.load("formats", name)
     out = tmp_path / f"out{kind.suffix}"
-    export_masks(collect(masks, tmp_path / "images"), name, out)
+    export_masks(make_collection(masks, tmp_path / "images"), name, out)
     assert out.is_file() if kind.suffix else out.is_dir()
     if not gives_masks_back(kind):
         with pytest.raises(DataError, match="cannot be imported"):
@@ -83,7 +83,7 @@ def test_output_can_be_moved(name, masks, tmp_path):
     """It contains no path of the folder that it was written in."""
     kind = plugins.load("formats", name)
     few = dict(list(masks.items())[:3])
-    kind().write(collect(few, tmp_path / "images"), tmp_path / f"out{kind.suffix}")
+    kind().write(make_collection(few, tmp_path / "images"), tmp_path / f"out{kind.suffix}")
     written = [path for path in tmp_path.glob("out*/**/*") if path.is_file()]
     for path in written or [tmp_path / f"out{kind.suffix}"]:
         assert str(tmp_path / "out").encode() not in path.read_bytes()

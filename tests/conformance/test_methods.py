@@ -1,6 +1,7 @@
 """Every method in the folder fulfills the contract; a new method needs no test of its own here."""
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from tag2mask.functional.cam import normalize_cam, upsample
 from tag2mask.inference.multi_scale import predict_multi_scale
 from tag2mask.inference.postprocessing import PostProcessor, select_maps
 from tag2mask.methods.base import Method
+from tag2mask.methods.true_masks import true_mask_loss
+from tag2mask.types import IGNORE, Batch
 
 LATE = 9
 """A step after every warm-up of a 10-step run."""
@@ -60,6 +63,45 @@ def test_every_trainable_parameter_gets_a_gradient(method: Method) -> None:
         optimizer.step()
         reached |= {n for n, p in method.named_parameters() if p.grad is not None and p.grad.any()}
     assert {n for n, p in method.named_parameters() if p.requires_grad} <= reached
+
+
+def one_true_mask() -> Batch:
+    """A batch in which only the second image has a mask."""
+    batch = small_batch()
+    mask = batch.mask.clone()
+    mask[0] = IGNORE
+    return replace(batch, mask=mask, masked_rows=(1,))
+
+
+def test_true_masks_add_one_loss_or_replace_the_labels_of_a_method_that_reads_masks(
+    method: Method,
+) -> None:
+    losses = method.train()(one_true_mask(), 0)
+    assert ("true_masks" in losses) == (not method.reads_masks)
+    assert "true_masks" not in method.train()(small_batch(), 0)
+    if method.reads_masks or method.works_while_labeling:  # no such loss, or no map that is trained
+        return
+    loss = losses["true_masks"]
+    assert loss.shape == ()
+    assert loss > 0
+    loss.backward()
+    reached = [p.grad for p in method.parameters() if p.grad is not None and p.grad.any()]
+    assert reached
+    assert all(torch.isfinite(gradient).all() for gradient in reached)
+
+
+def test_an_image_without_true_mask_adds_nothing_to_that_loss(method: Method) -> None:
+    if method.reads_masks:
+        pytest.skip("has no such loss")
+    batch = one_true_mask()
+    image = batch.image.clone()
+    image[0] = 255 - image[0]
+    changed = replace(batch, image=image)
+    values = []
+    for one in (batch, changed):
+        torch.manual_seed(4)
+        values.append(true_mask_loss(method.train(), one).item())
+    assert values[0] == values[1]
 
 
 def test_parameter_groups_contain_each_trainable_parameter_once(method: Method) -> None:

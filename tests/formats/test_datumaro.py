@@ -13,7 +13,7 @@ pytestmark = pytest.mark.formats
 Export = Callable[[str, str], Path]
 
 
-def painted(item, labels: dict[str, int]) -> np.ndarray:
+def mask_of(item, labels: dict[str, int]) -> np.ndarray:
     """Paint the annotations of an item, which must not overlap."""
     mask = np.zeros(scene_masks()[item.id].shape, dtype=np.uint8)
     for annotation in item.annotations:
@@ -39,7 +39,7 @@ def test_cvat_masks_are_exact_and_parts_are_objects(export: Export, tmp_path: Pa
     found = {item.id: item for item in dataset}
     assert found.keys() == scene_masks().keys()
     for name, mask in scene_masks().items():
-        assert np.array_equal(painted(found[name], labels), mask), name
+        assert np.array_equal(mask_of(found[name], labels), mask), name
     assert found["none"].annotations == []
     assert len(found["lane2/parts"].annotations) == 4
     assert len(found["big/ring"].annotations) == 2
@@ -53,6 +53,6 @@ def test_coco_masks_are_exact(export: Export, tmp_path: Path) -> None:
     found = {item.id: item for item in dataset}
     assert found.keys() == scene_masks().keys()
     for name, mask in scene_masks().items():
-        assert np.array_equal(painted(found[name], labels), mask), name
+        assert np.array_equal(mask_of(found[name], labels), mask), name
     scores = {annotation.attributes.get("score") for annotation in found["square"].annotations}
     assert scores == {0.75}

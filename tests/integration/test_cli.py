@@ -96,7 +96,7 @@ def test_check_reports_classes_and_counts(scenes, capsys):
     shown = capsys.readouterr().out
     assert "16 images, read as 'folder'" in shown
     assert "board" in shown
-    assert "tag2mask train RECIPE data.name=folder" in shown
+    assert f"ready: tag2mask train {scenes} " in shown
 
 
 def test_run_folder_is_complete(run):
@@ -321,7 +321,7 @@ def test_closed_pipe_is_no_error():
         ("train RECIPE", "missing: --out"),
         ("train RECIPE --out OUT --resume RUN", "name two run folders"),
         ("train --resume RUN optim.lr=1", "optim.lr"),
-        ("train rml/no_such_recipe --out OUT", "unknown recipe 'rml/no_such_recipe'"),
+        ("train rml/no_such_recipe --out OUT", "'rml/no_such_recipe' is neither a folder nor"),
         ("list plugins", "'methods'"),
         ("label RUN DATA --out OUT --weights frist", "'best'"),
         ("label RUN DATA --out OUT --split tset", "unknown part 'tset'"),

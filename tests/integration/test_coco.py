@@ -16,7 +16,7 @@ def test_check_says_how_to_train(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "3 images, read as 'coco'" in said
-    assert f"data.name=coco data.root={tmp_path} data.split=train2014" in said
+    assert f"ready: tag2mask train {tmp_path} --out" in said
 
 
 @pytest.mark.parametrize(

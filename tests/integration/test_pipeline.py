@@ -69,7 +69,8 @@ def test_a_pipeline_killed_in_every_stage_ends_with_the_same_masks(finished, tmp
 def test_every_command_takes_a_run_with_stages(finished, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()
-    PILImage.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(images / "a.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    PILImage.fromarray(pixels).save(images / "a.png")
     (images / "tags.csv").write_text("image,tags\na.png,house\n", encoding="utf-8")
     seg, line = finished / "seg", f"{finished / 'seg'}, the last stage that trains"
     assert main(["predict", str(finished), str(images), "--out", str(tmp_path / "p")]) == 0

@@ -39,6 +39,7 @@ def build_world(root: Path) -> None:
     trained = recipe.with_classes(CLASSES)
     state = build_method(trained).state_dict()
     save_weights(root / "run" / "weights" / "last.safetensors", state, trained)
+    (root / "run" / "log.jsonl").touch()
     for folder in ("run", "unfinished"):
         (root / folder).mkdir(exist_ok=True)
         (root / folder / "recipe.yaml").write_text(trained.to_yaml(), encoding="utf-8")

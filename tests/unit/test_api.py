@@ -6,6 +6,7 @@ import pytest
 import tag2mask
 from tag2mask import api
 from tag2mask.config.recipe import load_recipe
+from tag2mask.data.synthetic import SyntheticConfig, write_scenes
 from tag2mask.errors import RecipeError, RunError
 from tag2mask.io.masks import save_mask
 
@@ -44,6 +45,13 @@ def test_a_built_recipe_and_a_file_mean_the_same(trained, tmp_path):
     tag2mask.train(tmp_path / "own.yaml", str(tmp_path / "run"))
     assert trained[0][0].plain() == trained[1][0].plain() == recipe.plain()
     assert trained[0][1] == trained[1][1]
+
+
+def test_a_folder_gets_a_fitted_recipe(trained, tmp_path):
+    write_scenes(SyntheticConfig(count=30, val_count=1, size_px=64), tmp_path)
+    tag2mask.train(tmp_path, "run", overrides={"optim.steps": 7})
+    recipe = trained[0][0]
+    assert (recipe.method.name, recipe.optim.steps, recipe.data.root) == ("rml", 7, tmp_path)
 
 
 def test_a_mistyped_override_gets_a_hint(trained, tmp_path):

@@ -25,7 +25,8 @@ NEXT_STEPS = """
 With your own images and tags:
   tag2mask check DATA
   tag2mask train DATA --out RUN
-  tag2mask label RUN DATA --out MASKS"""
+  tag2mask label RUN DATA --out MASKS
+  tag2mask export MASKS --format coco --out masks.json"""
 
 
 def run(

@@ -86,7 +86,7 @@ def half_trained(folder: Path, run: str) -> str | None:
 
 
 def print_summary(summary: WriteSummary, out: Path, *, overlays: bool = False) -> None:
-    """Print what was written and skipped, what the folder contains, and what to inspect first."""
+    """Print what was written and skipped, what the folder contains, and the next command."""
     from tag2mask.inference.mask_summary import summary_lines
 
     for line in summary.unreadable:
@@ -99,3 +99,6 @@ def print_summary(summary: WriteSummary, out: Path, *, overlays: bool = False) -
         print(line)
     if overlays:
         print(f"gallery: {out / 'overlays' / 'index.html'}")
+    coco = out.with_name(f"{out.name}.json")
+    words = ["tag2mask", "export", str(out), "--format", "coco", "--out", str(coco)]
+    print(f"next:    {shlex.join(words)}")

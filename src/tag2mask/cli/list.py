@@ -61,6 +61,8 @@ def run(
         word = recipe if recipe is not None else next(iter(ctx.obj.overrides))
         raise RecipeError(f"unexpected word '{word}': only 'list keys' takes a recipe")
     rows = _recipes() if what == "recipes" else plugin_summaries(FOLDERS[what])
+    if what == "formats":
+        rows |= plugin_summaries("formats.models")
     width = max(map(len, rows), default=0) + 2
     for name, summary in rows.items():
         print(f"{name:<{width}}{summary}".rstrip())

@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "label",
     "predict",
+    "tune",
     "evaluate",
     "export",
     "import",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,7 @@ def run(
     maps, if the backbone has this key. 'tag2mask list keys RECIPE' explains every key.
     """
     from tag2mask import api
+    from tag2mask.io.image_inputs import ignored_files
 
     print_network(folder)
     summary = api.predict(
@@ -70,6 +72,8 @@ def run(
         overlays=overlays,
         voc_server=voc_server,
     )
+    for line in ignored_files(images):
+        print(f"not read: {line}", file=sys.stderr)
     print_summary(summary, out, overlays=overlays)
     if voc_server is not None:
         print(f"to upload: tar -czf results.tgz -C {shlex.quote(str(out))} results")

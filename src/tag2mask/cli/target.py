@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tag2mask.cli.check import is_run
 from tag2mask.errors import RecipeError, did_you_mean
 
 if TYPE_CHECKING:  # pydantic, which --help need not import
@@ -33,7 +34,7 @@ def is_folder(word: str) -> bool:
                 f"'{word}' is a folder and a recipe: write ./{word} for the folder, or --recipe "
                 f"{word} for the recipe"
             )
-        if (path / "recipe.yaml").is_file() and (path / "log.jsonl").is_file():
+        if is_run(path):
             raise RecipeError(
                 f"'{word}' is a run, not a folder of images: --resume {word} resumes it, and "
                 f"'train DATA --from {word}' starts from its weights"
@@ -46,11 +47,20 @@ def is_folder(word: str) -> bool:
             f"'{word}' is a file: give a folder of images (unpack an archive first), or a recipe "
             "whose name ends in .yaml"
         )
-    hint = did_you_mean(word, available_recipes())
+    hint = did_you_mean(word, [*available_recipes(), *_beside(path)])
     raise RecipeError(
         f"'{word}' is neither a folder nor a recipe.{hint} 'tag2mask list recipes' shows all "
         "recipes; the name of your own ends in .yaml"
     )
+
+
+def _beside(path: Path) -> list[str]:
+    """Return the folders and YAML files beside a path that does not exist."""
+    return [
+        str(path.with_name(other.name))
+        for other in (path.parent.iterdir() if path.parent.is_dir() else ())
+        if other.is_dir() or other.suffix in (".yaml", ".yml")
+    ]
 
 
 def fit_folder(

@@ -102,6 +102,8 @@ def run(
         folder, stage = _run_of_stage(folder)
     names_data = target is not None and (recipe is not None or is_folder(target))
     _reject_words(target if names_data else None, folder, resume, (recipe, minutes, start))
+    if resume is not None:
+        _reject_resume(resume, target)
     if target is not None and names_data:
         resolved = _fitted(target, recipe, start, minutes, ctx.obj.overrides)
     elif minutes is not None:
@@ -197,13 +199,11 @@ def _run_folder(target: str | None, out: Path | None, resume: Path | None) -> Pa
         raise Tag2MaskError(
             f"--out {out} and --resume {resume} name two run folders; leave out --out"
         )
-    if resume is not None:
-        _reject_resume(resume, target)
     return resume or out or Path()
 
 
 def _reject_resume(folder: Path, target: str | None) -> None:
-    """Reject a folder that contains no run, and data or a recipe beside --resume."""
+    """Reject a folder that contains no run, and a recipe beside --resume."""
     if not (folder / "recipe.yaml").is_file():
         what = "contains no run (no recipe.yaml)" if folder.is_dir() else "no such run folder"
         raise RunError(
@@ -212,6 +212,6 @@ def _reject_resume(folder: Path, target: str | None) -> None:
         )
     if target is not None:
         raise Tag2MaskError(
-            f"--resume {folder} goes with the run's own recipe and data; leave out {target}, or "
-            f"start a new run: tag2mask train {target} --out NEW_RUN"
+            f"--resume {folder}: takes the recipe from the run; leave out {target}, or start a new "
+            f"run: tag2mask train {target} --out NEW_RUN"
         )

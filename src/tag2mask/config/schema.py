@@ -73,6 +73,13 @@ class DataConfig(Config):
     labels: Path | None = None
     """Folder of masks that `tag2mask label` wrote, to train on; none: the data set's own masks.
     Only methods that learn from masks read it."""
+    true_masks: Literal["score", "train"] = "score"
+    """Use of the training images' true masks. score: for scores, and for methods that learn from
+    masks alone if every image has one; train: learn from them, also if only some images have one.
+    Masks of held-out images are always for scores."""
+    true_mask_share: float = Field(default=0.25, gt=0, le=1)
+    """Share of each batch that `true_masks: train` draws from the images with a true mask, at least
+    one image. Larger: masks count more against tags, and few masks are soon learned by heart."""
 
     @field_validator("long_side_max_px")
     @classmethod
@@ -119,6 +126,9 @@ class MethodConfig(Config):
     """Method: a file of the folder `methods`."""
     freeze_norms: bool = True
     """Keep the normalization layers of pretrained weights fixed during training."""
+    true_mask_weight: float = Field(default=1.0, ge=0)
+    """Weight of the pixel loss on true masks (`data.true_masks: train`). Methods that learn from
+    masks alone ignore it: there, true masks replace pseudo-labels."""
 
 
 class OptimConfig(Config):

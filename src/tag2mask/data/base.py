@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, Literal
@@ -37,6 +37,8 @@ class Source(ABC):
     """Whether every sample has a mask."""
     reads_masks: bool = True
     """Whether `self[i]` decodes the mask; the loader turns it off if masks are not needed."""
+    masked: Sequence[int] = ()
+    """Indices of the samples with a mask where only some have one; empty if `has_masks`."""
     image_files: Mapping[str, Path] = MappingProxyType({})
     """Name -> image file; empty if the images are generated."""
     skipped: tuple[str, ...] = ()
@@ -49,6 +51,11 @@ class Source(ABC):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def mask_indices(self) -> Sequence[int]:
+        """Indices of the samples that have a mask."""
+        return range(len(self)) if self.has_masks else self.masked
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:

@@ -54,12 +54,14 @@ def merge_tags(
     """Make one image with all tags of files with equal content and different tags.
 
     Returns:
-        The images that remain, the first file of each; their tags; and name -> the other files.
+        The images that remain, the first file of each that has a tag; their tags; and name -> the
+        other files.
     """
     names = {path: name for name, path in images.items()}
     merged_tags, others = dict(tags), {}
     dropped = set()
-    for first, *rest in equal_files(images.values()):
+    for group in equal_files(images.values()):
+        first, *rest = sorted(group, key=lambda path: not tags[names[path]])  # stable
         rows = [tags[names[path]] for path in (first, *rest)]
         if len({frozenset(row) for row in rows}) == 1:
             continue  # a plain duplicate, which loses no tag

@@ -4,7 +4,7 @@
 DATA/tags.csv              image,tags          DATA/cat/a.jpg        the folder is the tag
 DATA/images/a.jpg          a.jpg,cat;dog       DATA/dog/b.jpg
 DATA/images/b.jpg          b.jpg,              DATA/cat+dog/c.jpg    shows both
-DATA/masks/a.png           (optional: masks)   DATA/_negative/d.jpg  shows no class
+DATA/masks/a.png           (some or all)       DATA/_negative/d.jpg  shows no class
 ```
 
 Masks hold class indices in a palette or gray PNG. An image that stands in several class folders is
@@ -25,7 +25,13 @@ from tag2mask.data.index import DatasetIndex, count, find_masks, name_images
 from tag2mask.data.indexed import IndexedDataset, existing_root
 from tag2mask.data.layout import layout_hint
 from tag2mask.data.tag_rows import joined_tags, match_rows
-from tag2mask.data.tags import folder_tags, image_key, read_tag_file, resolve_classes
+from tag2mask.data.tags import (
+    folder_tags,
+    image_key,
+    name_some,
+    read_tag_file,
+    resolve_classes,
+)
 from tag2mask.errors import DataError, NothingHeldOutError
 from tag2mask.io.mask_folder import read_class_names
 
@@ -41,7 +47,7 @@ class FolderConfig(DataConfig):
     images: Path | None = None
     """Folder of the images. `none` uses `images` in root if it exists, or else root itself."""
     masks: Path | None = None
-    """Folder of true masks, for evaluation. `none` uses `masks` in root if it exists."""
+    """Folder of true masks, for all images or some. `none` uses `masks` in root if it exists."""
     val_fraction: Fraction = 0.1
     """Fraction of images held out. The choice depends on an image's name alone, or on its group,
     so adding images changes no other image's part."""
@@ -148,6 +154,11 @@ def index_folder(config: FolderConfig) -> DatasetIndex:
     if not any(tags.values()):
         problems.append(f"{where}: no image has a tag")
     mask_files = find_masks(masks) if masks else {}
+    if stray := sorted(mask_files.keys() - images.keys()):
+        problems.append(
+            f"{masks}: {count(len(stray), 'mask')} of images that are not in {image_folder}: "
+            f"{name_some(stray)}; name each mask like its image, or remove it"
+        )
     return DatasetIndex(
         where=where,
         images=images,

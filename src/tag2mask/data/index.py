@@ -88,6 +88,10 @@ class DatasetIndex:
         """Return whether every name has a mask."""
         return all(name in self.masks for name in names)
 
+    def masked(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Return the positions of the names that have a mask."""
+        return tuple(index for index, name in enumerate(names) if name in self.masks)
+
     def sample(
         self, name: str, tags: npt.NDArray[np.uint8], classes: Sequence[str], *, with_mask: bool
     ) -> Sample:

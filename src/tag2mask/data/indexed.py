@@ -51,12 +51,14 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
         if learned:
             reject_empty_classes(self.tags, class_names, dataset_index.where)
         self.has_masks = dataset_index.has_masks(self.names)
+        self.masked = () if self.has_masks else dataset_index.masked(self.names)
         self.image_files = dataset_index.images
 
     def __getitem__(self, index: int) -> Sample:
-        with_mask = self.has_masks and self.reads_masks
+        name = self.names[index]
+        with_mask = self.reads_masks and name in self._dataset_index.masks
         return self._dataset_index.sample(
-            self.names[index], self.tags[index], self.class_names, with_mask=with_mask
+            name, self.tags[index], self.class_names, with_mask=with_mask
         )
 
 

@@ -10,7 +10,7 @@ import copy
 import itertools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.data.transforms import BLACK, Augmented, Color, augment
 from tag2mask.errors import DataError, RunError
-from tag2mask.types import Batch, Sample
+from tag2mask.types import IGNORE, Batch, Sample
 
 
 class BatchSizes(NamedTuple):
@@ -42,6 +42,26 @@ class BatchSizes(NamedTuple):
         """Return the number of images in all earlier batches."""
         early = min(number, self.late_from)
         return early * self.early + (number - early) * self.late
+
+
+class _Stream(NamedTuple):
+    """An endless sequence of epochs over some images; every batch takes its next ones."""
+
+    indices: npt.NDArray[np.int64]
+    """Of the source, rising."""
+    sizes: BatchSizes
+    key: tuple[int, ...] = ()
+    """Added to the seeds of order and crops, so that each stream draws its own numbers."""
+
+    def positions(self, number: int, rank: int, world: int) -> range:
+        """Return the positions in the sequence that go into one batch of one process."""
+        size = self.sizes.at(number)
+        first = self.sizes.before(number) * world + rank * size
+        return range(first, first + size)
+
+
+FAVORED_KEY = (1, 1)
+"""Key of the images that every batch has some of. Seeds of the other images have fewer numbers."""
 
 
 class Batches(Iterator[Batch]):
@@ -78,12 +98,13 @@ class Batches(Iterator[Batch]):
             raise StopIteration
         try:
             fields = next(self._iterator)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             self.close()
             if not _is_worker_death(error):
                 raise
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
             raise RunError(
-                f"a data loader process died ({str(error).splitlines()[0].rstrip('. ')}), often "
+                f"a data loader process died ({reason}), often "
                 "because memory or shared memory is full; lower run.workers or optim.batch_size"
             ) from error
         if "error" in fields:
@@ -110,6 +131,8 @@ def batches(
     world: int = 1,
     start: int = 0,
     masks: bool = False,
+    favored: Sequence[int] = (),
+    favored_share: float = 0.0,
     padding: Color = BLACK,
 ) -> Batches:
     """Load augmented training batches endlessly, from batch number `start` on.
@@ -130,7 +153,10 @@ def batches(
         rank: Number of this process among `world`; their batches of one number are disjoint.
         world: Number of training processes.
         start: Number of the first batch; a resumed run starts at the number of finished steps.
-        masks: Also load masks; otherwise no mask is decoded.
+        masks: Also load masks; otherwise no mask is decoded. Images without mask are ignored
+            everywhere.
+        favored: Indices of images that every batch has some of, in an order of their own.
+        favored_share: Share of the favored images in each batch; at least one image.
         padding: Color around images that are smaller than the crop.
 
     Raises:
@@ -140,16 +166,30 @@ def batches(
         raise DataError(
             "the data set has no image to train on; check data.root, data.split and data.classes"
         )
-    if masks and not source.has_masks:
+    if masks and not source.mask_indices:
         raise DataError(
-            "this method learns from masks, but not every image has one; set data.labels to a "
-            "folder that 'tag2mask label' wrote"
+            "this method learns from masks, and no image has one; set data.labels to a folder that "
+            "'tag2mask label' wrote"
         )
     sizes = BatchSizes(
         batch_size, batch_size if late_batch_size is None else late_batch_size, late_from
     )
-    reader = _BatchReader(source, config, sizes, seed, rank, world, masks, padding)
+    streams = _divide_batches(len(source), sizes, favored, favored_share)
+    reader = _BatchReader(source, config, streams, seed, rank, world, masks, padding)
     return Batches(reader, start, workers, seed)
+
+
+def _divide_batches(
+    count: int, sizes: BatchSizes, favored: Sequence[int], share: float
+) -> list[_Stream]:
+    """Divide every batch between all images and the favored ones."""
+    everything = np.arange(count)
+    if not 0 < len(favored) < count:
+        return [_Stream(everything, sizes)]
+    early, late = (max(1, round(size * share)) for size in sizes[:2])
+    often = BatchSizes(early, late, sizes.late_from)
+    rest = BatchSizes(sizes.early - early, sizes.late - late, sizes.late_from)
+    return [_Stream(everything, rest), _Stream(np.sort(favored), often, FAVORED_KEY)]
 
 
 class _BatchReader(Dataset[dict[str, Any]]):
@@ -159,14 +199,16 @@ class _BatchReader(Dataset[dict[str, Any]]):
         self,
         source: Source,
         config: DataConfig,
-        sizes: BatchSizes,
+        streams: Sequence[_Stream],
         seed: int,
         rank: int,
         world: int,
         masks: bool,
         padding: Color,
     ) -> None:
-        self.sizes = sizes
+        early, late = (sum(stream.sizes[part] for stream in streams) for part in (0, 1))
+        self.sizes = BatchSizes(early, late, streams[0].sizes.late_from)
+        self._streams = streams
         self._source = copy.copy(source)
         self._source.reads_masks = masks
         self._config = config
@@ -175,47 +217,53 @@ class _BatchReader(Dataset[dict[str, Any]]):
         self._world = world
         self._masks = masks
         self._padding = padding
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._orders: dict[tuple[int, ...], npt.NDArray[np.int64]] = {}
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         skipped: dict[str, str] = {}
-        size = self.sizes.at(number)
-        first = self.sizes.before(number) * self._world + self._rank * size
         try:
-            loaded = [self._load(position, skipped) for position in range(first, first + size)]
+            loaded = [
+                self._load(stream, position, skipped)
+                for stream in self._streams
+                for position in stream.positions(number, self._rank, self._world)
+            ]
             return _stack_fields(loaded, self._masks) | {"skipped": skipped}
         except DataError as error:  # returned as a value: torch would add a traceback to its text
             return {"error": error}
 
-    def _load(self, position: int, skipped: dict[str, str]) -> tuple[Sample, Augmented]:
+    def _load(
+        self, stream: _Stream, position: int, skipped: dict[str, str]
+    ) -> tuple[Sample, Augmented]:
         """Read and crop the sample at one position of the endless sequence of epochs."""
-        epoch, offset = divmod(position, len(self._source))
-        index = int(self._order(epoch)[offset])
-        sample = self._read_readable(index, skipped)
+        epoch, offset = divmod(position, len(stream.indices))
+        at = int(self._order(stream, epoch)[offset])
+        sample = self._read_readable(stream, at, skipped)
         # spawn_key, not a list as entropy: lists are zero-padded, so that (1, 2) equals (1, 2, 0)
-        seed = np.random.SeedSequence(self._seed, spawn_key=(epoch, index))
+        key = (epoch, int(stream.indices[at]), *stream.key)
+        seed = np.random.SeedSequence(self._seed, spawn_key=key)
         return sample, augment(sample, self._config, np.random.default_rng(seed), self._padding)
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+    def _order(self, stream: _Stream, epoch: int) -> npt.NDArray[np.int64]:
         """Return the permutation of an epoch; only the last two are kept."""
-        if epoch not in self._orders:
-            seed = np.random.SeedSequence(self._seed, spawn_key=(epoch,))
-            self._orders.pop(epoch - 2, None)
-            self._orders[epoch] = np.random.default_rng(seed).permutation(len(self._source))
-        return self._orders[epoch]
+        key = (epoch, *stream.key)
+        if key not in self._orders:
+            seed = np.random.SeedSequence(self._seed, spawn_key=key)
+            self._orders.pop((epoch - 2, *stream.key), None)
+            self._orders[key] = np.random.default_rng(seed).permutation(len(stream.indices))
+        return self._orders[key]
 
-    def _read_readable(self, index: int, skipped: dict[str, str]) -> Sample:
-        """Read a sample or, unless `strict`, the next readable one."""
-        for offset in range(len(self._source)):
-            candidate = (index + offset) % len(self._source)
+    def _read_readable(self, stream: _Stream, at: int, skipped: dict[str, str]) -> Sample:
+        """Read a sample of a stream or, unless `strict`, its next readable one."""
+        for index in np.roll(stream.indices, -at).tolist():
             try:
-                return self._source[candidate]
+                return self._source[index]
             except DataError as error:
                 if self._config.strict:
                     raise
-                skipped[self._source.names[candidate]] = str(error)
+                skipped[self._source.names[index]] = str(error)
         reason = next(iter(skipped.values()))
-        raise DataError(f"none of the {len(self._source)} images can be read; the first: {reason}")
+        count = len(stream.indices)
+        raise DataError(f"none of the {count} images can be read; the first: {reason}")
 
 
 def _stack_fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[str, Any]:
@@ -230,15 +278,17 @@ def _stack_fields(loaded: list[tuple[Sample, Augmented]], masks: bool) -> dict[s
         "max_tags": int(tags.sum(axis=1).max()),
     }
     if masks:
-        masks_of_crops = np.stack([_crop_mask(sample, crop) for sample, crop in loaded])
+        masks_of_crops = np.stack([_crop_mask(crop) for _, crop in loaded])
         fields["mask"] = torch.from_numpy(masks_of_crops.astype(np.int64))
+        fields["masked_rows"] = tuple(
+            row for row, (_, crop) in enumerate(loaded) if crop.mask is not None
+        )
     return fields
 
 
-def _crop_mask(sample: Sample, crop: Augmented) -> npt.NDArray[np.uint8]:
-    if crop.mask is None:
-        raise DataError(f"image '{sample.name}' has no mask, but this method learns from masks")
-    return crop.mask
+def _crop_mask(crop: Augmented) -> npt.NDArray[np.uint8]:
+    """(S, S) mask of a crop, ignored everywhere if the image has none."""
+    return np.full_like(crop.valid, IGNORE, dtype=np.uint8) if crop.mask is None else crop.mask
 
 
 def _unchanged(fields: Any) -> Any:
@@ -260,8 +310,10 @@ def _outlive_signals(worker: int) -> None:
     signal.signal(signal.SIGINT, survive)
 
 
-def _is_worker_death(error: RuntimeError) -> bool:
-    return str(error).startswith("DataLoader worker (pid")
+def _is_worker_death(error: Exception) -> bool:
+    """Return whether a worker died: torch says so, or its end of a connection is gone."""
+    lost = isinstance(error, ConnectionError | EOFError)
+    return lost or str(error).startswith("DataLoader worker (pid")
 
 
 def _start(loader: DataLoader[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ an image that shows none of the classes. Negatives are kept.
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import re
 import unicodedata
@@ -28,6 +29,8 @@ NEGATIVE_FOLDER = "_negative"
 """Class folder for images that show none of the classes."""
 _COLUMNS = ("image", "tags")
 _GROUP = "group"
+_MISTYPED = 0.8
+"""Similarity from which an unknown class is a known one with a typo, rather than another word."""
 _MOST_KNOWN = 30
 _MOST_UNKNOWN = 20
 """Unknown classes with a line of their own; a nearest name takes time, and nobody reads more."""
@@ -138,7 +141,10 @@ def unknown_tags(
             if tag not in classes:
                 images.setdefault(tag, []).append(name)
     used = {tag for row in tags.values() for tag in row}
-    near = any(did_you_mean(tag, classes) for tag in sorted(images)[:_MOST_UNKNOWN])
+    near = any(
+        difflib.get_close_matches(tag, classes, n=1, cutoff=_MISTYPED)
+        for tag in sorted(images)[:_MOST_UNKNOWN]
+    )
     if assumed and not near and not used & set(classes):  # own classes in this layout
         return [
             f"{where}: no tag is one of {assumed} classes; list your classes in "

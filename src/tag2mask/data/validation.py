@@ -26,6 +26,7 @@ from tag2mask.data.layout import Layout, coco_splits, layout_of
 from tag2mask.data.tags import name_some
 from tag2mask.data.voc import IMAGE_FOLDER, index_voc, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError
+from tag2mask.io.other_files import OTHER, TEXT, kind_of
 from tag2mask.types import BACKGROUND, IGNORE
 
 Progress = Callable[[int, int], object]
@@ -49,7 +50,10 @@ def check_folder(
     """
     source = layout_of(root)
     if root.is_file():
-        line = f"{root}: is a file; give the folder that contains it: {root.parent}"
+        kind = kind_of(root)
+        line = f"{root}: is a file, not a folder; {kind.advice}".replace("VIDEO", root.name)
+        if kind in (TEXT, OTHER):
+            line = f"{root}: is a file; give the folder that contains it: {root.parent}"
         return CheckReport(root, source, advice=(Advice("layout", "problem", line),))
     try:
         build_index = {"coco": _index_coco, "voc": _index_voc, "folder": _index_folder}[source]

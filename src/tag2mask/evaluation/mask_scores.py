@@ -142,6 +142,26 @@ def count_pairs(masks: Tensor, truth: Mask) -> Counts:
     return counted
 
 
+def count_mask(mask: Tensor, truth: Mask, num_classes: int) -> Counts:
+    """Count the pixels of an (H, W) mask by true and predicted class, (C, C + 1).
+
+    Args:
+        mask: uint8 class values.
+        truth: (H, W) in 0..C-1 or 255.
+        num_classes: C, background included.
+    """
+    matrix = ConfusionMatrix(num_classes)
+    matrix.add_pairs(count_pairs(mask[None], truth)[0])
+    return matrix.counts
+
+
+def mean_iou(counts: Counts) -> float:
+    """Return the mean IoU of (C, C + 1) counts over the classes with true pixels."""
+    matrix = ConfusionMatrix(len(counts))
+    matrix.counts = counts
+    return matrix.miou()
+
+
 def report_at_chosen(chosen: ListScores, reported: ListScores) -> dict[str, KindScore]:
     """Map each kind of mask to its score on one list, at its best threshold on another.
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image as PILImage
 
-from tag2mask.data.coco import COCOConfig, coco_splits, index_coco
-from tag2mask.data.folder import FolderConfig, index_folder, is_held_out
+from tag2mask.data.coco import COCOConfig, index_coco
+from tag2mask.data.folder import FolderConfig, index_folder, part_names
 from tag2mask.data.index import DatasetIndex
-from tag2mask.data.validation import layout_of
+from tag2mask.data.layout import coco_splits, layout_of
 from tag2mask.data.voc import index_voc, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError
 
@@ -33,7 +33,7 @@ class DataFacts:
     source: str
     """Data source that reads it (`data.name`)."""
     classes: dict[str, int]
-    """Tag in use -> number of training images that show it, sorted."""
+    """Tag of a training image -> number of training images that show it, sorted."""
     training_images: int
     held_out_images: int
     negatives: int
@@ -73,7 +73,7 @@ def data_facts(root: Path) -> DataFacts:
     return DataFacts(
         root=root,
         source=source,
-        classes={name: counts[name] for name in index.tag_names},
+        classes={name: counts[name] for name in index.tag_names if counts[name]},
         training_images=len(training),
         held_out_images=len(held_out),
         negatives=sum(not index.tags[name] for name in training),
@@ -103,7 +103,7 @@ def _folder(root: Path) -> tuple[DatasetIndex, set[str], dict[str, str]]:
     """Index a folder with tags; the source itself holds images out."""
     config = FolderConfig(name="folder", root=root)
     index = index_folder(config)
-    return index, {name for name in index.images if is_held_out(name, config.val_fraction)}, {}
+    return index, set(part_names(index, "val", config.val_fraction)), {}
 
 
 def _voc(root: Path) -> tuple[DatasetIndex, set[str], dict[str, str]]:

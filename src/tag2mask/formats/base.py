@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from tag2mask.errors import DataError
 from tag2mask.types import ClassSource, Mask
+
+if TYPE_CHECKING:  # torch, which masks do not need
+    from tag2mask.inference.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +162,27 @@ class Format(ABC):
         raise DataError(
             f"{path}: this format cannot be imported; 'tag2mask list formats' shows all"
         )
+
+
+class ModelFormat(ABC):
+    """A format of model files that run without tag2mask.
+
+    To add one, write one file in `formats/models` with one direct subclass; the first line of the
+    file's docstring describes it in `tag2mask list formats`.
+    """
+
+    suffix: ClassVar[str]
+    """Suffix of the file."""
+
+    @abstractmethod
+    def write(self, segmenter: Segmenter, out: Path) -> None:
+        """Write the network of a run, with everything from decoded image to mask.
+
+        Args:
+            segmenter: The run, with the test-time settings that the model gets.
+            out: A file that does not exist; the caller renames it.
+
+        Raises:
+            RunError: If a setting of the run cannot be part of a model file.
+            MissingExtraError: If a package is not installed.
+        """

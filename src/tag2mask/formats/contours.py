@@ -25,7 +25,7 @@ class Part(NamedTuple):
     """A connected part of a mask; pixels that touch only at a corner are not connected."""
 
     outline: Ring
-    """Clockwise as seen on the screen; simple: it meets no corner twice."""
+    """Clockwise on the screen; simple: it meets no corner twice."""
     holes: tuple[Ring, ...]
     """Counterclockwise; a hole may touch the outline or another hole at a corner."""
 
@@ -73,8 +73,8 @@ def merge_holes(part: Part) -> Ring:
         crossed &= merged[:, 0] <= x
         edge = int(np.where(crossed, merged[:, 0], -1).argmax())  # the nearest edge on the left
         entry = np.array([[merged[edge, 0], y]])
-        cut = np.concatenate([entry, loop, loop[:1], entry])
-        merged = np.concatenate([merged[: edge + 1], cut, merged[edge + 1 :]])
+        detour = np.concatenate([entry, loop, loop[:1], entry])
+        merged = np.concatenate([merged[: edge + 1], detour, merged[edge + 1 :]])
     return merged
 
 

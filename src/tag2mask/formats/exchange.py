@@ -14,8 +14,9 @@ from pathlib import Path
 from tag2mask import plugins
 from tag2mask.data.index import find_masks, name_images
 from tag2mask.data.tags import name_some
-from tag2mask.errors import DataError, RunError, did_you_mean
-from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
+from tag2mask.errors import DataError, RunError, UnknownPluginError, did_you_mean
+from tag2mask.formats.base import Format, MaskCollection, ModelFormat, NamedMask, ReadMasks
+from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.mask_folder import (
     describe_classes,
     read_class_names,
@@ -39,12 +40,38 @@ def export_masks(masks: MaskCollection, format_name: str, out: Path) -> None:
         RunError: If `out` exists, or is not named as the format needs.
     """
     kind: type[Format] = plugins.load("formats", format_name)
-    if kind.suffix and out.suffix.lower() != kind.suffix:
-        raise RunError(
-            f"{out}: format {format_name} writes one {kind.suffix} file; "
-            f"use --out {out.with_name(out.name + kind.suffix)}"
-        )
+    _check_suffix(out, kind.suffix, format_name)
     _create(out, lambda path: kind().write(masks, path))
+
+
+def is_model_format(format_name: str) -> bool:
+    """Return whether a format writes the network of a run, and not masks.
+
+    Raises:
+        UnknownPluginError: If there is no such format.
+    """
+    models, masks = (plugins.available(folder) for folder in ("formats.models", "formats"))
+    if format_name not in {*models, *masks}:
+        raise UnknownPluginError("format", format_name, {*models, *masks})
+    return format_name in models
+
+
+def export_model(segmenter: Segmenter, format_name: str, out: Path) -> None:
+    """Write the network of a run as a model file.
+
+    Args:
+        segmenter: The run, with the test-time settings that the model gets.
+        format_name: File of the folder `formats/models`.
+        out: File to create.
+
+    Raises:
+        RunError: If `out` exists, is not named as the format needs, or a setting of the run cannot
+            be part of a model file.
+        MissingExtraError: If a package is not installed.
+    """
+    kind: type[ModelFormat] = plugins.load("formats.models", format_name)
+    _check_suffix(out, kind.suffix, format_name)
+    _create(out, lambda path: kind().write(segmenter, path))
 
 
 def import_masks(
@@ -149,6 +176,15 @@ def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> in
         save_mask(mask, target)
         count += 1
     return count
+
+
+def _check_suffix(out: Path, suffix: str, format_name: str) -> None:
+    """Reject an output that is not named as the format needs."""
+    if suffix and out.suffix.lower() != suffix:
+        raise RunError(
+            f"{out}: format {format_name} writes one {suffix} file; "
+            f"use --out {out.with_name(out.name + suffix)}"
+        )
 
 
 def _create(out: Path, write: Callable[[Path], None]) -> None:

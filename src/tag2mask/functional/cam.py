@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.functional.sizes import is_exporting, scaled_side
+
 
 def upsample(maps: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
     """Resize (N, C, h, w) maps bilinearly to `size` (H, W), without aligning corners."""
-    if maps.shape[-2:] == tuple(size):
+    if not is_exporting() and maps.shape[-2:] == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
@@ -61,7 +63,7 @@ def gather_classes(maps: Tensor, class_indices: Tensor) -> Tensor:
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
     """Multiply (H, W) by `scale`; round down, to 1 at least."""
-    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+    return scaled_side(size[0], scale), scaled_side(size[1], scale)
 
 
 def multi_scale_cam(

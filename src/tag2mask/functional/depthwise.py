@@ -41,7 +41,7 @@ def depthwise_conv(
         (N, D, h, w), under autocast in its type.
     """
     slow = max(weight.shape[2:]) > 3 or max(dilation) > 1
-    if maps.device.type != "cpu" or not slow:
+    if maps.device.type != "cpu" or not slow or not torch.is_grad_enabled():
         return F.conv2d(maps, weight, bias, stride, padding, dilation, len(weight))
     if torch.is_autocast_enabled("cpu"):
         maps = maps.to(torch.get_autocast_dtype("cpu"))

@@ -63,10 +63,14 @@ class MaskPlan(NamedTuple):
     propagated: bool
     refiners: tuple[Refiner, ...]
     """Applied in order."""
+    levels: tuple[float, ...] = ()
+    """Background thresholds; empty: those that suit the refiners."""
 
     @property
     def thresholds(self) -> tuple[float, ...]:
         """Background thresholds of the masks."""
+        if self.levels:
+            return self.levels
         slow = any(refiner.at_full_size for refiner in self.refiners)
         return COARSE_THRESHOLDS if slow else THRESHOLDS
 

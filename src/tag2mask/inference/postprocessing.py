@@ -21,9 +21,10 @@ from tag2mask.functional.affinity import propagate
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.otsu import BINS, otsu_threshold
 from tag2mask.functional.pseudo_label import confident_label, probs_with_background
+from tag2mask.functional.sizes import at_least, limited_size
 from tag2mask.inference.multi_scale import confident_labels_of
 from tag2mask.methods.confident import ConfidentLabels
-from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, limited_size
+from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, IGNORE
 
@@ -216,7 +217,7 @@ def ignore_uncertain(output: MaskOutput, min_confidence: float) -> MaskOutput:
 
 def half_size(size: tuple[int, int]) -> tuple[int, int]:
     """(h, w) at which most refiners work if the network saw an image of `size`."""
-    return max(1, size[0] // 2), max(1, size[1] // 2)
+    return at_least(size[0] // 2, 1), at_least(size[1] // 2, 1)
 
 
 def initial_probs(selected: SelectedMaps, size: tuple[int, int]) -> Tensor:

@@ -10,11 +10,12 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from tag2mask.checkpoint import check_state, read_weights, stage_folder
+from tag2mask.checkpoint import check_state, read_license, read_weights, stage_folder
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError, WeightsError
+from tag2mask.inference.tuned import TUNE_FILE, apply_tuned
 from tag2mask.methods.base import Method
-from tag2mask.methods.build import build_method
+from tag2mask.methods.build import build_method, named_license
 
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
@@ -40,8 +41,9 @@ def open_run(
         run: A folder that `tag2mask train` wrote, or a hub id such as `org/name`. Of a run with
             stages, the last stage that trained.
         which: Weights to use; `best` falls back to `last` if no best were saved.
-        configure: Changes the run's recipe before the network is built. Another method must have
-            the same parameters: `advcam` and `rib` read the weights of `cam`.
+        configure: Changes the run's recipe, tuned settings included, before the network is built.
+            Another method must have the same parameters: `advcam` and `rib` read the weights of
+            `cam`.
 
     Raises:
         RunError: If the folder contains no weights.
@@ -49,7 +51,8 @@ def open_run(
     """
     path = find_weights(run, which)
     state, trained = read_weights(path)
-    recipe = trained if configure is None else configure(trained)
+    tuned = apply_tuned(trained, path.parents[1])
+    recipe = tuned if configure is None else configure(tuned)
     reader = ""
     if recipe.method.name != trained.method.name:
         reader = f" (of method '{trained.method.name}') read by method '{recipe.method.name}'"
@@ -58,6 +61,7 @@ def open_run(
     method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
     method.load_state_dict(state)
+    method.backbone.weights_license = read_license(path) or named_license(trained)
     origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
     return TrainedRun(method, recipe, origin)
 
@@ -117,7 +121,7 @@ def _local_folder(run: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        patterns = ["recipe.yaml", "weights/*.safetensors"]
+        patterns = ["recipe.yaml", TUNE_FILE, "weights/*.safetensors"]
         return Path(snapshot_download(run, allow_patterns=patterns))
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -22,6 +22,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
+from tag2mask.inference.hub import HubModel
 from tag2mask.inference.image_calls import ImageCalls
 from tag2mask.inference.mask_settings import describe_settings
 from tag2mask.inference.multi_scale import (
@@ -64,7 +65,7 @@ class InferenceOutput(NamedTuple):
     """Name of the image."""
 
 
-class Segmenter(ImageCalls):
+class Segmenter(ImageCalls, HubModel):
     """Turns images into masks with one trained method.
 
     Example:
@@ -127,6 +128,9 @@ class Segmenter(ImageCalls):
         """
         opened = open_run(run, which, configure)
         return cls(opened.method, opened.recipe, device, origin=opened.origin)
+
+    from_pretrained = load
+    """Load what `save_pretrained` or `push_to_hub` wrote; the same as `load`."""
 
     def with_settings(
         self,

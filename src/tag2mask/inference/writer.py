@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -158,6 +159,8 @@ def label_dataset(
         DataError: If `strict` and an image cannot be read.
         RunError: If a worker process is killed.
     """
+    source = copy.copy(source)
+    source.reads_masks = False
     index = {name: position for position, name in enumerate(source.names)}
 
     def read(name: str) -> ImageInput:

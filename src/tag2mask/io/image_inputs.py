@@ -11,7 +11,7 @@ from tag2mask.io.heif import EXTRA, can_read_heif, is_heif, open_image
 from tag2mask.io.images import PILLOW_ERRORS, is_image_name, list_images, visible_files
 from tag2mask.io.mask_folder import CLASSES_FILE
 from tag2mask.io.masks import is_probably_mask
-from tag2mask.io.other_files import OTHER, by_kind, is_address, kind_of
+from tag2mask.io.other_files import TEXT, FileKind, by_kind, describe_file, is_address
 
 _SAMPLE = 8
 """Images of a folder that are opened to recognize masks."""
@@ -36,10 +36,7 @@ def input_images(path: Path) -> list[Path]:
     elif path.is_file():
         images = [path]
         if not is_image_name(path) and not _is_image(path):
-            kind = kind_of(path)
-            article = "an" if kind.name[0] in "aeiou" else "a"
-            what = "not an image" if kind is OTHER else f"{article} {kind.name}, not an image"
-            raise DataError(f"{path}: {what}; {kind.advice}".replace("VIDEO", path.name))
+            raise DataError(f"{path}: {describe_file(path, 'an image')}")
     else:
         raise DataError(f"{path}: no such image or folder")
     _reject_heif(path, images)
@@ -53,17 +50,37 @@ def name_files(paths: Sequence[Path], folder: Path) -> str:
     return ", ".join(names) + (f" and {more:,} more" if more else "")
 
 
+def ignored_files(paths: Sequence[Path]) -> list[str]:
+    """Return a line per folder and kind of file in it that is no image, text files left out.
+
+    Args:
+        paths: Images and folders of images.
+    """
+    return [
+        f"{folder}: {_describe_kind(kind, files, folder)}"
+        for folder in paths
+        if folder.is_dir()
+        for kind, files in _other_files(folder).items()
+        if kind is not TEXT
+    ]
+
+
 def _what_instead(folder: Path) -> str:
     """Return what a folder without images contains, and what to do; empty for an empty folder."""
-    found = by_kind(sorted(visible_files(folder)))
-    if not found:
-        return ""
-    kind, paths = next(iter(found.items()))
+    found = _other_files(folder)
+    return f", but {_describe_kind(*next(iter(found.items())), folder)}" if found else ""
+
+
+def _other_files(folder: Path) -> dict[FileKind, list[Path]]:
+    """Return the files of a folder that are no images, by kind."""
+    return by_kind(path for path in sorted(visible_files(folder)) if not is_image_name(path))
+
+
+def _describe_kind(kind: FileKind, paths: Sequence[Path], folder: Path) -> str:
+    """Return the number and names of files of a kind, and what to do with them."""
     noun = kind.name if len(paths) == 1 else kind.plural
-    return (
-        f", but {len(paths):,} {noun} ({name_files(paths, folder)}); "
-        f"{kind.advice.replace('VIDEO', paths[0].name)}"
-    )
+    advice = kind.advice.replace("VIDEO", paths[0].name)
+    return f"{len(paths):,} {noun} ({name_files(paths, folder)}); {advice}"
 
 
 def _reject_masks(folder: Path, images: Sequence[Path]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,26 @@ def read_indices(path: Path) -> npt.NDArray[Any]:
 
 
 def is_probably_mask(path: Path) -> bool:
-    """Return whether an image file has so few values that it is a mask rather than a picture.
+    """Return whether an image file has indices as pixels, of so few values that it is a mask.
 
     Only files without loss count, because lossy ones blur values, and only those of 16 px or more.
     Unreadable files are no masks.
     """
+    return _has_few_values(path, _INDEX_MODES)
+
+
+def has_few_colors(path: Path) -> bool:
+    """Return whether an image file is a mask by `is_probably_mask`, or one drawn in colors."""
+    return _has_few_values(path, _INDEX_MODES | {"RGB", "RGBA"})
+
+
+def _has_few_values(path: Path, modes: Container[str]) -> bool:
+    """Return whether an image file of some pixel modes has at most 32 different values."""
     try:
         with PILImage.open(path) as opened:
             if opened.format not in _LOSSLESS or min(opened.size) < _SMALLEST_MASK_PX:
+                return False
+            if opened.mode not in modes:
                 return False
             if opened.mode in SIXTEEN_BIT_MODES:
                 return np.unique(np.asarray(opened)).size <= _MOST_MASK_VALUES

@@ -60,6 +60,19 @@ def kind_of(path: Path) -> FileKind:
     return next((kind for kind in FILE_KINDS if suffix in kind.suffixes), OTHER)
 
 
+def describe_file(path: Path, wanted: str) -> str:
+    """Say what a file is in place of what was wanted, and what to do about it.
+
+    Args:
+        path: A file that is no image.
+        wanted: Such as "an image".
+    """
+    kind = kind_of(path)
+    article = "an" if kind.name[0] in "aeiou" else "a"
+    what = "" if kind is OTHER else f"{article} {kind.name}, "
+    return f"{what}not {wanted}; {kind.advice}".replace("VIDEO", path.name)
+
+
 def by_kind(paths: Iterable[Path]) -> dict[FileKind, list[Path]]:
     """Sort files that are no images by kind, in the order of `FILE_KINDS`."""
     found: dict[FileKind, list[Path]] = {kind: [] for kind in (*FILE_KINDS, OTHER)}

@@ -24,6 +24,7 @@ from tag2mask.methods.protocol import (
     Propagation,
     ScaledViews,
 )
+from tag2mask.methods.true_masks import true_mask_loss
 from tag2mask.models.base import Backbone
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Batch, DatasetView
@@ -85,6 +86,9 @@ class Method(nn.Module, ABC):
     propagation_radius: int = 8
     """Half side of the window in which a CAM propagates along the `affinity` of `attention_maps`,
     in positions of the last feature map (Specification 2.7: that of training)."""
+    background_score: float = 0.45
+    """Background score that inference sets beside the CAM; `build_method` reads it from the recipe.
+    Only the loss on true masks needs it."""
     reads_masks: bool = False
     """Whether `losses` reads `batch.mask`; for other methods no mask is decoded."""
 
@@ -116,8 +120,15 @@ class Method(nn.Module, ABC):
             freeze_loaded_norms(backbone)
 
     def forward(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
-        """Compute `losses`; a parallel wrapper calls a method through `forward`."""
-        return self.losses(batch, step)
+        """Compute `losses`, and the loss on true masks if only some images have one.
+
+        A parallel wrapper calls a method through `forward`.
+        """
+        losses = self.losses(batch, step)
+        weight = self.config.true_mask_weight
+        if self.reads_masks or not batch.masked_rows or not weight:
+            return losses
+        return {**losses, "true_masks": weight * true_mask_loss(self, batch)}
 
     @abstractmethod
     def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:

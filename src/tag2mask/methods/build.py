@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.methods.base import Method, StageOutputs
+from tag2mask.models.base import Backbone
+from tag2mask.models.weights import license
 from tag2mask.refiners.base import Refiner
 
 
@@ -27,6 +29,7 @@ def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) ->
     refiner = build_refiner(recipe)
     kind: type[Method] = plugins.load("methods", recipe.method.name)
     method = kind(recipe.method, backbone, recipe.num_foreground, refiner, recipe.optim.steps)
+    method.background_score = recipe.predict.background_score
     if earlier is None:
         earlier = {name: build_method(past.blank()) for name, past in recipe.earlier.items()}
     method.setup(StageOutputs(methods=earlier))
@@ -39,3 +42,9 @@ def build_refiner(recipe: Recipe) -> Refiner | None:
         return None
     refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
     return refiner
+
+
+def named_license(recipe: Recipe) -> str:
+    """Look up the license of the pretrained weights that a recipe names, without reading them."""
+    weights = recipe.backbone.weights
+    return Backbone.weights_license if weights in (None, "none") else license(weights)

@@ -25,6 +25,7 @@ from tag2mask.functional.cam import (
     scaled_view,
     upsample,
 )
+from tag2mask.functional.sizes import at_least, is_exporting, limited_size
 
 if TYPE_CHECKING:  # `base` imports this module
     from tag2mask.methods.base import CamOutput, Method
@@ -209,7 +210,9 @@ class MultiScaleDecoder(InferenceProtocol):
 
     def normalized_image(self, method: Method, image: Tensor, config: PredictConfig) -> Tensor:
         """Resize as AFA does: round the short side down, without antialiasing or rounding."""
-        size = limited_size(image.shape[-2:], config.long_side_px or None, config.max_side_px, int)
+        size = limited_size(
+            image.shape[-2:], config.long_side_px or None, config.max_side_px, round_down=True
+        )
         return method.backbone.normalize(upsample(image.float(), size))
 
     def predict(
@@ -314,7 +317,8 @@ def mean_probs(logits: Tensor) -> Tensor:
 def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
     """Resize an (N, 3, H, W) uint8 image to `long_side_px`, and to at most `max_side_px`."""
     size = limited_size(image.shape[-2:], config.long_side_px or None, config.max_side_px)
-    if size == tuple(image.shape[-2:]):
+    is_limited = config.long_side_px or config.max_side_px
+    if not is_limited or (not is_exporting() and size == tuple(image.shape[-2:])):
         return image
     resized = F.interpolate(
         image.float(), size, mode="bilinear", align_corners=False, antialias=True
@@ -322,29 +326,7 @@ def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
-def limited_size(
-    size: Sequence[int],
-    long_side: int | None,
-    max_side: int | None,
-    round_to: Callable[[float], int] = round,
-) -> tuple[int, int]:
-    """Scale (H, W) so that the long side is `long_side`, or `max_side` if that is smaller.
-
-    Args:
-        size: (H, W) of the image.
-        long_side: In pixels; None keeps the image's own.
-        max_side: In pixels; None sets no limit.
-        round_to: Rounds the other side to a whole number.
-    """
-    height, width = size
-    longest = max(height, width)
-    side = long_side or longest
-    side = min(side, max_side or side)
-    scaled = [max(1, round_to(part * side / longest)) for part in (height, width)]
-    return scaled[0], scaled[1]
-
-
 def enlarge_to(view: Tensor, side_px: int) -> Tensor:
     """Enlarge (N, 3, h, w) views whose shorter side is below `side_px`."""
     height, width = view.shape[-2:]
-    return upsample(view, (max(height, side_px), max(width, side_px)))
+    return upsample(view, (at_least(height, side_px), at_least(width, side_px)))

@@ -30,6 +30,8 @@ class Refiner(nn.Module, ABC):
     Config: ClassVar[type[RefinerConfig]]
     at_full_size: ClassVar[bool] = False
     """Whether inference refines at full image size, rather than at half of it (the default)."""
+    exportable: ClassVar[bool] = False
+    """Whether it consists of torch operations that `torch.export` can record."""
 
     def __init__(self, config: RefinerConfig) -> None:
         super().__init__()

@@ -57,6 +57,7 @@ class PAMR(Refiner):
 
     Config = PAMRConfig
     config: PAMRConfig
+    exportable = True
 
     @torch.no_grad()
     def refine(self, image: Tensor, probs: Tensor) -> Tensor:

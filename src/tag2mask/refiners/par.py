@@ -22,9 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.config.schema import RefinerConfig
+from tag2mask.functional.sizes import is_exporting
 from tag2mask.functional.stencil import Offset, shifted
 from tag2mask.refiners.base import Refiner
 from tag2mask.refiners.par_cpu import DEVIATION_EPS, MIN_VARIANCE, cpu_iterate, cpu_kernel
+from tag2mask.refiners.par_export import export_iterate, export_kernel
 
 
 class ParConfig(RefinerConfig):
@@ -67,6 +69,7 @@ class PAR(Refiner):
 
     Config = ParConfig
     config: ParConfig
+    exportable = True
 
     @torch.no_grad()
     def refine(self, image: Tensor, probs: Tensor) -> Tensor:
@@ -95,6 +98,9 @@ def par_kernel(image: Tensor, config: ParConfig) -> Tensor:
     """
     offsets = neighbor_offsets(config.dilations)
     w3 = config.w3 if config.position else 0.0
+    if is_exporting():  # without the cache, where a recorded tensor would reach other calls
+        position = (w3 * position_weights(config.dilations, config.w2)).to(image.device)
+        return export_kernel(image, config.dilations, config.w1, position)
     position = _position_term(config.dilations, config.w2, w3, image.device)
     if image.device.type == "cpu":
         return cpu_kernel(image.detach(), offsets, config.w1, position)
@@ -113,6 +119,8 @@ def par_iterate(maps: Tensor, kernel: Tensor, dilations: Sequence[int], iteratio
     Returns:
         (N, M, H, W) float32.
     """
+    if is_exporting():
+        return export_iterate(maps, kernel, dilations, iterations)
     if maps.device.type == "cpu":
         return cpu_iterate(maps.detach(), kernel, dilations, iterations)
     return torch_iterate(maps, kernel, dilations, iterations)

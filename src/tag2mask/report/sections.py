@@ -56,6 +56,10 @@ class DataCounts(NamedTuple):
     """Images without any class."""
     skipped: int = 0
     """Images that cannot be read."""
+    masked: int = 0
+    """Images with a true mask."""
+    learns_masks: bool = False
+    """Whether the run learned from these masks beside the tags."""
     per_class: tuple[tuple[str, int], ...] = ()
     error: str = ""
     """Why the data cannot be read; then nothing is counted."""
@@ -120,6 +124,8 @@ def data_counts(recipe: Recipe | None) -> DataCounts | None:
         images=len(source),
         negatives=int((source.tags.sum(axis=1) == 0).sum()),
         skipped=len(source.skipped),
+        masked=len(source.mask_indices),
+        learns_masks=recipe.data.true_masks == "train",
         per_class=tuple(
             zip(source.class_names, source.tags.sum(axis=0).tolist(), strict=True),
         ),

@@ -69,7 +69,8 @@ class Estimate:
     def __str__(self) -> str:
         steps = self.phases[-1].stop - self.phases[0].start
         pace = ", then ".join(
-            f"{_short(seconds)} s{f' from about step {phase.start:,} on' if number else ' per step'}"
+            f"{_short(seconds)} s"
+            + (f" from about step {phase.start:,} on" if number else " per step")
             for number, (phase, seconds) in enumerate(
                 zip(self.phases, self.step_seconds, strict=True)
             )

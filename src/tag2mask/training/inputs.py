@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import DataConfig, MethodConfig
-from tag2mask.data.base import Source
-from tag2mask.data.pseudo_labels import PseudoLabelDataset
 from tag2mask.data.transforms import BLACK, Color
+from tag2mask.data.true_masks import TrainingImages, open_training_images
 from tag2mask.errors import RunError
 from tag2mask.inference.run import Configure, open_run
 from tag2mask.methods.base import Method
@@ -46,7 +45,19 @@ def padding_color(config: DataConfig, method: Method) -> Color:
     return red, green, blue
 
 
-def training_source(config: DataConfig) -> Source:
-    """Open the training images, with the masks of `config.labels` if it names a folder."""
-    source: Source = plugins.load("data", config.name)(config, "train")
-    return source if config.labels is None else PseudoLabelDataset(source, config.labels)
+def training_images(recipe: Recipe) -> TrainingImages:
+    """Open the training images, with the masks that the method of a recipe learns from."""
+    kind: type[Method] = plugins.load("methods", recipe.method.name)
+    return open_training_images(recipe.data, learns_from_masks=kind.reads_masks)
+
+
+def describe_masks(images: TrainingImages, config: DataConfig) -> Iterator[str]:
+    """Yield how the true masks of some images are used; nothing if none or all have one."""
+    if images.true_masks:
+        learned, share = len(images.true_masks), config.true_mask_share
+        yield f"learns from {learned} true masks, {share:.0%} of each batch"
+    elif images.unused_masks:
+        yield (
+            f"{images.unused_masks} images have true masks, used for scores only; "
+            "data.true_masks=train learns from them"
+        )

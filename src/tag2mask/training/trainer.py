@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -19,7 +19,12 @@ from tag2mask.io.files import write_text
 from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.estimate import CostMeter, CostRecord
-from tag2mask.training.inputs import load_earlier, padding_color, training_source
+from tag2mask.training.inputs import (
+    describe_masks,
+    load_earlier,
+    padding_color,
+    training_images,
+)
 from tag2mask.training.logging import (
     LossWindow,
     MetricLogger,
@@ -106,7 +111,8 @@ class _TrainingRun:
         self._runtime = runtime
         self._stop = stop
         self._resume = resume
-        self._source = training_source(recipe.data)
+        self._images = training_images(recipe)
+        self._source = self._images.source
         self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
@@ -289,7 +295,7 @@ class _TrainingRun:
             )
         if evaluation is not None:
             if self._best_metric.add(evaluation):
-                save_weights(self._folder.weights("best"), self._method.state_dict(), self._recipe)
+                self._save_weights("best")
             logger.write_record(
                 {"step": self._step, "event": "evaluation", "score": evaluation.score}
             )
@@ -305,15 +311,20 @@ class _TrainingRun:
         ranks = self._runtime.gather({"rng": rng_state(), "window": self._window.read()})
         self._reject_non_finite(merged_means([rank["window"] for rank in ranks]))
         if self._runtime.is_main:
-            weights = self._method.state_dict()
-            save_weights(self._folder.weights("last"), weights, self._recipe)
+            self._save_weights("last")
             if self._best_metric.reason is not None:
-                save_weights(self._folder.weights("best"), weights, self._recipe)
+                self._save_weights("best")
             tensors = snapshot(self._method, self._runtime.optimizer)
             record = {"step": self._step, "seconds": self._seconds, "ranks": ranks}
             save_state(self._folder.state, tensors, record | versions())
             self._write_metrics()
         self._saved_at = self._step
+
+    def _save_weights(self, which: Literal["best", "last"]) -> None:
+        """Write a weights file with all that inference needs."""
+        license = self._method.backbone.weights_license
+        path = self._folder.weights(which)
+        save_weights(path, self._method.state_dict(), self._recipe, license)
 
     def _restore(self) -> Batches:
         """Open the batches, then load the state, because opening may draw random numbers."""
@@ -338,7 +349,9 @@ class _TrainingRun:
             rank=self._runtime.rank,
             world=self._runtime.world,
             start=step * optim.accumulate_steps,
-            masks=self._method.reads_masks,
+            masks=self._images.reads_masks,
+            favored=self._images.true_masks,
+            favored_share=self._recipe.data.true_mask_share,
             padding=padding_color(self._recipe.data, self._method),
         )
 
@@ -370,10 +383,13 @@ class _TrainingRun:
                 "versions": versions(),
                 "machine": self._runtime.describe_machine(),
                 "weights_license": license,
+                "true_masks": len(self._images.true_masks),
             }
             | ({"starts_from": self._start} if self._start else {})
         )
         if self._step == 0:
             logger.print_line(f"{len(self._source)} images, weights license: {license}")
+            for line in describe_masks(self._images, self._recipe.data):
+                logger.print_line(line)
         if self._start:
             logger.print_line(self._start)

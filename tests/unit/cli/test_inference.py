@@ -43,6 +43,7 @@ def test_summary_ends_with_what_to_inspect_first(capsys):
     assert lines[4] == f"warning: {advice[0]}"
     assert lines[5] == "most uncertain, inspect first: b (0.75), a (0.50)"
     assert lines[6] == "gallery: M/overlays/index.html"
+    assert lines[7:] == ["next:    tag2mask export M --format coco --out M.json"]
 
 
 @pytest.mark.parametrize(

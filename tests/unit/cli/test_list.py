@@ -12,6 +12,7 @@ from tag2mask.errors import RecipeError, Tag2MaskError
         ("methods", plugins.available("methods")),
         ("refiners", plugins.available("refiners")),
         ("backbones", plugins.available("models.backbones")),
+        ("formats", plugins.available("formats") + plugins.available("formats.models")),
         ("recipes", available_recipes()),
     ],
 )

@@ -102,7 +102,7 @@ def test_defect_of_the_program_is_not_hidden(monkeypatch, error):
             "invalid value for '--weights': 'bst' is not one of 'best', 'last'. "
             "Did you mean 'best'? (see: tag2mask label --help)",
         ),
-        ("check D E F", "unexpected words: E F (see: tag2mask check --help)"),
+        ("check D E F", "unexpected words: F (see: tag2mask check --help)"),
         ("check D --srict", "unknown option '--srict'. Did you mean '--strict'?"),
         ("train rml/voc_mitb1 --lr 1e-4", "unknown option '--lr'. Did you mean optim.lr=1e-4?"),
     ],

@@ -37,9 +37,8 @@ def test_a_name_that_means_both_is_refused_with_both_readings(here):
 )
 def test_other_words_are_refused(here, word, message):
     (here / "photos.zip").write_bytes(b"PK")
-    (here / "run").mkdir()
-    for name in ("recipe.yaml", "log.jsonl"):
-        (here / "run" / name).write_text("", encoding="utf-8")
+    (here / "run" / "weights").mkdir(parents=True)
+    (here / "run" / "recipe.yaml").write_text("", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"^[^\n]*$") as caught:
         is_folder(word)
     assert message in str(caught.value)

@@ -20,14 +20,15 @@ def test_a_table_with_another_name_is_suggested(tmp_path):
 
 
 def test_equal_files_become_one_image_with_all_tags(tmp_path):
-    contents = {"cat/a": b"1", "cat/b": b"2", "cat/c": b"2", "dog/a": b"1", "dog/d": b"3"}
+    contents = {"_negative/n": b"3", "cat/a": b"1", "cat/b": b"2", "cat/c": b"2", "dog/a": b"1"}
+    contents |= {"dog/d": b"3"}  # a tag is known of it after all
     images = {}
     for name, content in contents.items():
         images[name] = tmp_path / f"{name}.jpg"
         images[name].parent.mkdir(exist_ok=True)
         images[name].write_bytes(content)
-    tags = {name: (name[:3],) for name in images}
+    tags = {name: () if name[0] == "_" else (name[:3],) for name in images}
     kept, merged, others = merge_tags(images, tags)
     assert list(kept) == ["cat/a", "cat/b", "cat/c", "dog/d"]  # cat/c loses no tag and stays
     assert merged["cat/a"] == ("cat", "dog")
-    assert others == {"cat/a": (images["dog/a"],)}
+    assert others == {"cat/a": (images["dog/a"],), "dog/d": (images["_negative/n"],)}

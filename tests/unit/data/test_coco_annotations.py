@@ -28,6 +28,15 @@ def test_ids_become_ranks_and_crowds_are_tags(tmp_path):
     np.testing.assert_array_equal(found.sizes, [[6, 8]] * 3)
 
 
+def test_crowds_are_drawn_on_request(tmp_path):
+    found = _read(tmp_path, usual())
+    drawn = read_annotations(found.path, with_crowds=True)
+    assert found.crowds.any()
+    assert not drawn.crowds.any()
+    assert (found.mask(1)[:, :2] == 0).all()
+    assert (drawn.mask(1)[:, :2] == 2).all()
+
+
 def test_later_annotations_lie_on_top_and_crowds_have_no_pixels(tmp_path):
     found = _read(tmp_path, usual())
     expected = np.zeros((6, 8), dtype=np.uint8)

@@ -132,9 +132,20 @@ def test_masks_inside_the_image_folder_are_not_images(tmp_path):
     assert source.has_masks
 
 
-def test_some_masks_are_not_enough(data):
-    _write_mask(data / "masks" / "a.png", [[0, 1, 0], [0, 0, 0]])
-    assert not _open(data).has_masks
+def test_some_images_may_have_masks(data):
+    for name in ("b", "lane/d"):
+        _write_mask(data / "masks" / f"{name}.png", [[0, 1, 0], [0, 0, 0]])
+    source = _open(data)
+    assert not source.has_masks
+    assert list(source.mask_indices) == [1, 3]
+    assert [sample.mask is not None for sample in source] == [False, True, False, True, False]
+
+
+def test_a_mask_of_an_image_outside_the_folder_is_rejected_by_name(data):
+    for name in ("a", "other", "lane/e"):
+        _write_mask(data / "masks" / f"{name}.png", [[0, 1, 0], [0, 0, 0]])
+    with pytest.raises(DataError, match=r"masks: 2 masks of images .*: lane/e, other; name each"):
+        _open(data)
 
 
 def test_an_invalid_mask_is_rejected_with_file_and_value(data):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,6 +213,18 @@ def test_a_source_without_readable_images_is_rejected_in_one_line() -> None:
         take(batches(damaged, CONFIG, batch_size=2, seed=3, workers=1), 1)
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset"), EOFError()])
+def test_a_connection_that_a_dead_worker_left_is_one_line(error: Exception) -> None:
+    class Lost(Iterator[dict[str, Any]]):
+        def __next__(self) -> dict[str, Any]:
+            raise error
+
+    iterator = batches(source(8), CONFIG, batch_size=2, seed=3, workers=0)
+    iterator._iterator = Lost()
+    with pytest.raises(RunError, match=r"^a data loader process died \(.+\), often[^\n]*$"):
+        next(iterator)
+
+
 def test_the_death_of_a_worker_is_raised_in_one_line_at_the_next_batch() -> None:
     fatal = source(8)
     fatal.fatal = 5
@@ -239,8 +254,81 @@ def test_an_empty_source_is_rejected() -> None:
 def test_missing_masks_are_rejected() -> None:
     tagged = source()
     tagged.has_masks = False
-    with pytest.raises(DataError, match="learns from masks"):
+    with pytest.raises(DataError, match="learns from masks, and no image has one"):
         batches(tagged, CONFIG, batch_size=2, seed=0, masks=True)
+
+
+class SomeMasks(Numbered):
+    """Only images 2, 5 and 6 have a mask."""
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        super().__init__(config, split)
+        self.has_masks = False
+        self.masked = (2, 5, 6)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return sample if index in self.masked else dataclasses.replace(sample, mask=None)
+
+
+def favoring(share: float = 0.5, **changed: Any) -> dict[str, Any]:
+    """Return the arguments of batches that favor the images with a mask."""
+    arguments = {"batch_size": 4, "seed": 3, "workers": 0, "masks": True, **changed}
+    return {**arguments, "favored": (2, 5, 6), "favored_share": share}
+
+
+def test_images_without_mask_are_ignored_everywhere_and_rows_with_one_are_named() -> None:
+    taken = take(batches(SomeMasks(CONFIG, "10"), CONFIG, **favoring()), 6)
+    for batch in taken:
+        assert batch.mask is not None
+        for row, name in enumerate(batch.name):
+            number = int(name.removeprefix("image"))
+            assert (row in batch.masked_rows) == (number in (2, 5, 6))
+            expected = number if number in (2, 5, 6) else 255
+            assert (batch.mask[row][batch.valid[row]] == expected).all()
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.01, 1), (0.5, 2), (1.0, 4)])
+def test_every_batch_has_its_share_of_favored_images(share: float, expected: int) -> None:
+    taken = take(batches(SomeMasks(CONFIG, "10"), CONFIG, **favoring(share)), 6)
+    favored = [name for batch in taken for name in batch.name[4 - expected :]]
+    assert set(favored) == {"image2", "image5", "image6"}
+    assert sorted(favored[:3]) == ["image2", "image5", "image6"]  # an epoch shows each once
+
+
+def test_the_other_images_keep_their_order_beside_favored_ones() -> None:
+    mixed = take(batches(SomeMasks(CONFIG, "10"), CONFIG, **favoring()), 5)
+    plain = take(batches(source(), CONFIG, batch_size=2, seed=3, workers=0), 5)
+    assert [batch.name[:2] for batch in mixed] == [batch.name for batch in plain]
+    for one, other in zip(mixed, plain, strict=True):
+        torch.testing.assert_close(one.image[:2], other.image)
+
+
+@pytest.mark.parametrize("start", [1, 2, 4])
+def test_favored_images_resume_exactly(start: int) -> None:
+    growing = favoring(late_batch_size=7, late_from=2, rank=1, world=2)
+    data = SomeMasks(CONFIG, "10")
+    complete = take(batches(data, CONFIG, **growing), 6)
+    resumed = take(batches(data, CONFIG, **growing, start=start), 6 - start)
+    assert_same(complete[start:], resumed)
+
+
+def test_ranks_load_different_favored_images() -> None:
+    data = SomeMasks(CONFIG, "10")
+    ranks = [
+        take(batches(data, CONFIG, **favoring(batch_size=2, rank=rank, world=2)), 3)
+        for rank in range(2)
+    ]
+    single = take(batches(data, CONFIG, **favoring(batch_size=4)), 3)
+    for batch, left, right in zip(single, *ranks, strict=True):
+        assert batch.name == (left.name[0], right.name[0], left.name[1], right.name[1])
+
+
+def test_an_unreadable_favored_image_is_replaced_by_a_favored_one() -> None:
+    damaged = SomeMasks(CONFIG, "10")
+    damaged.unreadable = frozenset({5})
+    taken = take(batches(damaged, CONFIG, **favoring()), 4)
+    assert {name for batch in taken for name in batch.name[2:]} == {"image2", "image6"}
 
 
 def test_loading_does_not_change_the_global_random_state() -> None:

@@ -181,7 +181,7 @@ def test_unknown_tags_name_the_mistake():
     path, classes = Path("D/tags.csv"), ("cat", "dog")
     (line,) = unknown_tags(path, {"a": ("cat,dog",)}, classes)
     assert line.endswith("unknown class 'cat,dog' of a. ',' between tags? Write cat;dog")
-    (line,) = unknown_tags(path, {"a": ("dgo",)}, classes, assumed="X's 2")
+    (line,) = unknown_tags(path, {"a": ("dgo",), "b": ("cat",)}, classes, assumed="X's 2")
     assert "Did you mean 'dog'? Other classes than X's 2 go into classes.json." in line
     (line,) = unknown_tags(path, {"a": ("tomato", "leaf"), "b": ()}, classes, assumed="X's 2")
     assert line.endswith(

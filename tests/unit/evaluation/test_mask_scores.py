@@ -6,8 +6,10 @@ from tag2mask.errors import DataError
 from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.mask_scores import (
     ListScores,
+    count_mask,
     count_pairs,
     count_pixels,
+    mean_iou,
     report_at_chosen,
     score_masks,
 )
@@ -111,3 +113,14 @@ def test_a_list_without_masks_cannot_be_scored(segmenter, source):
     source.has_masks = False
     with pytest.raises(DataError, match="nothing to score against"):
         score_masks(segmenter, source)
+
+
+def test_one_mask_is_counted_by_class():
+    truth = mask(0, 1, 1, 2, 255)
+    counts = count_mask(torch.from_numpy(mask(0, 1, 2, 2, 1)), truth, 3)
+    assert counts.tolist() == [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0]]
+
+
+def test_mean_iou_is_hand_counted():
+    counts = np.array([[6, 2, 0], [1, 3, 0]])
+    assert mean_iou(counts) == pytest.approx((6 / 9 + 3 / 6) / 2)

@@ -1,4 +1,5 @@
 import os
+import zlib
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from tag2mask.fitting.facts import choose_lists, data_facts, machine_facts
 
 def write(path, size=(40, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    PILImage.fromarray(np.zeros((size[1], size[0], 3), dtype=np.uint8)).save(path)
+    random = np.random.default_rng(zlib.crc32(path.name.encode()))  # no two images are equal
+    PILImage.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(path)
 
 
 def test_folder_per_class_is_counted(tmp_path):
     for number in range(30):
         write(tmp_path / ("cat" if number % 3 else "dog") / f"{number}.png", (40 + number, 30))
-    write(tmp_path / "_negative" / "none.png")
+    write(tmp_path / "_negative" / "none.png", (40, 31))  # equal files would be one image
     facts = data_facts(tmp_path)
     names = [f"{'cat' if number % 3 else 'dog'}/{number}" for number in range(30)]
     held_out = {name for name in [*names, "_negative/none"] if is_held_out(name, 0.1)}
@@ -29,6 +31,21 @@ def test_folder_per_class_is_counted(tmp_path):
     assert facts.held_out_images == len(held_out)
     assert facts.negatives == 1 - ("_negative/none" in held_out)
     assert facts.long_side_px == 54  # the median of 40, 40, 41, ..., 69
+
+
+def test_a_class_that_is_only_held_out_is_not_learned_and_groups_stay_together(tmp_path):
+    plots = [f"plot {number}" for number in range(40)]
+    held_out = next(plot for plot in plots if is_held_out(plot, 0.1))
+    learned = next(plot for plot in plots if not is_held_out(plot, 0.1))
+    rows = [
+        f"{n}.png,{'cow' if n < 5 else 'cat'},{held_out if n < 5 else learned}" for n in range(9)
+    ]
+    for number in range(9):
+        write(tmp_path / "images" / f"{number}.png", (40 + number, 30))
+    (tmp_path / "tags.csv").write_text("\n".join(["image,tags,group", *rows]))
+    facts = data_facts(tmp_path)
+    assert (facts.training_images, facts.held_out_images) == (4, 5)
+    assert facts.classes == {"cat": 4}
 
 
 def test_voc_layout_is_read_by_its_lists(tmp_path):

@@ -18,7 +18,7 @@ def exported(masks: MaskCollection, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_labels_lie_where_ultralytics_looks_for_them(exported: Path) -> None:
+def test_labels_lie_where_ultralytics_reads_them(exported: Path) -> None:
     """`images` becomes `labels` in the path of an image, and its suffix `.txt`."""
     content = yaml.safe_load((exported / "data.yaml").read_text("utf-8"))
     assert content["names"] == {0: "cat", 1: "two words"}  # background has no index

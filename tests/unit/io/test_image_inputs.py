@@ -6,7 +6,7 @@ from PIL import Image
 
 from tag2mask.errors import DataError
 from tag2mask.io import image_inputs
-from tag2mask.io.image_inputs import input_images
+from tag2mask.io.image_inputs import ignored_files, input_images
 from tag2mask.io.masks import save_mask
 
 
@@ -21,6 +21,9 @@ def test_images_and_folders_of_images_are_returned(tmp_path):
     (tmp_path / "clip.mp4").touch()
     assert [path.name for path in input_images(tmp_path)] == ["a.png", "b.jpg"]
     assert input_images(tmp_path / "b.jpg") == [tmp_path / "b.jpg"]
+    (tmp_path / "notes.txt").touch()
+    (line,) = ignored_files([tmp_path, tmp_path / "b.jpg"])
+    assert line.startswith(f"{tmp_path}: 1 video (clip.mp4); extract images first")
     (tmp_path / "a.png").rename(tmp_path / "download")
     assert input_images(tmp_path / "download") == [tmp_path / "download"]
 

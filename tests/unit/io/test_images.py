@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.errors import DataError
-from tag2mask.io.images import find_unreadable, list_images, read_image, rgb_from_pil
+from tag2mask.io.images import find_unreadable, image_size, list_images, read_image, rgb_from_pil
 
 
 def _save(array, path, **options):
@@ -15,6 +15,14 @@ def _save(array, path, **options):
 
 def _noise(height=40, width=60):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_size_of_no_image_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"a\.png: no such file"):
+        image_size(tmp_path / "a.png")
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
+        image_size(tmp_path / "a.png")
 
 
 def test_an_rgb_image_is_read_unchanged_and_writable(tmp_path):
@@ -44,6 +52,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, shape, corner):
     exif[0x0112] = orientation
     upright = read_image(_save(stored, tmp_path / "a.png", exif=exif))
     assert upright.shape == (*shape, 3)
+    assert image_size(tmp_path / "a.png") == shape
     assert upright[corner].tolist() == [250, 10, 20]
     assert upright.sum() == 280
 

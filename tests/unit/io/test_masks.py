@@ -5,7 +5,14 @@ import pytest
 from PIL import Image
 
 from tag2mask.errors import DataError
-from tag2mask.io.masks import read_indices, read_mask, renumber, save_mask
+from tag2mask.io.masks import (
+    has_few_colors,
+    is_probably_mask,
+    read_indices,
+    read_mask,
+    renumber,
+    save_mask,
+)
 
 
 def _save(array, path):
@@ -101,3 +108,17 @@ def test_indices_are_read_unchecked(tmp_path):
     Image.new("RGB", (3, 2)).save(tmp_path / "color.png")
     with pytest.raises(DataError, match=r"color\.png: a color image \(RGB\)"):
         read_indices(tmp_path / "color.png")
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "is_mask", "has_few"),
+    [("L", 5, True, True), ("L", 200, False, False), ("RGB", 5, False, True), ("1", 2, True, True)],
+)
+def test_masks_are_recognized_by_few_values(tmp_path, mode, values, is_mask, has_few):
+    pixels = (np.arange(400) % values).reshape(20, 20).astype(np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
+    assert is_probably_mask(tmp_path / "a.png") is is_mask
+    assert has_few_colors(tmp_path / "a.png") is has_few
+    Image.fromarray(pixels[:15]).convert(mode).save(tmp_path / "small.png")
+    assert not has_few_colors(tmp_path / "small.png")
+    assert not has_few_colors(tmp_path / "missing.png")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tag2mask.models.conv_norm import conv_norm_relu, same_padding
+from tag2mask.models.conv_norm import conv_norm, conv_norm_relu, same_padding
 
 
 def test_folding_equals_batch_norm_in_evaluation_mode() -> None:
@@ -31,3 +31,22 @@ def test_padding_before_and_after(
     padded = F.pad(maps, (own[1], own[1], own[0], own[0]))[0, 0]
     row = padded[size // 2]
     assert (row.tolist()) == [0.0] * added[0] + [1.0] * size + [0.0] * added[1]
+
+
+@pytest.mark.parametrize("size", [(32, 33), (33, 32), (47, 50), (1, 2)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (3, 2, 2), (1, 2, 1)]
+)
+def test_padding_of_symbolic_sizes_is_that_of_numbers(
+    size: tuple[int, int],
+    kernel: int,
+    stride: int,
+    dilation: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    convolution = torch.nn.Conv2d(3, 4, kernel, stride, dilation=dilation, bias=False)
+    norm = torch.nn.BatchNorm2d(4).eval()
+    maps = torch.rand(2, 3, *size)
+    expected = conv_norm(maps, convolution, norm)
+    monkeypatch.setattr("tag2mask.models.conv_norm.is_exporting", lambda: True)
+    torch.testing.assert_close(conv_norm(maps, convolution, norm), expected)

@@ -75,13 +75,16 @@ def test_data_counts_come_from_the_data(run: Path, monkeypatch: pytest.MonkeyPat
             self.names = ("a", "b", "c")
             self.tags = np.array([[1, 0], [1, 1], [0, 0]], dtype=np.uint8)
             self.skipped = ("torn",)
+            self.has_masks = False
+            self.masked = (1,)
 
         def __getitem__(self, index: int) -> None:  # type: ignore[override]
             raise AssertionError("counting decodes no image")
 
     recipe = read_run(run).recipe
     monkeypatch.setattr(plugins, "load", lambda package, name: ThreeImages)
-    expected = DataCounts(images=3, negatives=1, skipped=1, per_class=(("cat", 2), ("cow", 1)))
+    classes = (("cat", 2), ("cow", 1))
+    expected = DataCounts(images=3, negatives=1, skipped=1, masked=1, per_class=classes)
     assert data_counts(recipe) == expected
 
 

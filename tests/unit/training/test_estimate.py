@@ -77,8 +77,8 @@ def test_seconds_are_those_of_all_phases_and_evaluations():
     made = Estimate(phases, (0.5, 2.0), 3, 160.0, 2048.0)
     assert made.seconds == 20 * 0.5 + 70 * 2.0 + 3 * 160.0
     assert str(made) == (
-        "estimate: 10.5 min for 90 steps (0.5 s per step, then 2 s from about step 30 on; 3 x 160 s "
-        "of evaluation), 2.0 GiB of memory"
+        "estimate: 10.5 min for 90 steps (0.5 s per step, then 2 s from about step 30 on; "
+        "3 x 160 s of evaluation), 2.0 GiB of memory"
     )
     assert CostRecord(None, 0).values(1.0) is None
 

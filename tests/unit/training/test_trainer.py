@@ -154,6 +154,81 @@ def test_a_run_of_sgd_with_growing_batches_resumes_exactly(toy, tmp_path, monkey
     assert_same_run(train(recipe, tmp_path / "resumed", resume=True), uninterrupted)
 
 
+TWO_OF_SIX = {"data__count": 6, "data__masked": 2, "data__true_masks": "train"}
+
+
+def balanced_cross_entropy(cam, tags, mask):
+    """The loss on true masks written a second time, in NumPy: (N, F, h, w), (N, F), (N, H, W)."""
+    cam, grid = cam.astype(np.float64), np.arange(mask.shape[1])
+    at = np.clip((grid + 0.5) * cam.shape[2] / len(grid) - 0.5, 0, cam.shape[2] - 1)
+    low = np.floor(at).astype(int)
+    high, part = np.minimum(low + 1, cam.shape[2] - 1), at - low
+    rows = cam[:, :, low] * (1 - part)[:, None] + cam[:, :, high] * part[:, None]
+    full = rows[..., low] * (1 - part) + rows[..., high] * part
+    halves = [[], []]
+    for image_cam, image_tags, image_mask in zip(full, tags, mask, strict=True):
+        scores = {0: np.full(image_mask.shape, 4.5)}
+        for k, plane in enumerate(image_cam, start=1):
+            if image_tags[k - 1] or (image_mask == k).any():
+                scores[k] = plane / max(plane.max(), 1) * 10
+        total = np.log(sum(np.exp(plane) for plane in scores.values()))
+        for k, plane in scores.items():
+            halves[k > 0] += list((total - plane)[image_mask == k])
+    return sum(np.mean(half) for half in halves if half) / 2
+
+
+def test_a_run_with_two_of_six_masks_learns_from_them(toy, tmp_path, monkeypatch):
+    first = []
+    compute_losses = toy.ToyMethod.losses
+
+    def losses(method, batch, step):
+        if step == 0:
+            cam = method.compute_cam(method.backbone.normalize(batch.image)).cam
+            first.append((batch, cam.detach().numpy()))
+        return compute_losses(method, batch, step)
+
+    monkeypatch.setattr(toy.ToyMethod, "losses", losses)
+    recipe = toy.recipe(**TWO_OF_SIX, method__calm=True, run__log_every=1)
+    run = train(recipe, tmp_path / "run")
+    start, *records = log_lines(run)
+    assert start["true_masks"] == 2
+    ((batch, cam),) = first
+    assert batch.name[-1] in ("train0", "train1")  # one of four is drawn from the images with masks
+    rows = [row for row, name in enumerate(batch.name) if name in ("train0", "train1")]
+    assert list(batch.masked_rows) == rows
+    expected = balanced_cross_entropy(cam[rows], batch.tags.numpy()[rows], batch.mask.numpy()[rows])
+    assert records[0]["losses"]["true_masks"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_weight_scales_the_loss_on_true_masks(toy, tmp_path):
+    found = []
+    for weight in (1.0, 0.25):
+        recipe = toy.recipe(
+            **TWO_OF_SIX, method__calm=True, method__true_mask_weight=weight, optim__steps=1,
+            optim__warmup=0,
+        )  # fmt: skip
+        found.append(log_lines(train(recipe, tmp_path / str(weight)))[1]["losses"]["true_masks"])
+    assert found[1] == pytest.approx(0.25 * found[0], rel=1e-6)
+
+
+def test_masks_that_are_only_for_scores_change_nothing_in_training(toy, tmp_path, capsys):
+    scored = train(toy.recipe(data__masked=2), tmp_path / "scored")
+    shown = capsys.readouterr().err
+    assert "2 images have true masks" in shown
+    assert "data.true_masks=train" in shown
+    plain = train(toy.recipe(data__masks=False), tmp_path / "plain")
+    torch.testing.assert_close(weights(scored), weights(plain), rtol=0, atol=0)
+
+
+def test_a_run_with_true_masks_resumes_exactly(toy, tmp_path, monkeypatch):
+    recipe = toy.recipe(**TWO_OF_SIX, data__held_out=3, optim__accumulate_steps=2)
+    uninterrupted = train(recipe, tmp_path / "uninterrupted")
+    monkeypatch.setenv("TOY_SIGTERM_AT", "6")
+    with pytest.raises(RunError, match="stopped at step 7 of 12"):
+        train(recipe, tmp_path / "resumed")
+    assert_same_run(train(recipe, tmp_path / "resumed", resume=True), uninterrupted)
+
+
 @pytest.fixture
 def labels(toy, tmp_path):
     """A folder of the toy source's own masks, as the command `label` writes them."""

@@ -29,6 +29,9 @@ from tag2mask.types import Sample
 class ToyDataConfig(DataConfig):
     held_out: int = 0
     masks: bool = True
+    masked: int = 0
+    """Number of images with a mask, beside images without one; 0: all images or none."""
+    count: int = 12
     strict: bool = False
     broken: int = -1
 
@@ -39,13 +42,14 @@ class ToySource(Source):
     Config = ToyDataConfig
 
     def __init__(self, config, split):
-        count = {"train": 12, "val": config.held_out}[split]
+        count = {"train": config.count, "val": config.held_out}[split]
         if count == 0:
             raise NothingHeldOutError("no images are held out")
         self.config = config
         self.class_names = config.classes or ("blue", "green", "red")
         self.names = tuple(f"{split}{index}" for index in range(count))
-        self.has_masks = config.masks
+        self.has_masks = config.masks and not config.masked
+        self.masked = tuple(range(config.masked))
         rng = np.random.default_rng(len(split))
         self.tags = rng.integers(0, 2, (count, 3)).astype(np.uint8)
         self.tags[0] = 1
@@ -59,7 +63,8 @@ class ToySource(Source):
             corner = slice(0, 20), slice(20 * channel, 20 * channel + 18)
             image[..., channel][corner] = 220
             mask[corner] = channel + 1
-        return Sample(self.names[index], image, self.tags[index], mask if self.has_masks else None)
+        has_mask = index in self.mask_indices and self.reads_masks
+        return Sample(self.names[index], image, self.tags[index], mask if has_mask else None)
 
 
 class ToyBackbone(Backbone):

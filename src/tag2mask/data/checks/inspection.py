@@ -13,7 +13,7 @@ from tag2mask.data.index import DatasetIndex
 from tag2mask.errors import DataError
 from tag2mask.io.heif import open_image
 from tag2mask.io.images import PILLOW_ERRORS, one_line, read_image
-from tag2mask.io.masks import is_probably_mask
+from tag2mask.io.masks import has_few_colors
 from tag2mask.types import BACKGROUND, IGNORE
 
 _ORIENTATION = 0x0112
@@ -48,7 +48,7 @@ def inspect_image(dataset_index: DatasetIndex, name: str) -> InspectedImage:
         problem = f"{path}: cannot be read as an image ({one_line(error)})"
     except DataError as error:
         problem = str(error)
-    is_mask = problem is None and is_probably_mask(path)
+    is_mask = problem is None and has_few_colors(path)
     mask_problem, shows_class = _inspect_mask(dataset_index, name, size)
     return InspectedImage(size, problem, print_, is_mask, mask_problem, shows_class)
 

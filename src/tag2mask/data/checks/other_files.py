@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tag2mask.data.checks.inspection import InspectedImage
-from tag2mask.data.checks.report import Advice
+from tag2mask.data.checks.report import Advice, Severity
 from tag2mask.data.index import DatasetIndex, count
 from tag2mask.data.tags import name_some
 from tag2mask.errors import MissingExtraError
 from tag2mask.io.heif import EXTRA, can_read_heif, is_heif
 from tag2mask.io.images import is_image_name, list_images, visible_files
-from tag2mask.io.masks import is_probably_mask
+from tag2mask.io.masks import has_few_colors
 from tag2mask.io.other_files import TEXT, by_kind
 
 _MOST_LINES = 10
@@ -48,7 +48,7 @@ def unreadable_advice(
     dataset_index: DatasetIndex, inspected: Mapping[str, InspectedImage], *, strict: bool
 ) -> Iterator[Advice]:
     """Yield a line per unreadable image, and one for all that need the extra for HEIC."""
-    severity = "problem" if strict else "warning"
+    severity: Severity = "problem" if strict else "warning"
     unreadable = {name: image.problem for name, image in inspected.items() if image.problem}
     heic = []
     if not can_read_heif():
@@ -93,7 +93,7 @@ def mask_like_advice(
     beside = [
         path.relative_to(root).as_posix()
         for path in list_images(root)
-        if path not in used and path.parent in folders_of_images and is_probably_mask(path)
+        if path not in used and path.parent in folders_of_images and has_few_colors(path)
     ]
     if beside:
         yield Advice(

@@ -13,6 +13,7 @@ _SHORT = 4
 """Tags with at most so many letters differ in a letter without being typos: cat, rat, bat."""
 _LONG = range(8, 25)
 """Tags with so many letters may have two typos; longer ones have too many shortened forms."""
+_DIGITS = re.compile(r"\d")
 _SPACE = re.compile(r"[\s_\-]+")
 
 
@@ -55,7 +56,9 @@ def probable_typos(counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def _allowed(tag: str, other: str) -> int:
-    """Return the number of typos that two tags may be apart."""
+    """Return the number of typos that two tags may be apart; numbers are never mistyped."""
+    if _DIGITS.findall(tag) != _DIGITS.findall(other):
+        return 0
     if len(tag) in _LONG and len(other) in _LONG:
         return 2
     if len(tag) == len(other) <= _SHORT and sorted(tag) != sorted(other):

@@ -31,7 +31,7 @@ def tag_advice(dataset_index: DatasetIndex) -> Iterator[Advice]:
     shown_by = _images_by_tag(dataset_index.tags)
     counts = {tag: len(names) for tag, names in sorted(shown_by.items())}
     typos = probable_typos(counts)
-    for tag, meant in sorted(typos.items()):
+    for tag, meant in sorted(typos.items())[:_MOST_NAMES]:
         yield Advice(
             "typo",
             "warning",
@@ -39,6 +39,11 @@ def tag_advice(dataset_index: DatasetIndex) -> Iterator[Advice]:
             f"({counts[meant]:,} images)?",
             tuple(shown_by[tag]),
         )
+    if len(typos) > _MOST_NAMES:
+        more = sorted(typos)[_MOST_NAMES:]
+        names = tuple(name for tag in more for name in shown_by[tag])
+        line = f"and {len(more):,} more tags that are probably mistyped: {name_some(more)}"
+        yield Advice("typo", "warning", line, names)
     for variants in spelling_variants(counts):
         yield Advice(
             "spelling",

@@ -28,7 +28,7 @@ def test_typos_are_counted_as_by_the_recursion():
 def test_rare_tags_near_frequent_ones_are_typos():
     counts = {
         "dog": 40, "dgo": 1, "cat": 30, "cats": 2, "rat": 2, "diningtable": 9, "dinningtabel": 1,
-        "person": 50, "persn": 3, "horse": 2, "house": 2,
+        "person": 50, "persn": 3, "horse": 2, "house": 2, "variety 12": 30, "variety 13": 1,
     }  # fmt: skip
     assert probable_typos(counts) == {"dgo": "dog", "cats": "cat", "dinningtabel": "diningtable"}
 
