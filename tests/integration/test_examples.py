@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as PILImage
-from pycocotools import mask as run_lengths
 
 from tag2mask import plugins
 from tag2mask.io.masks import read_mask, save_mask
@@ -87,22 +86,6 @@ def test_arrays_are_segmented_and_the_progress_is_printed(trained, scenes, tmp_p
     assert len(list((tmp_path / "out").glob("*.npy"))) == 2
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
     assert len(list((tmp_path / "out" / "masks").glob("*.png"))) == IMAGES
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-def test_masks_become_a_coco_file_with_the_same_pixels(scenes, tmp_path):
-    folder = tmp_path / "masks"
-    folder.mkdir()
-    mask = np.zeros((20, 30), dtype=np.uint8)
-    mask[2:9, 3:7], mask[10:15, 20:30], mask[0, 0] = 1, 2, 255
-    save_mask(mask, folder / "scene.png")
-    (folder / "classes.json").write_text('{"classes": ["cat", "cow"]}', encoding="utf-8")
-    run_example("masks_to_coco.py", folder, tmp_path / "coco.json")
-    content = json.loads((tmp_path / "coco.json").read_text("utf-8"))
-    assert [category["name"] for category in content["categories"]] == ["cat", "cow"]
-    first, second = content["annotations"]
-    assert (first["category_id"], first["bbox"], first["area"]) == (1, [3, 2, 4, 7], 28)
-    np.testing.assert_array_equal(run_lengths.decode(second["segmentation"]), mask == 2)
 
 
 def test_maps_of_another_program_are_refined(scenes, tmp_path):
