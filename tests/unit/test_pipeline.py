@@ -389,7 +389,8 @@ def test_a_recipe_without_stages_is_passed_to_the_trainer(tmp_path, monkeypatch)
     )
     single = stage_recipe(recipe(), "cam")
     pipeline.train(single, tmp_path / "run", resume=True, command="line")
-    assert calls == [((single, tmp_path / "run"), {"resume": True, "command": "line"})]
+    options = {"resume": True, "command": "line", "on_step": None}
+    assert calls == [((single, tmp_path / "run"), options)]
 
 
 def test_other_processes_wait_for_the_masks_of_the_first_one(run, monkeypatch):

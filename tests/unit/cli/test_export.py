@@ -119,7 +119,10 @@ def test_mistakes_are_one_line_and_write_nothing(
     ("words", "message"),
     [
         (["masks", "--format", "onx", "--out", "m.onnx"], "Did you mean 'onnx'?"),
-        (["masks", "--format", "onnx", "--out", "m.onnx"], "masks: contains no weights"),
+        (
+            ["masks", "--format", "onnx", "--out", "m.onnx"],
+            "masks: is not a run, as it contains no weights",
+        ),
         (["run", "--format", "onnx", "--out", "m.onnx", "--flat"], "--flat are for masks; onnx"),
         (
             ["masks", "--format", "coco", "--out", "m.json", "predict.flip=false"],

@@ -59,7 +59,9 @@ def test_tags_come_from_annotations_and_masks_are_optional(data):
     assert source.class_names == ("cat", "dog", "person")
     np.testing.assert_array_equal(source.tags, [[1, 0, 0], [0, 1, 1], [0, 0, 0]])
     assert not source.has_masks
-    assert source[1].mask is None
+    assert list(source.mask_indices) == [0, 1]
+    assert source[1].mask is not None
+    assert source[2].mask is None
     assert abs(int(source[1].image.mean()) - 60) <= 1
 
 

@@ -55,7 +55,7 @@ def test_the_printed_command_trains_the_same_recipe():
     (plan,) = plans("rml_3", "voc", ["onestage"], optim__steps="600", data__root="a b")
     _, command, *words = shlex.split(plan.train_command(Path("RUN")))
     context = build_command(command).make_context("tag2mask train", words)
-    raw = read_yaml(recipe_path(context.params["recipe"]))
+    raw = read_yaml(recipe_path(context.params["target"]))
     assert apply_overrides(raw, context.obj.overrides, "x") == plan.recipe
     assert plan.recipe.method.mask_from == 125  # 3,307 of 15,873 steps
 
