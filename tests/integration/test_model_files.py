@@ -51,7 +51,8 @@ def images():
     found = {}
     for height, width in SIZES:
         coarse = np.random.default_rng(height).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        found[f"{height}x{width}"] = np.asarray(PILImage.fromarray(coarse).resize((width, height)))
+        small = PILImage.fromarray(coarse)
+        found[f"{height}x{width}"] = np.array(small.resize((width, height)))
     return found
 
 
