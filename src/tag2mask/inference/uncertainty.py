@@ -13,7 +13,7 @@ does not sort images.
 
 The total is the weighted mean of the parts that exist, each scaled to its usual range; a network
 without a refiner has no `refinement`. Ranges and weights come from images whose masks were not used
-for any score (list `train` of VOC-Animals-6, two runs).
+for any score (list `train` of VOC-Animals-6).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ USUAL = {
     "tags": (0.0, 0.4),
 }
 """Part -> the values that count as 0 and as 1: about the 10 % and 90 % quantiles."""
-WEIGHTS = {"views": 1.0, "refinement": 0.5, "pixels": 1.0, "tags": 1.0}
-"""Part -> its weight in the total; the refinement is the weakest sign of a wrong mask."""
+WEIGHTS = {"views": 1.0, "refinement": 0.25, "pixels": 1.0, "tags": 0.25}
+"""Part -> its weight in the total; the refinement and the classifier say little about a mask."""
 MAX_PIXELS = 65_536
 """Larger maps are sampled at every second, third, ... row and column."""
 

@@ -73,10 +73,12 @@ def test_total_is_the_weighted_mean_of_scaled_parts() -> None:
     low, high = USUAL["views"]
     middle = {"views": (low + high) / 2}
     assert combine_parts(middle).total == pytest.approx(0.5)
-    assert combine_parts({**middle, "tags": 1.0}).total == pytest.approx(0.75)
-    assert combine_parts({"views": 0.0, "tags": 1.0}).total == pytest.approx(0.5)
-    changed = {"refinement": 1.0, "tags": 0.0}  # the refinement counts half
-    assert combine_parts(changed).total == pytest.approx(1 / 3)
+    assert combine_parts({**middle, "pixels": 1.0}).total == pytest.approx(0.75)
+    assert combine_parts({"views": 0.0, "tags": 1.0}).total == pytest.approx(
+        0.2
+    )  # a quarter of 1.25
+    changed = {"refinement": 1.0, "tags": 0.0}  # both count a quarter
+    assert combine_parts(changed).total == pytest.approx(0.5)
     assert combine_parts({}).total == 0
     assert combine_parts(middle).parts == middle
 
