@@ -174,9 +174,21 @@ def test_only_the_psa_family_pads_crops_with_the_mean_color(name: str) -> None:
     assert (recipe.data.padding == "mean") == bool(follows or baseline)
 
 
+LOOSE_CROPS = (
+    "cam/animals_hybrid",
+    "rml/animals_hybrid",
+    "afa/animals_hybrid",
+    "rml/animals_rounds",
+)
+"""The crops that their recorded results have: half to twice the image (Specification 2.10)."""
+
+
 @pytest.mark.parametrize("name", [name for name in available_recipes() if "animals" in name])
 def test_reduced_recipes_show_most_of_an_image(name: str) -> None:
     recipe = load_recipe(name)
+    if name in LOOSE_CROPS:
+        assert value(recipe, "data.long_side_min_px") is None
+        return
     if recipe.method.name == "supervised" and not recipe.stages:
         pytest.skip("as in SegFormer, the scale is 0.5 to 2")
     assert {key: value(recipe, key) for key in TIGHT_CROPS} == TIGHT_CROPS
