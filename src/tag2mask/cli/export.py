@@ -16,17 +16,19 @@ EXAMPLES = """\
   tag2mask export RUN --format onnx --out fast.onnx predict.scales=1.0 predict.flip=false"""
 KEY_SECTIONS = ("predict", "refiner", "method")
 
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MASKS|RUN",
+        help="Folder of masks that `label` or `predict` wrote; or a run with stages, whose "
+        "last label stage counts. For onnx and torch_export: a run, whose network is exported.",
+    ),
+]
+
 
 def run(
     ctx: typer.Context,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="MASKS|RUN",
-            help="Folder of masks that `label` or `predict` wrote; or a run with stages, whose "
-            "last label stage counts. For onnx and torch_export: a run, whose network is exported.",
-        ),
-    ],
+    source: SourceArgument,
     format: Annotated[
         str,
         typer.Option("--format", metavar="NAME", help="'tag2mask list formats' shows all."),

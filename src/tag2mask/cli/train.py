@@ -26,17 +26,46 @@ EXAMPLES = """\
   tag2mask train cam/synthetic_stages stages.seg.optim.steps=10 --out RUN
   tag2mask train --resume RUN"""
 
+TargetArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA|RECIPE",
+        help="Folder of tagged images; or a recipe: the name of a bundled one, such as "
+        "rml/synthetic_tiny, or a YAML file. Not needed with --resume.",
+    ),
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Recipe for the folder; default: rml/own_images, or rml/own_images_gpu where "
+        "there is a GPU.",
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes",
+        metavar="N",
+        min=1,
+        help="Fit the steps to about this many minutes; default: to the number of images.",
+    ),
+]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Start from the weights of this run, with other images or classes; classes of "
+        "equal name keep what they learned.",
+    ),
+]
+
 
 def run(
     ctx: typer.Context,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA|RECIPE",
-            help="Folder of tagged images; or a recipe: the name of a bundled one, such as "
-            "rml/synthetic_tiny, or a YAML file. Not needed with --resume.",
-        ),
-    ] = None,
+    target: TargetArgument = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -45,33 +74,9 @@ def run(
             help="Run folder to create; with a recipe of stages it may hold some of them already.",
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="Recipe for the folder; default: rml/own_images, or rml/own_images_gpu where "
-            "there is a GPU.",
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes",
-            metavar="N",
-            min=1,
-            help="Fit the steps to about this many minutes; default: to the number of images.",
-        ),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="RUN",
-            help="Start from the weights of this run, with other images or classes; classes of "
-            "equal name keep what they learned.",
-        ),
-    ] = None,
+    recipe: RecipeOption = None,
+    minutes: MinutesOption = None,
+    start: FromOption = None,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -93,9 +98,8 @@ def run(
 
     For a folder, a recipe is fitted to images and machine; 'tag2mask init DATA' writes and explains
     it. KEY=VALUE words change the recipe: a list takes commas (predict.scales=1.0,0.5), none
-    empties an optional key (refiner=none), method.name=cam switches the method, and
-    stages.NAME.optim.steps=10 changes one stage. 'tag2mask list keys RECIPE' explains every key,
-    'tag2mask list recipes' shows the bundled recipes.
+    empties an optional key (refiner=none), and stages.NAME.optim.steps=10 changes one stage.
+    'tag2mask list recipes' shows all recipes, 'tag2mask list keys RECIPE' explains every key.
     """
     folder = _run_folder(target or recipe, out, resume)
     if target is None and recipe is None and stage is None:

@@ -50,11 +50,7 @@ def check_folder(
     """
     source = layout_of(root)
     if root.is_file():
-        kind = kind_of(root)
-        line = f"{root}: is a file, not a folder; {kind.advice}".replace("VIDEO", root.name)
-        if kind in (TEXT, OTHER):
-            line = f"{root}: is a file; give the folder that contains it: {root.parent}"
-        return CheckReport(root, source, advice=(Advice("layout", "problem", line),))
+        return CheckReport(root, source, advice=(_file_advice(root),))
     try:
         build_index = {"coco": _index_coco, "voc": _index_voc, "folder": _index_folder}[source]
         dataset_index, names = build_index(root)
@@ -99,6 +95,15 @@ def check_folder(
         advice=tuple(advice),
         files=_files(dataset_index),
     )
+
+
+def _file_advice(path: Path) -> Advice:
+    """Say what to give instead of a file."""
+    kind = kind_of(path)
+    line = f"{path}: is a file, not a folder; {kind.advice}".replace("VIDEO", path.name)
+    if kind in (TEXT, OTHER):
+        line = f"{path}: is a file; give the folder that contains it: {path.parent}"
+    return Advice("layout", "problem", line)
 
 
 def _index_voc(root: Path) -> tuple[DatasetIndex, _PartNames]:

@@ -1,4 +1,4 @@
-"""Judge settings without true masks: does the network say the same of a flipped image?
+"""Compare settings without true masks: does the network say the same of a flipped image?
 
 A background score that cuts through the slope of the maps moves borders with every small change of
 the maps; a good one lies where they are steep. Agreement is corrected for chance, because masks

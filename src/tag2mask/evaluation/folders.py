@@ -86,13 +86,7 @@ def evaluate_folder(
             an unknown value.
     """
     folder = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
-    if not predictions.is_dir():
-        raise DataError(f"{predictions}: no such folder")
-    if not folder and (predictions / "recipe.yaml").is_file():
-        raise DataError(
-            f"{predictions}: is a run, not a folder of masks; write masks first: "
-            f"tag2mask label {predictions} DATA --out MASKS"
-        )
+    _reject_other_paths(predictions, has_classes=bool(folder))
     settings = dict(folder.get("settings", {}))
     class_names = tuple(class_names or folder.get("classes", ()))
     target = _open_truth(truth, class_names, split, settings.get("split"))
@@ -119,6 +113,17 @@ def evaluate_folder(
         settings["split"] = split
     report = matrix.report(class_names, len(names), folder.get("class_source"), settings)
     return replace(report, by_size=size_quarters(counts.objects)) if by_size else report
+
+
+def _reject_other_paths(predictions: Path, *, has_classes: bool) -> None:
+    """Reject a missing folder, and a run in place of masks."""
+    if not predictions.is_dir():
+        raise DataError(f"{predictions}: no such folder")
+    if not has_classes and (predictions / "recipe.yaml").is_file():
+        raise DataError(
+            f"{predictions}: is a run, not a folder of masks; write masks first: "
+            f"tag2mask label {predictions} DATA --out MASKS"
+        )
 
 
 def count_files(

@@ -130,7 +130,7 @@ def _training(recipe: Recipe, start: Mapping[str, Any]) -> str:
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a table per set of scores, or say that there are none."""
     if not scores:
-        return "None were computed: no true masks. Judge the masks by eye before you use them."
+        return "None were computed: no true masks. Inspect the masks by eye before you use them."
     return "\n\n".join(_score_table(title, score) for title, score in scores.items())
 
 
