@@ -5,7 +5,12 @@ import pytest
 from tests.formats.conftest import scene_masks
 
 mlcroissant = pytest.importorskip("mlcroissant")
-pytestmark = pytest.mark.formats
+pytestmark = [
+    pytest.mark.formats,
+    pytest.mark.filterwarnings(
+        "ignore:ConjunctiveGraph is deprecated:DeprecationWarning"
+    ),  # rdflib
+]
 
 
 @pytest.fixture
