@@ -16,6 +16,9 @@ EXAMPLES = """\
   tag2mask export RUN --format onnx --out fast.onnx predict.scales=1.0 predict.flip=false"""
 KEY_SECTIONS = ("predict", "refiner", "method")
 
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="NAME", help="'tag2mask list formats' shows all.")
+]
 SourceArgument = Annotated[
     str,
     typer.Argument(
@@ -29,10 +32,7 @@ SourceArgument = Annotated[
 def run(
     ctx: typer.Context,
     source: SourceArgument,
-    format: Annotated[
-        str,
-        typer.Option("--format", metavar="NAME", help="'tag2mask list formats' shows all."),
-    ],
+    format: FormatOption,
     out: Annotated[
         Path,
         typer.Option(

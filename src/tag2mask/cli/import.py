@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tag2mask.cli.export import FormatOption
+
 EXAMPLES = """\
   tag2mask import instances.json --format coco --out DATA/masks
   tag2mask import cvat.zip --format cvat --out DATA/masks
@@ -17,10 +19,7 @@ def run(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="File or folder that the tool exported.")
     ],
-    format: Annotated[
-        str,
-        typer.Option("--format", metavar="NAME", help="'tag2mask list formats' shows all."),
-    ],
+    format: FormatOption,
     out: Annotated[
         Path,
         typer.Option(

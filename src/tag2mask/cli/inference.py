@@ -27,6 +27,15 @@ OutOption = Annotated[
         help="Folder for masks, classes.json and scores; finished images are skipped.",
     ),
 ]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="List of a VOC layout, split of COCO, or part (train, val, all) of a folder; "
+        "default: the list that the run trained on, or the complete folder.",
+    ),
+]
 WeightsOption = Annotated[
     Literal["best", "last"], typer.Option("--weights", help="Weights of the run to use.")
 ]

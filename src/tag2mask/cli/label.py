@@ -12,6 +12,7 @@ from tag2mask.cli.inference import (
     OutOption,
     OverlaysOption,
     RunArgument,
+    SplitOption,
     StrictOption,
     WeightsOption,
     WorkersOption,
@@ -39,15 +40,7 @@ def run(
         ),
     ],
     out: OutOption,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            metavar="NAME",
-            help="List of a VOC layout, split of COCO, or part (train, val, all) of a folder; "
-            "default: the list that the run trained on, or the complete folder.",
-        ),
-    ] = None,
+    split: SplitOption = None,
     weights: WeightsOption = "best",
     strict: StrictOption = False,
     workers: WorkersOption = 1,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tag2mask.cli.inference import RunArgument, WeightsOption, print_network
+from tag2mask.cli.inference import RunArgument, SplitOption, WeightsOption, print_network
 
 if TYPE_CHECKING:
     from tag2mask.evaluation.tuning import Comparison, Tuning
@@ -28,15 +28,7 @@ def run(
             "one, settings are chosen by agreement, which is weaker.",
         ),
     ],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            metavar="NAME",
-            help="List of a VOC layout, split of COCO, or part (train, val, all) of a folder; "
-            "default: the list that the run trained on, or the complete folder.",
-        ),
-    ] = None,
+    split: SplitOption = None,
     limit: Annotated[
         int,
         typer.Option(

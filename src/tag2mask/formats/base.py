@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from PIL import Image as PILImage
 
 from tag2mask.errors import DataError
 from tag2mask.types import ClassSource, Mask
@@ -46,6 +49,20 @@ class MaskedImage:
                 "the folder of the images: --images DIR"
             )
         return self.image_path
+
+    def copy_image(self, target: Path, format_name: str) -> None:
+        """Copy the image file; folders of the target are made.
+
+        Raises:
+            DataError: If the image is not at hand.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.image_file(format_name), target)
+
+    def save_gray_mask(self, target: Path) -> None:
+        """Write the mask as gray PNG, where readers would turn a palette into colors."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        PILImage.fromarray(self.load()).save(target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import shutil
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any
-
-from PIL import Image as PILImage
 
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage
 from tag2mask.types import BACKGROUND, IGNORE
@@ -71,12 +68,8 @@ class Croissant(Format):
         """Copy the images; write masks, a table of samples and the metadata."""
         rows = []
         for image in masks:
-            copied = out / IMAGES / image.file_name
-            mask = out / MASKS / f"{image.name}.png"
-            for path in (copied, mask):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(image.image_file(NAME), copied)
-            PILImage.fromarray(image.load()).save(mask)  # gray: readers turn a palette into colors
+            image.copy_image(out / IMAGES / image.file_name, NAME)
+            image.save_gray_mask(out / MASKS / f"{image.name}.png")
             rows.append(_row(image))
         with (out / SAMPLES).open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, COLUMNS)

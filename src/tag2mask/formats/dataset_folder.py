@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,9 +55,7 @@ def copy_image(image: MaskedImage, out: Path, format_name: str) -> None:
     Raises:
         DataError: If the image is missing.
     """
-    target = out / IMAGES / PART / image.file_name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(image.image_file(format_name), target)
+    image.copy_image(out / IMAGES / PART / image.file_name, format_name)
 
 
 def label_path(image: MaskedImage, out: Path, folder: str, suffix: str) -> Path:

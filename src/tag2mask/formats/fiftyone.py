@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-
-from PIL import Image as PILImage
 
 from tag2mask.data.index import find_masks
 from tag2mask.errors import DataError
@@ -52,12 +49,8 @@ class FiftyOne(Format):
         """Copy the images and write masks, names of mask values, scores and a script that loads."""
         scores = {}
         for image in masks:
-            copied = out / IMAGES / image.file_name
-            mask = out / MASKS / f"{image.name}.png"
-            for path in (copied, mask):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(image.image_file(NAME), copied)
-            PILImage.fromarray(image.load()).save(mask)  # gray: a palette is read as colors
+            image.copy_image(out / IMAGES / image.file_name, NAME)
+            image.save_gray_mask(out / MASKS / f"{image.name}.png")
             known = {} if image.uncertainty is None else {"uncertainty": image.uncertainty}
             scores[image.file_name] = {"class_scores": dict(image.scores), **known}
         names = dict(enumerate(("background", *masks.class_names), start=BACKGROUND))

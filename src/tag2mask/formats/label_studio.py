@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,9 +55,7 @@ class LabelStudio(Format):
             mask = image.load()
             has_ignore = has_ignore or bool((mask == IGNORE).any())
             tasks.append(_task(image, mask, masks.class_names))
-            target = out / IMAGES / image.file_name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(image.image_file(NAME), target)
+            image.copy_image(out / IMAGES / image.file_name, NAME)
         labels = dict(zip(masks.class_names, masks.palette[1:], strict=True))
         if has_ignore:
             labels.setdefault(IGNORE_NAME, IGNORE_COLOR)

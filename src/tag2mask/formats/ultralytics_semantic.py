@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from tag2mask.errors import DataError
 from tag2mask.formats import dataset_folder
 from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
@@ -30,7 +28,7 @@ class UltralyticsSemantic(Format):
         for image in masks:
             dataset_folder.copy_image(image, out, NAME)
             path = dataset_folder.label_path(image, out, MASKS, ".png")
-            PILImage.fromarray(image.load()).save(path)  # gray: a palette would be read as colors
+            image.save_gray_mask(path)
         names = dict(enumerate(("background", *masks.class_names)))
         dataset_folder.write_data_file(out, names, NOTE, MASKS)
 
