@@ -1,8 +1,8 @@
 """Start the command line: find the command, import only its file, report users' mistakes.
 
-Exit codes: 0 done, 2 a mistake that the user can mend (one line per problem on stderr), 130
-interrupted by Ctrl-C, 143 ended by SIGTERM. Any other error is a defect of the program and shows
-its traceback.
+Exit codes: 0 done, 2 a mistake that the user can mend (one line per problem on stderr), 75 a
+process was lost and the same line may succeed, 130 interrupted by Ctrl-C, 143 ended by SIGTERM. Any
+other error is a defect of the program and shows its traceback.
 """
 
 from __future__ import annotations
