@@ -3,9 +3,9 @@
 The lower bound is the work that no implementation avoids: forward and backward of the training
 views (for AFA with the decoder), plus the forward passes without gradients that multi-scale
 pseudo-labels need when the features of scale 1 are reused. Each part is timed alone, with the same
-network and batch, in turn with the step. AFA's step uses propagated labels. Stochastic depth is off:
-it skips branches of random images, so that step and bound would do different work. Peak memory is
-measured in a process that does nothing else.
+network and batch, in turn with the step. AFA's step uses propagated labels. Stochastic depth is
+off: it skips branches of random images, so that step and bound would do different work. Peak memory
+is measured in a process that does nothing else.
 
 Run: python benchmarks/step.py [--method rml afa] [--variant b1] [--batch 2] [--side 320]
     [--repeats 7] [--json FILE]
