@@ -213,7 +213,11 @@ class StopRequest:
 
     @contextmanager
     def catch_signals(self) -> Iterator[None]:
-        """Catch both signals inside the body; only the main thread receives signals."""
+        """Catch both signals inside the body; only the main thread receives signals.
+
+        One that arrives too late to stop the body is delivered after it, so that no further stage
+        starts.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -225,6 +229,8 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.signal_number:
+            signal.raise_signal(self.signal_number)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
