@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -51,6 +52,8 @@ USER_ERRNOS = {
     errno.EEXIST,
     errno.EFBIG,
     errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
@@ -114,6 +117,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after the program's name; None: those of the shell.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is escaped
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     return exit_code(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -133,7 +139,7 @@ def exit_code(job: Callable[[], object]) -> int:
         print(stop, file=sys.stderr)
         return EXIT_SIGNAL + stop.signal_number
     except Tag2MaskError as error:
-        return _reject(str(error))
+        return _reject(*error.problems)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -147,7 +153,7 @@ def exit_code(job: Callable[[], object]) -> int:
         if error.errno not in USER_ERRNOS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _reject(f"{where}{error.strerror}")
+        return _reject(*Tag2MaskError(f"{where}{error.strerror}").problems)
     return 0
 
 
@@ -243,8 +249,8 @@ def _without_command(
         print(overview())
 
 
-def _reject(message: str) -> int:
+def _reject(*problems: str) -> int:
     """Print each problem as a line of its own and return the exit code of a user's mistake."""
-    for line in message.splitlines():
+    for line in problems:
         print(f"error: {line}", file=sys.stderr)
     return EXIT_USER

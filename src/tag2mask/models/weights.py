@@ -5,7 +5,6 @@ Files are safetensors or torch archives, which are loaded with `weights_only` an
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tag2mask.errors import WeightsError
+from tag2mask.io.json_files import read_object
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 """File names of weights in a folder or a hub repository, preferred first."""
@@ -151,13 +151,7 @@ def read_json(source: str, file_name: str) -> dict[str, Any]:
         path = path.with_name(file_name)
     if path is None or not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a JSON object")
-    return content
+    return read_object(path, kind=WeightsError)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> frozenset[str]:

@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 
 from tag2mask.checkpoint import check_state
+from tag2mask.errors import RunError
+from tag2mask.io.json_files import FileSchema, find_problem
 from tag2mask.methods.base import Method
 from tag2mask.training.optimizer import load_optimizer_tensors, optimizer_tensors
 
 MODEL = "model."
 OPTIMIZER = "optimizer."
+
+
+class _RankState(FileSchema):
+    """State of one process: random number generators, and losses since the last log line."""
+
+    rng: dict[str, Any]
+    window: dict[str, list[float | int]]
+
+
+class _Record(FileSchema):
+    """What a state has beside tensors."""
+
+    step: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    ranks: list[_RankState] = Field(min_length=1)
+
+
+def check_record(record: Mapping[str, Any], where: object) -> None:
+    """Reject a record of a training state that was changed by hand.
+
+    Raises:
+        RunError: Naming the key.
+    """
+    if problem := find_problem(dict(record), _Record):
+        raise RunError(f"{where}: {problem}; start a new run folder")
 
 
 def snapshot(method: Method, optimizer: Optimizer) -> dict[str, Tensor]:
