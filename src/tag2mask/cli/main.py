@@ -137,9 +137,9 @@ def exit_code(job: Callable[[], object]) -> int:
         return int(stop.code or 0)
     except StoppedError as stop:
         print(stop, file=sys.stderr)
-        return EXIT_SIGNAL + stop.signal_number
+        return stop.exit_code
     except Tag2MaskError as error:
-        return _reject(*error.problems)
+        return _reject(*error.problems, code=error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -249,8 +249,8 @@ def _without_command(
         print(overview())
 
 
-def _reject(*problems: str) -> int:
-    """Print each problem as a line of its own and return the exit code of a user's mistake."""
+def _reject(*problems: str, code: int = EXIT_USER) -> int:
+    """Print each problem as a line of its own and return the exit code."""
     for line in problems:
         print(f"error: {line}", file=sys.stderr)
-    return EXIT_USER
+    return code

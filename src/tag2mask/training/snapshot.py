@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tag2mask.checkpoint import check_state
+from tag2mask.checkpoint import check_state, read_state
 from tag2mask.errors import RunError
 from tag2mask.io.json_files import FileSchema, find_problem
 from tag2mask.methods.base import Method
@@ -34,14 +35,16 @@ class _Record(FileSchema):
     ranks: list[_RankState] = Field(min_length=1)
 
 
-def check_record(record: Mapping[str, Any], where: object) -> None:
-    """Reject a record of a training state that was changed by hand.
+def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the record of a training state.
 
     Raises:
-        RunError: Naming the key.
+        RunError: If the file cannot be read, or its record was changed by hand.
     """
-    if problem := find_problem(dict(record), _Record):
-        raise RunError(f"{where}: {problem}; start a new run folder")
+    tensors, record = read_state(path)
+    if problem := find_problem(record, _Record):
+        raise RunError(f"{path}: {problem}; start a new run folder")
+    return tensors, record
 
 
 def snapshot(method: Method, optimizer: Optimizer) -> dict[str, Tensor]:
