@@ -47,7 +47,7 @@ TEXTS = (
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16")
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "ICO", "TGA", "EPS", "PDF", "PCX")
 NAMES = (
-    *("a\nb", "\x1b[2Jx", "[red]x", "[/]", "%s", "x" * 240, "é", "a b", "-x", "a;b", "a,b", "'"),
+    *("a\nb", "\x1b[2Jx", "[red]x", "[b", "%s", "x" * 240, "é", "a b", "-x", "a;b", "a,b", "'"),
     *("\u202ex", "a\tb", "a\\b", "~", "a:b", "C#", "+", "a+", "x\u2028y", "error: forged", "…"),
 )
 PLACES = ("delete", "folder", "pipe", "dangling", "loop", "zero")
