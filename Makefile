@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all test-formats check fmt docs golden bench gpu-data mutate wheel lock
+.PHONY: install demo test test-slow test-all test-formats check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
 
 install: $(STAMP)
 
@@ -91,6 +91,36 @@ $(MUTATE)/installed: pyproject.toml $(UV)
 	$(PYTHON) -m venv $(MUTATE)
 	$(UV) pip install --quiet --python $(MUTATE)/bin/python --group mutate
 	touch $@
+
+# Are the licenses of the locked packages allowed? Needs no network. After a change of the lock file: make licenses
+check-supply: install
+	$(BIN)/python -m supply.check
+
+licenses: install
+	$(BIN)/python -m supply.check --write
+
+# Pins the weights that recipes name to the hub's present revision.
+pin: install
+	$(BIN)/python -m supply.pin
+
+# Known vulnerabilities of the locked packages, and the bill of materials of a release (CycloneDX); both need a network.
+SUPPLY := build/supply
+audit: install $(SUPPLY)/installed
+	$(SUPPLY)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
+sbom: install $(SUPPLY)/installed
+	mkdir -p dist
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--spec-version 1.6 --output-file dist/tag2mask.cdx.json $(BIN)/python
+
+$(SUPPLY)/installed: pyproject.toml $(UV)
+	$(PYTHON) -m venv $(SUPPLY)
+	$(UV) pip install --quiet --python $(SUPPLY)/bin/python --group supply
+	touch $@
+
+# Gives broken files and lines to the program and counts those that get one clear line: make fuzz EXAMPLES=3500 SEED=2
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.bad_inputs --examples $(or $(EXAMPLES),3500) --seed $(or $(SEED),2)
 
 wheel: install
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -82,7 +82,7 @@ def installed_license(name: str) -> str:
     ]
     names = [NAMES.get(one.lower(), one) for one in stated if one and len(one) <= _LONGEST]
     known = [one for one in names if is_allowed(one)]
-    return (known or [OWN_SOURCES.get(name, "")] or names)[0] or "unknown"
+    return known[0] if known else OWN_SOURCES.get(name) or (names or ["unknown"])[0]
 
 
 def is_allowed(expression: str) -> bool:

@@ -4,7 +4,6 @@ import re
 import sys
 
 from huggingface_hub import HfApi
-
 from supply.check import RECIPES, unpinned_weights
 
 

@@ -128,7 +128,8 @@ class BackboneConfig(Config):
     name: str
     """Backbone: a file of the folder `models/backbones`."""
     weights: str | None = None
-    """Pretrained weights: a file, a folder or a Hugging Face id; none: train from scratch."""
+    """Pretrained weights: a file, a folder or a Hugging Face id, with or without its revision
+    (`org/name@commit`); none: train from scratch."""
 
     def resolved(self) -> Self:
         """Return the settings, completed by those in files beside the weights.

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tag2mask.errors import WeightsError
+from tag2mask.io.hub_files import is_hub_id, split_revision, verify_download
 from tag2mask.io.json_files import read_object
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -31,7 +32,6 @@ _LICENSES = (
     (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
 )
 _CARD = "README.md"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MAX_NAMED = 3
 
 
@@ -56,12 +56,15 @@ def card_license(source: str) -> str:
 
 def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
     """Download the first of these files that a hub repository has, through the hub's cache."""
+    repository, revision = split_revision(source)
     unreachable: LocalEntryNotFoundError | None = None
     for name in file_names:
         try:
             cache_only = unreachable is not None  # do not repeat the hub's retries
-            path = huggingface_hub.hf_hub_download(source, name, local_files_only=cache_only)
-            return Path(path)
+            path = huggingface_hub.hf_hub_download(
+                repository, name, revision=revision, local_files_only=cache_only
+            )
+            return verify_download(Path(path))
         except LocalEntryNotFoundError as error:
             unreachable = error  # not in the cache, and the hub did not answer
         except EntryNotFoundError:
@@ -97,7 +100,7 @@ def locate(source: str, *file_names: str) -> Path | None:
         return path
     if path.is_dir():
         return next((path / name for name in file_names if (path / name).is_file()), None)
-    if not _HUB_ID.fullmatch(source):
+    if not is_hub_id(source):
         raise WeightsError(
             f"{source}: no such file or folder; give a path or a hub id (owner/name)"
         )
