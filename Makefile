@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all test-formats check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
+.PHONY: install demo test test-slow test-all test-formats chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
 
 install: $(STAMP)
 
@@ -56,6 +56,11 @@ $(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
+
+# Kills, locks, threads, signals, launches: each fault often, results in benchmarks/results/chaos.json. Some faults only, or a
+# few trials of each: make chaos CHAOS="kills threads --short"
+chaos: install
+	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
 check: install
 	$(BIN)/ruff check .
