@@ -8,7 +8,8 @@ Tag2MaskError
 ├── WeightsError           weights missing, of another architecture, unreadable
 ├── RunError               a run folder is missing, incomplete or cannot be written
 │   └── StoppedError           a signal stopped the run; it can be resumed
-└── MissingExtraError      an optional part is not installed
+├── MissingExtraError      an optional part is not installed
+└── RefusedError           a request that the web page refuses (`app.refusals`)
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "import",
+    "app",
     "report",
     "list",
     "prepare",
