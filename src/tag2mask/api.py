@@ -31,6 +31,7 @@ from tag2mask.inference.writer import (
     progress,
 )
 from tag2mask.io.images import read_image
+from tag2mask.io.locks import folder_lock
 from tag2mask.training.logging import OnStep
 from tag2mask.types import Image, Report
 from tag2mask.visualization.gallery import write_gallery
@@ -140,14 +141,15 @@ def label(
     if not skip_unknown_tags:
         reject_unknown_tags(source, Path(data))
     settings = {**segmenter.settings("tags"), "split": part}
-    writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
-    summary = label_dataset(
-        segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
-    )
-    if overlays:
-        index = {name: position for position, name in enumerate(source.names)}
-        source.reads_masks = False
-        draw_gallery(writer, source.names, lambda name: source[index[name]].image)
+    with folder_lock(Path(out)):
+        writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
+        summary = label_dataset(
+            segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
+        )
+        if overlays:
+            index = {name: position for position, name in enumerate(source.names)}
+            source.reads_masks = False
+            draw_gallery(writer, source.names, lambda name: source[index[name]].image)
     return summary
 
 
@@ -200,12 +202,13 @@ def predict(
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
     files = named_images(paths)  # rejects what is no image before anything is written
-    writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
-    summary = predict_paths(
-        segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
-    )
-    if overlays:
-        draw_gallery(writer, list(files), lambda name: read_image(files[name]))
+    with folder_lock(Path(out)):
+        writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
+        summary = predict_paths(
+            segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
+        )
+        if overlays:
+            draw_gallery(writer, list(files), lambda name: read_image(files[name]))
     return summary
 
 

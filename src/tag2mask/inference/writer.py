@@ -18,6 +18,7 @@ from tag2mask.errors import DataError, RunError
 from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.workers import ImageInput, predict_in_workers
+from tag2mask.io.files import remove_leftovers, visible_names
 from tag2mask.io.image_inputs import input_images
 from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (
@@ -55,7 +56,10 @@ class WriteSummary:
 
 
 class MaskWriter:
-    """A folder of masks that were all made with the same settings; see `io.mask_folder`."""
+    """A folder of masks that were all made with the same settings; see `io.mask_folder`.
+
+    Open it and write into it inside of `io.locks.folder_lock`.
+    """
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class MaskWriter:
         self.out, self.inside = out, inside
         self._masks = out / inside
         self._describe(describe_classes(class_names, class_source, settings))
+        remove_leftovers(out)
         tidy_scores(out, self.done)
 
     def path(self, name: str) -> Path:
@@ -124,7 +129,7 @@ class MaskWriter:
                     "empty this one"
                 )
             return
-        if self.out.is_dir() and any(self.out.iterdir()):
+        if self.out.is_dir() and visible_names(self.out):
             raise RunError(
                 f"{self.out}: is not empty and has no {CLASSES_FILE}; choose a new folder"
             )
@@ -168,9 +173,9 @@ def label_dataset(
         return ImageInput(sample.image, sample.tags, name)
 
     tags, skipped = _tags_by_name(source), source.skipped
+    segmenter = segmenter.with_dataset(source)
     job = _Job(segmenter, source.names, source.image_files, read, "label", tags, skipped)
-    with segmenter.with_dataset(source):
-        return _write_all(job, writer, strict, workers, on_image)
+    return _write_all(job, writer, strict, workers, on_image)
 
 
 def predict_paths(
@@ -199,7 +204,7 @@ def predict_paths(
     images = named_images(paths)
 
     def read(name: str) -> ImageInput:
-        return ImageInput(read_image(images[name]), None, name)
+        return ImageInput(read_image(images[name], segmenter.value_range), None, name)
 
     job = _Job(segmenter, list(images), images, read, "predict")
     return _write_all(job, writer, strict, workers, on_image)

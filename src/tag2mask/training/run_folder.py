@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError
-from tag2mask.io.files import TEMPORARY_SUFFIX
+from tag2mask.io.files import visible_names
 
 MAY_CHANGE = frozenset(
     {"data.root", "data.labels", "backbone.weights"}
@@ -85,10 +85,8 @@ class RunFolder:
             raise RunError(f"{self.root}: is not empty; choose another folder{resumable}")
 
     def _is_used(self) -> bool:
-        """Return whether the folder contains more than leftovers of a killed first write."""
-        return self.root.is_dir() and any(
-            not path.name.endswith(TEMPORARY_SUFFIX) for path in self.root.iterdir()
-        )
+        """Return whether the folder contains more than locks and leftovers of a killed write."""
+        return self.root.is_dir() and bool(visible_names(self.root))
 
 
 def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:

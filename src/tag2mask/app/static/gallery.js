@@ -20,7 +20,9 @@ export class Gallery {
 
   listen() {
     const drop = document.getElementById("drop");
-    document.getElementById("files").addEventListener("change", (event) => {
+    const files = document.getElementById("files");
+    files.disabled = false;
+    files.addEventListener("change", (event) => {
       this.upload([...event.target.files]);
       event.target.value = "";
     });
