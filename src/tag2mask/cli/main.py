@@ -38,6 +38,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "import",
+    "app",
     "report",
     "list",
     "prepare",
