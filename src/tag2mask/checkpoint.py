@@ -24,6 +24,9 @@ from tag2mask.io.yaml_files import parse_yaml
 from tag2mask.version import __version__
 
 LICENSE_KEY = "weights_license"
+MAX_REASON = 200
+"""Characters of a library's message that a line of ours repeats."""
+DIVERGED = "the training has diverged: train again with a lower optim.lr or optim.max_grad_norm=1"
 MAX_NAMED_TENSORS = 3
 """Number of tensors that a message about mismatched weights names."""
 
@@ -79,7 +82,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
     """
     try:
         tensors, metadata = _read_tensors(path)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # a damaged file can raise nearly every error
         raise WeightsError(f"{path}: weights cannot be read ({_reason(error)})") from error
     if "recipe" not in metadata:
         raise WeightsError(
@@ -121,12 +124,13 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
         raise WeightsError(f"{where}: weights of another architecture: {named}{rest}")
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], where: str, advice: str = DIVERGED) -> None:
     """Reject weights with NaN or infinite values: every mask made with them would be wrong.
 
     Args:
         tensors: Of a network, by name.
         where: File or hub id, for the message.
+        advice: What to do about it, for the message.
 
     Raises:
         WeightsError: One line that names the first such tensor.
@@ -139,8 +143,7 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     if broken:
         raise WeightsError(
             f"{where}: {len(broken)} of {len(tensors)} tensors contain NaN or infinite values, the "
-            f"first is {broken[0]}; the training has diverged: train again with a lower optim.lr "
-            "or optim.max_grad_norm=1"
+            f"first is {broken[0]}; {advice}"
         )
 
 
@@ -163,7 +166,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors, metadata = _read_tensors(path)
         record: Any = parse_json(metadata["record"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file can raise nearly every error
         raise RunError(
             f"{path}: training state cannot be read ({_reason(error)}); start a new run folder"
         ) from error
@@ -202,4 +205,5 @@ def _reason(error: Exception) -> str:
     """Return a short reason without the library's preamble."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+    text = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+    return (text.strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]

@@ -10,7 +10,8 @@ Tag2MaskError
 │   ├── LockedError            another process works in the folder
 │   ├── LostProcessError       a process of this command died; the same line again may do (code 75)
 │   └── StoppedError           a signal stopped the run; it can be resumed (code 128 + signal)
-└── MissingExtraError      an optional part is not installed
+├── MissingExtraError      an optional part is not installed
+└── RefusedError           a request that the web page refuses (`app.refusals`)
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tag2mask.cli.launch import is_first
 from tag2mask.cli.target import fit_folder, is_folder, read_recipe
 from tag2mask.errors import RunError, Tag2MaskError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # pydantic, which --help need not import
     from tag2mask.config.recipe import Recipe
 
 KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run", "stages")
+SHARES_WORK = True
 EXAMPLES = """\
   tag2mask train DATA --out RUN
   tag2mask train DATA --minutes 30 --out RUN
@@ -120,7 +121,7 @@ def run(
 
     command, resumed = ctx.obj.command, resume is not None
     train(resolved, folder, resume=resumed, stage=stage, command=command, notify=_print_now)
-    if _is_main():
+    if is_first():
         done = folder / stage if stage else folder
         print(f"trained: {done}\nnext:    {_next_command(folder, stage, resolved)}")
 
@@ -135,7 +136,7 @@ def _fitted(
     """Fit a recipe to a folder, and print what was found and chosen."""
     fitted = fit_folder(data, recipe, start, minutes)
     resolved = fitted.resolve(overrides)
-    if _is_main():
+    if is_first():
         print("\n".join(fitted.summary()), flush=True)
     return resolved
 
@@ -154,11 +155,6 @@ def _reject_words(
             f"--out {folder}: lies in the folder of images {data}, whose pictures would then "
             "include those of the run; choose a folder outside"
         )
-
-
-def _is_main() -> bool:
-    """Return whether this process prints; torchrun's other processes print nothing."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _print_now(line: str) -> None:

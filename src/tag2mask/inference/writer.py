@@ -173,7 +173,7 @@ def label_dataset(
 
     Raises:
         DataError: If `strict` and an image cannot be read.
-        RunError: If a worker process is killed.
+        LostProcessError: If a worker process is killed.
     """
     source = copy.copy(source)
     source.reads_masks = False
@@ -210,7 +210,7 @@ def predict_paths(
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
-        RunError: If a worker process is killed.
+        LostProcessError: If a worker process is killed.
     """
     images = named_images(paths)
 

@@ -67,7 +67,7 @@ def folder_lock(folder: Path, part: str = "") -> Iterator[None]:
         LockedError: If another process, or another thread of this one, works there.
         RunError: If the folder cannot be written.
     """
-    if not part and os.environ.get("RANK", "0") != "0":
+    if not part and _is_later_rank():
         yield
         return
     path = folder.absolute() / (f"{LOCK}-{part}" if part else LOCK)
@@ -255,6 +255,12 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _is_later_rank() -> bool:
+    """Return whether a launcher started this process, and another one before it."""
+    is_launched = all(os.environ.get(name, "").isdigit() for name in ("RANK", "WORLD_SIZE"))
+    return is_launched and os.environ["RANK"] != "0"
 
 
 def _launch() -> str:

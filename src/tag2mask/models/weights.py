@@ -5,7 +5,6 @@ Files are safetensors or torch archives, which are loaded with `weights_only` an
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +14,9 @@ import huggingface_hub
 import safetensors.torch
 import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from tag2mask.checkpoint import check_finite
 from tag2mask.errors import WeightsError
 from tag2mask.io.hub_files import is_hub_id, split_revision, verify_download
 from tag2mask.io.json_files import read_object
@@ -33,6 +32,8 @@ _LICENSES = (
 )
 _CARD = "README.md"
 _MAX_NAMED = 3
+_MAX_LENGTH = 200
+"""Characters of a library's message that a line of ours repeats."""
 
 
 def license(source: str) -> str:
@@ -82,8 +83,8 @@ def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, shortened, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_MAX_LENGTH]
 
 
 def locate(source: str, *file_names: str) -> Path | None:
@@ -120,7 +121,7 @@ def read_tensors(source: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # a damaged or malicious archive can raise nearly every error
         raise WeightsError(f"{path}: not a readable weights file ({_first_line(error)})") from error
     return _state_dict(content, path)
 
@@ -169,7 +170,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> froze
         Names of the loaded parameters, without buffers.
 
     Raises:
-        WeightsError: If names or shapes differ. The message lists up to three tensors.
+        WeightsError: If names or shapes differ, or values are not finite. The message lists up to
+            three tensors.
     """
     expected = module.state_dict()
     names = sorted(expected.keys() | tensors.keys())
@@ -185,6 +187,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> froze
         raise WeightsError(
             f"{source}: weights of another architecture: {'; '.join(differing[:_MAX_NAMED])}{more}"
         )
+    check_finite(tensors, source, "download the file again, or use other weights")
     module.load_state_dict(dict(tensors), strict=False)
     return frozenset(name for name, _ in module.named_parameters() if name in tensors)
 

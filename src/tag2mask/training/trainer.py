@@ -87,7 +87,7 @@ def train(
         stop = StopRequest()
         try:
             runtime.gather(None)  # no process writes before all have checked the folder
-            with stop.catch_signals():
+            with stop.catch_signals(), runtime.lost_peers_named():
                 run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
                 run.run(command, on_step)
         finally:
