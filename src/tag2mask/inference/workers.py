@@ -27,12 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError, LostProcessError
 from tag2mask.functional.bands import is_large
 from tag2mask.inference.large_images import needs_tiles
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.inference.uncertainty import postprocess_with_parts
+from tag2mask.io.signals import signals_delayed
 from tag2mask.types import Image, Mask, Prediction
 
 AHEAD = 2
@@ -95,17 +96,18 @@ class MaskWorkers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            for process in self._processes():
-                process.terminate()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        with signals_delayed():
+            if kind is not None:
+                for process in self._processes():
+                    process.terminate()
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, one: ImageInput) -> Submitted:
         """Submit one image to a worker.
 
         Raises:
             DataError: If a network on a GPU refuses the image.
-            RunError: If a worker has died.
+            LostProcessError: If a worker has died.
         """
         if self._with_network:
             future = self._start(_segment, one)
@@ -141,14 +143,16 @@ def predict_in_workers(
         workers: Number of processes; 1 is this one.
 
     Raises:
-        RunError: If a worker died.
+        LostProcessError: If a worker died.
     """
     inputs = _read_ahead(inputs)
     if workers == 1:
         for name, one in inputs:
             yield name, _segment_here(segmenter, name, one)
         return
-    with MaskWorkers(segmenter, workers) as pool:
+    with signals_delayed():  # so that no signal comes between start and `with`
+        pool = MaskWorkers(segmenter, workers)
+    with pool:
         waiting: deque[tuple[str, Submitted | DataError]] = deque()
         for name, one in inputs:
             waiting.append((name, _submit(pool, name, one)))
@@ -224,8 +228,8 @@ def _start_method() -> str:
     return "forkserver" if "forkserver" in known else "spawn"
 
 
-def _worker_died() -> RunError:
-    return RunError(
+def _worker_died() -> LostProcessError:
+    return LostProcessError(
         "a worker process was killed, probably because memory ran out; use fewer --workers"
     )
 

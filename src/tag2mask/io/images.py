@@ -116,7 +116,7 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: If the file is missing or not an image.
     """
     try:
-        with PILImage.open(path) as opened:
+        with open_image(path) as opened:
             width, height = opened.size
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED_ORIENTATIONS
     except FileNotFoundError as error:
