@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.io.files import write_atomically
+from tag2mask.io.json_files import parse_json
+from tag2mask.io.yaml_files import parse_yaml
 from tag2mask.version import __version__
 
 LICENSE_KEY = "weights_license"
@@ -88,7 +89,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
             f"{path}: contains no recipe, so it is not a weights file of tag2mask; "
             "set backbone.weights to use a pretrained network"
         )
-    return tensors, parse_recipe(yaml.safe_load(metadata["recipe"]), str(path))
+    return tensors, parse_recipe(parse_yaml(metadata["recipe"], str(path), WeightsError), str(path))
 
 
 def read_license(path: Path) -> str | None:
@@ -164,7 +165,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         tensors, metadata = _read_tensors(path)
-        record: dict[str, Any] = json.loads(metadata["record"])
+        record: Any = parse_json(metadata["record"])
     except Exception as error:  # a damaged file can raise nearly every error
         raise RunError(
             f"{path}: training state cannot be read ({_reason(error)}); start a new run folder"

@@ -89,7 +89,7 @@ class Command(TyperCommand):
             if key.partition(".")[0] in fixed
         ]
         if problems:
-            raise RecipeError("\n".join(problems))
+            raise RecipeError(*problems)
         return overrides
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -133,7 +133,8 @@ def recipe_schema(plain: Sequence[str]) -> type[BaseModel]:
 
     It serves for hints only, so a line without a usable recipe gets the keys that all recipes have.
     """
-    from tag2mask.config.recipe import Recipe, read_yaml, recipe_path, recipe_type
+    from tag2mask.config.recipe import Recipe, recipe_path, recipe_type
+    from tag2mask.io.yaml_files import read_yaml
 
     first = next((word for word in plain if not word.startswith("-")), "")
     try:

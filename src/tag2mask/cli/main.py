@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -37,6 +38,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "import",
+    "app",
     "report",
     "list",
     "prepare",
@@ -51,6 +53,8 @@ USER_ERRNOS = {
     errno.EEXIST,
     errno.EFBIG,
     errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
@@ -118,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after the program's name; None: those of the shell.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is escaped
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     return exit_code(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -135,7 +142,7 @@ def exit_code(job: Callable[[], object]) -> int:
         return int(stop.code or 0)
     except Tag2MaskError as error:
         mark = "" if isinstance(error, StoppedError) else "error: "
-        return _reject(str(error), error.exit_code, mark)
+        return _reject(*error.problems, code=error.exit_code, mark=mark)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -149,7 +156,7 @@ def exit_code(job: Callable[[], object]) -> int:
         if error.errno not in USER_ERRNOS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _reject(f"{where}{error.strerror}")
+        return _reject(*Tag2MaskError(f"{where}{error.strerror}").problems)
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -255,8 +262,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     return is_known or "can't allocate memory" in str(error)
 
 
-def _reject(message: str, code: int = EXIT_USER, mark: str = "error: ") -> int:
+def _reject(*problems: str, code: int = EXIT_USER, mark: str = "error: ") -> int:
     """Print each problem as a line of its own and return the exit code."""
-    for line in message.splitlines():
+    for line in problems:
         print(f"{mark}{line}", file=sys.stderr)
     return code

@@ -173,7 +173,7 @@ def _next_command(folder: Path, stage: str | None, recipe: Recipe) -> str:
 
 def _run_of_stage(folder: Path) -> tuple[Path, str | None]:
     """Return the run that a stage's folder belongs to and the stage; or the folder and None."""
-    from tag2mask.config.recipe import read_yaml
+    from tag2mask.io.yaml_files import read_yaml
 
     parent = folder.parent / "recipe.yaml"
     if (folder / "recipe.yaml").is_file() and parent.is_file():

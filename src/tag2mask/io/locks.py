@@ -23,6 +23,7 @@ from typing import Any
 
 from tag2mask.errors import LockedError, RunError
 from tag2mask.io.files import LOCK, temporary_beside
+from tag2mask.io.json_files import parse_json
 from tag2mask.io.processes import ProcessName, own_name
 
 BEAT_S = 5.0
@@ -286,7 +287,7 @@ def _read(path: Path) -> str | None:
 def _parse(text: str) -> dict[str, Any]:
     """Return the values of a lock; empty if it is damaged."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError:
         return {}
     return values if isinstance(values, dict) else {}

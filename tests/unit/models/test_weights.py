@@ -78,7 +78,7 @@ def test_empty_folders_and_missing_paths_have_different_messages(tmp_path: Path)
 
 
 def test_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(repo: str, name: str, *, local_files_only: bool) -> str:
+    def fail(repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
         raise OSError("offline\nand a long explanation")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
@@ -92,14 +92,15 @@ def test_torch_weights_are_downloaded_if_there_are_no_safetensors(
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
 
-    def fetch(repo: str, name: str, *, local_files_only: bool) -> str:
-        assert repo == "owner/name"
+    def fetch(repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
+        assert (repo, revision) in (("owner/name", None), ("owner/name", "f00"))
         if not (tmp_path / name).exists():
             raise huggingface_hub.errors.EntryNotFoundError(name)
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     assert same(read_tensors("owner/name"), tensors())
+    assert same(read_tensors("owner/name@f00"), tensors())
     assert read_config("owner/name") == {}
 
 
@@ -108,7 +109,7 @@ def test_cache_is_used_offline_and_missing_files_are_reported(
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
 
-    def offline(repo: str, name: str, *, local_files_only: bool) -> str:
+    def offline(repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
         if not (tmp_path / name).exists():
             raise huggingface_hub.errors.LocalEntryNotFoundError("not cached\nlong story")
         return str(tmp_path / name)

@@ -43,7 +43,7 @@ class ViTConfig(PublishedConfig):
 
     name: str = "vit"
     """Backbone: a file of the folder `models/backbones`."""
-    captured_blocks: Annotated[int, Field(ge=1)] = 2
+    captured_blocks: Annotated[int, Field(ge=1, le=1024)] = 2
     """Blocks, counted from the last, whose queries and keys methods read; all if there are
     fewer."""
 
