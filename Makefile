@@ -57,8 +57,8 @@ $(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
 		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
-# Kills, locks, threads, signals, launches: each fault often, results in benchmarks/results/chaos.json. Some faults only, or a
-# few trials of each: make chaos CHAOS="kills threads --short"
+# Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
+# repetitions of each: make chaos CHAOS="kills threads --short"
 chaos: install
 	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
