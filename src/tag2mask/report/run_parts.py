@@ -29,6 +29,8 @@ class Run(NamedTuple):
     strips: tuple[Path, ...]
     missing: tuple[str, ...]
     """One line per part that is missing or not readable."""
+    no_scores: tuple[str, ...] = ()
+    """How to add scores if there are none."""
 
 
 def read_run(folder: Path) -> Run:
@@ -39,16 +41,15 @@ def read_run(folder: Path) -> Run:
         recipe = load_recipe(str(folder / "recipe.yaml"))
     except Tag2MaskError as error:
         missing.append(str(error).splitlines()[0])
-    log = _read_log(folder / "log.jsonl", missing)
-    metrics = _read_json(folder / "metrics.json", missing)
+    log = read_log(folder / "log.jsonl", missing)
+    metrics = read_json(folder / "metrics.json", missing)
     strips = _last_strips(folder / "samples")
-    scores = _merge_equal_scores(_read_scores(folder, metrics))
-    if not scores:
-        missing.append(_how_to_add_scores(metrics))
-    return Run(folder, recipe, log, metrics, scores, strips, tuple(missing))
+    scores = merge_equal_scores(_read_scores(folder, metrics))
+    no_scores = () if scores else (_how_to_add_scores(metrics),)
+    return Run(folder, recipe, log, metrics, scores, strips, tuple(missing), no_scores)
 
 
-def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
+def read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
     """Read the records of a log; skip an incomplete line."""
     if not path.is_file():
         missing.append(f"{path.name}: not found")
@@ -64,7 +65,8 @@ def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
     return tuple(records)
 
 
-def _read_json(path: Path, missing: list[str]) -> Values:
+def read_json(path: Path, missing: list[str]) -> Values:
+    """Read a JSON object; a file that is no object is empty, a missing one adds a line."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -77,11 +79,11 @@ def _read_scores(folder: Path, metrics: Values) -> dict[str, Values]:
     """Read scores by title: first those in files, then those of the best and the last weights."""
     scores = {}
     for path in sorted(folder.glob("*.json")):
-        values = _read_json(path, [])
-        if _has_scores(values):
+        values = read_json(path, [])
+        if has_scores(values):
             scores[path.name] = values
     history = [
-        record for record in metrics.get("history", ()) if _has_scores(record.get("detail", {}))
+        record for record in metrics.get("history", ()) if has_scores(record.get("detail", {}))
     ]
     best_step = (metrics.get("best") or {}).get("step")
     for record in history:
@@ -93,7 +95,7 @@ def _read_scores(folder: Path, metrics: Values) -> dict[str, Values]:
     return scores
 
 
-def _merge_equal_scores(scores: Mapping[str, Values]) -> dict[str, Values]:
+def merge_equal_scores(scores: Mapping[str, Values]) -> dict[str, Values]:
     """Keep one of several equal scores, under the titles of all."""
     groups: list[tuple[list[str], Values]] = []
     for title, score in scores.items():
@@ -120,7 +122,8 @@ def _how_to_add_scores(metrics: Values) -> str:
     return f"IoU per class{note}: 'tag2mask evaluate MASKS TRUTH --json RUN/scores.json' adds it"
 
 
-def _has_scores(values: Values) -> bool:
+def has_scores(values: Values) -> bool:
+    """Return whether values are scores as `evaluate` writes them."""
     return {"class_names", "iou", "miou"} <= values.keys()
 
 
