@@ -15,7 +15,7 @@ from tag2mask.evaluation.folders import open_pairs
 from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import read_classes, read_scores
 from tag2mask.io.masks import read_mask
-from tag2mask.types import Image, Mask, Prediction
+from tag2mask.types import ClassSource, Image, Mask, Prediction
 
 PARTS = ("train", "val")
 """Parts of a data set: training images and held-out images."""
@@ -95,6 +95,8 @@ class ReportImages(ABC):
     """Images with their masks, and with true masks if there are some."""
 
     class_names: tuple[str, ...]
+    class_source: ClassSource | None
+    """Who chose the classes of the masks; None if unknown."""
     names: tuple[str, ...]
     tags: Mapping[str, Sequence[str]]
     """Name -> tags that chose the classes; empty if the classifier chose them."""
@@ -132,7 +134,9 @@ class FolderImages(ReportImages):
             DataError: If `classes.json` cannot be read.
         """
         self.folder, self._data = folder, data
-        self.class_names = tuple(read_classes(folder)["classes"])
+        described = read_classes(folder)
+        self.class_names = tuple(described["classes"])
+        self.class_source = described.get("class_source")
         rows = read_scores(folder)
         self._rows = {n: row for n, row in rows.items() if (folder / f"{n}.png").is_file()}
         self.names = tuple(self._rows)
@@ -196,6 +200,7 @@ class PredictedImages(ReportImages):
     ) -> None:
         self._predictions = predictions
         self.class_names, self.names = tuple(class_names), tuple(predictions)
+        self.class_source = "tags" if tags else "classifier"
         self.tags, self.truth = tags, truth
         self.scores = {name: one.scores for name, one in predictions.items()}
         self.uncertainty = {

@@ -15,7 +15,6 @@ from tag2mask.evaluation.sources import spread_indices
 from tag2mask.evaluation.tables import report_values
 from tag2mask.report.images import ReportImages
 from tag2mask.report.run_parts import Values
-from tag2mask.types import ClassSource
 
 MOST_SCORED = 1000
 """Largest number of images that are compared with their true masks for the page."""
@@ -77,8 +76,7 @@ def measure_quality(images: ReportImages, trained_on: frozenset[str]) -> Quality
     scores = score_images(_readable(images, chosen), len(images.class_names) + 1)
     if not scores.images:
         return None
-    source: ClassSource = "tags" if images.tags else "classifier"
-    report = scores.matrix.report(images.class_names, len(scores.images), source, {})
+    report = scores.matrix.report(images.class_names, len(scores.images), images.class_source, {})
     table_names, rows = confusion_rows(scores.matrix, images.class_names)
     return Quality(
         origin=images.truth.origin,

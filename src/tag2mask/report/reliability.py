@@ -9,6 +9,8 @@ from tag2mask.report.images import ReportImages
 from tag2mask.report.network_scores import NetworkScores
 from tag2mask.report.quality import tag_calibration
 
+FEWEST_IMAGES = 20
+"""With fewer images no threshold is advised."""
 CLEARLY_BETTER = 0.02
 """Gain in mIoU from which another threshold is worth a line; less is chance on few images."""
 
@@ -45,7 +47,7 @@ def better_threshold(scores: NetworkScores | None, segmenter: Segmenter | None) 
     if scores is None or scores.sweep is None or segmenter is None:
         return None
     present = _present_threshold(segmenter)
-    if present is None:
+    if present is None or scores.images < FEWEST_IMAGES:
         return None
     best, score = scores.sweep.best()
     gaps = abs(scores.sweep.thresholds - present)

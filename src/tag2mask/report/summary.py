@@ -115,7 +115,7 @@ def next_steps(
         return (*steps, NextStep("Write masks for your tagged images; then this report.", label))
     steps += [NextStep(f"{line[:1].upper()}{line[1:]}.") for line in masks.summary.advice]
     if best_threshold is not None:
-        text = f"The threshold {best_threshold:g} scores better below. Let `tune` choose settings."
+        text = f"The threshold {best_threshold:g} scores better below. Let the command tune choose."
         steps.append(NextStep(text, f"tag2mask tune {folder} {data}"))
     steps.append(_correct(masks, quality))
     export = f"tag2mask export {shlex.quote(masks.folder)} --format coco --out masks.json"
@@ -133,7 +133,7 @@ def _correct(masks: MaskParts, quality: Quality | None) -> NextStep:
     if quality is None:
         gain = f"this report then says how good all masks are, and {gain}"
     text = (
-        "Correct the most uncertain masks by hand, about 20, and put them into the folder `masks` "
+        "Correct the most uncertain masks by hand, about 20, and put them into the folder masks "
         f"of your data: {gain}."
     )
     return NextStep(text, command)

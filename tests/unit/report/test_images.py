@@ -62,6 +62,7 @@ def test_rows_without_a_mask_file_do_not_count(recipe, tmp_path):
     (folder / "a.png").unlink()
     images = FolderImages(folder, RunData(recipe))
     assert images.names == ("b",)
+    assert images.class_source == "tags"
     assert (images.tags, images.scores) == ({"b": ["flag"]}, {"b": {"flag": 0.9}})
 
 

@@ -16,7 +16,7 @@ class Images(ReportImages):
     """Masks and true masks in memory; a mask of None cannot be read."""
 
     def __init__(self, masks, truth=(), tags=(), scores=()):
-        self.class_names = ("cat", "cow")
+        self.class_names, self.class_source = ("cat", "cow"), "classifier"
         self._masks, true = dict(masks), dict(truth)
         self.names, self.tags, self.scores = tuple(self._masks), dict(tags), dict(scores)
         self.uncertainty = {}

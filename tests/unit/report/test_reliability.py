@@ -9,13 +9,13 @@ from tag2mask.report.network_scores import NetworkScores
 from tag2mask.report.reliability import better_threshold, calibration_charts, sweep_chart
 
 
-def make_scores(trained_on=0):
+def make_scores(trained_on=0, images=40):
     sweep = ThresholdSweep([0.2, 0.5, 0.8], 2)
     cam = np.array([[[0.9, 0.9, 0.4, 0.1]]], dtype=np.float32)
     sweep.update(cam, np.array([[1, 1, 0, 0]], dtype=np.uint8))
     calibration = Calibration()
     calibration.add(np.full(10, 0.75), np.arange(10) < 5)
-    return NetworkScores({}, sweep, calibration, 4, trained_on)
+    return NetworkScores({}, sweep, calibration, images, trained_on)
 
 
 def network(rule="fixed", threshold=0.2):
@@ -28,7 +28,7 @@ def test_sweep_shows_scores_best_and_present_threshold():
     assert at_best == (FRAME.x(0.5), FRAME.y(1.0))
     assert chart.markers == (FRAME.x(0.2),)
     assert "Best: 0.5 (100.0 %)" in chart.note
-    assert "4 images that the network never learned from" in chart.note
+    assert "40 images that the network never learned from" in chart.note
     chart = sweep_chart(make_scores(trained_on=3), network("otsu"))
     assert chart.markers == ()
     assert "a threshold for each image" in chart.note
@@ -39,6 +39,7 @@ def test_only_a_clearly_better_threshold_is_worth_a_line():
     assert better_threshold(make_scores(), network()) == 0.5
     assert better_threshold(make_scores(), network(threshold=0.5)) is None
     assert better_threshold(make_scores(), network("otsu")) is None
+    assert better_threshold(make_scores(images=19), network()) is None
     assert better_threshold(None, None) is None
 
 

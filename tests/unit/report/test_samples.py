@@ -14,6 +14,7 @@ from tag2mask.report.samples import IMAGE_BYTES, LAYER_BYTES, draw_card, draw_gr
 
 class Images(ReportImages):
     class_names = ("cat", "cow")
+    class_source = "tags"
     tags: ClassVar = {"0": ["cat"]}
     scores: ClassVar = {}
 
