@@ -11,7 +11,7 @@ from pathlib import Path
 from tag2mask import pipeline
 from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, override_texts
-from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
+from tag2mask.config.recipe import Recipe, recipe_path
 from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.fitting.recipe import fit_recipe
 from tag2mask.formats import exchange
@@ -31,6 +31,8 @@ from tag2mask.inference.writer import (
     progress,
 )
 from tag2mask.io.images import read_image
+from tag2mask.io.locks import folder_lock
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.training.logging import OnStep
 from tag2mask.types import Image, Report
 from tag2mask.visualization.gallery import write_gallery
@@ -140,14 +142,15 @@ def label(
     if not skip_unknown_tags:
         reject_unknown_tags(source, Path(data))
     settings = {**segmenter.settings("tags"), "split": part}
-    writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
-    summary = label_dataset(
-        segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
-    )
-    if overlays:
-        index = {name: position for position, name in enumerate(source.names)}
-        source.reads_masks = False
-        draw_gallery(writer, source.names, lambda name: source[index[name]].image)
+    with folder_lock(Path(out)):
+        writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
+        summary = label_dataset(
+            segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
+        )
+        if overlays:
+            index = {name: position for position, name in enumerate(source.names)}
+            source.reads_masks = False
+            draw_gallery(writer, source.names, lambda name: source[index[name]].image)
     return summary
 
 
@@ -200,12 +203,13 @@ def predict(
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
     files = named_images(paths)  # rejects what is no image before anything is written
-    writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
-    summary = predict_paths(
-        segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
-    )
-    if overlays:
-        draw_gallery(writer, list(files), lambda name: read_image(files[name]))
+    with folder_lock(Path(out)):
+        writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
+        summary = predict_paths(
+            segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
+        )
+        if overlays:
+            draw_gallery(writer, list(files), lambda name: read_image(files[name]))
     return summary
 
 

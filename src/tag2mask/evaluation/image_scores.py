@@ -35,12 +35,15 @@ class ImageScores(NamedTuple):
     or fewer pixels than `COUNTED_SHARE` count."""
 
 
-def score_images(masks: Iterable[ScoredMask], num_classes: int) -> ImageScores:
+def score_images(
+    masks: Iterable[ScoredMask], num_classes: int, *, has_background: bool = True
+) -> ImageScores:
     """Count all images, and each of them alone.
 
     Args:
         masks: One image after the other.
         num_classes: C, background included.
+        has_background: Whether pixels may belong to no class; else true background is ignored.
 
     Raises:
         DataError: If the sizes of two masks differ, or a mask has a value that is no class.
@@ -50,6 +53,8 @@ def score_images(masks: Iterable[ScoredMask], num_classes: int) -> ImageScores:
     for name, truth, prediction in masks:
         one = ConfusionMatrix(num_classes)
         one.update(truth, prediction)
+        if not has_background:
+            one.drop_background()
         total.counts += one.counts
         counts = one.counts.sum() >= COUNTED_SHARE * truth.size
         images[name] = object_iou(one) if counts else math.nan

@@ -13,11 +13,12 @@ from tag2mask.formats import dataset_folder
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage, NamedMask, ReadMasks
 from tag2mask.formats.contours import Pixels, draw_ring, merge_holes, trace_parts
 from tag2mask.io.images import image_size
+from tag2mask.io.text_files import read_text
 from tag2mask.types import Mask
 
 NAME = "yolo_seg"
 LABELS = "labels"
-NOTE = "Pixels outside all polygons are background; a polygon is a connected part, not an object."
+NOTE = "a polygon is a connected part, not an object."
 FEWEST_NUMBERS = 6
 """Coordinates of a triangle."""
 
@@ -36,7 +37,8 @@ class YOLOSeg(Format):
             path = dataset_folder.label_path(image, out, LABELS, ".txt")
             lines = _polygons(image, len(masks.class_names))
             path.write_text("".join(lines), encoding="utf-8")
-        dataset_folder.write_data_file(out, dict(enumerate(masks.class_names)), NOTE)
+        note = f"Pixels outside all polygons are {masks.unlabeled}; {NOTE}"
+        dataset_folder.write_data_file(out, dict(enumerate(masks.class_names)), note)
 
     def read(self, path: Path, images: Path | None = None) -> ReadMasks:
         """Read a folder with `data.yaml`; where polygons overlap, the smaller one counts."""
@@ -72,7 +74,7 @@ def _draw(path: Path, size: tuple[int, int], class_names: Sequence[str]) -> Mask
         DataError: Naming the line that is faulty.
     """
     shapes: list[tuple[Pixels, int]] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, DataError).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
-from tag2mask.checkpoint import check_state, read_license, read_weights, stage_folder
+from tag2mask.checkpoint import check_finite, check_state, read_license, read_weights, stage_folder
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.inference.tuned import TUNE_FILE, apply_tuned
+from tag2mask.io.hub_files import is_hub_id, split_revision, verify_download
 from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_method, named_license
+from tag2mask.models.initialization import WithoutDraws
 
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
 """Turns the recipe of a run into the one to use: another method, refiner or test-time settings."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TrainedRun(NamedTuple):
@@ -47,7 +47,7 @@ def open_run(
 
     Raises:
         RunError: If the folder contains no weights.
-        WeightsError: If the weights cannot be read, downloaded or loaded.
+        WeightsError: If the weights cannot be read, downloaded or loaded, or are not finite.
     """
     path = find_weights(run, which)
     state, trained = read_weights(path)
@@ -58,8 +58,10 @@ def open_run(
         reader = f" (of method '{trained.method.name}') read by method '{recipe.method.name}'"
     # The weights file fills everything. A method needs the refiner that it trained with, also where
     # masks are to be refined with another one or with none.
-    method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
+    with WithoutDraws():
+        method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
+    check_finite(state, str(path))
     method.load_state_dict(state)
     method.backbone.weights_license = read_license(path) or named_license(trained)
     origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}
@@ -115,16 +117,21 @@ def _local_folder(run: str | Path) -> Path:
     folder = Path(run)
     if folder.exists():
         return folder
-    if isinstance(run, Path) or not _HUB_ID.fullmatch(run):
+    if isinstance(run, Path) or not is_hub_id(run):
         raise RunError(f"{run}: no such run folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    patterns = ["recipe.yaml", TUNE_FILE, "weights/*.safetensors"]
     try:
-        patterns = ["recipe.yaml", TUNE_FILE, "weights/*.safetensors"]
-        return Path(snapshot_download(run, allow_patterns=patterns))
+        repository, revision = split_revision(run)
+        snapshot = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"{run}: no such run folder, and the hub cannot provide it ({reason})"
         ) from error
+    for pattern in patterns:
+        for path in snapshot.glob(pattern):
+            verify_download(path)
+    return snapshot

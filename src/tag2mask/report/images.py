@@ -103,6 +103,8 @@ class ReportImages(ABC):
     scores: Mapping[str, Mapping[str, float]]
     """Name -> class -> probability of the classifier."""
     uncertainty: Mapping[str, float]
+    has_background: bool = True
+    """Whether pixels may belong to no class."""
     truth: TrueMasks | None = None
 
     @abstractmethod
@@ -137,6 +139,7 @@ class FolderImages(ReportImages):
         described = read_classes(folder)
         self.class_names = tuple(described["classes"])
         self.class_source = described.get("class_source")
+        self.has_background = described.get("settings", {}).get("has_background") is not False
         rows = read_scores(folder)
         self._rows = {n: row for n, row in rows.items() if (folder / f"{n}.png").is_file()}
         self.names = tuple(self._rows)

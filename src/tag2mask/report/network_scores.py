@@ -16,7 +16,7 @@ from tag2mask.functional.cam import upsample
 from tag2mask.inference.segmenter import InferenceOutput, Segmenter, image_tensor
 from tag2mask.inference.uncertainty import postprocess_with_parts
 from tag2mask.report.images import PredictedImages, ReportImages, RunData
-from tag2mask.types import IGNORE, Image, Mask, Prediction
+from tag2mask.types import BACKGROUND, IGNORE, Image, Mask, Prediction
 
 MOST_IMAGES = 40
 """Largest number of images that run through the network for the page."""
@@ -76,7 +76,8 @@ def score_network(
         names.append(name)
         if keep:
             predictions[name] = prediction
-        maps = segmenter.thresholded_maps(output) if truth is not None else None
+        has_threshold = truth is not None and segmenter.config.has_background
+        maps = segmenter.thresholded_maps(output) if has_threshold else None
         if truth is not None and maps is not None:
             sweep.update(maps, truth)
             swept = True
@@ -134,7 +135,9 @@ def predicted_images(
         if one.tags is not None
     }
     truth = data.true_masks(segmenter.class_names)
-    return PredictedImages(segmenter.class_names, scores.predictions, tags, truth)
+    made = PredictedImages(segmenter.class_names, scores.predictions, tags, truth)
+    made.has_background = segmenter.config.has_background
+    return made
 
 
 def _predict(
@@ -147,6 +150,8 @@ def _predict(
     if truth is not None:
         probs = upsample(made.probs.float(), mask.shape)[0].amax(dim=0).cpu().numpy()
         counted = (truth != IGNORE) & (mask != IGNORE)
+        if not segmenter.config.has_background:
+            counted &= truth != BACKGROUND
         calibration.add(np.clip(probs[counted], 0, 1), (mask == truth)[counted])
     return segmenter.build_prediction(output, mask, parts)
 

@@ -143,15 +143,19 @@ def read_parts(
     mask_parts, no_masks = read_masks(mask_folder)
     images: ReportImages | None = None
     scores = None
+    # A method that works while labeling can take minutes per image.
+    network_counts = segmenter is not None and not segmenter.method.works_while_labeling
     if mask_folder is not None and mask_parts is not None:
         listed = FolderImages(mask_folder, data)
         listed.find_truth(truth, run.scores)
         images = listed
-        if segmenter is not None:
+        if network_counts:
+            assert segmenter is not None
             scores = score_network(
                 segmenter, images_with_truth(listed, segmenter, data.trained_on), data.trained_on
             )
-    elif segmenter is not None:
+    elif network_counts:
+        assert segmenter is not None
         chosen = data_images(data)
         scores = score_network(segmenter, chosen, data.trained_on, keep=True)
         images = predicted_images(segmenter, scores, chosen, data)

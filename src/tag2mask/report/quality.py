@@ -73,7 +73,11 @@ def measure_quality(images: ReportImages, trained_on: frozenset[str]) -> Quality
     if images.truth is None or not names:
         return None
     chosen = [names[index] for index in spread_indices(len(names), MOST_SCORED)]
-    scores = score_images(_readable(images, chosen), len(images.class_names) + 1)
+    scores = score_images(
+        _readable(images, chosen),
+        len(images.class_names) + 1,
+        has_background=images.has_background,
+    )
     if not scores.images:
         return None
     report = scores.matrix.report(images.class_names, len(scores.images), images.class_source, {})
@@ -95,7 +99,7 @@ def confusion_rows(
 ) -> tuple[tuple[str, ...], tuple[ConfusionRow, ...]]:
     """Return the classes of the table, and one row for each that has a true pixel.
 
-    Background is always there; of many classes those with the lowest IoU remain.
+    Of many classes those with the lowest IoU remain, and background.
     """
     names = ("background", *class_names)
     pixels = matrix.counts.sum(axis=1)

@@ -7,8 +7,11 @@ from typing import NamedTuple
 
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.index import count
+from tag2mask.errors import DataError, RunError
+from tag2mask.io.json_files import read_object
 from tag2mask.io.mask_folder import CLASSES_FILE, read_scores
-from tag2mask.report.run_parts import Values, has_scores, read_json, read_log
+from tag2mask.io.run_files import Score, read_log, read_metrics
+from tag2mask.report.run_parts import Values
 from tag2mask.report.sections import duration, percent
 
 TASKS = {
@@ -43,12 +46,12 @@ def read_stage_scores(recipe: Recipe | None, root: Path) -> dict[str, Values]:
     if recipe is None:
         return {}
     names = [name for name, stage in recipe.stages.items() if stage.run == "evaluate"]
-    scores = {f"stage {name}": read_json(root / name / SCORES_FILE, []) for name in names}
-    return {title: values for title, values in scores.items() if has_scores(values)}
+    scores = {f"stage {name}": _read_score(root / name) for name in names}
+    return {title: values for title, values in scores.items() if values}
 
 
 def _read_stage(name: str, task: str, folder: Path) -> StagePart:
-    metrics = read_json(folder / "metrics.json", [])
+    metrics = _read_metrics(folder)
     seconds = metrics.get("seconds")
     state, result = "not started", ""
     if task == "train" and metrics.get("steps"):
@@ -57,7 +60,7 @@ def _read_stage(name: str, task: str, folder: Path) -> StagePart:
     elif task == "label" and (folder / CLASSES_FILE).is_file():
         state = "finished" if seconds else "not finished"
         result = count(len(read_scores(folder)), "mask")
-    elif task == "evaluate" and has_scores(scores := read_json(folder / SCORES_FILE, [])):
+    elif task == "evaluate" and (scores := _read_score(folder)):
         state, result = "finished", f"mIoU {percent(scores['miou'], ' %')}"
     return StagePart(
         name=name,
@@ -65,6 +68,22 @@ def _read_stage(name: str, task: str, folder: Path) -> StagePart:
         state=state,
         seconds=duration(seconds) if seconds else "",
         result=result,
-        log=read_log(folder / "log.jsonl", []) if task == "train" else (),
+        log=read_log(folder / "log.jsonl") if task == "train" else (),
         metrics=metrics,
     )
+
+
+def _read_metrics(folder: Path) -> Values:
+    """Read the `metrics.json` of a stage; empty if there is none."""
+    try:
+        return read_metrics(folder / "metrics.json")
+    except RunError:
+        return {}
+
+
+def _read_score(folder: Path) -> Values:
+    """Read the scores of an evaluate stage; empty if there are none."""
+    try:
+        return read_object(folder / SCORES_FILE, Score)
+    except DataError:
+        return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any, Literal
 
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError
-from tag2mask.io.files import TEMPORARY_SUFFIX
+from tag2mask.io.files import visible_names
+from tag2mask.io.run_files import read_metrics
 
 MAY_CHANGE = frozenset(
     {"data.root", "data.labels", "backbone.weights", "run.trackers"}
@@ -65,10 +65,10 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether all steps are done, the last step is scored, and the weights exist."""
         try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            metrics = read_metrics(self.metrics)
+        except RunError:
             return False
-        return bool(metrics.get("finished")) and self.weights("last").is_file()
+        return metrics.get("finished", False) and self.weights("last").is_file()
 
     def check(self, *, resume: bool) -> None:
         """Reject a folder in which a run cannot start or resume.
@@ -85,10 +85,8 @@ class RunFolder:
             raise RunError(f"{self.root}: is not empty; choose another folder{resumable}")
 
     def _is_used(self) -> bool:
-        """Return whether the folder contains more than leftovers of a killed first write."""
-        return self.root.is_dir() and any(
-            not path.name.endswith(TEMPORARY_SUFFIX) for path in self.root.iterdir()
-        )
+        """Return whether the folder contains more than locks and leftovers of a killed write."""
+        return self.root.is_dir() and bool(visible_names(self.root))
 
 
 def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:

@@ -46,6 +46,13 @@ def test_an_image_that_mostly_does_not_count_gets_no_score():
     assert scores.matrix.counts.sum() == 1
 
 
+def test_without_background_its_true_pixels_are_ignored():
+    masks = [ScoredMask("a", mask([[0, 1, 1, 1]]), mask([[2, 1, 1, 2]]))]
+    scores = score_images(masks, 3, has_background=False)
+    assert scores.matrix.counts[0].sum() == 0
+    assert scores.images["a"] == pytest.approx((2 / 3 + 0 / 1) / 2)
+
+
 def test_another_size_is_an_error():
     with pytest.raises(DataError, match="differ in size"):
         score_images([ScoredMask("a", mask([[0]]), mask([[0, 1]]))], 2)

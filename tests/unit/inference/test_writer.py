@@ -70,12 +70,12 @@ def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
     )
     label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
     assert rib.method._dataset is None
-    with rib.with_dataset(source):
-        for index in (2, 0):
-            sample = source[index]
-            expected = rib.segment(sample.image, sample.tags, name=sample.name).mask
-            with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
-                assert np.array_equal(np.asarray(picture), expected)
+    informed = rib.with_dataset(source)
+    for index in (2, 0):
+        sample = source[index]
+        expected = informed.segment(sample.image, sample.tags, name=sample.name).mask
+        with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
+            assert np.array_equal(np.asarray(picture), expected)
 
 
 def test_scores_have_one_row_per_image(tmp_path: Path) -> None:
@@ -233,3 +233,20 @@ def test_nothing_written_is_an_error(
     assert (summary.written, summary.masks.skipped) == (4, 2)
     again = predict_paths(segmenter, [image_folder()], writer)
     assert (again.already, again.masks.skipped) == (4, 2)  # of the folder, not of this call
+
+
+def test_a_name_that_is_too_long_skips_only_that_image(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    images = image_folder()
+    (images / "none.png").rename(images / f"{'x' * 250}.png")  # the longest name of a file
+    long = images / f"{'é' * 120}.png"
+    long.write_bytes((images / "lane1" / "a.png").read_bytes())
+    writer = open_writer(tmp_path / "out")
+    summary = predict_paths(segmenter, [images], writer)
+    assert summary.written == 5
+    many = MaskWriter(tmp_path / "more", CLASSES, "tags", {})
+    with pytest.raises(DataError, match="the name is too long for a file"):
+        many.write("y" * 252, prediction(1))
+    assert not many.done("y" * 252)
+    assert score_names(tmp_path / "more") == []

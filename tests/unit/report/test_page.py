@@ -225,7 +225,11 @@ def test_charts_are_well_formed_svg(run: Path) -> None:
 
 
 def test_page_has_every_section(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network_stub = SimpleNamespace(origin={"sha256": ""}, class_names=("cat", "cow"))
+    network_stub = SimpleNamespace(
+        origin={"sha256": ""},
+        class_names=("cat", "cow"),
+        method=SimpleNamespace(works_while_labeling=False),
+    )
     network = NetworkParts(
         weights="best",
         images="held-out images",
