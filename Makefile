@@ -157,7 +157,7 @@ wheel: install
 
 # Keeps the versions of requirements.lock where pyproject.toml allows; delete the file first to take the newest.
 lock: $(UV)
-	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --group dev --group docs \
+	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --extra geo --group dev --group docs \
 		--universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-package torch --custom-compile-command "make lock" --quiet --output-file requirements.lock
 
