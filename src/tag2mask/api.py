@@ -25,6 +25,7 @@ from tag2mask.inference.writer import (
     MaskWriter,
     OnImage,
     WriteSummary,
+    check_mask_folder,
     label_dataset,
     named_images,
     predict_paths,
@@ -142,6 +143,7 @@ def label(
     if not skip_unknown_tags:
         reject_unknown_tags(source, Path(data))
     settings = {**segmenter.settings("tags"), "split": part}
+    check_mask_folder(Path(out), segmenter.class_names, "tags", settings)
     with folder_lock(Path(out)):
         writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
         summary = label_dataset(
@@ -203,6 +205,7 @@ def predict(
         paths, inside = server_images(paths, voc_server), SERVER_FOLDER
         settings, strict = {**settings, "split": voc_server}, True
     files = named_images(paths)  # rejects what is no image before anything is written
+    check_mask_folder(Path(out), segmenter.class_names, "classifier", settings)
     with folder_lock(Path(out)):
         writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
         summary = predict_paths(

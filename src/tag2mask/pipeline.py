@@ -76,8 +76,9 @@ def train(
     if stage is not None and stage not in recipe.stages:
         hint = did_you_mean(stage, recipe.stages)
         raise RecipeError(f"unknown stage '{stage}'.{hint} Known: {', '.join(recipe.stages)}")
+    pipeline = _Pipeline(recipe, out, command, notify, on_step)
+    pipeline.check(resume=resume)
     with folder_lock(out):
-        pipeline = _Pipeline(recipe, out, command, notify, on_step)
         pipeline.open(resume=resume)
         if stage is None:
             for name in recipe.stages:
@@ -105,14 +106,16 @@ class _Pipeline:
         self._notify: Notify = notify if self.state.is_main else lambda line: None
         self._on_step = on_step
 
-    def open(self, *, resume: bool) -> None:
-        """Create the run folder, or reject it; then write the complete recipe.
+    def check(self, *, resume: bool) -> None:
+        """Reject a folder without a change to it.
 
         Raises:
             RunError: If it is not the folder of a run with stages, or a stage was trained with
                 other settings.
         """
         path = self._root / "recipe.yaml"
+        if self._root.exists() and not self._root.is_dir():
+            raise RunError(f"{self._root}: is a file; give a folder for the run")
         if path.is_file():
             if not load_recipe(str(path)).stages:
                 raise RunError(
@@ -123,9 +126,17 @@ class _Pipeline:
         elif self._root.is_dir() and visible_names(self._root):
             raise RunError(f"{self._root}: is not empty and contains no run; choose another folder")
         self.state.reject_changed_settings()
+
+    def open(self, *, resume: bool) -> None:
+        """Check the folder, which another process may have written meanwhile; write the recipe.
+
+        Raises:
+            RunError: See `check`; or if the disk refuses.
+        """
+        self.check(resume=resume)
         if self.state.is_main:
             remove_leftovers(self._root)
-            write_text(path, self._recipe.to_yaml())
+            write_text(self._root / "recipe.yaml", self._recipe.to_yaml())
 
     def run(self, name: str) -> None:
         """Finish one stage; the stages that it needs are finished."""

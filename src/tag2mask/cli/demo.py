@@ -49,10 +49,12 @@ def run(
     from tag2mask.evaluation.tables import save_report
     from tag2mask.io.locks import folder_lock
     from tag2mask.report.page import write_report
+    from tag2mask.training.run_folder import RunFolder
     from tag2mask.training.trainer import train
 
     print(f"training {RECIPE}: {recipe.optim.steps:,} steps on synthetic scenes, from tags alone")
     command = f"tag2mask demo --out {out}"
+    RunFolder(out).check(resume=(out / "recipe.yaml").is_file())
     with folder_lock(out):
         train(recipe, out, resume=(out / "recipe.yaml").is_file(), command=command)
         report = label_held_out(recipe, out)

@@ -85,7 +85,9 @@ class MaskWriter:
         """
         self.out, self.inside = out, inside
         self._masks = out / inside
-        self._describe(describe_classes(class_names, class_source, settings))
+        described = describe_classes(class_names, class_source, settings)
+        if not _is_described(out, described):
+            write_classes(out, described)
         remove_leftovers(out)
         tidy_scores(out, self.done)
 
@@ -127,24 +129,34 @@ class MaskWriter:
         except OSError as error:
             raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
 
-    def _describe(self, wanted: Mapping[str, Any]) -> None:
-        """Write `classes.json`, or check the one that is there."""
-        if (self.out / CLASSES_FILE).is_file():
-            different = _differences(read_classes(self.out), wanted)
-            if different:
-                more = len(different) - MOST_DIFFERENCES
-                rest = f" and {more} more" if more > 0 else ""
-                raise RunError(
-                    f"{self.out}: contains masks made with different settings "
-                    f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or "
-                    "empty this one"
-                )
-            return
-        if self.out.is_dir() and visible_names(self.out):
+
+def check_mask_folder(
+    out: Path, class_names: Sequence[str], class_source: ClassSource, settings: Mapping[str, Any]
+) -> None:
+    """Reject a folder that `MaskWriter` would reject, without a lock and without a change."""
+    _is_described(out, describe_classes(class_names, class_source, settings))
+
+
+def _is_described(out: Path, wanted: Mapping[str, Any]) -> bool:
+    """Return whether a folder contains masks with these settings; a new one does not.
+
+    Raises:
+        RunError: If it contains other files, or masks made with different settings.
+    """
+    if (out / CLASSES_FILE).is_file():
+        different = _differences(read_classes(out), wanted)
+        if different:
+            more = len(different) - MOST_DIFFERENCES
+            rest = f" and {more} more" if more > 0 else ""
             raise RunError(
-                f"{self.out}: is not empty and has no {CLASSES_FILE}; choose a new folder"
+                f"{out}: contains masks made with different settings "
+                f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or "
+                "empty this one"
             )
-        write_classes(self.out, wanted)
+        return True
+    if out.is_dir() and visible_names(out):
+        raise RunError(f"{out}: is not empty and has no {CLASSES_FILE}; choose a new folder")
+    return False
 
 
 def label_dataset(

@@ -72,12 +72,18 @@ def folder_lock(folder: Path, part: str = "") -> Iterator[None]:
         return
     path = folder.absolute() / (f"{LOCK}-{part}" if part else LOCK)
     created = _create(folder.absolute())
+    before = path.parent.stat()
     try:
         held = _take(path, folder)
+        locked = _touched(path.parent)
         try:
             yield
         finally:
+            is_unchanged = _touched(path.parent) == locked
             _give_back(path, held)
+            if is_unchanged:  # a command that refuses its input leaves no trace
+                with suppress(OSError):
+                    os.utime(path.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
     finally:
         for one in created:
             with suppress(OSError):  # it contains something

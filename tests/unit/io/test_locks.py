@@ -112,6 +112,18 @@ def test_a_killed_process_leaves_a_lock_that_the_next_one_takes_over(folder: Pat
     assert not (folder / ".lock").exists()
 
 
+def test_a_folder_that_nobody_changed_keeps_its_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    os.utime(folder, (1000, 1000))
+    with folder_lock(folder), folder_lock(folder):
+        pass
+    assert folder.stat().st_mtime == 1000
+    with folder_lock(folder):
+        (folder / "recipe.yaml").touch()
+    assert folder.stat().st_mtime != 1000
+
+
 def test_a_lock_survives_an_error_in_the_body(folder: Path) -> None:
     with pytest.raises(ZeroDivisionError), folder_lock(folder):
         _ = 1 / 0
