@@ -32,11 +32,12 @@ def run(trial: Trial) -> Outcome:
     code = finish(["train", "cam/synthetic_tiny", "--out", trained, *TRAIN.split()],
                   trial.folder / "log")  # fmt: skip
     assert code == 0, last_line(trial.folder / "log")
-    long = [*TRAIN.split(), "optim.steps=100000"]
+    long = TRAIN.replace("optim.steps=30", "optim.steps=100000").split()
+    stages = PIPELINE.replace("optim.steps=6", "optim.steps=100000").split()
     lines = [
         ["train", "cam/synthetic_tiny", *long, "run.workers=0"],
         ["train", "cam/synthetic_tiny", *long, "run.workers=2"],
-        ["train", "cam/synthetic_stages", *PIPELINE.split(), "optim.steps=100000"],
+        ["train", "cam/synthetic_stages", *stages],
         ["label", trained, scenes, "predict.scales=4.0,3.0"],
         ["label", trained, scenes, "predict.scales=4.0,3.0", "--workers", "2"],
         ["predict", trained, scenes / "images", "predict.scales=4.0,3.0", "--workers", "2"],
