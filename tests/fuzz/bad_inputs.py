@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import resource
 import shutil
@@ -124,11 +125,10 @@ ENTRIES = (
         "OUT.json",
     ),
     Entry(
-        "masks to go on with",
-        "label trained pets --out labeled",
+        "most uncertain masks",
+        "export labeled --most-uncertain 2 --images pets/images --format voc_png --out OUT",
         (("labeled/classes.json", "json"), ("labeled/scores.jsonl", "jsonl")),
-        ("pets", "trained"),
-        "labeled",
+        ("pets",),
     ),
 )
 IMPORTED = {
@@ -318,11 +318,26 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def fuzz(examples: int, start: int, world: Path, *, only: str = "") -> Tally:
-    """Give `examples` drawn inputs; equal numbers draw equal inputs."""
+def fuzz(
+    examples: int, start: int, world: Path, *, only: str = "", seconds: float = math.inf
+) -> Tally:
+    """Give drawn inputs to the program; equal numbers draw equal inputs.
+
+    Args:
+        examples: Number of inputs.
+        start: Seed.
+        world: From `build_fuzz_world`; without a trained run, no run is broken.
+        only: Part of the names of the entries to draw from.
+        seconds: Time after which no more inputs are given.
+    """
     tally = Tally()
-    entries = tuple(entry for entry in all_entries() if only in entry.name)
-    before = peak_mib()
+    has_run = (world / "trained").is_dir()
+    entries = tuple(
+        entry
+        for entry in all_entries()
+        if only in entry.name and (has_run or "trained" not in entry.line)
+    )
+    before, end = peak_mib(), time.monotonic() + seconds
 
     @seed(start)
     @settings(
@@ -334,6 +349,8 @@ def fuzz(examples: int, start: int, world: Path, *, only: str = "") -> Tally:
     )
     @given(inputs(world, entries))
     def run(given_input: Input) -> None:
+        if time.monotonic() > end:
+            return
         with tempfile.TemporaryDirectory() as folder:
             outcome = give(given_input, world, Path(folder))
         tally.add(given_input, outcome)
@@ -355,13 +372,14 @@ def run_from_shell() -> int:
     parser.add_argument("--examples", type=int, default=3500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="part of an entry's name")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this time")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder)
         os.chdir(world)
-        build_fuzz_world(world)
-        tally = fuzz(chosen.examples, chosen.seed, world, only=chosen.only)
+        build_fuzz_world(world, trained=True)
+        tally = fuzz(chosen.examples, chosen.seed, world, only=chosen.only, seconds=chosen.seconds)
         os.chdir("/")
     sys.stdout.write("\n".join(lines_of(tally)) + "\n")
     return 1 if tally.problems else 0
