@@ -61,7 +61,7 @@ class _ScoreRow(FileSchema):
     name: str
     scores: dict[str, float] = Field(default={})
     areas: dict[str, Share] = Field(default={})
-    uncertainty: float | None = None
+    uncertainty: float = 0.0
     uncertainty_parts: dict[str, float] = Field(default={})
     tags: list[str] = Field(default=[])
     image: str = ""

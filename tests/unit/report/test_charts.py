@@ -128,3 +128,10 @@ def test_zero_line_is_marked_and_zero_bars_are_drawn() -> None:
 def test_no_values_make_no_bar_chart() -> None:
     assert bar_chart("weights", {}) is None
     assert bar_chart("weights", {"a": []}) is None
+
+
+def test_values_that_no_axis_can_show_are_drawn_as_zero_or_left_out():
+    tiny, huge = line_chart("t", {"a": [(0, 5e-324), (1, 1e-310)]}), [(0, 1e308), (1, -1e308)]
+    assert tiny.legend[0].value == "0"
+    assert line_chart("t", {"a": huge}).lines == ()
+    assert line_chart("t", {"a": [(0, 1.7e308), (1, 5e-324)]}, log_y=True).lines == ()
