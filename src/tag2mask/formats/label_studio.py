@@ -195,7 +195,7 @@ def _read_tasks(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{file}: is no list of tasks; export as JSON, not JSON-MIN")
     if path.is_dir():
         tasks = [
-            {**task, "annotations": task.get("predictions")} if isinstance(task, dict) else task
+            {**task, "annotations": task.get("predictions", [])} if isinstance(task, dict) else task
             for task in tasks
         ]
     for number, task in enumerate(tasks):
