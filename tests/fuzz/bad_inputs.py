@@ -36,7 +36,7 @@ MOST_SECONDS = 20
 MOST_MIB = 1024
 MOST_LETTERS = 2_100
 MOST_LINES = 60
-KEYS = (
+RECIPE_WORDS = (
     *("optim.steps", "optim.lr", "optim.batch_size", "data.crop_px", "data.classes", "data.root"),
     *("predict.scales", "predict.background", "run.seed", "run.workers", "method", "refiner"),
     *("backbone", "backbone.width", "stages.a.optim.lr", "nothing", "optim", "a.b", "data.tags"),
@@ -181,7 +181,7 @@ class Tally:
     """Counts distinct inputs by entry, and collects what went wrong."""
 
     def __init__(self) -> None:
-        self.seen: set[bytes] = set()
+        self.digests: set[bytes] = set()
         self.refused: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -190,9 +190,9 @@ class Tally:
     def add(self, given_input: Input, outcome: Outcome) -> None:
         """Count one input, unless it was given before."""
         digest = hashlib.sha256(repr(given_input).encode("utf-8", "backslashreplace")).digest()
-        if digest in self.seen:
+        if digest in self.digests:
             return
-        self.seen.add(digest)
+        self.digests.add(digest)
         counter = self.refused if outcome.code == 2 else self.accepted
         counter[given_input.entry.name] += 1
         self.slowest = max(self.slowest, outcome.seconds)
@@ -213,7 +213,7 @@ def inputs(draw: Callable[[Any], Any], world: Path, entries: tuple[Entry, ...]) 
     words = tuple(entry.line.split())
     if not entry.files:
         value = draw(st.one_of(st.sampled_from(ODD_VALUES), st.sampled_from(NAMES)))
-        word = f"{draw(st.sampled_from(KEYS))}={value}".replace("\x00", "")
+        word = f"{draw(st.sampled_from(RECIPE_WORDS))}={value}".replace("\x00", "")
         return Input(entry, (*words, word))
     path, kind = draw(st.sampled_from(entry.files))
     source = world / path
@@ -231,7 +231,7 @@ def as_json(content: bytes) -> bytes:
 
 
 def give(given_input: Input, world: Path, root: Path) -> Outcome:
-    """Copy what an input needs, break it, type the line, and look at everything afterwards."""
+    """Copy what an input needs, break it, type the line, and compare everything afterwards."""
     entry = given_input.entry
     for part in {path.split("/")[0] for path, _ in entry.files} | set(entry.needs):
         copy = shutil.copytree if (world / part).is_dir() else shutil.copyfile
@@ -242,7 +242,7 @@ def give(given_input: Input, world: Path, root: Path) -> Outcome:
     before, start = files_of(root, entry.writes), time.perf_counter()
     code, errors, crash = type_line(words, root)
     seconds = time.perf_counter() - start
-    problems = [crash] if crash else list(faults_of_answer(code, errors))
+    problems = [crash] if crash else list(wrong_lines(code, errors))
     if seconds > MOST_SECONDS:
         problems.append(f"took {seconds:.0f} s")
     if (after := files_of(root, entry.writes)) != before:
@@ -284,7 +284,7 @@ def type_line(words: list[str], root: Path) -> tuple[int, str, str]:
     return code, errors.getvalue(), ""
 
 
-def faults_of_answer(code: int, errors: str) -> Iterator[str]:
+def wrong_lines(code: int, errors: str) -> Iterator[str]:
     """Yield what is wrong with exit code and lines."""
     if code not in (0, 2):
         yield f"exit code {code}"
