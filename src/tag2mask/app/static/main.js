@@ -51,6 +51,7 @@ function showState() {
 async function openImage(id) {
   const image = gallery.find(id);
   if (!image) return;
+  stage.release(); // a stroke that is still being drawn belongs to the old image
   gallery.choose(id);
   say("");
   if (!opened.has(id)) opened.set(id, { tags: image.tags, correction: null, version: null, saved: null });
@@ -59,15 +60,11 @@ async function openImage(id) {
     byId("picture").src = api.picture(id, page.token);
     stage.show(one.correction);
   } else {
-    stage.clear();
+    one.saved = api.saved(id);
+    stage.clear("Making the mask ...");
   }
   showState();
-  try {
-    if (!one.correction) one.saved = await api.saved(id);
-    await remake();
-  } catch (error) {
-    say(error.message, true);
-  }
+  await remake();
 }
 
 /** Ask for the mask of the open image with the present settings. */
@@ -92,7 +89,7 @@ async function remakeOnce() {
   const start = performance.now();
   try {
     const made = await api.mask(id, { ...panel.settings(), tags: one.tags });
-    accept(id, one, made);
+    accept(id, one, made, await one.saved);
     if (id === gallery.current) {
       byId("timing").textContent = `Mask in ${((performance.now() - start) / 1000).toFixed(1)} s, `
         + `${Math.round(made.uncertainty * 100)} % uncertain`;
@@ -100,19 +97,20 @@ async function remakeOnce() {
   } catch (error) {
     if (one.tags?.length && error.status === 400) one.tags = one.lastTags ?? null;
     say(error.message, true);
+    if (!one.correction && id === gallery.current) stage.clear("There is no mask of this image.");
   }
   byId("sheet").classList.toggle("busy", askAgain);
 }
 
-function accept(id, one, made) {
+function accept(id, one, made, saved) {
   const isNew = !one.correction;
   if (isNew) one.correction = new Correction(made.width, made.height);
   one.correction.made = decodeRuns(made.runs, made.width * made.height);
   one.lastTags = one.tags;
-  if (isNew && one.saved?.runs) {
-    one.correction.cover(decodeRuns(one.saved.runs, made.width * made.height));
-    one.version = one.saved.version ?? null;
-    say(one.saved.own ? "" : "This is the mask that was already saved. 'Start over' shows the network's.");
+  if (isNew && saved?.runs) {
+    one.correction.cover(decodeRuns(saved.runs, made.width * made.height));
+    one.version = saved.version ?? null;
+    say(saved.own ? "" : "This is the mask that was already saved. 'Start over' shows the network's.");
   }
   if (id !== gallery.current) return;
   if (isNew || stage.correction !== one.correction) {
@@ -199,6 +197,8 @@ async function download() {
   byId("download").disabled = true;
   try {
     if (!images.length) throw new Error("No image is saved yet.");
+    const unsaved = images.find(({ id }) => gallery.unsaved.has(id));
+    if (unsaved) throw new Error(`${unsaved.name} has strokes that are not saved. Save them first.`);
     let state = await api.startDownload({
       format: byId("format").value, images: images.map(({ id }) => id), settings: panel.settings(), tags,
     });
@@ -281,6 +281,13 @@ function listen() {
     current().correction.clear();
     stage.draw();
     showState();
+  });
+  // After a click the keys belong to the page again; who walks with Tab keeps the focus.
+  document.addEventListener("click", (event) => {
+    if (event.detail > 0) event.target.closest("button")?.blur();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("select")) event.target.blur();
   });
   window.addEventListener("beforeunload", (event) => {
     if (gallery.unsaved.size) event.preventDefault();

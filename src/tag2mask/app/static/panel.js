@@ -48,10 +48,7 @@ export class Panel {
         this.calls.remake();
       });
     }
-    byId("brush").addEventListener("input", () => {
-      this.chooseBrush(Number(byId("brush").value));
-      byId("brush").blur(); // the keys work again
-    });
+    byId("brush").addEventListener("input", () => this.chooseBrush(Number(byId("brush").value)));
     byId("opacity").addEventListener("input", () => this.showSettings());
     byId("defaults").addEventListener("click", () => {
       this.setDefaults();
