@@ -1,7 +1,8 @@
 """Measure what correcting a few masks on the page buys: label, correct, train further, score.
 
 Run: python benchmarks/correct_loop.py RUN --root VOC --out DIR [--list train] [--images 100]
-    [--corrected 10] [--steps 300] [--seeds 1,2,3] [--json FILE] [--entry NAME] [KEY=VALUE ...]
+    [--corrected 10] [--held 100] [--steps 300] [--seeds 1,2,3] [--json FILE] [--entry NAME]
+    [KEY=VALUE ...]
 
 1. Images of a VOC list with official masks become a folder with tags and without masks.
 2. `tag2mask label` writes masks; `tag2mask app` opens them and lists the most uncertain first.
@@ -54,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--list", default="train", help="list with official masks")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--corrected", type=int, default=10)
+    parser.add_argument("--held", type=int, default=100, help="images of devval")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--json", type=Path)
@@ -159,7 +161,7 @@ def main() -> None:
     truths = {folder: args.out / f"{folder.name}_truth" for folder in (data, held)}
     write_folder(source, args.images, data, truths[data])
     held_source = open_list(args.run, args.root, HELD_OUT)
-    write_folder(held_source, len(held_source), held, truths[held])
+    write_folder(held_source, args.held, held, truths[held])
     labeled = args.out / "labeled"
     tag2mask("label", args.run, data, "--out", labeled)
     corrected = correct(args, data, labeled, source)
@@ -182,6 +184,7 @@ def main() -> None:
         "command": command(),
         "images": args.images,
         "corrected": corrected,
+        "held": args.held,
         "steps": args.steps,
         "seeds": seeds,
         "classes from": "tags",
