@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from PIL import Image as PILImage
@@ -21,7 +21,6 @@ from tag2mask.app.refusals import NotFoundError, RefusedError, TooLargeError
 from tag2mask.errors import DataError
 from tag2mask.io.heif import can_read_heif
 from tag2mask.io.images import PILLOW_ERRORS, one_line, read_image
-from tag2mask.types import Mask
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
 """Decoders that uploads may reach; Pillow has others that start programs or are rarely tested."""
@@ -39,9 +38,12 @@ class Upload:
     name: str
     """Safe name without suffix, unique among the visitor's images."""
     path: Path
-    corrected: Mask | None = None
-    """The mask that the visitor saved."""
-    used_at: float = field(default=0.0)
+    used_at: float = 0.0
+
+    @property
+    def mask_path(self) -> Path:
+        """Where the mask goes that the visitor saves."""
+        return self.path.with_name(f"{self.identifier}_mask.png")
 
 
 class Uploads:
@@ -159,6 +161,7 @@ class Uploads:
     def _drop(self, identifier: str) -> None:
         upload = self._kept.pop(identifier)
         upload.path.unlink(missing_ok=True)
+        upload.mask_path.unlink(missing_ok=True)
 
     def _unique(self, session: str, file_name: str) -> str:
         stem = safe_stem(file_name)

@@ -37,6 +37,9 @@ function showState() {
   byId("previous").disabled = !gallery.neighbor(-1);
   byId("next").disabled = !one || !gallery.neighbor(1);
   const edited = one?.correction?.isEdited ? (one.correction.unsaved ? ", corrected, not saved" : ", corrected") : "";
+  const fromFolder = one && one.tags === null && image.tags !== null;
+  byId("auto-tags").textContent = fromFolder
+    ? "Use the folder's tags again" : "Let the network choose the classes";
   byId("caption").textContent = image ? `${image.name}${edited}` : "";
   if (one) {
     const isUnsaved = Boolean(one.correction?.unsaved && one.correction.isEdited);
@@ -61,6 +64,7 @@ async function openImage(id) {
     stage.show(one.correction);
   } else {
     one.saved = api.saved(id);
+    one.saved.catch(() => {}); // told when the mask has come
     stage.clear("Making the mask ...");
   }
   showState();
@@ -109,7 +113,7 @@ function accept(id, one, made, saved) {
   one.lastTags = one.tags;
   if (isNew && saved?.runs) {
     one.correction.cover(decodeRuns(saved.runs, made.width * made.height));
-    one.version = saved.version ?? null;
+    one.version = saved.version || null;
     say(saved.own ? "" : "This is the mask that was already saved. 'Start over' shows the network's.");
   }
   if (id !== gallery.current) return;
@@ -123,13 +127,13 @@ function accept(id, one, made, saved) {
   showState();
 }
 
-/** Change the tags of the open image: `change` gets the present classes, returns names or null. */
+/** Change the tags of the open image; see `Panel`. */
 function changeTags(change) {
   const one = current();
-  if (!one) return;
+  if (!one?.correction) return;
   const present = panel.rows.filter((row) => row.inside.checked).map((row) => row.name);
   say("");
-  one.tags = change(one.tags ?? present);
+  one.tags = change(one.tags ?? present, one.tags);
   remake();
 }
 
@@ -138,6 +142,8 @@ async function save() {
   const one = current();
   if (!one?.correction) return false;
   const runs = encodeRuns(one.correction.composed());
+  one.correction.unsaved = false; // a stroke from now on is not in what is sent
+  let isSaved = false;
   try {
     let saved;
     try {
@@ -150,18 +156,19 @@ async function save() {
       }
       saved = await api.save(id, { runs, replaces: one.version, confirmed: true });
     }
-    one.version = saved.version;
-    one.correction.unsaved = false;
+    one.version = saved.version ?? null;
+    isSaved = true;
     gallery.find(id).saved = true;
     gallery.unsaved.delete(id);
     gallery.draw();
     say(`Saved: ${saved.where}`);
-    showState();
-    return true;
   } catch (error) {
     say(error.message, true);
-    return false;
+  } finally {
+    if (!isSaved) one.correction.unsaved = true;
+    showState();
   }
+  return isSaved;
 }
 
 function mayReplace(question) {
@@ -306,6 +313,7 @@ async function start() {
       if (stage.tool !== "draw") setTool("draw");
     },
     tags: changeTags,
+    folderTags: () => gallery.find(gallery.current).tags,
     view: (hidden) => {
       stage.hidden = hidden;
       stage.draw();
@@ -317,7 +325,8 @@ async function start() {
   setSize(24);
   panel.chooseBrush(panel.brush);
   await gallery.refresh();
-  if (gallery.images.length) await openImage(gallery.images[0].id);
+  const first = gallery.images.find(({ saved }) => !saved) ?? gallery.images[0];
+  if (first) await openImage(first.id);
   else showState();
 }
 
