@@ -41,7 +41,8 @@ def run(
     Recipe keys such as optim.steps=100 change the recipe of the demo.
     """
     from tag2mask.config.overrides import apply_overrides
-    from tag2mask.config.recipe import read_yaml, recipe_path
+    from tag2mask.config.recipe import recipe_path
+    from tag2mask.io.yaml_files import read_yaml
 
     recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), ctx.obj.overrides, RECIPE)
 
@@ -85,6 +86,7 @@ def score_held_out(segmenter: Segmenter, source: Source, out: Path) -> Report:
     from tag2mask.inference.writer import MaskWriter, label_dataset
 
     write_held_out(source, out)
+    source.image_files = {name: out / "images" / f"{name}.png" for name in source.names}
     settings = {**segmenter.settings("tags"), "split": "val"}
     writer = MaskWriter(out / "masks", segmenter.class_names, "tags", settings)
     label_dataset(segmenter, source, writer)

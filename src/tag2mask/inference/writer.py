@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -94,7 +95,10 @@ class MaskWriter:
 
     def done(self, name: str) -> bool:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
-        return self.path(name).is_file()
+        try:
+            return self.path(name).is_file()
+        except OSError:  # the name is too long for a file
+            return False
 
     def write(
         self,
@@ -106,12 +110,19 @@ class MaskWriter:
         """Write one mask and its row of `scores.jsonl`; see `score_row`, `describe_image`.
 
         Raises:
+            DataError: If the name is too long for a file.
             RunError: If the disk refuses.
         """
+        try:
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            self.path(name).exists()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise DataError(f"{name}: the name is too long for a file; rename it") from error
+            raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
         described = describe_image(name, image_path, prediction.mask.shape)
         append_scores(self.out, score_row(name, prediction, tags) | described)
         try:
-            self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
         except OSError as error:
             raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
@@ -162,7 +173,7 @@ def label_dataset(
 
     Raises:
         DataError: If `strict` and an image cannot be read.
-        RunError: If a worker process is killed.
+        LostProcessError: If a worker process is killed.
     """
     source = copy.copy(source)
     source.reads_masks = False
@@ -199,7 +210,7 @@ def predict_paths(
 
     Raises:
         DataError: If two images would get the same mask file, or `strict` and one cannot be read.
-        RunError: If a worker process is killed.
+        LostProcessError: If a worker process is killed.
     """
     images = named_images(paths)
 
@@ -259,10 +270,10 @@ def _write_all(
         for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
                 tags = job.tags[name] if job.tags else None
-                writer.write(name, prediction, job.files.get(name), tags)
-            elif strict:
-                raise prediction
-            else:
+                prediction = _write_or_error(writer, name, prediction, job.files.get(name), tags)
+            if not isinstance(prediction, Prediction):
+                if strict:
+                    raise prediction
                 unreadable.append(str(prediction))
             bar.advance(task)
             if on_image is not None:
@@ -296,6 +307,21 @@ def _read_or_error(read: Callable[[str], ImageInput], name: str) -> ImageInput |
         return read(name)
     except DataError as error:
         return error
+
+
+def _write_or_error(
+    writer: MaskWriter,
+    name: str,
+    prediction: Prediction,
+    image_path: Path | None,
+    tags: Sequence[str] | None,
+) -> Prediction | DataError:
+    """Write one mask; an image whose name is too long does not stop the others."""
+    try:
+        writer.write(name, prediction, image_path, tags)
+    except DataError as error:
+        return error
+    return prediction
 
 
 def progress() -> Progress:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any, Literal
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError
 from tag2mask.io.files import visible_names
+from tag2mask.io.run_files import read_metrics
 
 MAY_CHANGE = frozenset(
-    {"data.root", "data.labels", "backbone.weights"}
+    {"data.root", "data.labels", "backbone.weights", "run.trackers"}
     | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples", "estimate")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )
@@ -65,10 +65,10 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether all steps are done, the last step is scored, and the weights exist."""
         try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            metrics = read_metrics(self.metrics)
+        except RunError:
             return False
-        return bool(metrics.get("finished")) and self.weights("last").is_file()
+        return metrics.get("finished", False) and self.weights("last").is_file()
 
     def check(self, *, resume: bool) -> None:
         """Reject a folder in which a run cannot start or resume.
