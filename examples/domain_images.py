@@ -165,11 +165,11 @@ def patches(scene: Scene, side: int, count: int, rng: Random) -> list[Scene]:
     height, width = scene.mask.shape
     while len(found) < count:
         top, left = rng.integers(0, height - side), rng.integers(0, width - side)
-        place = (slice(top, top + side), slice(left, left + side))
-        share = float((scene.mask[place] > 0).mean())
+        window = (slice(top, top + side), slice(left, left + side))
+        share = float((scene.mask[window] > 0).mean())
         if 0 < share < 0.05 or (share > 0) != (len(found) % 2 == 1):
             continue
-        found.append(Scene(scene.image[place], scene.mask[place], scene.tags if share else ()))
+        found.append(Scene(scene.image[window], scene.mask[window], scene.tags if share else ()))
     return found
 
 

@@ -24,14 +24,14 @@ from tag2mask.types import Image
 
 EXTRA = "geo"
 TIFF_SUFFIXES = frozenset((".tif", ".tiff"))
-SCALE, TIEPOINT, MATRIX, KEYS, DOUBLES, TEXTS = 33550, 33922, 34264, 34735, 34736, 34737
+SCALE, TIEPOINT, MATRIX, DIRECTORY, DOUBLES, TEXTS = 33550, 33922, 34264, 34735, 34736, 34737
 """Tags of a GeoTIFF."""
 _ASCII, _SHORT, _DOUBLE = 2, 3, 12
 TAG_TYPES = {
     SCALE: _DOUBLE,
     TIEPOINT: _DOUBLE,
     MATRIX: _DOUBLE,
-    KEYS: _SHORT,
+    DIRECTORY: _SHORT,
     DOUBLES: _DOUBLE,
     TEXTS: _ASCII,
 }
@@ -68,14 +68,14 @@ def georeference(path: Path) -> Georeference | None:
         found = getattr(opened, "tag_v2", {})
         tags = {tag: found[tag] for tag in TAG_TYPES if tag in found}
     try:
-        matrix, keys = _matrix(tags), _short_keys(tags)
+        matrix, values = _matrix(tags), _short_keys(tags)
     except (TypeError, ValueError, OverflowError):  # the tags are damaged
         return None
     if matrix is None:
         return None
-    if keys.get(_RASTER_TYPE) == _POINT:  # coordinates are those of pixel centers
+    if values.get(_RASTER_TYPE) == _POINT:  # coordinates are those of pixel centers
         matrix[:, 2] -= matrix[:, :2] @ (0.5, 0.5)
-    code = keys.get(_PROJECTED, keys.get(_GEOGRAPHIC, _USER_DEFINED))
+    code = values.get(_PROJECTED, values.get(_GEOGRAPHIC, _USER_DEFINED))
     return Georeference(tags, matrix, code if 1024 <= code < _USER_DEFINED else None)
 
 
@@ -127,6 +127,6 @@ def _matrix(tags: dict[int, Any]) -> npt.NDArray[np.float64] | None:
 
 def _short_keys(tags: dict[int, Any]) -> dict[int, int]:
     """Return the keys of the directory whose value stands in the directory itself."""
-    values = [int(value) for value in tags.get(KEYS, ())]
+    values = [int(value) for value in tags.get(DIRECTORY, ())]
     entries = (values[at : at + 4] for at in range(4, len(values) - 3, 4))
     return {key: value for key, location, _, value in entries if location == 0}

@@ -55,10 +55,10 @@ def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_
     path = tmp_path / "a.tif"
     values = np.random.default_rng(0).integers(0, 4096, (6, 20, 30)).astype(np.uint16)
     values[:3, 0, 0], values[:3, 0, 1] = 0, 4095
-    place = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+    upper_left = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
     with rasterio.open(
         path, "w", driver="GTiff", width=30, height=20, count=6, dtype="uint16",
-        crs="EPSG:32633", transform=place,
+        crs="EPSG:32633", transform=upper_left,
     ) as opened:  # fmt: skip
         opened.write(values)
     image = read_image(path, (0, 4095))
