@@ -143,7 +143,7 @@ def land(index: int, side: int = 128) -> Scene:
     return Scene(colored(plane, rng, (0.95, 1.05, 0.9)), mask, tags)
 
 
-def field(index: int, size: tuple[int, int] = (1600, 2000)) -> Scene:
+def field(index: int, size: tuple[int, int]) -> Scene:
     """Draw a mosaic of a field of crop rows, with patches of weeds between them."""
     rng = np.random.default_rng((3, index))
     plane = rows(size, rng.uniform(-0.4, 0.4), 11, rng)

@@ -303,7 +303,8 @@ def _complete_cam(tiles: Sequence[TileMaps], grid: TileGrid, classes: Sequence[i
         for index, plane in zip(classes, cam, strict=True):
             total[index][position] += plane * share
         weight[position] += share
-    return total / np.maximum(weight, 1e-8)
+    total /= np.maximum(weight, 1e-8)
+    return total
 
 
 def _sampled(weights: Tensor, count: int) -> Floats:
