@@ -11,6 +11,7 @@ Source:
 from __future__ import annotations
 
 import importlib
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +21,12 @@ import numpy.typing as npt
 
 from tag2mask.io.depth import ValueRange, scale_to_8_bits
 from tag2mask.io.heif import open_image
+from tag2mask.io.limits import reject_excess
 from tag2mask.types import Image
 
 EXTRA = "geo"
+_PNG = b"\x89PNG"
+"""First bytes of a PNG file."""
 TIFF_SUFFIXES = frozenset((".tif", ".tiff"))
 SCALE, TIEPOINT, MATRIX, DIRECTORY, DOUBLES, TEXTS = 33550, 33922, 34264, 34735, 34736, 34737
 """Tags of a GeoTIFF."""
@@ -101,10 +105,17 @@ def read_raster(path: Path, value_range: ValueRange | None = None) -> Image:
 
     Raises:
         OSError: If it cannot be read.
+        DecompressionBombError: If it has more pixels than the limit.
     """
     rasterio = importlib.import_module("rasterio")
+    with path.open("rb") as stream:  # GDAL reads these two formats; others may fetch what they name
+        driver = "PNG" if stream.read(len(_PNG)) == _PNG else "GTiff"
     try:
-        with rasterio.open(path, driver="GTiff") as opened:  # others may fetch what a file names
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            opened = rasterio.open(path, driver=driver)
+        with opened:
+            reject_excess(opened.width, opened.height)
             bands = [1, 2, 3] if opened.count >= 3 else [1, 1, 1]
             values = np.moveaxis(opened.read(bands), 0, -1)
     except rasterio.errors.RasterioError as error:
