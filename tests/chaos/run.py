@@ -30,7 +30,7 @@ PACKAGE = __name__.rpartition(".")[0] if __name__ != "__main__" else "tests.chao
 def faults() -> list[str]:
     """Name the faults: files of this folder with a function `run(trial)`."""
     texts = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.py"))}
-    return [name for name, text in texts.items() if "def run(trial: Trial)" in text]
+    return [name for name, text in texts.items() if "\ndef run(trial: Trial)" in text]
 
 
 def try_faults(

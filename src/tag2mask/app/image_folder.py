@@ -86,7 +86,7 @@ def _untagged(root: Path) -> dict[str, Path]:
     folder = root / "images" if (root / "images").is_dir() else root
     files, problems = name_images(folder, leave_out=root / MASKS)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
     if not files:
         raise DataError(f"{folder}: contains no images")
     return files

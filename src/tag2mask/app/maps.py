@@ -10,7 +10,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 
@@ -175,8 +174,8 @@ class MaskMaker:
             return maps
         image = self.read(path)
         source = self._source
-        with nullcontext() if source is None else self.segmenter.with_dataset(source):
-            maps = keep_maps(self.segmenter, image, tags, name)
+        informed = self.segmenter if source is None else self.segmenter.with_dataset(source)
+        maps = keep_maps(informed, image, tags, name)
         self.network_runs += 1
         if keep:
             self._cache.put(key, maps)

@@ -14,17 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from PIL import Image as PILImage
-
 from tag2mask.app.limits import Limits
 from tag2mask.app.refusals import NotFoundError, RefusedError, TooLargeError
 from tag2mask.errors import DataError
-from tag2mask.io.heif import can_read_heif
+from tag2mask.io.heif import can_read_heif, open_image
 from tag2mask.io.images import PILLOW_ERRORS, one_line, read_image
 from tag2mask.types import Mask
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "HEIF")
-"""Decoders that uploads may reach; Pillow has others that start programs or are rarely tested."""
 _SUFFIXES = {".jpeg": ".jpg", ".tiff": ".tif", ".heif": ".heic"}
 _LONGEST_NAME = 80
 
@@ -121,7 +117,7 @@ class Uploads:
     def _checked(self, path: Path, file_name: str) -> Path:
         """Check that a file is an image within the limits; return it with its true suffix."""
         try:
-            with PILImage.open(path, formats=FORMATS) as opened:
+            with open_image(path) as opened:
                 (width, height), suffix = opened.size, f".{(opened.format or '').lower()}"
         except PILLOW_ERRORS as error:
             hint = "" if can_read_heif() else " (for HEIC: pip install 'tag2mask[heic]')"
