@@ -1,6 +1,6 @@
 """Weeds in a large mosaic: train on tagged patches, predict the mosaic by tiles.
 
-    python examples/mosaic.py OUT [STEPS] [PATCHES]
+    python examples/mosaic.py OUT [STEPS] [PATCHES] [HEIGHT]
 
 The mosaics are generated (`domain_images.field`): crop rows, and weeds that differ in texture only.
 Patches of one field have the tag `weeds` or none; another field is predicted in one piece.
@@ -19,8 +19,10 @@ from domain_picture import save_picture
 out = Path(sys.argv[1])
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 30
 count = int(sys.argv[3]) if len(sys.argv) > 3 else 80
+height = int(sys.argv[4]) if len(sys.argv) > 4 else 1600
 
-known, other = field(0), field(1)
+size = (height, height * 5 // 4)
+known, other = field(0, size), field(1, size)
 write_scenes(patches(known, 128, count, np.random.default_rng(0)), out / "data")
 write_scenes([other], out / "test", masks=out / "truth")
 
@@ -29,7 +31,12 @@ image = out / "test" / "images" / "0000.png"
 # Tiles of a few patches show the network what it knows; in one piece, the image would be
 # shrunk to 1,024 px.
 for name, tile_px in (("masks", 256), ("masks_in_one_piece", 8192)):
-    settings = {"predict.tile_px": tile_px, "predict.scales": "1"}
+    settings = {
+        "predict.tile_px": tile_px,
+        "predict.scales": "1,1.5",
+        "predict.flip": False,
+        "predict.refine": False,  # a texture has edges everywhere
+    }
     tag2mask.predict(run, image, out / name, overrides=settings)
 scores = {
     name: tag2mask.evaluate(out / name, out / "truth", class_names=["weeds"]).iou[1]

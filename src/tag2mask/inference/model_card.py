@@ -27,6 +27,13 @@ LIMITS = """\
 - A mask does not say how certain it is. Check a sample before you rely on it."""
 
 
+NO_BACKGROUND_LIMIT = (
+    "everything else is background.",
+    "each pixel gets one of them, whatever it shows.",
+)
+"""A sentence of `LIMITS`, and what it says of a model without background."""
+
+
 class Facts(NamedTuple):
     """What is known about a run beside its recipe."""
 
@@ -69,9 +76,7 @@ def model_card(recipe: Recipe, facts: Facts) -> str:
         f"[tag2mask](https://pypi.org/project/tag2mask) {__version__}: method "
         f"`{recipe.method.name}`, backbone `{recipe.backbone.name}`.",
         "## Classes",
-        "\n".join(
-            ["0. background", *(f"{k}. {name}" for k, name in enumerate(recipe.data.classes, 1))]
-        ),
+        _classes(recipe),
         "## Use",
         '```python\nimport tag2mask\n\nsegmenter = tag2mask.Segmenter.from_pretrained("OWNER/NAME")'
         '\nprediction = segmenter.predict("image.jpg")  # prediction.mask: (H, W) uint8\n```',
@@ -80,13 +85,21 @@ def model_card(recipe: Recipe, facts: Facts) -> str:
         "## Scores",
         _scores(facts.scores),
         "## Limits",
-        LIMITS,
+        LIMITS if recipe.predict.has_background else LIMITS.replace(*NO_BACKGROUND_LIMIT),
         "## License",
         f"License of the pretrained weights of the backbone: **{facts.weights_license}**. It also "
         "binds this model, which contains them in changed form. The owner of this model and of its "
         "training images states the other terms.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _classes(recipe: Recipe) -> str:
+    """List the mask values."""
+    lines = [f"{value}. {name}" for value, name in enumerate(recipe.data.classes, start=1)]
+    if recipe.predict.has_background:
+        lines.insert(0, "0. background")
+    return "\n".join(lines)
 
 
 def _metadata(facts: Facts) -> str:

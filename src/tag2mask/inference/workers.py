@@ -3,7 +3,7 @@
 On the CPU, each worker runs network, refiners and thresholds of one image at a time in one thread:
 two threads speed up one image less than two images. A network on a GPU stays in this process, and
 the workers refine and threshold. Results equal those of one process up to rounding, which can
-depend on the number of threads.
+depend on the number of threads. A thread reads the next image while the network is busy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from tag2mask.errors import DataError, LostProcessError
+from tag2mask.functional.bands import is_large
 from tag2mask.inference.large_images import needs_tiles
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import Segmenter, image_tensor
@@ -46,6 +47,10 @@ class ImageInput(NamedTuple):
     tags: npt.NDArray[np.uint8] | None
     """(F,) in {0, 1}; None lets the classifier select the classes."""
     name: str
+
+
+Input = tuple[str, ImageInput | DataError]
+"""Name of an image, and the image or why it cannot be read."""
 
 
 class Submitted(NamedTuple):
@@ -127,7 +132,7 @@ class MaskWorkers:
 
 
 def predict_in_workers(
-    segmenter: Segmenter, inputs: Iterable[tuple[str, ImageInput | DataError]], workers: int
+    segmenter: Segmenter, inputs: Iterable[Input], workers: int
 ) -> Generator[tuple[str, Prediction | DataError]]:
     """Make the masks of images, in order; errors pass through, and new ones join them.
 
@@ -140,6 +145,7 @@ def predict_in_workers(
     Raises:
         LostProcessError: If a worker died.
     """
+    inputs = _read_ahead(inputs)
     if workers == 1:
         for name, one in inputs:
             yield name, _segment_here(segmenter, name, one)
@@ -150,10 +156,33 @@ def predict_in_workers(
         waiting: deque[tuple[str, Submitted | DataError]] = deque()
         for name, one in inputs:
             waiting.append((name, _submit(pool, name, one)))
-            if len(waiting) > AHEAD * workers:
+            while len(waiting) > (workers if _is_large(one) else AHEAD * workers):
                 yield _await_prediction(*waiting.popleft())
         while waiting:
             yield _await_prediction(*waiting.popleft())
+
+
+def _read_ahead(inputs: Iterable[Input]) -> Generator[Input]:
+    """Yield what an iterator gives; a thread reads the next image while this one is processed.
+
+    After a large image the thread waits, because two of them would take too much memory.
+    """
+    iterator = iter(inputs)
+    with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as pool:
+        coming: Future[Input | None] = pool.submit(next, iterator, None)
+        while (found := coming.result()) is not None:
+            is_large = _is_large(found[1])
+            if not is_large:
+                coming = pool.submit(next, iterator, None)
+            yield found
+            del found
+            if is_large:
+                coming = pool.submit(next, iterator, None)
+
+
+def _is_large(one: ImageInput | DataError) -> bool:
+    """Return whether an image takes so much memory that no other is read meanwhile."""
+    return not isinstance(one, DataError) and is_large(one.image.shape)
 
 
 def _segment_here(
@@ -220,6 +249,10 @@ _parts: list[Any] = []
 def _start_worker(packed: bytes) -> None:
     """Set up a worker: it ignores keyboard interrupts and ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    # A worker starts no process, but numba makes a lock for those of the default method. That of a
+    # fork has no name, so nothing is left of it when the parent ends the worker.
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     _parts.append(pickle.loads(packed))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, ImageOps
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PILImage
 
 from tag2mask.errors import DataError, MissingExtraError
@@ -104,9 +104,9 @@ def read_image(path: Path, value_range: ValueRange | None = None) -> Image:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except PILLOW_ERRORS as error:
-        if isinstance(error, PILImage.DecompressionBombError) or not _is_tiff(path):
-            raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
-        return _read_other_tiff(path, value_range, error)
+        if _is_other_tiff(path, error):
+            return _read_other_tiff(path, value_range, error)
+        raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -168,7 +168,8 @@ def _file_problem(path: Path) -> str | None:
                 if stream.read() == ending:
                     return None
     except PILLOW_ERRORS as error:
-        return one_line(error)
+        if not _is_other_tiff(path, error):
+            return one_line(error)
     return _pixel_problem(path)
 
 
@@ -189,9 +190,10 @@ def _upright(image: PILImage.Image) -> PILImage.Image:
     return image
 
 
-def _is_tiff(path: Path) -> bool:
-    """Return whether the suffix is that of a TIFF file."""
-    return path.suffix.lower() in TIFF_SUFFIXES
+def _is_other_tiff(path: Path, error: Exception) -> bool:
+    """Return whether Pillow does not know the pixels of a TIFF file."""
+    is_unknown = isinstance(error, UnidentifiedImageError)
+    return is_unknown and path.suffix.lower() in TIFF_SUFFIXES
 
 
 def _needs_raster(image: PILImage.Image) -> bool:
@@ -206,15 +208,14 @@ def _read_other_tiff(path: Path, value_range: ValueRange | None, error: Exceptio
     Raises:
         DataError: If it cannot be read, with what to install if that may help.
     """
-    reason = one_line(error)
     if can_read_rasters():
         try:
             return read_raster(path, value_range)
-        except OSError as other:
+        except PILLOW_ERRORS as other:
             reason = one_line(other)
     else:
-        reason = f"{reason}; for rasters of many bands, {MissingExtraError(EXTRA)}"
-    raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+        reason = f"{one_line(error)}; for rasters of many bands, {MissingExtraError(EXTRA)}"
+    raise DataError(f"{path}: cannot be read as an image ({reason})") from OSError(reason)
 
 
 def _to_array(image: PILImage.Image, value_range: ValueRange | None) -> Image:

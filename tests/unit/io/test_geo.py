@@ -1,5 +1,7 @@
 """GeoTIFF tags against coordinates that are computed by hand, and against GDAL where it is."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image as PILImage
@@ -8,7 +10,7 @@ from tests.unit.formats.geotiff_image import UTM_33N, save_geotiff
 from tag2mask.errors import DataError
 from tag2mask.io import images
 from tag2mask.io.geo import georeference
-from tag2mask.io.images import read_image
+from tag2mask.io.images import find_unreadable, read_image
 
 
 def gray(height=4, width=6):
@@ -43,14 +45,11 @@ def test_images_without_tags_have_no_georeference(tmp_path):
 
 def test_a_raster_of_many_bands_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
-    save_geotiff(path, gray())
-    content = bytearray(path.read_bytes())
-    at = content.index(b"\x02\x01\x03\x00")  # BitsPerSample
-    content[at + 8 : at + 10] = (7).to_bytes(2, "little")
-    path.write_bytes(content)
+    path.write_bytes(b"II*\0" + bytes(100))  # what Pillow cannot identify
     monkeypatch.setattr(images, "can_read_rasters", lambda: False)
     with pytest.raises(DataError, match=r"pip install 'tag2mask\[geo\]'"):
         read_image(path)
+    assert "[geo]" in find_unreadable([path])[path]
 
 
 def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_path):
@@ -58,18 +57,35 @@ def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_
     path = tmp_path / "a.tif"
     values = np.random.default_rng(0).integers(0, 4096, (6, 20, 30)).astype(np.uint16)
     values[:3, 0, 0], values[:3, 0, 1] = 0, 4095
-    place = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+    upper_left = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
     with rasterio.open(
         path, "w", driver="GTiff", width=30, height=20, count=6, dtype="uint16",
-        crs="EPSG:32633", transform=place,
+        crs="EPSG:32633", transform=upper_left,
     ) as opened:  # fmt: skip
         opened.write(values)
     image = read_image(path, (0, 4095))
     expected = (values[:3].astype(float) * 255 / 4095).round().transpose(1, 2, 0)
     np.testing.assert_allclose(image, expected, atol=1)
+    assert find_unreadable([path]) == {}
     mask = save_geotiff(tmp_path / "b.tif", gray())
     with rasterio.open(mask) as opened:
         assert opened.crs.to_epsg() == georeference(mask).epsg
         np.testing.assert_allclose(
             np.array(opened.transform[:6]).reshape(2, 3), georeference(mask).matrix
         )
+
+
+def test_the_extra_keeps_12_bits_of_a_color_png(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.png"
+    values = np.linspace(0, 4095, 3 * 20 * 30).astype(np.uint16).reshape(3, 20, 30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="PNG", width=30, height=20, count=3, dtype="uint16"
+        ) as opened:
+            opened.write(values)
+    image = read_image(path, (0, 4095))
+    np.testing.assert_allclose(
+        image, (values.astype(float) * 255 / 4095).transpose(1, 2, 0), atol=1
+    )
