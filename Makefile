@@ -69,8 +69,8 @@ $(TRACKERS)/installed: pyproject.toml $(UV) $(STAMP)
 		> $$($(TRACKERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
-# Kills, locks, threads, signals, launches: each fault often, results in benchmarks/results/chaos.json. Some faults only, or a
-# few trials of each: make chaos CHAOS="kills threads --short"
+# Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
+# repetitions of each: make chaos CHAOS="kills threads --short"
 chaos: install
 	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
@@ -84,7 +84,7 @@ $(BROWSER)/installed: pyproject.toml $(UV) $(STAMP)
 	$(UV) pip install --quiet --python $(BROWSER)/bin/python --group browser
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(BROWSER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	command -v chromium chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
 	touch $@
 
 check: install
@@ -157,7 +157,7 @@ wheel: install
 
 # Keeps the versions of requirements.lock where pyproject.toml allows; delete the file first to take the newest.
 lock: $(UV)
-	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --group dev --group docs \
+	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --extra geo --group dev --group docs \
 		--universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-package torch --custom-compile-command "make lock" --quiet --output-file requirements.lock
 

@@ -209,7 +209,9 @@ def predict(
             segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
         )
         if overlays:
-            draw_gallery(writer, list(files), lambda name: read_image(files[name]))
+            draw_gallery(
+                writer, list(files), lambda name: read_image(files[name], segmenter.value_range)
+            )
     return summary
 
 
