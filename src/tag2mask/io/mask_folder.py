@@ -13,14 +13,14 @@ MASKS/skipped.json   names of the images that could not be read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tag2mask.errors import DataError, RunError
-from tag2mask.io.files import write_text
+from tag2mask.io.files import write_atomically, write_text
 from tag2mask.io.palette import voc_palette
 from tag2mask.types import BACKGROUND, IGNORE, Mask, Prediction
 
@@ -158,7 +158,7 @@ def append_scores(folder: Path, row: Mapping[str, Any]) -> None:
     path = folder / SCORES_FILE
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
+            file.write(score_line(row))
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -173,8 +173,21 @@ def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
     Raises:
         RunError: If the disk is full or writing is not allowed.
     """
-    rows = [row for name, row in read_scores(folder).items() if is_done(name)]
-    write_text(folder / SCORES_FILE, "".join(f"{json.dumps(row)}\n" for row in rows))
+    write_scores(folder, [row for name, row in read_scores(folder).items() if is_done(name)])
+
+
+def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the rows of `scores.jsonl`.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(score_line(row) for row in rows)
+
+    write_atomically(folder / SCORES_FILE, write)
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
@@ -192,6 +205,11 @@ def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
         if isinstance(row, dict) and isinstance(row.get("name"), str):
             rows[row["name"]] = row
     return rows
+
+
+def score_line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of `scores.jsonl`."""
+    return f"{json.dumps(row, ensure_ascii=False)}\n"
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

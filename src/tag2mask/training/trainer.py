@@ -53,8 +53,8 @@ def train(
 ) -> Path:
     """Train a recipe of one stage into a run folder.
 
-    Works in one process or under `torchrun`. A run that ends early, even by `kill -9`, resumes
-    exactly from its last saved state.
+    Works in one process or under `torchrun`, whose restarts resume the run. A run that ends early,
+    even by `kill -9`, resumes exactly from its last saved state.
 
     Args:
         recipe: What to train; without classes, they come from the data.
@@ -80,10 +80,12 @@ def train(
         raise RecipeError(f"{out}: the recipe has stages; run them with tag2mask.train")
     folder = RunFolder(out)
     folder.check(resume=resume)
+    resume = resume or (folder.is_restart and folder.recipe.is_file())
     runtime = Runtime(recipe.run.precision)
     stop = StopRequest()
     try:
-        runtime.gather(None)  # no process writes before all have checked the folder
+        # Also a barrier: no process writes before all have checked the folder.
+        runtime.require_equal(recipe.to_yaml(), "other recipes; name one file for all")
         with stop.catch_signals():
             run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
             run.run(command, on_step)
@@ -113,6 +115,7 @@ class _TrainingRun:
         self._resume = resume
         self._images = training_images(recipe)
         self._source = self._images.source
+        runtime.require_equal((self._source.class_names, self._source.names), "other images")
         self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
@@ -146,6 +149,7 @@ class _TrainingRun:
         """Train from the first step, or from the saved state, to the last step."""
         batch_source = self._restore()
         if self._runtime.is_main:
+            self._folder.record_launch()
             write_text(self._folder.recipe, self._recipe.to_yaml())
             if self._resume and self._folder.log.is_file():
                 truncate_log(self._folder.log, self._step)

@@ -10,7 +10,7 @@ from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
+from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_images
 from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.methods.rib import RIBConfig
 from tag2mask.types import ImageProgress, Prediction, Sample
@@ -152,12 +152,12 @@ def test_unreadable_image_is_counted_or_rejected(
     folder = image_folder()
     (folder / "broken.jpg").write_bytes(b"no picture")
     writer = open_writer(tmp_path / "out")
-    done = predict_paths(segmenter, [folder], writer)
+    done = predict_images(segmenter, named_images([folder]), writer)
     assert done.written == 4
     assert len(done.unreadable) == 1
     assert "broken.jpg" in done.unreadable[0]
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        predict_paths(segmenter, [folder], writer, strict=True)
+        predict_images(segmenter, named_images([folder]), writer, strict=True)
 
 
 def test_predicted_mask_keeps_the_images_size_and_folder(
@@ -165,7 +165,7 @@ def test_predicted_mask_keeps_the_images_size_and_folder(
 ) -> None:
     folder = image_folder()
     writer = open_writer(tmp_path / "out")
-    predict_paths(segmenter, [folder / "lane1", folder / "none.png"], writer)
+    predict_images(segmenter, named_images([folder / "lane1", folder / "none.png"]), writer)
     found = {path.relative_to(tmp_path / "out").as_posix() for path in writer.out.rglob("*.png")}
     assert found == {"a.png", "b.png", "none.png"}
     with PILImage.open(tmp_path / "out" / "a.png") as picture:
@@ -210,9 +210,9 @@ def test_a_callback_receives_every_image_that_was_missing(
     calls: list[ImageProgress] = []
     folder, out = image_folder(), tmp_path / "out"
     (folder / "torn.png").write_text("broken", encoding="utf-8")
-    predict_paths(segmenter, [folder], open_writer(out))
+    predict_images(segmenter, named_images([folder]), open_writer(out))
     open_writer(out).path("lane2/a").unlink()
-    predict_paths(segmenter, [folder], open_writer(out), on_image=calls.append)
+    predict_images(segmenter, named_images([folder]), open_writer(out), on_image=calls.append)
     assert [(one.name, one.done, one.total) for one in calls] == [("lane2/a", 1, 2), ("torn", 2, 2)]
     assert calls[0].prediction is not None
     assert calls[0].prediction.name == "lane2/a"
@@ -228,8 +228,39 @@ def test_nothing_written_is_an_error(
         (folder / f"{name}.jpg").write_bytes(b"no picture")
     writer = open_writer(tmp_path / "out")
     with pytest.raises(RunError, match=r"no mask was written.*x\.jpg.*and 1 more"):
-        predict_paths(segmenter, [folder], writer)
-    summary = predict_paths(segmenter, [image_folder(), folder], writer)
+        predict_images(segmenter, named_images([folder]), writer)
+    summary = predict_images(segmenter, named_images([image_folder(), folder]), writer)
     assert (summary.written, summary.masks.skipped) == (4, 2)
-    again = predict_paths(segmenter, [image_folder()], writer)
+    again = predict_images(segmenter, named_images([image_folder()]), writer)
     assert (again.already, again.masks.skipped) == (4, 2)  # of the folder, not of this call
+
+
+def test_a_list_names_images_relative_to_its_folder(
+    image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = image_folder()
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"images/lane1/a.png\n\n{folder}/lane2/a.png\nimages/gone.png\n")
+    images = named_images([], listed)
+    assert list(images) == ["lane1/a", "lane2/a", "gone"]
+    assert images["lane1/a"].is_file()
+
+
+def test_a_list_of_missing_and_damaged_images_labels_the_others(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    image_folder()
+    listed = tmp_path / "list.txt"
+    listed.write_text("images/none.png\nimages/gone.png\n")
+    summary = predict_images(segmenter, named_images([], listed), open_writer(tmp_path / "out"))
+    assert summary.written == 1
+    assert "gone.png: no such file" in summary.unreadable[0]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_list_is_rejected(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(DataError, match="names no image"):
+        named_images([], tmp_path / "list.txt")
+    with pytest.raises(DataError, match="cannot be read"):
+        named_images([], tmp_path / "gone.txt")

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import sys
@@ -183,6 +184,34 @@ def test_two_processes_resume_exactly(run_toy, tmp_path):
     uninterrupted = load_file(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
     again = load_file(tmp_path / "resumed" / "weights" / "last.safetensors")
     torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_restarted_from_the_last_checkpoint(run_toy, tmp_path):
+    assert run_toy(tmp_path / "uninterrupted", launcher=TORCHRUN).returncode == 0
+    launcher = (*TORCHRUN, "--max-restarts", "1")
+    done = run_toy(tmp_path / "killed", launcher=launcher, TOY_SIGKILL_AT="7", TOY_RANK="1")
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+    starts = [record for line in log if "event" in (record := json.loads(line))]
+    assert [(one["event"], one["step"]) for one in starts] == [("start", 0), ("resume", 6)]
+    uninterrupted = load_file(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
+    again = load_file(tmp_path / "killed" / "weights" / "last.safetensors")
+    torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_processes_with_different_recipes_stop_before_anything_is_written(run_toy, tmp_path, toy):
+    script = (
+        'import os, sys; sys.argv.append("optim__lr=0.0" + os.environ["RANK"] + "1"); '
+        f"import runpy; runpy.run_path({toy.__file__!r}, run_name='__main__')"
+    )
+    path = tmp_path / "different.py"
+    path.write_text(script)
+    out = tmp_path / "run"
+    done = run_toy(out, launcher=(*TORCHRUN, str(path)), script=())
+    assert "the processes of rank 1 have other recipes" in done.stdout
+    assert not out.exists()
 
 
 @pytest.mark.slow
