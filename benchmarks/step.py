@@ -3,8 +3,9 @@
 The lower bound is the work that no implementation avoids: forward and backward of the training
 views (for AFA with the decoder), plus the forward passes without gradients that multi-scale
 pseudo-labels need when the features of scale 1 are reused. Each part is timed alone, with the same
-network and batch, in turn with the step. AFA's step uses propagated labels. Peak memory is measured
-in a process that does nothing else.
+network and batch, in turn with the step. AFA's step uses propagated labels. Stochastic depth is
+off: it skips branches of random images, so that step and bound would do different work. Peak memory
+is measured in a process that does nothing else.
 
 Run: python benchmarks/step.py [--method rml afa] [--variant b1] [--batch 2] [--side 320]
     [--repeats 7] [--json FILE]
@@ -39,11 +40,11 @@ LATE = 10_000
 
 
 def build(name: str, variant: str, precision: str) -> RML | AFA:
-    """Build a method as in its recipe for VOC, untrained."""
+    """Build a method as in its recipe for VOC, untrained and without stochastic depth."""
     recipe = parse_recipe(
         {
             "data": {"name": "voc", "classes": CLASSES[:0]},
-            "backbone": {"name": "mit", "variant": variant, "weights": "none"},
+            "backbone": {"name": "mit", "variant": variant, "weights": "none", "drop_path": 0},
             "method": {"name": name, "label_precision": precision},
             "refiner": {"name": "par"},
         },

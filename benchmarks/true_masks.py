@@ -108,7 +108,9 @@ def arm_recipe(arm: str, trained: Recipe, data: Path, args: argparse.Namespace) 
         raw["predict"] = {"long_side_px": 0}
     else:
         # The classifier is trained: all losses from the first step, at a third of the rates.
-        raw["method"] |= {"warmup_rule": "fixed", "warmup": 0, "true_mask_weight": args.weight}
+        raw["method"]["true_mask_weight"] = args.weight
+        if "warmup" in raw["method"]:
+            raw["method"] |= {"warmup_rule": "fixed", "warmup": 0}
         raw["optim"] |= {"lr": 2.0e-5, "head_lr": 2.0e-4}
     return parse_recipe(raw, arm)
 

@@ -23,6 +23,7 @@ from tag2mask.inference.parts import Engine, Parts, write_parts
 from tag2mask.inference.run import Which
 from tag2mask.inference.tagged_folder import open_source as open_source
 from tag2mask.inference.writer import OnImage, WriteSummary, progress
+from tag2mask.io.locks import folder_lock
 from tag2mask.training.logging import OnStep
 from tag2mask.types import Report
 from tag2mask.visualization.gallery import write_gallery
@@ -366,7 +367,7 @@ def _write_masks(job: Job, parts: Parts, overlays: bool, on_image: OnImage | Non
     opened = job.open()
     summary = write_parts(job, opened, parts, on_image)
     if overlays:
-        with progress() as bar:
+        with folder_lock(job.out), progress() as bar:
             task = bar.add_task("overlays", total=len(opened.names))
             write_gallery(
                 job.out,

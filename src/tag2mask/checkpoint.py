@@ -120,6 +120,29 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
         raise WeightsError(f"{where}: weights of another architecture: {named}{rest}")
 
 
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Reject weights with NaN or infinite values: every mask made with them would be wrong.
+
+    Args:
+        tensors: Of a network, by name.
+        where: File or hub id, for the message.
+
+    Raises:
+        WeightsError: One line that names the first such tensor.
+    """
+    broken = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
+    if broken:
+        raise WeightsError(
+            f"{where}: {len(broken)} of {len(tensors)} tensors contain NaN or infinite values, the "
+            f"first is {broken[0]}; the training has diverged: train again with a lower optim.lr "
+            "or optim.max_grad_norm=1"
+        )
+
+
 def save_state(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Write training state: tensors by name, and everything else needed to resume as JSON.
 

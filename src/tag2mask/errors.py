@@ -1,4 +1,4 @@
-"""Define every error that a user can cause; each has one clear line and exit code 2.
+"""Define every error that a user can cause; each has one clear line and mostly exit code 2.
 
 Tag2MaskError
 ├── DataError              images, tags, masks, lists
@@ -7,7 +7,9 @@ Tag2MaskError
 │   └── UnknownPluginError     no plug-in of the folder has the name
 ├── WeightsError           weights missing, of another architecture, unreadable
 ├── RunError               a run folder is missing, incomplete or cannot be written
-│   └── StoppedError           a signal stopped the run; it can be resumed
+│   ├── LockedError            another process works in the folder
+│   ├── LostProcessError       a process of this command died; the same line again may do (code 75)
+│   └── StoppedError           a signal stopped the run; it can be resumed (code 128 + signal)
 └── MissingExtraError      an optional part is not installed
 """
 
@@ -20,8 +22,10 @@ from collections.abc import Iterable
 class Tag2MaskError(Exception):
     """A mistake that the user can mend; the message says what is wrong, where, and what to do.
 
-    The command line prints the message and exits with code 2.
+    The command line prints the message and exits with `exit_code`.
     """
+
+    exit_code: int = 2
 
 
 class DataError(Tag2MaskError):
@@ -53,12 +57,23 @@ class RunError(Tag2MaskError):
     """A run folder is missing, incomplete or cannot be written."""
 
 
+class LockedError(RunError):
+    """Another process works in the folder."""
+
+
+class LostProcessError(RunError):
+    """A process that the command needs died; nothing is lost, the same line may succeed."""
+
+    exit_code = 75
+    """`EX_TEMPFAIL`, by which schedulers know that trying again makes sense."""
+
+
 class StoppedError(RunError):
     """A signal, such as Ctrl-C, stopped a run; the message says how to resume it."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
 
 
 class MissingExtraError(Tag2MaskError):

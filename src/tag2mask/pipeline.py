@@ -16,7 +16,8 @@ from tag2mask.errors import RecipeError, RunError, did_you_mean
 from tag2mask.evaluation.sources import evaluate_pseudo_labels, evaluate_source, sweep_source
 from tag2mask.evaluation.tables import save_report
 from tag2mask.inference.writer import label_dataset
-from tag2mask.io.files import TEMPORARY_SUFFIX, write_text
+from tag2mask.io.files import remove_leftovers, visible_names, write_text
+from tag2mask.io.locks import folder_lock
 from tag2mask.stage_state import SCORES_FILE, StageState
 from tag2mask.training import trainer
 from tag2mask.training.logging import OnStep
@@ -75,15 +76,16 @@ def train(
     if stage is not None and stage not in recipe.stages:
         hint = did_you_mean(stage, recipe.stages)
         raise RecipeError(f"unknown stage '{stage}'.{hint} Known: {', '.join(recipe.stages)}")
-    pipeline = _Pipeline(recipe, out, command, notify, on_step)
-    pipeline.open(resume=resume)
-    if stage is None:
-        for name in recipe.stages:
-            pipeline.run(name)
-    else:
-        for name in recipe.stages[stage].needs:
-            pipeline.state.require_finished(name)
-        pipeline.run(stage)
+    with folder_lock(out):
+        pipeline = _Pipeline(recipe, out, command, notify, on_step)
+        pipeline.open(resume=resume)
+        if stage is None:
+            for name in recipe.stages:
+                pipeline.run(name)
+        else:
+            for name in recipe.stages[stage].needs:
+                pipeline.state.require_finished(name)
+            pipeline.run(stage)
     return out
 
 
@@ -120,12 +122,11 @@ class _Pipeline:
                 )
         elif resume:
             raise RunError(f"{self._root}: contains no run to resume (no recipe.yaml)")
-        elif self._root.is_dir() and any(
-            not entry.name.endswith(TEMPORARY_SUFFIX) for entry in self._root.iterdir()
-        ):
+        elif self._root.is_dir() and visible_names(self._root):
             raise RunError(f"{self._root}: is not empty and contains no run; choose another folder")
         self.state.reject_changed_settings()
         if self.state.is_main:
+            remove_leftovers(self._root)
             write_text(path, self._recipe.to_yaml())
 
     def run(self, name: str) -> None:
@@ -161,9 +162,10 @@ class _Pipeline:
     def _label(self, name: str) -> None:
         started = time.perf_counter()
         recipe = self.state.recipe(name)
-        segmenter, writer = self.state.open_masks(name)
-        source = self.state.source(name, "train")
-        summary = label_dataset(segmenter, source, writer, strict=recipe.data.strict)
+        with folder_lock(self._root / name):
+            segmenter, writer = self.state.open_masks(name)
+            source = self.state.source(name, "train")
+            summary = label_dataset(segmenter, source, writer, strict=recipe.data.strict)
         for line in summary.unreadable:
             self._notify(f"skipped: {line}")
         self._notify(f"{summary.written} masks written to {writer.out}")

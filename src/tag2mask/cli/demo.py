@@ -46,13 +46,16 @@ def run(
     recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), ctx.obj.overrides, RECIPE)
 
     from tag2mask.evaluation.tables import save_report
+    from tag2mask.io.locks import folder_lock
     from tag2mask.report.page import write_report
     from tag2mask.training.trainer import train
 
     print(f"training {RECIPE}: {recipe.optim.steps:,} steps on synthetic scenes, from tags alone")
-    train(recipe, out, resume=(out / "recipe.yaml").is_file(), command=f"tag2mask demo --out {out}")
-    report = label_held_out(recipe, out)
-    save_report(report, out / "scores.json")
+    command = f"tag2mask demo --out {out}"
+    with folder_lock(out):
+        train(recipe, out, resume=(out / "recipe.yaml").is_file(), command=command)
+        report = label_held_out(recipe, out)
+        save_report(report, out / "scores.json")
     print_scores(report)
     print(
         f"mIoU {report.miou:.3f} (classes from {report.class_source}) on {report.images} "

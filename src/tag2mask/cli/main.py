@@ -131,9 +131,9 @@ def exit_code(job: Callable[[], object]) -> int:
         return int(stop.code or 0)
     except StoppedError as stop:
         print(stop, file=sys.stderr)
-        return EXIT_SIGNAL + stop.signal_number
+        return stop.exit_code
     except Tag2MaskError as error:
-        return _reject(str(error))
+        return _reject(str(error), error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -243,8 +243,8 @@ def _without_command(
         print(overview())
 
 
-def _reject(message: str) -> int:
-    """Print each problem as a line of its own and return the exit code of a user's mistake."""
+def _reject(message: str, code: int = EXIT_USER) -> int:
+    """Print each problem as a line of its own and return the exit code."""
     for line in message.splitlines():
         print(f"error: {line}", file=sys.stderr)
-    return EXIT_USER
+    return code

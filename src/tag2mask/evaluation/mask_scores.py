@@ -99,21 +99,20 @@ def score_masks(
     """
     if not source.has_masks:
         raise DataError("these images come without masks; there is nothing to score against")
-    candidates = CandidateMasks(segmenter, slow_kinds)
+    candidates = CandidateMasks(segmenter.with_dataset(source), slow_kinds)
     num_classes = len(source.class_names) + 1
     scores = {name: ListScores(num_classes) for name in candidates.class_sources}
     indices = spread_indices(len(source), limit)
-    with segmenter.with_dataset(source):
-        for position, index in enumerate(indices, start=1):
-            sample = source[index]
-            if sample.mask is None:
-                continue
-            known: dict[int, Counts] = {}
-            for class_source, found in candidates.make(sample).items():
-                counts = count_pixels(found, sample.mask, known)
-                scores[class_source].add(found, counts, sample.mask)
-            if position % IMAGES_BETWEEN_NOTES == 0:
-                notify(f"{position} of {len(indices)} images")
+    for position, index in enumerate(indices, start=1):
+        sample = source[index]
+        if sample.mask is None:
+            continue
+        known: dict[int, Counts] = {}
+        for class_source, found in candidates.make(sample).items():
+            counts = count_pixels(found, sample.mask, known)
+            scores[class_source].add(found, counts, sample.mask)
+        if position % IMAGES_BETWEEN_NOTES == 0:
+            notify(f"{position} of {len(indices)} images")
     return scores
 
 

@@ -54,7 +54,7 @@ def evaluate_source(
     """Segment the images of a source and score them against its masks; write nothing.
 
     Args:
-        segmenter: May be in training mode, which is restored.
+        segmenter: Its network sees the images.
         source: Has masks.
         class_source: `tags` gives the network the true tags.
         limit: Largest number of images, spread evenly over the source.
@@ -66,14 +66,14 @@ def evaluate_source(
     matrix = ConfusionMatrix(len(source.class_names) + 1)
     objects: list[Counts] = []
     indices = spread_indices(len(source), limit)
-    with segmenter.with_dataset(source):
-        for index in indices:
-            sample = source[index]
-            tags = sample.tags if class_source == "tags" else None
-            prediction = segmenter.segment(sample.image, tags, name=sample.name)
-            if sample.mask is not None:
-                matrix.update(sample.mask, prediction.mask)
-                objects.append(count_objects(pair_runs(sample.mask, prediction.mask)))
+    segmenter = segmenter.with_dataset(source)
+    for index in indices:
+        sample = source[index]
+        tags = sample.tags if class_source == "tags" else None
+        prediction = segmenter.segment(sample.image, tags, name=sample.name)
+        if sample.mask is not None:
+            matrix.update(sample.mask, prediction.mask)
+            objects.append(count_objects(pair_runs(sample.mask, prediction.mask)))
     settings = {**segmenter.settings(class_source), "limit": limit}
     report = matrix.report(source.class_names, len(indices), class_source, settings)
     return replace(report, by_size=size_quarters(objects))
@@ -104,18 +104,18 @@ def sweep_source(
     """
     _require_masks(source)
     sweep = ThresholdSweep(thresholds, len(source.class_names) + 1)
-    with segmenter.with_dataset(source):
-        for index in range(len(source)):
-            sample = source[index]
-            tags = sample.tags if class_source == "tags" else None
-            maps = segmenter.thresholded_maps(segmenter.infer(sample.image, tags, name=sample.name))
-            if maps is None:
-                raise RecipeError(
-                    "thresholds: these masks need no threshold, because they have a background of "
-                    "their own; remove the key"
-                )
-            if sample.mask is not None:
-                sweep.update(maps, sample.mask)
+    segmenter = segmenter.with_dataset(source)
+    for index in range(len(source)):
+        sample = source[index]
+        tags = sample.tags if class_source == "tags" else None
+        maps = segmenter.thresholded_maps(segmenter.infer(sample.image, tags, name=sample.name))
+        if maps is None:
+            raise RecipeError(
+                "thresholds: these masks need no threshold, because they have a background of "
+                "their own; remove the key"
+            )
+        if sample.mask is not None:
+            sweep.update(maps, sample.mask)
     return sweep
 
 
@@ -123,7 +123,7 @@ def tag_map(segmenter: Segmenter, source: Source, limit: int | None = None) -> f
     """Return the mean average precision of the class probabilities against the tags, at scale 1.
 
     Args:
-        segmenter: May be in training mode, which is restored.
+        segmenter: Its network sees the images.
         source: Needs no masks.
         limit: Largest number of images, spread evenly over the source.
 

@@ -111,12 +111,11 @@ def tune_segmenter(
     indices = [candidates[at] for at in spread_indices(len(candidates), limit)]
     if not indices:
         raise DataError("there is no image to tune on")
-    tuner = _Tuner(segmenter, source, indices, notify)
-    with segmenter.with_dataset(source):
-        if by_masks:
-            changes, comparisons = tuner.by_masks(slow=slow)
-        else:
-            changes, comparisons = tuner.by_agreement()
+    tuner = _Tuner(segmenter.with_dataset(source), source, indices, notify)
+    if by_masks:
+        changes, comparisons = tuner.by_masks(slow=slow)
+    else:
+        changes, comparisons = tuner.by_agreement()
     names = tuple(source.names[index] for index in indices)
     return Tuning("masks" if by_masks else "agreement", changes, tuple(comparisons), names)
 

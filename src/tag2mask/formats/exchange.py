@@ -5,8 +5,6 @@ The output appears complete or not at all: it is written under a temporary name,
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,8 @@ from tag2mask.data.tags import name_some
 from tag2mask.errors import DataError, RunError, UnknownPluginError, did_you_mean
 from tag2mask.formats.base import Format, MaskCollection, ModelFormat, NamedMask, ReadMasks
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.io.files import staging_beside
+from tag2mask.io.locks import folder_lock
 from tag2mask.io.mask_folder import (
     describe_classes,
     read_class_names,
@@ -110,9 +110,9 @@ def import_masks(
             raise DataError(f"{path}: contains no image with a mask")
 
     if add and out.is_dir():
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
-            write(Path(staging, out.name))
-            _add_masks(Path(staging, out.name), out)
+        with folder_lock(out), staging_beside(out) as staging:
+            write(staging / out.name)
+            _add_masks(staging / out.name, out)
     else:
         _create(out, write)
     return count
@@ -196,9 +196,6 @@ def _create(out: Path, write: Callable[[Path], None]) -> None:
     if out.exists():
         raise RunError(f"{out}: exists already; choose another path or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with staging_beside(out) as staging:
         write(staging / out.name)
         (staging / out.name).rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -26,7 +26,6 @@ from tag2mask.inference.multi_scale import (
 )
 from tag2mask.inference.postprocessing import PostProcessor, half_size, select_maps
 from tag2mask.inference.segmenter import Segmenter, build_final_crf, image_tensor
-from tag2mask.methods.base import evaluating
 from tag2mask.methods.build import build_refiner
 from tag2mask.methods.protocol import MultiScaleCam, NetworkOutput
 from tag2mask.refiners.base import Refiner
@@ -133,7 +132,7 @@ class CandidateMasks:
         image = image_tensor(sample.image).to(device)
         tags = torch.from_numpy(sample.tags.astype(np.float32))[None].to(device)
         given = tags if self._method.works_while_labeling else None
-        with evaluating(self._method), label_autocast("auto", device.type):
+        with label_autocast("auto", device.type):
             output = predict_multi_scale(self._method, image, self._config, given, sample.name)
         plans = self._plans(output)
         candidates: dict[ClassSource, ImageCandidates] = {}
@@ -177,7 +176,7 @@ class CandidateMasks:
     ) -> None:
         """Add the masks of the method's own protocol, which need no threshold."""
         segmenter, config = self._segmenter, self._segmenter.config
-        with evaluating(self._method), label_autocast("auto", segmenter.device.type):
+        with label_autocast("auto", segmenter.device.type):
             output = predict_multi_scale(self._method, image, config, given, name)
         crfs: dict[str, Refiner | None] = {"decoder": None}
         if f"decoder{CRF_SUFFIX}" in self._slow_kinds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tag2mask.checkpoint import save_weights
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.inference.model_card import model_card, read_facts
-from tag2mask.io.files import write_text
+from tag2mask.io.files import staging_beside, write_text
 
 if TYPE_CHECKING:
     from tag2mask.config.recipe import Recipe
@@ -49,14 +48,11 @@ class HubModel:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise RunError(f"{target}: is not empty; choose a new folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
+        with staging_beside(target) as staging:
             self._write(staging / target.name)
             if target.exists():
                 target.rmdir()
             (staging / target.name).rename(target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         return target
 
     def _write(self, folder: Path) -> None:

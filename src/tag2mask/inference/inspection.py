@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tag2mask.functional.cam import upsample
 from tag2mask.inference.segmenter import Segmenter, image_tensor
-from tag2mask.methods.base import evaluating
 from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, resize_to_working_size
 from tag2mask.types import Image, Sample
 
@@ -69,7 +68,7 @@ def inspect_image(segmenter: Segmenter, sample: Sample) -> ImageMaps:
     """Run the network on one image and compute its affinity maps.
 
     Args:
-        segmenter: May be in training; its mode is restored.
+        segmenter: Computes the maps.
         sample: Its tags reach methods that read them at inference.
     """
     output = segmenter.run_network(sample.image, sample.tags)
@@ -81,7 +80,7 @@ def compute_affinity_maps(segmenter: Segmenter, image: Image) -> AffinityMaps | 
     """Compute attention and affinity of one image at scale 1.
 
     Args:
-        segmenter: May be in training; its mode is restored.
+        segmenter: Computes the maps.
         image: (H, W, 3), any size; shrunk to at most MAX_GRID_SIDE positions a side.
 
     Returns:
@@ -94,8 +93,7 @@ def compute_affinity_maps(segmenter: Segmenter, image: Image) -> AffinityMaps | 
     rgb = resize_to_working_size(rgb, config.model_copy(update={"max_side_px": max_side}))
     normalized = method.backbone.normalize(rgb)
     size = tuple(max(side, MIN_SIDE_PX) for side in normalized.shape[-2:])
-    with evaluating(method):
-        maps = method.attention_maps(upsample(normalized, size))
+    maps = method.attention_maps(upsample(normalized, size))
     attention, affinity = (_unbatched(maps.get(name)) for name in ("attention", "affinity"))
     if attention is None and affinity is None:
         return None

@@ -99,9 +99,7 @@ class OpenLabelJob(OpenJob):
         """See `OpenJob.read`."""
         return self.source[self._index[name]].image
 
-    def write(
-        self, shard: Shard | None = None, workers: int = 1, on_image: OnImage | None = None
-    ) -> WriteSummary:
+    def _write(self, shard: Shard | None, workers: int, on_image: OnImage | None) -> WriteSummary:
         """See `OpenJob.write`."""
         classes = self.segmenter.class_names
         writer = MaskWriter(self.job.out, classes, "tags", self._settings, shard=shard)
@@ -154,9 +152,7 @@ class OpenPredictJob(OpenJob):
         """See `OpenJob.read`."""
         return read_image(self._files[name])
 
-    def write(
-        self, shard: Shard | None = None, workers: int = 1, on_image: OnImage | None = None
-    ) -> WriteSummary:
+    def _write(self, shard: Shard | None, workers: int, on_image: OnImage | None) -> WriteSummary:
         """See `OpenJob.write`."""
         classes = self.segmenter.class_names
         writer = MaskWriter(self.job.out, classes, "classifier", self._settings, self.inside, shard)

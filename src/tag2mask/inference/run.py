@@ -10,12 +10,13 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from tag2mask.checkpoint import check_state, read_license, read_weights, stage_folder
+from tag2mask.checkpoint import check_finite, check_state, read_license, read_weights, stage_folder
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.inference.tuned import TUNE_FILE, apply_tuned
 from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_method, named_license
+from tag2mask.models.initialization import WithoutDraws
 
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
@@ -47,7 +48,7 @@ def open_run(
 
     Raises:
         RunError: If the folder contains no weights.
-        WeightsError: If the weights cannot be read, downloaded or loaded.
+        WeightsError: If the weights cannot be read, downloaded or loaded, or are not finite.
     """
     path = find_weights(run, which)
     state, trained = read_weights(path)
@@ -58,8 +59,10 @@ def open_run(
         reader = f" (of method '{trained.method.name}') read by method '{recipe.method.name}'"
     # The weights file fills everything. A method needs the refiner that it trained with, also where
     # masks are to be refined with another one or with none.
-    method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
+    with WithoutDraws():
+        method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
+    check_finite(state, str(path))
     method.load_state_dict(state)
     method.backbone.weights_license = read_license(path) or named_license(trained)
     origin = {"run": str(run), "weights": path.stem, "sha256": weights_fingerprint(path)}

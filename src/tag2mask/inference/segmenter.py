@@ -6,8 +6,9 @@ From image to mask in six steps: `read_image`, `predict_multi_scale`, `select_cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ from tag2mask.inference.postprocessing import (
 from tag2mask.inference.run import Configure, Which, open_run, resolve_device
 from tag2mask.inference.tagged_folder import open_source
 from tag2mask.inference.uncertainty import combine_parts, network_parts, postprocess_with_parts
-from tag2mask.methods.base import Method, evaluating
+from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_refiner
 from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
 from tag2mask.refiners.base import Refiner
@@ -68,6 +69,8 @@ class InferenceOutput(NamedTuple):
 class Segmenter(ImageCalls, HubModel):
     """Turns images into masks with one trained method.
 
+    Threads may share a segmenter: no call changes the network or anything else in it.
+
     Example:
         >>> segmenter = Segmenter.load("runs/pets")  # doctest: +SKIP
         >>> segmenter.predict("image.jpg").classes  # doctest: +SKIP
@@ -82,7 +85,9 @@ class Segmenter(ImageCalls, HubModel):
         *,
         origin: Mapping[str, str] | None = None,
     ) -> None:
-        """Wrap a method; it may be in training, its mode is restored after every image.
+        """Wrap a method, which is put into evaluation mode for good.
+
+        To segment with a network in training, use the segmenter inside of `evaluating(method)`.
 
         Args:
             method: Carries its weights.
@@ -91,7 +96,7 @@ class Segmenter(ImageCalls, HubModel):
             origin: Where the weights come from, stored with the masks (`run`, `weights`, `sha256`).
         """
         self.device = resolve_device(device)
-        self.method = method.to(self.device)
+        self.method = _ready(method, self.device)
         self.recipe = recipe
         self.origin = dict(origin or {})
         self.class_names = recipe.data.classes
@@ -262,7 +267,7 @@ class Segmenter(ImageCalls, HubModel):
 
     def class_scores(self, image: Image) -> dict[str, float]:
         """Class probabilities of one (H, W, 3) image, without a mask: one pass at scale 1."""
-        with self._inference_mode():
+        with self._precision():
             probs = class_probs(self.method, image_tensor(image).to(self.device), self.config)
         return self._named(probs)
 
@@ -270,7 +275,7 @@ class Segmenter(ImageCalls, HubModel):
         self, image: Image, tags: npt.NDArray[np.uint8] | None = None, name: str = ""
     ) -> NetworkOutput:
         """Run the network on one (H, W, 3) image over scales and flips."""
-        with self._inference_mode():
+        with self._precision():
             tensor = image_tensor(image).to(self.device)
             return predict_multi_scale(self.method, tensor, self.config, self._row(tags), name)
 
@@ -292,14 +297,14 @@ class Segmenter(ImageCalls, HubModel):
         selected = self._select_maps(output, class_indices)
         return self.postprocessor(image_tensor(image).to(self.device), selected)
 
-    @contextmanager
-    def with_dataset(self, source: Source) -> Iterator[None]:
-        """Give the method access to the other images of `source` while it labels one of them."""
-        self.method.set_dataset(_SourceView(source))
-        try:
-            yield
-        finally:
-            self.method.set_dataset(None)
+    def with_dataset(self, source: Source) -> Segmenter:
+        """Return a segmenter whose method has access to the other images of `source`.
+
+        The network is shared. Methods that need no other images ignore them.
+        """
+        other = copy.copy(self)
+        other.method = self.method.with_dataset(_SourceView(source))
+        return other
 
     def settings(self, class_source: ClassSource) -> dict[str, Any]:
         """All the settings that produce a mask, as plain values for JSON."""
@@ -323,12 +328,9 @@ class Segmenter(ImageCalls, HubModel):
     def _named(self, probs: Tensor) -> dict[str, float]:
         return dict(zip(self.class_names, probs[0].tolist(), strict=True))
 
-    @contextmanager
-    def _inference_mode(self) -> Iterator[None]:
-        """Evaluation mode, and the precision of the recipe."""
-        autocast = label_autocast(self.config.precision, self.device.type)
-        with evaluating(self.method), autocast:
-            yield
+    def _precision(self) -> AbstractContextManager[object]:
+        """Return the context in which the network computes in the precision of the recipe."""
+        return label_autocast(self.config.precision, self.device.type)
 
 
 load = Segmenter.load
@@ -345,6 +347,15 @@ class _SourceView:
     def image(self, index: int) -> Tensor:
         """(3, H, W) uint8; see `DatasetView`."""
         return image_tensor(self._source[index].image)[0]
+
+
+def _ready(method: Method, device: torch.device) -> Method:
+    """Put a method into evaluation mode on a device, without a write where it is so already."""
+    if any(part.training for part in method.modules()):
+        method.eval()
+    found = {one.device for one in (*method.parameters(), *method.buffers())}
+    there = all(one.type == device.type and device.index in (None, one.index) for one in found)
+    return method if there else method.to(device)
 
 
 def image_tensor(image: Image) -> Tensor:

@@ -63,9 +63,14 @@ class Shard:
         """Return the images of this shard."""
         return list(names[self.number :: self.count])
 
+    @property
+    def title(self) -> str:
+        """Name of its folder and its lock."""
+        return f"{self.number:05d}-of-{self.count:05d}"
+
     def folder(self, out: Path) -> Path:
         """Return the folder of its records."""
-        return out / SHARDS_FOLDER / f"{self.number:05d}-of-{self.count:05d}"
+        return out / SHARDS_FOLDER / self.title
 
 
 def finish_shard(out: Path, shard: Shard, names: Sequence[str], inside: Path = Path()) -> list[int]:

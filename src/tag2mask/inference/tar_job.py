@@ -101,9 +101,7 @@ class OpenTarJob(OpenJob):
         """
         raise DataError(f"{self._files[name]}: there is no gallery of tar files; unpack them")
 
-    def write(
-        self, shard: Shard | None = None, workers: int = 1, on_image: OnImage | None = None
-    ) -> WriteSummary:
+    def _write(self, shard: Shard | None, workers: int, on_image: OnImage | None) -> WriteSummary:
         """See `OpenJob.write`; nothing is called after each image."""
         settings = self._segmenter.settings(self._source)
         classes = self._segmenter.class_names

@@ -20,7 +20,7 @@ from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.shards import SHARDS_FOLDER, Shard, adopt_rows, finish_shard
 from tag2mask.inference.workers import ImageInput, predict_in_workers
-from tag2mask.io.files import TEMPORARY_SUFFIX
+from tag2mask.io.files import remove_leftovers, visible_names
 from tag2mask.io.image_inputs import input_images
 from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (
@@ -63,7 +63,10 @@ class WriteSummary:
 
 
 class MaskWriter:
-    """A folder of masks that were all made with the same settings; see `io.mask_folder`."""
+    """A folder of masks that were all made with the same settings; see `io.mask_folder`.
+
+    Open it and write into it inside of `io.locks.folder_lock`.
+    """
 
     def __init__(
         self,
@@ -93,6 +96,8 @@ class MaskWriter:
         """Folder of `scores.jsonl` and `skipped.json`."""
         self._masks = out / inside
         open_mask_folder(out, describe_classes(class_names, class_source, settings))
+        self.records.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.records)  # of a shard only in its own folder: masks may be millions
         tidy_scores(self.records, self.done)
 
     def path(self, name: str) -> Path:
@@ -134,10 +139,7 @@ def open_mask_folder(out: Path, wanted: Mapping[str, Any]) -> None:
     Raises:
         RunError: If the folder contains other files or masks made with different settings.
     """
-    has_others = out.is_dir() and any(
-        path.name != SHARDS_FOLDER and not path.name.endswith(TEMPORARY_SUFFIX)
-        for path in out.iterdir()
-    )
+    has_others = out.is_dir() and any(name != SHARDS_FOLDER for name in visible_names(out))
     if not (out / CLASSES_FILE).is_file():
         if has_others:
             raise RunError(f"{out}: is not empty and has no {CLASSES_FILE}; choose a new folder")
@@ -190,9 +192,9 @@ def label_dataset(
         return ImageInput(sample.image, sample.tags, name)
 
     tags, skipped = _tags_by_name(source), source.skipped
+    segmenter = segmenter.with_dataset(source)
     job = _Job(segmenter, source.names, source.image_files, read, "label", tags, skipped)
-    with segmenter.with_dataset(source):
-        return _write_all(job, writer, strict, workers, on_image)
+    return _write_all(job, writer, strict, workers, on_image)
 
 
 def predict_images(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image as PILImage
 
 from tag2mask.errors import DataError
+from tag2mask.io.files import replacing
 from tag2mask.io.images import PILLOW_ERRORS, SIXTEEN_BIT_MODES, one_line
 from tag2mask.io.palette import voc_palette
 from tag2mask.types import BACKGROUND, IGNORE, Mask
@@ -121,6 +121,5 @@ def save_mask(mask: Mask, path: Path) -> None:
     """Write an (H, W) uint8 mask as indexed PNG with the VOC palette, completely or not at all."""
     image = PILImage.fromarray(mask)
     image.putpalette(voc_palette().tobytes())  # converts the gray image to an indexed one
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(temporary, format="PNG")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")

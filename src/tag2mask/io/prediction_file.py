@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image as PILImage
 
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError
+from tag2mask.io.files import write_atomically
 from tag2mask.io.masks import save_mask
 
 if TYPE_CHECKING:
@@ -43,18 +42,7 @@ def save_prediction(prediction: Prediction, path: Path, format_: SaveFormat | No
         RunError: If the file cannot be written.
     """
     chosen = _format_of(path, format_)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if chosen == "png":
-            save_mask(prediction.mask, path)  # renames, too
-            return path
-        _WRITERS[chosen](prediction, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
+    write_atomically(path, lambda temporary: _WRITERS[chosen](prediction, temporary))
     return path
 
 
@@ -78,6 +66,10 @@ def _format_of(path: Path, format_: SaveFormat | None) -> SaveFormat:
     return chosen
 
 
+def _write_mask(prediction: Prediction, path: Path) -> None:
+    save_mask(prediction.mask, path)
+
+
 def _write_mask_array(prediction: Prediction, path: Path) -> None:
     np.save(path, prediction.mask)
 
@@ -99,6 +91,7 @@ def _write_overlay(prediction: Prediction, path: Path) -> None:
 
 
 _WRITERS: dict[SaveFormat, Callable[[Prediction, Path], None]] = {
+    "png": _write_mask,
     "npy": _write_mask_array,
     "npz": _write_arrays,
     "overlay": _write_overlay,

@@ -33,18 +33,18 @@ Departs:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field, PositiveFloat
-from torch import Tensor, nn
+from torch import Tensor
 
 from tag2mask.config.schema import Fraction
 from tag2mask.functional.precision import LabelPrecision, label_autocast
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
 from tag2mask.methods.protocol import ScaledViews
+from tag2mask.models.scratch import scratch_copy
 
 HALF_SCALE = 0.5
 """At this scale and below there are `half_iterations`."""
@@ -110,9 +110,9 @@ class AdvCAM(CAM, Method):
         """
         with (
             torch.inference_mode(False),
-            _frozen_weights(self),
             label_autocast(self.config.label_precision, image.device.type),
         ):
+            frozen = scratch_copy(self)  # nothing is stored or computed for gradients of weights
             image = image.clone()  # an inference tensor cannot be differentiated
             with torch.no_grad():
                 logits, cam = super().compute_cam(image)
@@ -121,7 +121,7 @@ class AdvCAM(CAM, Method):
             size = max(self.config.max_batch_size // views, 1) * views
             for start in range(0, len(row), size):
                 part = slice(start, start + size)
-                total = self._ascend(image[row[part]], class_index[part], iterations, views)
+                total = frozen._ascend(image[row[part]], class_index[part], iterations, views)
                 cam[row[part], class_index[part]] = total / self.config.iterations
         return CamOutput(logits, cam)
 
@@ -209,15 +209,3 @@ def _add_views(class_map: Tensor, views: int) -> Tensor:
         return class_map
     pairs = class_map.view(-1, views, *class_map.shape[1:])
     return (pairs[:, 0] + pairs[:, 1].flip(-1)) / views
-
-
-@contextmanager
-def _frozen_weights(network: nn.Module) -> Iterator[None]:
-    """Keep weights out of the graph: nothing is stored or computed for their gradients."""
-    trainable = [weight for weight in network.parameters() if weight.requires_grad]
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in trainable:
-            weight.requires_grad_(True)

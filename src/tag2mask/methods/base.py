@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -164,11 +164,13 @@ class Method(nn.Module, ABC):
         """Whether maps depend on tags or other images, so that they are made for labels only."""
         return type(self).compute_multi_scale_cam is not Method.compute_multi_scale_cam
 
-    def set_dataset(self, dataset: DatasetView | None) -> None:
-        """Receive the images of a labeling run, and None at its end; most methods need no others.
+    def with_dataset(self, dataset: DatasetView) -> Self:
+        """Return this network with access to the images of a labeling run; most need no others.
 
-        Called by `Segmenter.with_dataset`.
+        Override it by a copy that shares all tensors (`scratch.shallow_copy`); the method itself
+        must not change. Called by `Segmenter.with_dataset`.
         """
+        return self
 
     def class_logits(self, image: Tensor) -> Tensor:
         """(N, F) class logits of normalized images; override it if `compute_cam` is expensive."""

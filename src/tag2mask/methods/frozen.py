@@ -12,6 +12,8 @@ from tag2mask.errors import RecipeError
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.protocol import ScaledViews
 from tag2mask.models.base import Backbone
+from tag2mask.models.scratch import shallow_copy
+from tag2mask.types import DatasetView
 
 
 class FrozenMethod(nn.Module):
@@ -56,6 +58,10 @@ class FrozenMethod(nn.Module):
         """Compute (N, F) class logits of images, normalized likewise."""
         with torch.no_grad():
             return self.method.class_logits(self._renormalize(image))
+
+    def with_dataset(self, dataset: DatasetView) -> Self:
+        """Return the same network with access to the images of a labeling run."""
+        return shallow_copy(self, method=self.method.with_dataset(dataset))
 
     def _renormalize(self, image: Tensor) -> Tensor:
         if self._same_colors:

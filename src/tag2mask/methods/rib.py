@@ -13,8 +13,8 @@ It has no training of its own: its loss is that of `cam`.
    0.4), so that less discriminative regions contribute more.
 4. Add up the class maps over the steps, until the logits or the covered area exceed a limit.
 
-The network itself never changes: the steps update copies of its parameters, so nothing has to be
-restored.
+The network itself never changes: the steps update a scratch copy of each call, so nothing has to be
+restored, and threads can share the network.
 
 Departs:
     - The choice of reference images depends on `seed` and the image's name alone, not on the order
@@ -30,15 +30,14 @@ Departs:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from tag2mask.config.schema import Fraction
@@ -48,14 +47,12 @@ from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
 from tag2mask.methods.protocol import ScaledViews
 from tag2mask.models.base import Backbone
 from tag2mask.models.classifier import ClassActivationHead
+from tag2mask.models.scratch import scratch_copy, shallow_copy
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import DatasetView
 
 REFERENCE_BATCH = 8
 """Reference images per pass; affects memory only."""
-
-Weights = dict[str, Tensor]
-"""Parameter name -> value."""
 
 
 class RIBConfig(CAMConfig):
@@ -128,9 +125,9 @@ class RIB(CAM, Method):
         network = _Network(self.backbone, self.head)
         self._tuned = {name for name, one in network.named_parameters() if one.requires_grad}
 
-    def set_dataset(self, dataset: DatasetView | None) -> None:
-        """Keep the images that reference images are drawn from."""
-        self._dataset = dataset
+    def with_dataset(self, dataset: DatasetView) -> Self:
+        """Return this network with the images that reference images are drawn from."""
+        return shallow_copy(self, _dataset=dataset)
 
     def compute_cam(self, image: Tensor, tags: Tensor | None = None) -> CamOutput:
         """Fine-tune on each image at this scale alone."""
@@ -182,17 +179,13 @@ class RIB(CAM, Method):
             references: Its reference images.
             full: Index of the scale whose maps measure coverage.
         """
-        network = _Network(self.backbone, self.head)
-        weights: Weights = {
-            name: parameter.detach().clone().requires_grad_()
-            for name, parameter in network.named_parameters()
-            if name in self._tuned  # another method may keep this network frozen
-        }
+        # By name, because another method may keep this network frozen.
+        network = scratch_copy(_Network(self.backbone, self.head), trainable=self._tuned)
         totals: list[Tensor] = []
         count = 0
         for remaining in reversed(range(self.config.iterations + 1)):
             with torch.set_grad_enabled(remaining > 0):
-                cams = [functional_call(network, weights, (batch.image,)) for batch in own]
+                cams = [network(batch.image) for batch in own]
                 logits = torch.stack(
                     [self._tag_logits(cam, batch) for cam, batch in zip(cams, own, strict=True)]
                 ).sum()
@@ -207,33 +200,29 @@ class RIB(CAM, Method):
             count += 1
             if stop or not remaining:
                 break
-            weights = self._updated_weights(network, weights, logits, references)
+            self._take_step(network, logits, references)
         return [total / count for total in totals]
 
-    def _updated_weights(
-        self,
-        network: nn.Module,
-        weights: Weights,
-        logits: Tensor,
-        references: Sequence[_FineTuneBatch],
-    ) -> Weights:
-        """Take one gradient step that raises the tag logits of the image and its references."""
-        gradients = _gradients(logits, weights)
+    def _take_step(
+        self, network: nn.Module, logits: Tensor, references: Sequence[_FineTuneBatch]
+    ) -> None:
+        """Take one gradient step that raises the tag logits of the image and its references.
+
+        Args:
+            network: The scratch copy; its weights change.
+            logits: Scalar of the image, with its graph.
+            references: Its reference images.
+        """
+        weights = {name: one for name, one in network.named_parameters() if one.requires_grad}
+        gradients = _gradients(logits, weights.values())
         for batch in references:
             with torch.enable_grad():
-                cam = functional_call(network, weights, (batch.image,))
-                added = _gradients(self._tag_logits(cam, batch), weights)
+                added = _gradients(self._tag_logits(network(batch.image), batch), weights.values())
             gradients = [total + gradient for total, gradient in zip(gradients, added, strict=True)]
-        rates = (
-            self.config.lr * (self.config.head_lr_factor if name.startswith("head.") else 1.0)
-            for name in weights
-        )
-        return {
-            name: (weight.detach() + rate * gradient).requires_grad_()
-            for (name, weight), rate, gradient in zip(
-                weights.items(), rates, gradients, strict=True
-            )
-        }
+        with torch.no_grad():
+            for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
+                factor = self.config.head_lr_factor if name.startswith("head.") else 1.0
+                weight.add_(self.config.lr * factor * gradient)
 
     def _tag_logits(self, cam: Tensor, batch: _FineTuneBatch) -> Tensor:
         """Sum the weighted tag logits of a batch: minus its part of the loss."""
@@ -302,9 +291,9 @@ def gndrp(cam: Tensor, threshold: float) -> Tensor:
     return (cam * ((cam < threshold * peak) & (peak > 0))).mean(dim=(2, 3))
 
 
-def _gradients(logits: Tensor, weights: Weights) -> Sequence[Tensor]:
+def _gradients(logits: Tensor, weights: Iterable[Tensor]) -> Sequence[Tensor]:
     """Compute the gradient of a scalar with respect to every weight; 0 for unused weights."""
-    return torch.autograd.grad(logits, list(weights.values()), materialize_grads=True)
+    return torch.autograd.grad(logits, list(weights), materialize_grads=True)
 
 
 def _disjoint_images(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError
-from tag2mask.io.files import TEMPORARY_SUFFIX, write_text
+from tag2mask.io.files import visible_names, write_text
 
 MAY_CHANGE = frozenset(
     {"data.root", "data.labels", "backbone.weights"}
@@ -99,8 +99,11 @@ class RunFolder:
         if name := _launch_id():
             write_text(self.launch, name)
 
-    def check(self, *, resume: bool) -> None:
+    def check(self, *, resume: bool) -> bool:
         """Reject a folder in which a run cannot start or resume.
+
+        Returns:
+            Whether there is a run to resume: as asked for, or because torchrun restarts it.
 
         Raises:
             RunError: If the folder of a new run is not empty, or there is no run to resume.
@@ -109,15 +112,15 @@ class RunFolder:
             raise RunError(f"{self.root}: is a file; give a folder for the run")
         if resume and not self.recipe.is_file():
             raise RunError(f"{self.root}: contains no run to resume (no recipe.yaml)")
-        if not resume and not self.is_restart and self._is_used():
+        is_restart = self.is_restart
+        if not resume and not is_restart and self._is_used():
             resumable = f", or --resume {self.root}" if self.recipe.is_file() else ""
             raise RunError(f"{self.root}: is not empty; choose another folder{resumable}")
+        return resume or (is_restart and self.recipe.is_file())
 
     def _is_used(self) -> bool:
-        """Return whether the folder contains more than leftovers of a killed first write."""
-        return self.root.is_dir() and any(
-            not path.name.endswith(TEMPORARY_SUFFIX) for path in self.root.iterdir()
-        )
+        """Return whether the folder contains more than locks and leftovers of a killed write."""
+        return self.root.is_dir() and bool(visible_names(self.root))
 
 
 def _launch_id() -> str:

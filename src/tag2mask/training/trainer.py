@@ -15,16 +15,12 @@ from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.config.schema import StepsOrFraction, resolve_steps
 from tag2mask.data.loader import Batches, batches
 from tag2mask.errors import RecipeError, RunError, StoppedError
-from tag2mask.io.files import write_text
+from tag2mask.io.files import remove_leftovers, write_text
+from tag2mask.io.locks import folder_lock
 from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.estimate import CostMeter, CostRecord
-from tag2mask.training.inputs import (
-    describe_masks,
-    load_earlier,
-    padding_color,
-    training_images,
-)
+from tag2mask.training.inputs import describe_masks, load_earlier, padding_color, training_images
 from tag2mask.training.logging import (
     LossWindow,
     MetricLogger,
@@ -80,17 +76,18 @@ def train(
         raise RecipeError(f"{out}: the recipe has stages; run them with tag2mask.train")
     folder = RunFolder(out)
     folder.check(resume=resume)
-    resume = resume or (folder.is_restart and folder.recipe.is_file())
-    runtime = Runtime(recipe.run.precision)
-    stop = StopRequest()
-    try:
-        # Also a barrier: no process writes before all have checked the folder.
-        runtime.require_equal(recipe.to_yaml(), "other recipes; name one file for all")
-        with stop.catch_signals():
-            run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
-            run.run(command, on_step)
-    finally:
-        runtime.shutdown()
+    with folder_lock(out):
+        resume = folder.check(resume=resume)  # a process that had the lock may have written
+        runtime = Runtime(recipe.run.precision)
+        stop = StopRequest()
+        try:
+            # Also a barrier: no process writes before all have checked the folder.
+            runtime.require_equal(recipe.to_yaml(), "other recipes; name one file for all")
+            with stop.catch_signals():
+                run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
+                run.run(command, on_step)
+        finally:
+            runtime.shutdown()
     return out
 
 
@@ -149,6 +146,7 @@ class _TrainingRun:
         """Train from the first step, or from the saved state, to the last step."""
         batch_source = self._restore()
         if self._runtime.is_main:
+            remove_leftovers(self._folder.root)
             self._folder.record_launch()
             write_text(self._folder.recipe, self._recipe.to_yaml())
             if self._resume and self._folder.log.is_file():

@@ -17,7 +17,7 @@ from tag2mask.errors import NothingHeldOutError
 from tag2mask.evaluation.sources import evaluate_source, spread_indices, tag_map
 from tag2mask.evaluation.tables import report_values
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.methods.base import Method
+from tag2mask.methods.base import Method, evaluating
 from tag2mask.visualization.strips import save_strips
 
 MIOU = "mIoU on held-out images, classes from classifier"
@@ -68,7 +68,7 @@ class ValidationLoop:
             self.metric = MIOU if self._held_out.has_masks else TAG_MAP
 
     def score(self, method: Method, device: torch.device, step: int) -> Evaluation | None:
-        """Score a network in its present state; return None without held-out images."""
+        """Score a network, whose mode stays; return None without held-out images."""
         return self._score(method, device, step, self._recipe.run.evaluate_images)
 
     def save_samples(self, method: Method, device: torch.device, step: int, out: Path) -> None:
@@ -99,10 +99,13 @@ class ValidationLoop:
         """Score a network on at most `limit` held-out images."""
         if self._held_out is None:
             return None
-        segmenter = self._segmenter(method, device)
-        if not self._held_out.has_masks:
-            return Evaluation(step, tag_map(segmenter, self._held_out, limit), {})
-        report = evaluate_source(segmenter, self._held_out, class_source="classifier", limit=limit)
+        with evaluating(method):
+            segmenter = Segmenter(method, self._recipe, device)
+            if not self._held_out.has_masks:
+                return Evaluation(step, tag_map(segmenter, self._held_out, limit), {})
+            report = evaluate_source(
+                segmenter, self._held_out, class_source="classifier", limit=limit
+            )
         return Evaluation(step, report.miou, report_values(report))
 
     def _save_samples(
@@ -112,7 +115,5 @@ class ValidationLoop:
         if count:
             indices = spread_indices(len(self._sample_source), count)
             samples = (self._sample_source[index] for index in indices)
-            save_strips(self._segmenter(method, device), samples, out, step)
-
-    def _segmenter(self, method: Method, device: torch.device) -> Segmenter:
-        return Segmenter(method, self._recipe, device)
+            with evaluating(method):
+                save_strips(Segmenter(method, self._recipe, device), samples, out, step)

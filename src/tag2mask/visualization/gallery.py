@@ -9,7 +9,6 @@ MASKS/overlays/index.html   sorts, filters and pages; needs no network and no se
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +21,7 @@ from PIL import Image as PILImage
 
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.mask_summary import FULL_FRAME
-from tag2mask.io.files import write_text
+from tag2mask.io.files import replacing, write_text
 from tag2mask.io.mask_folder import class_areas, read_classes, read_scores
 from tag2mask.io.masks import read_mask
 from tag2mask.io.palette import colorize, css_color
@@ -168,10 +167,9 @@ def _is_newer(overlay: Path, mask: Path) -> bool:
 
 def _save(overlay: Image, path: Path) -> None:
     """Write an overlay completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        PILImage.fromarray(overlay).save(temporary, format="JPEG", quality=QUALITY)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            PILImage.fromarray(overlay).save(temporary, format="JPEG", quality=QUALITY)
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from error

@@ -43,7 +43,7 @@ def save_strips(
     """Draw one strip per sample and save it; trains nothing.
 
     Args:
-        segmenter: May be in training; its mode is restored.
+        segmenter: Its network sees the images.
         samples: Read one at a time. A sample's mask, where it has one, becomes the last panel.
         out_dir: Created if missing.
         step: Part of the file names, so that the strips of several steps sort by time.
@@ -86,7 +86,7 @@ def strip_panels(segmenter: Segmenter, sample: Sample, image_maps: ImageMaps) ->
     """Return the panels of one image, with classes from its tags and from the classifier.
 
     Args:
-        segmenter: May be in training; its mode is restored.
+        segmenter: Its network sees the images.
         sample: Its mask, where it has one, becomes the last panel.
         image_maps: What `inspect_image` computed for the sample.
     """

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from tests.conformance.stand_ins import small_method, small_recipe
 
 from tag2mask.checkpoint import save_weights
 from tag2mask.config.recipe import Recipe
@@ -13,7 +14,7 @@ from tag2mask.errors import DataError, RecipeError
 from tag2mask.functional import precision
 from tag2mask.inference.segmenter import Segmenter, load
 from tag2mask.methods.base import evaluating
-from tag2mask.types import DatasetView
+from tag2mask.methods.build import build_method
 
 
 def write_run(segmenter: Segmenter, folder: Path, which: str = "best") -> Path:
@@ -117,17 +118,17 @@ def test_cam_is_kept_when_asked_and_zero_for_classes_that_are_not_selected(
     assert 0.9 < cam[1].max() < 1
 
 
-def test_mode_and_gradients_are_as_before(segmenter: Segmenter, source: Source) -> None:
+def test_the_network_is_put_into_evaluation_mode_once_and_for_all(
+    segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     segmenter.method.train()
-    segmenter.method.head.eval()
-    before = [part.training for part in segmenter.method.modules()]
-    first = segmenter.predict(source[0].image).scores
-    segmenter.class_scores(source[0].image)
-    assert [part.training for part in segmenter.method.modules()] == before
-    assert any(before)
-    assert not all(before)
-    segmenter.method.eval()
-    assert segmenter.predict(source[0].image).scores == first  # it had looked in evaluation mode
+    again = Segmenter(segmenter.method, segmenter.recipe)
+    assert not any(part.training for part in again.method.modules())
+    first = again.predict(source[0].image).scores
+    monkeypatch.setattr(torch.nn.Module, "train", lambda self, mode=True: pytest.fail("a call"))
+    monkeypatch.setattr(torch.nn.Module, "_apply", lambda *_: pytest.fail("a call moves tensors"))
+    assert again.predict(source[0].image, background=0.3).scores == first
+    assert again.class_scores(source[0].image) == first
 
 
 def test_mode_is_put_back_after_a_problem() -> None:
@@ -154,18 +155,24 @@ def test_loaded_run_predicts_the_same(segmenter: Segmenter, source: Source, tmp_
     assert found.scores == expected.scores
 
 
-def test_a_method_sees_the_other_images_of_a_labeling_run_while_it_lasts(
-    segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output: list[DatasetView | None] = []
-    monkeypatch.setattr(segmenter.method, "set_dataset", output.append)
-    with segmenter.with_dataset(source):
-        (images,) = output
-        assert images is not None
-        assert images.names == source.names
-        assert images.tags is source.tags
-        assert np.array_equal(images.image(2).permute(1, 2, 0), source[2].image)
-    assert output[1:] == [None]
+@pytest.mark.parametrize("name", ["rib", "psa", "irn"])
+def test_a_method_sees_the_other_images_of_a_labeling_run(name: str, source: Source) -> None:
+    recipe = small_recipe("rib")
+    method = small_method("rib", num_reference_images=1)
+    if name != "rib":  # these hand the images on to their frozen classifier
+        recipe, rib = small_recipe(name), method
+        method = build_method(recipe, {"cam": rib})
+    segmenter = Segmenter(method, recipe, "cpu")
+    informed = segmenter.with_dataset(source)
+    inner = [one.method if name == "rib" else one.method.classifier.method for one in
+             (segmenter, informed)]  # fmt: skip
+    assert inner[0]._dataset is None
+    images = inner[1]._dataset
+    assert images.names == source.names
+    assert images.tags is source.tags
+    assert np.array_equal(images.image(2).permute(1, 2, 0), source[2].image)
+    pairs = zip(segmenter.method.parameters(), informed.method.parameters(), strict=True)
+    assert all(first is second for first, second in pairs)
 
 
 def test_test_time_settings_can_be_replaced(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
     )
     label_dataset(rib, source, open_writer(tmp_path / "masks"), workers=workers)
     assert rib.method._dataset is None
-    with rib.with_dataset(source):
-        for index in (2, 0):
-            sample = source[index]
-            expected = rib.segment(sample.image, sample.tags, name=sample.name).mask
-            with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
-                assert np.array_equal(np.asarray(picture), expected)
+    informed = rib.with_dataset(source)
+    for index in (2, 0):
+        sample = source[index]
+        expected = informed.segment(sample.image, sample.tags, name=sample.name).mask
+        with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
+            assert np.array_equal(np.asarray(picture), expected)
 
 
 def test_scores_have_one_row_per_image(tmp_path: Path) -> None:

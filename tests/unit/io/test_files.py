@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from tag2mask.errors import RunError
-from tag2mask.io.files import write_atomically, write_text
+from tag2mask.io.files import (
+    remove_leftovers,
+    replacing,
+    temporary_beside,
+    visible_names,
+    write_atomically,
+    write_text,
+)
+from tag2mask.io.processes import own_name
 
 WRITE = """
 import os, resource, sys
@@ -138,3 +146,70 @@ def test_a_killed_writer_leaves_the_previous_file_and_the_next_write_cleans_up(
     write_atomically(path, lambda temporary: temporary.write_bytes(b"new"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"new"
+
+
+DEAD = ".{name}-0.part"
+
+
+def dead_name(path: Path) -> Path:
+    """Name of an unfinished file of a process of this host that has ended."""
+    return path / DEAD.format(name=own_name()._replace(started=1))
+
+
+def test_leftovers_of_dead_processes_are_removed_and_files_of_living_ones_stay(
+    tmp_path: Path,
+) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "image.png").touch()
+    living = temporary_beside(tmp_path / "x")
+    foreign = tmp_path / ".0123abcd-7-7-0.part"
+    for path in (living, foreign, dead_name(tmp_path), inner / "not.part"):
+        path.touch()
+    dead_name(inner).mkdir()
+    (dead_name(inner) / "half.safetensors").touch()
+    remove_leftovers(tmp_path)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {"image.png", living.name, foreign.name, "inner", "inner/not.part"}
+    os.utime(foreign, (0, 0))
+    remove_leftovers(tmp_path)
+    assert not foreign.exists()
+    assert living.exists()
+
+
+def test_locks_and_unfinished_files_are_no_content(tmp_path: Path) -> None:
+    for name in (".lock", ".lock-0-of-2", DEAD.format(name=own_name())):
+        (tmp_path / name).touch()
+    assert visible_names(tmp_path) == []
+    (tmp_path / ".hidden").touch()
+    assert visible_names(tmp_path) == [".hidden"]
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def write_twice(temporary: Path) -> None:
+        write_atomically(path, lambda inner: inner.write_bytes(b"inner"))
+        temporary.write_bytes(b"outer")
+
+    write_atomically(path, write_twice)
+    assert path.read_bytes() == b"outer"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(
+    tmp_path: Path, error: BaseException
+) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mask.png"]

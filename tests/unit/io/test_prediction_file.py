@@ -61,7 +61,7 @@ def test_a_format_that_does_not_fit_writes_nothing(tmp_path, name, form, message
 @pytest.mark.parametrize("name", ["a.npz", "a.png", "a.jpg"])
 def test_a_file_in_place_of_the_folder_is_one_line(tmp_path, name):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be saved"):
         prediction().save(tmp_path / "file" / name)
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
 

@@ -72,7 +72,8 @@ def views(method: RIB, name: str = "image0") -> ScaledViews:
 def compute_multi_scale_cam(
     method: RIB, scaled: ScaledViews, images: Images | None = None
 ) -> Sequence[CamOutput]:
-    method.set_dataset(images)
+    if images is not None:
+        method = method.with_dataset(images)
     return method.compute_multi_scale_cam(scaled)
 
 

@@ -51,6 +51,7 @@ from tag2mask.methods.irn.heads import DisplacementHead, EdgeHead
 from tag2mask.methods.irn.losses import displacement_losses
 from tag2mask.methods.protocol import Propagation, ScaledViews
 from tag2mask.models.base import Backbone
+from tag2mask.models.scratch import shallow_copy
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch, DatasetView
 
@@ -155,9 +156,10 @@ class IRN(Method):
         """Whether the frozen classifier does."""
         return require_frozen(self.classifier, "irn").method.works_while_labeling
 
-    def set_dataset(self, dataset: DatasetView | None) -> None:
-        """Pass the images of a labeling run to the frozen classifier."""
-        require_frozen(self.classifier, "irn").method.set_dataset(dataset)
+    def with_dataset(self, dataset: DatasetView) -> Self:
+        """Return this network; its frozen classifier has access to the images of a labeling run."""
+        classifier = require_frozen(self.classifier, "irn")
+        return shallow_copy(self, classifier=classifier.with_dataset(dataset))
 
     def boundary(self, image: Tensor) -> Tensor:
         """Predict the (1, 1, h, w) boundary in [0, 1] of one image, averaged over both flips."""

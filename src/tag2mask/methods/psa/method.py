@@ -22,7 +22,7 @@ Departs:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, PositiveFloat
@@ -46,6 +46,7 @@ from tag2mask.methods.protocol import Propagation, ScaledViews
 from tag2mask.methods.psa.affinity import feature_affinity
 from tag2mask.methods.psa.head import PairFeatures
 from tag2mask.models.base import Backbone
+from tag2mask.models.scratch import shallow_copy
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import IGNORE, Batch, DatasetView
 
@@ -150,9 +151,10 @@ class PSA(Method):
         """Whether the frozen classifier does."""
         return require_frozen(self.classifier, "psa").method.works_while_labeling
 
-    def set_dataset(self, dataset: DatasetView | None) -> None:
-        """Pass the images of a labeling run to the frozen classifier."""
-        require_frozen(self.classifier, "psa").method.set_dataset(dataset)
+    def with_dataset(self, dataset: DatasetView) -> Self:
+        """Return this network; its frozen classifier has access to the images of a labeling run."""
+        classifier = require_frozen(self.classifier, "psa")
+        return shallow_copy(self, classifier=classifier.with_dataset(dataset))
 
     def propagation(self, image: Tensor) -> Propagation:
         """Return a random walk of CAM and background along the affinity, on the affinity's grid."""

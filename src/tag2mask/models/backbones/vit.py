@@ -8,7 +8,9 @@ the size of the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self, cast
@@ -88,6 +90,8 @@ class ViT(Backbone):
         # DINOv2 always interpolates position embeddings, the others on request.
         self._options = {} if "dinov2" in kind else {"interpolate_pos_encoding": True}
         self._norm_missing = kind == "clip_vision_model"
+        for layer in self._projections():
+            layer.register_forward_hook(_record)
         freeze_unused(self.network, self._probe)
 
     def forward(self, image: Tensor, *, attention: bool = False) -> Features:
@@ -97,14 +101,14 @@ class ViT(Backbone):
         if any(missing):
             image = F.pad(image, (0, missing[1], 0, missing[0]))
         grid = (image.shape[2] // self.patch, image.shape[3] // self.patch)
-        layers = self._projections() if attention else []
-        with recorded(layers) as outputs:
+        with recorded() as outputs:
             result = self.network(pixel_values=image, output_hidden_states=True, **self._options)
         last = result.last_hidden_state
         if self._norm_missing:
             last = cast(nn.Module, self.network.post_layernorm)(last)
         tokens = [*(result.hidden_states[end] for end in self._ends), last]
         maps = tuple(to_map(_patches(one, grid), grid) for one in tokens)
+        layers = self._projections() if attention else []
         heads = [self._split(_patches(outputs[layer], grid)) for layer in layers]
         return Features(maps, tuple(map(QueryKey, heads[::2], heads[1::2])))
 
@@ -138,14 +142,19 @@ class ViT(Backbone):
         self.weights_license = card_license(weights) if known == UNKNOWN_LICENSE else known
 
     def __getstate__(self) -> dict[str, Any]:
-        """Drop the hooks of transformers, which cannot be sent to another process.
+        """Leave out the hooks of transformers, which cannot be sent to another process.
 
-        transformers installs them again at the next pass.
+        transformers installs them again at the next pass. The network itself keeps its hooks, as
+        another thread may be using them.
         """
-        for module in self.network.modules():
-            module._forward_hooks.clear()
-        self.network._output_capturing_hooks_installed = False
-        return self.__dict__
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        network = copy.deepcopy(self.network, {id(tensor): tensor for tensor in tensors})
+        for module in network.modules():
+            hooks = cast(dict[int, object], module._forward_hooks)
+            for key in [key for key, hook in hooks.items() if hook is not _record]:
+                del hooks[key]
+        network._output_capturing_hooks_installed = False
+        return {**self.__dict__, "_modules": {**self._modules, "network": network}}
 
     def _projections(self) -> list[nn.Module]:
         """Return the layers that compute queries and keys of the captured blocks, in turn."""
@@ -162,20 +171,26 @@ class ViT(Backbone):
         return tokens.view(count, length, -1, self.head_dim).transpose(1, 2)
 
 
+_recording = threading.local()
+"""Holds the outputs that the present pass of each thread records."""
+
+
 @contextmanager
-def recorded(layers: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Record the output of these layers while the context is open."""
+def recorded() -> Iterator[dict[nn.Module, Tensor]]:
+    """Record the output of all layers with the hook `_record` in this thread."""
     outputs: dict[nn.Module, Tensor] = {}
-
-    def record(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs[layer] = output
-
-    hooks = [layer.register_forward_hook(record) for layer in layers]
+    _recording.outputs = outputs
     try:
         yield outputs
     finally:
-        for hook in hooks:
-            hook.remove()
+        _recording.outputs = None
+
+
+def _record(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    """Record the output of a layer if this thread asked for it."""
+    outputs = getattr(_recording, "outputs", None)
+    if outputs is not None:
+        outputs[layer] = output
 
 
 def _patches(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
