@@ -60,7 +60,7 @@ $(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
 # Labels on a Ray cluster of this machine. Ray is large, so it gets an environment of its own.
 RAY := build/ray
 test-ray: install $(RAY)/installed
-	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ray tests/unit/inference
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
 
 $(RAY)/installed: pyproject.toml $(UV) $(STAMP)
 	$(PYTHON) -m venv --without-pip $(RAY)

@@ -94,14 +94,22 @@ def _label_shards(
     context = DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.execution_options.preserve_order = False
-    gpus = 1 if job.device != "cpu" and ray.cluster_resources().get("GPU") else None
+    resources = ray.cluster_resources()
+    on_gpu = job.device != "cpu" and "GPU" in resources
+    most = min(actors, len(numbers))
+    pool = ActorPoolStrategy(
+        min_size=1,
+        max_size=most,
+        initial_size=max(1, min(most, int(resources.get("GPU" if on_gpu else "CPU", 1)))),
+        max_tasks_in_flight_per_actor=1,
+    )
     rows = from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
     done = rows.map(
         ShardActor,
         fn_constructor_args=(job, count),
-        compute=ActorPoolStrategy(size=min(actors, len(numbers)), max_tasks_in_flight_per_actor=1),
-        num_cpus=None if gpus else 1,
-        num_gpus=gpus,
+        compute=pool,
+        num_cpus=None if on_gpu else 1,
+        num_gpus=1 if on_gpu else None,
     )
     try:
         yield from done.iter_rows()
@@ -121,7 +129,14 @@ def _cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(logging_level="error", log_to_driver=False, include_dashboard=False)
+    try:
+        ray.init(logging_level="error", log_to_driver=False, include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(
+            f"Ray does not start ({reason}); RAY_ADDRESS must name a running cluster, or be empty "
+            "to start one here"
+        ) from error
     try:
         yield
     finally:

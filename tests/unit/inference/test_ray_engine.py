@@ -19,6 +19,13 @@ from tag2mask.inference.ray_engine import ShardActor, write_on_ray
 from tag2mask.inference.segmenter import Segmenter
 
 
+# Ray leaves files and processes to the end of the program.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     """Return every file of a mask folder but the records of its shards."""
     paths = [path for path in folder.rglob("*") if path.is_file()]

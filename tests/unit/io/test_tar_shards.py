@@ -102,6 +102,8 @@ def test_masks_and_rows_come_back_and_every_attempt_writes_the_same_bytes(tmp_pa
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # it closes files late
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_webdataset_reads_the_masks_and_rows(tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset")
     mask = np.full((4, 6), 2, dtype=np.uint8)

@@ -2,6 +2,7 @@ import pytest
 
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.errors import RunError
+from tag2mask.io.files import temporary_beside
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 
 
@@ -20,7 +21,7 @@ def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
 
 
 def test_leftovers_of_a_killed_first_write_are_allowed(tmp_path):
-    (tmp_path / "recipe.yaml.part").touch()
+    temporary_beside(tmp_path / "recipe.yaml").mkdir()
     RunFolder(tmp_path).check(resume=False)
 
 

@@ -165,7 +165,7 @@ def test_two_processes_train_two_stages_and_exit_cleanly(run_toy, tmp_path):
 def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_path, toy):
     from tag2mask.checkpoint import read_weights
 
-    words = ("method__calm=1", "optim__max_grad_norm=0.5")
+    words = ("method__calm=1", "method__norm=1", "optim__max_grad_norm=0.5")
     run_toy(tmp_path / "one", *words, "optim__batch_size=4")
     done = run_toy(tmp_path / "two", *words, "optim__batch_size=2", launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
@@ -184,6 +184,14 @@ def test_two_processes_resume_exactly(run_toy, tmp_path):
     uninterrupted = load_file(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
     again = load_file(tmp_path / "resumed" / "weights" / "last.safetensors")
     torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_holds_up_nobody(run_toy, tmp_path):
+    """It is replaced by the next one, in the batch of that process alone; all take every step."""
+    done = run_toy(tmp_path, "data__broken=3", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "weights" / "last.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -87,6 +87,8 @@ class ToyBackbone(Backbone):
 
 class ToyMethodConfig(MethodConfig):
     calm: bool = False
+    norm: bool = False
+    """Whether a calm method keeps its BatchNorm."""
 
 
 class ToyMethod(Method):
@@ -98,7 +100,8 @@ class ToyMethod(Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self.config = config
         if config.calm:
-            backbone.norm = backbone.drop = nn.Identity()
+            backbone.drop = nn.Identity()
+            backbone.norm = backbone.norm if config.norm else nn.Identity()
         self.classifier = nn.Conv2d(8, num_foreground, 1)
         self.late = nn.Linear(8, 1)
 
