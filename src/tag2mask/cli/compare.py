@@ -92,7 +92,8 @@ def _files(segmenter: Segmenter, names: list[str]) -> list[Sample]:
     from tag2mask.types import Sample
 
     tags = np.zeros(len(segmenter.class_names), dtype=np.uint8)
-    return [Sample(Path(name).stem, read_image(Path(name)), tags) for name in names]
+    value_range = segmenter.value_range
+    return [Sample(Path(name).stem, read_image(Path(name), value_range), tags) for name in names]
 
 
 def _listed(segmenter: Segmenter, names: list[str], data: Path, split: str | None) -> list[Sample]:

@@ -70,6 +70,9 @@ class DataConfig(Config):
     """Strength of the hue jitter: the largest shift, as a fraction of the color circle."""
     strict: bool = False
     """Reject a data set with unreadable images; otherwise they are skipped and counted."""
+    value_range: tuple[float, float] | None = None
+    """Values of 16-bit pixels that become black and white: `0,4095` for 12 bits, so that all images
+    have one scale. none: the range of each image, without its darkest and brightest thousandth."""
     labels: Path | None = None
     """Folder of masks that `tag2mask label` wrote, to train on; none: the data set's own masks.
     Only methods that learn from masks read it."""
@@ -80,6 +83,16 @@ class DataConfig(Config):
     true_mask_share: float = Field(default=0.25, gt=0, le=1)
     """Share of each batch that `true_masks: train` draws from the images with a true mask, at least
     one image. Larger: masks count more against tags, and few masks are soon learned by heart."""
+
+    @field_validator("value_range")
+    @classmethod
+    def _check_value_range(
+        cls, value_range: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        """Require the smaller value first."""
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError("the first value must be below the second")
+        return value_range
 
     @field_validator("long_side_max_px")
     @classmethod
@@ -187,6 +200,10 @@ class ConfidentConfig(Config):
     (irn), 32 (psa)."""
 
 
+NO_BACKGROUND = -100.0
+"""Background score that no CAM in [0, 1] falls below; its softmax beside a CAM is 0 in float32."""
+
+
 class PredictConfig(Config):
     """From a trained network to masks (Specification 2.11 and R18)."""
 
@@ -207,6 +224,9 @@ class PredictConfig(Config):
     background_rule: Literal["fixed", "otsu"] = "fixed"
     """Where the background score comes from. fixed: `background`, as in the papers; otsu: from the
     class activation maps of each image, the score that best splits its pixels into two groups."""
+    has_background: bool = True
+    """Whether a pixel may show none of the classes. false: each pixel belongs to one of the classes
+    of its image (tissue, land cover), and background scores do not matter."""
     class_threshold: Fraction = 0.5
     """Class probability above which the classifier selects a class; decoders ignore it. Larger:
     fewer classes."""
@@ -215,6 +235,12 @@ class PredictConfig(Config):
     max_side_px: int | None = Field(default=1024, ge=32)
     """Shrink larger images to this long side in pixels for the network; masks keep the size of the
     image. Smaller: less memory, coarser masks. none: never shrink."""
+    tile_px: int | None = Field(default=8192, ge=64)
+    """Cut images with a longer side into overlapping square tiles of this side in pixels. Each tile
+    is shrunk to `max_side_px` as an image of its size would be, so smaller tiles give finer masks;
+    objects that are larger than a tile get worse. none: never cut."""
+    tile_overlap: float = Field(default=0.25, ge=0, le=0.5)
+    """Smallest share of a tile's side that its neighbor covers. Larger: slower, smoother seams."""
     propagate: bool = False
     """Propagate class activation maps along the learned affinity before refining."""
     refine: bool | None = None
@@ -233,6 +259,8 @@ class PredictConfig(Config):
     @property
     def background_score(self) -> float:
         """Background score (Specification R18; 2.7 if the maps are propagated)."""
+        if not self.has_background:
+            return NO_BACKGROUND
         return self.background if self.background is not None else 0.35 if self.propagate else 0.45
 
 

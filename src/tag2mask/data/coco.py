@@ -119,9 +119,7 @@ class COCO(IndexedDataset, Source):
             dataset_index,
             lambda: dataset_index if learned else index_coco(config, config.split),
         )
-        self._hold(
-            dataset_index, classes, dataset_index.images, learned=learned, strict=config.strict
-        )
+        self._hold(dataset_index, classes, dataset_index.images, learned=learned, config=config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Folder(IndexedDataset, Source):
                 f"({count(len(dataset_index.images), 'image')} in all); change "
                 f"data.val_fraction (now {config.val_fraction:g})"
             )
-        self._hold(dataset_index, classes, part, learned=split == "train", strict=config.strict)
+        self._hold(dataset_index, classes, part, learned=split == "train", config=config)
 
 
 def part_names(dataset_index: DatasetIndex, part: str, val_fraction: float) -> list[str]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tag2mask.data.tags import image_key, name_some
 from tag2mask.errors import DataError
+from tag2mask.io.depth import ValueRange
 from tag2mask.io.images import find_unreadable, list_images, read_image
 from tag2mask.io.masks import read_mask, renumber
 from tag2mask.types import Mask, Sample
@@ -93,14 +94,20 @@ class DatasetIndex:
         return tuple(index for index, name in enumerate(names) if name in self.masks)
 
     def sample(
-        self, name: str, tags: npt.NDArray[np.uint8], classes: Sequence[str], *, with_mask: bool
+        self,
+        name: str,
+        tags: npt.NDArray[np.uint8],
+        classes: Sequence[str],
+        *,
+        with_mask: bool,
+        value_range: ValueRange | None = None,
     ) -> Sample:
         """Decode one image, and its mask renumbered to `classes` (other classes become ignore).
 
         Raises:
             DataError: Naming the image or mask that cannot be read or used.
         """
-        image = read_image(self.images[name])
+        image = read_image(self.images[name], value_range)
         if not with_mask:
             return Sample(name, image, tags)
         mask_classes = self.mask_classes or classes

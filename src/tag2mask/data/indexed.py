@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from tag2mask.config.schema import DataConfig
 from tag2mask.data import base
 from tag2mask.data.index import DatasetIndex
 from tag2mask.data.tags import reject_empty_classes, resolve_classes, tag_matrix
 from tag2mask.errors import DataError
+from tag2mask.io.depth import ValueRange
 from tag2mask.types import Sample
 
 
@@ -20,6 +22,7 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
     """
 
     _dataset_index: DatasetIndex
+    _value_range: ValueRange | None
 
     def _hold(
         self,
@@ -28,7 +31,7 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
         names: Iterable[str],
         *,
         learned: bool,
-        strict: bool,
+        config: DataConfig,
     ) -> None:
         """Select images of the index as the samples of this source.
 
@@ -37,14 +40,16 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
             class_names: Foreground classes in the order of mask values.
             names: Images of this part; unreadable ones are left out.
             learned: Whether the images are used for training, so that every class needs an image.
-            strict: Reject unreadable images instead of leaving them out.
+            config: Whether unreadable images are rejected, and the range of 16-bit images.
 
         Raises:
-            DataError: If an image is unreadable (`strict`) or a class has no image (`learned`).
+            DataError: If an image is unreadable and `data.strict` is set, or a class has no image
+                (`learned`).
         """
         self._dataset_index = dataset_index
+        self._value_range = config.value_range
         self.class_names = class_names
-        self.names, self.skipped = dataset_index.readable(names, strict=strict)
+        self.names, self.skipped = dataset_index.readable(names, strict=config.strict)
         self.tags = tag_matrix((dataset_index.tags[name] for name in self.names), class_names)
         written = Counter(tag for name in self.names for tag in dataset_index.tags[name])
         self.unknown_tags = {tag: n for tag, n in written.items() if tag not in class_names}
@@ -58,7 +63,11 @@ class IndexedDataset(base.Source):  # not a direct `Source` subclass: recipes ca
         name = self.names[index]
         with_mask = self.reads_masks and name in self._dataset_index.masks
         return self._dataset_index.sample(
-            name, self.tags[index], self.class_names, with_mask=with_mask
+            name,
+            self.tags[index],
+            self.class_names,
+            with_mask=with_mask,
+            value_range=self._value_range,
         )
 
 

@@ -75,9 +75,7 @@ class VOC(IndexedDataset, Source):
             dataset_index,
             lambda: dataset_index if learned else index_voc(root, [config.split]),
         )
-        self._hold(
-            dataset_index, classes, dataset_index.images, learned=learned, strict=config.strict
-        )
+        self._hold(dataset_index, classes, dataset_index.images, learned=learned, config=config)
 
 
 def voc_root(root: Path | None) -> Path:

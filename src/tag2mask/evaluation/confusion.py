@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tag2mask.errors import DataError
-from tag2mask.types import IGNORE, ClassSource, Mask, Report
+from tag2mask.types import BACKGROUND, IGNORE, ClassSource, Mask, Report
 
 Counts = npt.NDArray[np.int64]
 Runs = tuple[npt.NDArray[np.uint16], Counts]
@@ -94,6 +94,21 @@ class ConfusionMatrix:
         self._reject_unknown("predicted", counts.sum(axis=0))
         self.counts[:, :-1] += counts[: self.num_classes, : self.num_classes]
         self.counts[:, -1] += counts[: self.num_classes, IGNORE]
+
+    def drop_background(self) -> None:
+        """Ignore true pixels of background, for masks in which every pixel belongs to a class.
+
+        Example:
+            >>> import numpy as np
+            >>> matrix = ConfusionMatrix(num_classes=2)
+            >>> matrix.update(
+            ...     np.array([[0, 1]], dtype=np.uint8), np.array([[1, 1]], dtype=np.uint8)
+            ... )
+            >>> matrix.drop_background()
+            >>> matrix.iou().tolist()
+            [nan, 1.0]
+        """
+        self.counts[BACKGROUND] = 0
 
     def iou(self) -> npt.NDArray[np.float64]:
         """Return the (C,) intersection over union in [0, 1]; NaN for an absent class.

@@ -108,6 +108,8 @@ def evaluate_folder(
     np.add.at(renumbered, table, counts.pairs)
     matrix = ConfusionMatrix(len(class_names) + 1)
     matrix.add_pairs(renumbered)
+    if settings.get("has_background") is False:
+        matrix.drop_background()
     settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(names)}
     if split is not None:
         settings["split"] = split

@@ -43,6 +43,8 @@ def evaluate_pseudo_labels(predictions: Path, source: Source) -> Report:
             matrix.update(truth, prediction)
             objects.append(count_objects(pair_runs(truth, prediction)))
     settings = {**folder.get("settings", {}), "predictions": str(predictions)}
+    if settings.get("has_background") is False:
+        matrix.drop_background()
     images = len(pseudo_labels)
     report = matrix.report(source.class_names, images, folder.get("class_source"), settings)
     return replace(report, by_size=size_quarters(objects))
@@ -75,6 +77,8 @@ def evaluate_source(
             matrix.update(sample.mask, prediction.mask)
             objects.append(count_objects(pair_runs(sample.mask, prediction.mask)))
     settings = {**segmenter.settings(class_source), "limit": limit}
+    if not segmenter.config.has_background:
+        matrix.drop_background()
     report = matrix.report(source.class_names, len(indices), class_source, settings)
     return replace(report, by_size=size_quarters(objects))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from PIL import Image as PILImage
 
 from tag2mask.errors import DataError
+from tag2mask.io.geo import Georeference, georeference
 from tag2mask.types import ClassSource, Mask
 
 if TYPE_CHECKING:  # torch, which masks do not need
@@ -50,6 +51,10 @@ class MaskedImage:
             )
         return self.image_path
 
+    def georeference(self) -> Georeference | None:
+        """Where the image lies on the map; None if the file is missing or says nothing."""
+        return None if self.image_path is None else georeference(self.image_path)
+
     def copy_image(self, target: Path, format_name: str) -> None:
         """Copy the image file; folders of the target are made.
 
@@ -79,6 +84,12 @@ class MaskCollection:
     """Where the classes of the masks come from."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How the masks were made: run, scales, refiner, threshold."""
+
+    @property
+    def unlabeled(self) -> str:
+        """What pixels without a class are: background, or pixels that were not decided."""
+        has_background = self.settings.get("has_background", True)
+        return "background" if has_background else "undecided, because there is no background"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -16,10 +16,7 @@ from tag2mask.errors import DataError
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage, NamedMask, ReadMasks
 from tag2mask.formats.contours import Pixels, trace_parts
 
-NOTE = (
-    "Pixels without annotation are background. An annotation is all pixels of one class in one "
-    "image, not one object."
-)
+NOTE = "An annotation is all pixels of one class in one image, not one object."
 
 
 class COCO(Format):
@@ -47,7 +44,9 @@ class COCO(Format):
             {"id": value, "name": name, "supercategory": ""}
             for value, name in enumerate(masks.class_names, start=1)
         ]
-        info = {"description": f"Masks of tag2mask. {NOTE}", "class_source": masks.class_source}
+        unlabeled = f"Pixels without annotation are {masks.unlabeled}."
+        description = f"Masks of tag2mask. {unlabeled} {NOTE}"
+        info = {"description": description, "class_source": masks.class_source}
         content = {
             "info": {**info, "settings": dict(masks.settings)},
             "licenses": [],

@@ -103,7 +103,8 @@ def _metadata(masks: MaskCollection, digest: str) -> dict[str, Any]:
         "description": (
             f"{len(masks)} images with semantic masks of {names}, made by tag2mask "
             f"{__version__} from image-level tags (classes from {source}); "
-            f"not drawn by people. Mask value {BACKGROUND} is background, {IGNORE} is ignore."
+            f"not drawn by people. Mask value {BACKGROUND} is {masks.unlabeled}, {IGNORE} is "
+            "ignore."
         ),
         "version": "1.0.0",
         "distribution": [

@@ -1,4 +1,8 @@
-"""GeoJSON: a FeatureCollection of polygons per image in pixel coordinates, for QuPath and GIS."""
+"""GeoJSON: a FeatureCollection of polygons per image, for QuPath (in pixels) and GIS.
+
+Polygons of a GeoTIFF have the map coordinates of its coordinate system, which the file names; those
+of other images have pixel coordinates.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage
 from tag2mask.formats.contours import Part, Ring, signed_area, trace_parts
+from tag2mask.io.geo import Georeference
 
+MAP_NOTE = "map coordinates of the image, in the coordinate system of `crs` if it is named"
 NOTE = "x to the right and y down, in pixels from the upper left corner; not georeferenced"
 
 
@@ -19,21 +27,33 @@ class GeoJSON(Format):
     def write(self, masks: MaskCollection, out: Path) -> None:
         """Write a file per image; an image without objects has no features."""
         for image in masks:
+            place = image.georeference()
             content = {
                 "type": "FeatureCollection",
                 "image": image.file_name,
                 "width": image.width,
                 "height": image.height,
-                "coordinates": NOTE,
-                "background": "pixels outside all features",
-                "features": list(_features(image, masks)),
+                "coordinates": NOTE if place is None else MAP_NOTE,
+                **_coordinate_system(place),
+                "unlabeled": f"pixels outside all features are {masks.unlabeled}",
+                "features": list(_features(image, masks, place)),
             }
             path = out / f"{image.name}.geojson"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _features(image: MaskedImage, masks: MaskCollection) -> Iterator[dict[str, Any]]:
+def _coordinate_system(place: Georeference | None) -> dict[str, Any]:
+    """Name the coordinate system as QGIS and GDAL read it."""
+    if place is None or place.epsg is None:
+        return {}
+    name = f"urn:ogc:def:crs:EPSG::{place.epsg}"
+    return {"crs": {"type": "name", "properties": {"name": name}}}
+
+
+def _features(
+    image: MaskedImage, masks: MaskCollection, place: Georeference | None
+) -> Iterator[dict[str, Any]]:
     """Yield a feature for each connected part, with the class as QuPath reads it."""
     mask = image.load()
     for value, name in enumerate(masks.class_names, start=1):
@@ -46,16 +66,19 @@ def _features(image: MaskedImage, masks: MaskCollection) -> Iterator[dict[str, A
             }
             if name in image.scores:
                 properties["score"] = image.scores[name]
-            yield {"type": "Feature", "geometry": _polygon(part), "properties": properties}
+            yield {"type": "Feature", "geometry": _polygon(part, place), "properties": properties}
 
 
-def _polygon(part: Part) -> dict[str, Any]:
+def _polygon(part: Part, place: Georeference | None) -> dict[str, Any]:
     """Return a polygon whose rings end where they start, the outline first."""
     rings = (part.outline, *part.holes)
-    return {"type": "Polygon", "coordinates": [_closed(ring) for ring in rings]}
+    return {"type": "Polygon", "coordinates": [_closed(ring, place) for ring in rings]}
 
 
-def _closed(ring: Ring) -> list[list[int]]:
-    """Repeat the first corner at the end."""
-    corners: list[list[int]] = ring.tolist()
+def _closed(ring: Ring, place: Georeference | None) -> list[list[float]]:
+    """Repeat the first corner at the end; on a map, y points up, and so the direction turns."""
+    corners: list[list[float]] = ring.tolist()
+    if place is not None:
+        turns = np.linalg.det(place.matrix[:, :2]) > 0
+        corners = place.to_map(ring if turns else ring[::-1]).tolist()
     return [*corners, corners[0]]

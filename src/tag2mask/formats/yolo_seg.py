@@ -17,7 +17,7 @@ from tag2mask.types import Mask
 
 NAME = "yolo_seg"
 LABELS = "labels"
-NOTE = "Pixels outside all polygons are background; a polygon is a connected part, not an object."
+NOTE = "a polygon is a connected part, not an object."
 FEWEST_NUMBERS = 6
 """Coordinates of a triangle."""
 
@@ -36,7 +36,8 @@ class YOLOSeg(Format):
             path = dataset_folder.label_path(image, out, LABELS, ".txt")
             lines = _polygons(image, len(masks.class_names))
             path.write_text("".join(lines), encoding="utf-8")
-        dataset_folder.write_data_file(out, dict(enumerate(masks.class_names)), NOTE)
+        note = f"Pixels outside all polygons are {masks.unlabeled}; {NOTE}"
+        dataset_folder.write_data_file(out, dict(enumerate(masks.class_names)), note)
 
     def read(self, path: Path, images: Path | None = None) -> ReadMasks:
         """Read a folder with `data.yaml`; where polygons overlap, the smaller one counts."""

@@ -140,6 +140,17 @@ def fused_cam(
     Returns:
         (N, F, H, W) in [0, 1].
     """
+    return normalize_cam(summed_cam(cams, size))
+
+
+def summed_cam(
+    cams: Iterable[tuple[Tensor, Tensor | None]], size: tuple[int, ...] | torch.Size
+) -> Tensor:
+    """Sum the CAMs of all scales at one size, without normalizing the sum; see `fused_cam`.
+
+    Returns:
+        (N, F, H, W), not negative.
+    """
     total: Tensor | None = None
     for unflipped, flipped in cams:
         cam = upsample(unflipped, size)
@@ -149,4 +160,23 @@ def fused_cam(
         total = cam if total is None else total.add_(cam)
     if total is None:
         raise ValueError("multi_scale_cam needs at least one scale")
-    return normalize_cam(total)
+    return total
+
+
+def cam_range(cam: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return what `normalize_cam` subtracts from each class map and divides it by.
+
+    Args:
+        cam: (N, F, H, W), any range.
+        eps: As in `normalize_cam`.
+
+    Returns:
+        (N, F, 2): the minimum, and the distance from it to the maximum plus `eps`.
+
+    Example:
+        >>> import torch
+        >>> cam_range(torch.tensor([[[[1.0, 3.0, 5.0]]]])).round(decimals=2)
+        tensor([[[1., 4.]]])
+    """
+    low = cam.amin(dim=(2, 3))
+    return torch.stack([low, cam.amax(dim=(2, 3)) - low + eps], dim=-1)

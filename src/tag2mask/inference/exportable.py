@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from tag2mask.config.schema import NO_BACKGROUND
 from tag2mask.errors import RunError
 from tag2mask.functional.otsu import BINS, otsu_threshold
 from tag2mask.inference.postprocessing import SelectedMaps
@@ -65,13 +66,15 @@ class ExportableNetwork(nn.Module):
             kept = SelectedMaps(classes, maps, "cam", size, background=0.0)
         else:
             background, foreground = output.logits[:, :1], output.logits[:, 1:]
+            if not self.config.has_background:
+                background = foreground.amin(dim=1, keepdim=True) + NO_BACKGROUND
             maps = torch.cat([background, torch.where(selected, foreground, EXCLUDED)], dim=1)
             kept = SelectedMaps(classes, maps, "logits", size, background=0.0)
         return self.postprocessor(planes, kept).mask, probs
 
     def _background(self, cam: Tensor, selected: Tensor) -> Tensor | float:
         """Return the background score; see `postprocessing.image_background`."""
-        if self.config.background_rule == "fixed":
+        if self.config.background_rule == "fixed" or not self.config.has_background:
             return self.config.background_score
         largest = torch.where(selected, cam, 0.0).amax(dim=1).flatten().float()
         steps = (largest * BINS).long().clamp_max(BINS - 1)
@@ -86,7 +89,7 @@ class ExportableNetwork(nn.Module):
         chosen = torch.ones_like(given)
         if self.protocol.selects_by_classifier:
             chosen = probs > self.config.class_threshold
-            if self.config.fallback:
+            if self.config.fallback or not self.config.has_background:
                 most_probable = torch.arange(len(probs), device=probs.device) == probs.argmax()
                 chosen = chosen | (most_probable & ~chosen.any())
         return given | (chosen & ~given.any())  # onnxruntime has no `where` of truth values

@@ -24,6 +24,7 @@ from tag2mask.inference.inputs import (
     tag_row,
     tags_of_list,
 )
+from tag2mask.io.depth import ValueRange
 from tag2mask.types import Image, Prediction
 
 Pixels = npt.NDArray[Any] | PILImage.Image
@@ -35,6 +36,8 @@ class ImageCalls(ABC):
 
     class_names: tuple[str, ...]
     """Foreground names in the order of mask values 1..F."""
+    value_range: ValueRange | None = None
+    """Values of 16-bit pixels that become 0 and 255; None: each image's own range."""
 
     @abstractmethod
     def segment(
@@ -120,7 +123,7 @@ class ImageCalls(ABC):
         """
         chosen = self._chosen(background, class_threshold, refiner)
         if is_folder(image):
-            found = folder_images(Path(image))
+            found = folder_images(Path(image), self.value_range)
             return (chosen.segment(one.image, keep_cam=keep_cam, name=one.name) for one in found)
         if isinstance(image, list | tuple):
             return [chosen._predict_one(one, keep_cam) for one in image]
@@ -204,14 +207,14 @@ class ImageCalls(ABC):
         )
 
     def _predict_one(self, image: ImageLike, keep_cam: bool) -> Prediction:
-        name, pixels = decode_image(image)
+        name, pixels = decode_image(image, self.value_range)
         return self.segment(pixels, keep_cam=keep_cam, name=name)
 
     def _label_one(
         self, image: ImageLike, tags: Tags | Sequence[Tags], keep_cam: bool
     ) -> Prediction:
         row = tag_row(tag_names(tags), self.class_names)
-        name, pixels = decode_image(image)
+        name, pixels = decode_image(image, self.value_range)
         return self.segment(pixels, row, keep_cam=keep_cam, name=name)
 
     def _label_folder(self, folder: Path, tags: object, keep_cam: bool) -> Iterator[Prediction]:

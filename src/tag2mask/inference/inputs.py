@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.io.arrays import rgb_from_array
+from tag2mask.io.depth import ValueRange
 from tag2mask.io.images import list_images, read_image, rgb_from_pil
 from tag2mask.types import Image
 
@@ -35,8 +36,8 @@ def is_folder(image: object) -> TypeGuard[str | Path]:
     return isinstance(image, str | Path) and Path(image).is_dir()
 
 
-def decode_image(image: ImageLike) -> NamedImage:
-    """Decode what a user passed as an image.
+def decode_image(image: ImageLike, value_range: ValueRange | None = None) -> NamedImage:
+    """Decode what a user passed as an image; see `read_image`.
 
     Raises:
         DataError: If it is no image.
@@ -44,19 +45,19 @@ def decode_image(image: ImageLike) -> NamedImage:
     if isinstance(image, str) and "://" in image:
         raise DataError(f"{image}: is a web address; download the image and give its path")
     if isinstance(image, str | Path):
-        return NamedImage(Path(image).stem, read_image(Path(image)))
+        return NamedImage(Path(image).stem, read_image(Path(image), value_range))
     if isinstance(image, PILImage.Image):
-        return NamedImage(_stem(image), rgb_from_pil(image))
+        return NamedImage(_stem(image), rgb_from_pil(image, value_range))
     if isinstance(image, np.ndarray):
-        return NamedImage("", rgb_from_array(image))
+        return NamedImage("", rgb_from_array(image, value_range))
     raise DataError(
         f"a {type(image).__name__} is no image; give a path, a Pillow image or a NumPy array, or a "
         "list of these"
     )
 
 
-def folder_images(folder: Path) -> Iterator[NamedImage]:
-    """Decode the images of a folder one at a time, in the order of their paths.
+def folder_images(folder: Path, value_range: ValueRange | None = None) -> Iterator[NamedImage]:
+    """Decode the images of a folder one at a time, in the order of their paths; see `read_image`.
 
     Raises:
         DataError: If there is no image, or one cannot be read.
@@ -64,7 +65,7 @@ def folder_images(folder: Path) -> Iterator[NamedImage]:
     paths = list_images(folder)
     if not paths:
         raise DataError(f"{folder}: contains no images")
-    return _decode_all(folder, paths)
+    return _decode_all(folder, paths, value_range)
 
 
 def tag_names(tags: Iterable[object]) -> tuple[str, ...]:
@@ -117,10 +118,12 @@ def tag_row(tags: Iterable[str], class_names: Sequence[str]) -> npt.NDArray[np.u
     return row
 
 
-def _decode_all(folder: Path, paths: Sequence[Path]) -> Iterator[NamedImage]:
+def _decode_all(
+    folder: Path, paths: Sequence[Path], value_range: ValueRange | None
+) -> Iterator[NamedImage]:
     for path in paths:
         name = path.relative_to(folder).with_suffix("").as_posix()
-        yield NamedImage(name, read_image(path))
+        yield NamedImage(name, read_image(path, value_range))
 
 
 def _stem(image: PILImage.Image) -> str:

@@ -54,10 +54,14 @@ def describe_settings(
         "flip": config.flip,
         "long_side_px": config.long_side_px,
         "max_side_px": config.max_side_px,
-        "background": config.background_score if config.background_rule == "fixed" else None,
-        "background_rule": config.background_rule,
+        "tile_px": config.tile_px,
+        "tile_overlap": config.tile_overlap,
+        "value_range": recipe.data.value_range,
+        "has_background": config.has_background,
+        "background": _fixed_background(config),
+        "background_rule": config.background_rule if config.has_background else None,
         "class_threshold": config.class_threshold if by_classifier else None,
-        "fallback": config.fallback if by_classifier else None,
+        "fallback": (config.fallback or not config.has_background) if by_classifier else None,
         "propagate": config.propagate,
         **_confident_settings(config),
         "min_confidence": config.min_confidence or None,
@@ -65,6 +69,12 @@ def describe_settings(
         "crf": crf.model_dump(mode="json") if crf is not None else None,
         "precision": "bf16" if runs_in_bf16(config.precision, device_type) else "fp32",
     }
+
+
+def _fixed_background(config: PredictConfig) -> float | None:
+    """The background score, if it is the same for all images."""
+    is_fixed = config.has_background and config.background_rule == "fixed"
+    return config.background_score if is_fixed else None
 
 
 def _labeling_settings(method: Method, recipe: Recipe) -> dict[str, Any]:

@@ -98,6 +98,8 @@ def summarize_rows(
     full = tuple(name for name, own in areas.items() if sum(own.values()) >= FULL_FRAME)
     uncertain = [(name, row["uncertainty"]) for name, row in rows.items() if "uncertainty" in row]
     settings, shown = described.get("settings", {}), len(rows) - len(negatives)
+    if settings.get("has_background") is False:
+        full = ()  # every mask covers its image
     return MaskSummary(
         images=len(rows),
         classes={name: _summarize_class(name, areas, tags) for name in names},

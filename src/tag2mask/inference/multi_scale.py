@@ -56,6 +56,10 @@ def resolve_inference_config(config: PredictConfig, method: Method) -> PredictCo
     """
     protocol = protocol_of(config, method)
     protocol.check(method, config)
+    if config.confident is not None and not config.has_background:
+        raise RecipeError(
+            "predict.has_background: confident pseudo-labels need a background; turn one off"
+        )
     confident_labels_of(config)
     return protocol.complete_config(config)
 
@@ -118,6 +122,6 @@ def select_classes(
     if not protocol.selects_by_classifier:
         return tuple(range(probs.shape[1]))
     selected = (probs[0] > config.class_threshold).nonzero()[:, 0].tolist()
-    if not selected and config.fallback:
+    if not selected and (config.fallback or not config.has_background):
         selected = [int(probs[0].argmax())]
     return tuple(selected)

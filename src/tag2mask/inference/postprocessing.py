@@ -16,20 +16,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import PredictConfig
+from tag2mask.config.schema import NO_BACKGROUND, PredictConfig
 from tag2mask.functional.affinity import propagate
+from tag2mask.functional.bands import is_large
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.otsu import BINS, otsu_threshold
 from tag2mask.functional.pseudo_label import confident_label, probs_with_background
 from tag2mask.functional.sizes import at_least, limited_size
 from tag2mask.inference.multi_scale import confident_labels_of
 from tag2mask.methods.confident import ConfidentLabels
-from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput
+from tag2mask.methods.protocol import MIN_SIDE_PX, NetworkOutput, nearest_pixels
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, IGNORE
 
 STRIDES = (16, 8, 32, 4)
 """Strides of last feature maps, the usual one first."""
+
+MIN_SHARE = 1e-6
+"""Keeps a class in every pixel of an image without background."""
 
 MapKind = Literal["cam", "probs", "logits", "confident"]
 """What the numbers of a map are. `probs` need not sum to 1; `confident` are two sets of `probs`."""
@@ -83,6 +87,8 @@ class PostProcessor(NamedTuple):
 
 def image_background(selected_cam: Tensor, config: PredictConfig) -> float:
     """Return the background score of one image, from the (1, K, h, w) CAM of its classes."""
+    if not config.has_background:
+        return NO_BACKGROUND
     if config.background_rule == "fixed" or not selected_cam.numel():
         return config.background_score
     histogram = torch.histc(selected_cam.amax(dim=1).float(), BINS, 0, 1)
@@ -97,8 +103,17 @@ def select_maps(
     Args:
         output: From `predict_multi_scale`.
         class_indices: Classes that the mask may contain, from `select_classes`.
-        background: Background score beside the CAM, during propagation too.
+        background: Background score beside the CAM, during propagation too. `NO_BACKGROUND` takes
+            the background out of other maps as well.
     """
+    selected = _select(output, class_indices, background)
+    if background > NO_BACKGROUND or not selected.class_indices:
+        return selected
+    return _without_background(selected)
+
+
+def _select(output: NetworkOutput, class_indices: Sequence[int], background: float) -> SelectedMaps:
+    """Select maps, with the background that they bring."""
     indices, size = tuple(class_indices), _size(output.cam)
     cam = output.cam[:, list(indices)]
     if not indices:
@@ -115,6 +130,18 @@ def select_maps(
         propagated = propagate_cam(cam, output.affinity, grid, background, output.radius)
         return SelectedMaps(indices, propagated, "probs", size, background)
     return SelectedMaps(indices, cam, "cam", size, background)
+
+
+def _without_background(selected: SelectedMaps) -> SelectedMaps:
+    """Take the background out of logits or probabilities; beside a CAM, its score does that."""
+    if selected.kind == "cam":
+        return selected
+    background, classes = selected.maps[:, :1], selected.maps[:, 1:]
+    if selected.kind == "logits":
+        lowest = classes.amin(dim=1, keepdim=True) + NO_BACKGROUND
+        return selected._replace(maps=torch.cat([lowest, classes], dim=1))
+    maps = torch.cat([torch.zeros_like(background), classes + MIN_SHARE], dim=1)
+    return selected._replace(maps=_normalized(maps))
 
 
 def propagate_cam(
@@ -165,13 +192,13 @@ def refine_maps(
     views = [
         _refiner_view(image, one, selected.working_size, config.max_side_px) for one in refiners
     ]
-    first_size = _size(views[0]) if views else _size(image)
+    first_size = _size(views[0]) if views else _unrefined_size(image, selected)
     labels = confident_labels_of(config)
     if labels is not None:
         probs = _confident_probs(upsample(selected.maps, first_size), labels)
         for one, view in zip(refiners, views, strict=True):
             probs = one(view, _resize_sets(probs, _size(view)))
-        return selected._replace(maps=_resize_sets(probs, _size(image)), kind="confident")
+        return selected._replace(maps=probs, kind="confident")
     if not refiners:
         return selected
     probs = initial_probs(selected, first_size)
@@ -189,13 +216,16 @@ def maps_to_mask(selected: SelectedMaps, size: tuple[int, int]) -> MaskOutput:
 
     Source:
         Specification 2.3: without refiner and affinity, a pixel is background where the largest CAM
-        is at most the background score.
+        is at most the background score. An image without classes is background; where there is no
+        background, it is 255.
     """
     maps, indices = selected.maps, selected.class_indices
     if not indices:
-        mask = torch.full(size, BACKGROUND, dtype=torch.uint8, device=maps.device)
+        value = BACKGROUND if selected.background > NO_BACKGROUND else IGNORE
+        mask = torch.full(size, value, dtype=torch.uint8, device=maps.device)
         return MaskOutput(mask, torch.ones(1, 1, *size, device=maps.device))
     if selected.kind == "confident":
+        maps = _resize_sets(maps, size)
         strict, lenient = (_class_values(one.argmax(dim=1), indices) for one in maps.unbind(dim=1))
         return MaskOutput(confident_label(strict, lenient), maps[:, 0])
     if selected.kind == "logits":
@@ -250,11 +280,16 @@ def _refiner_view(
 ) -> Tensor:
     """The image at the size of one refiner: half the working size, or its own within the limit."""
     if not refiner.at_full_size:
-        return upsample(image.float(), half_size(working_size))
+        return nearest_pixels(image, half_size(working_size))
     size = limited_size(image.shape[-2:], None, max_side_px)
     if size == _size(image):
         return image
-    return upsample(image.float(), size).round().clamp(0, 255).to(torch.uint8)
+    return nearest_pixels(image, size).round().clamp(0, 255).to(torch.uint8)
+
+
+def _unrefined_size(image: Tensor, selected: SelectedMaps) -> tuple[int, int]:
+    """The size at which a CAM meets its thresholds without refiner: the image's, if it fits."""
+    return selected.working_size if is_large(image.shape[-2:]) else _size(image)
 
 
 def _threshold(cam: Tensor, background: float) -> Tensor:

@@ -21,10 +21,12 @@ from tag2mask import plugins
 from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
+from tag2mask.functional.bands import is_large
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
 from tag2mask.inference.hub import HubModel
 from tag2mask.inference.image_calls import ImageCalls
+from tag2mask.inference.large_images import needs_tiles, segment_large
 from tag2mask.inference.mask_settings import describe_settings
 from tag2mask.inference.multi_scale import (
     class_probs,
@@ -100,6 +102,7 @@ class Segmenter(ImageCalls, HubModel):
         self.recipe = recipe
         self.origin = dict(origin or {})
         self.class_names = recipe.data.classes
+        self.value_range = recipe.data.value_range
         self.config = resolve_inference_config(recipe.predict, method)
         """Test-time settings, complete with the defaults of the protocol."""
         self.protocol = protocol_of(self.config, method)
@@ -146,6 +149,7 @@ class Segmenter(ImageCalls, HubModel):
         scales: Sequence[float] | None = None,
         flip: bool | None = None,
         crf: bool | None = None,
+        tile_px: int | None = None,
     ) -> Segmenter:
         """Return a segmenter of the same network with other test-time settings.
 
@@ -159,6 +163,7 @@ class Segmenter(ImageCalls, HubModel):
             scales: Image scales, such as `[1.0, 0.5]`.
             flip: Whether the network also sees the flipped image.
             crf: Whether a dense CRF finishes the mask.
+            tile_px: Side of the tiles that larger images are cut into, in pixels.
 
         Raises:
             RecipeError: If a value is out of range or there is no such refiner.
@@ -170,6 +175,7 @@ class Segmenter(ImageCalls, HubModel):
             "predict.scales": scales,
             "predict.flip": flip,
             "predict.crf": crf,
+            "predict.tile_px": tile_px,
             "refiner.name": refiner,
             "predict.refine": None if refiner is None else refiner.lower() != "none",
         }
@@ -201,8 +207,26 @@ class Segmenter(ImageCalls, HubModel):
             keep_cam: Keep the CAM that the mask was made from.
             name: Name of the image, for methods that draw random numbers while labeling.
         """
+        if needs_tiles(image.shape, self.config):
+            return self._segment_large(image, tags, keep_cam, name)
         output = self.infer(image, tags, keep_cam=keep_cam, name=name)
         return self.build_prediction(output, *self.postprocess(output))
+
+    def _segment_large(
+        self, image: Image, tags: npt.NDArray[np.uint8] | None, keep_cam: bool, name: str
+    ) -> Prediction:
+        """Segment an image by tiles and bands of rows."""
+        made = segment_large(self, image, tags, keep_cam=keep_cam, name=name)
+        return Prediction(
+            mask=made.mask,
+            class_names=self.class_names,
+            scores=self._named(made.probs),
+            class_source="classifier" if tags is None else "tags",
+            image=image,
+            cam=made.cam,
+            name=name,
+            uncertainty=combine_parts(made.parts),
+        )
 
     def infer(
         self,
@@ -359,7 +383,9 @@ def _ready(method: Method, device: torch.device) -> Method:
 
 
 def image_tensor(image: Image) -> Tensor:
-    """(H, W, 3) array -> (1, 3, H, W) uint8 tensor."""
+    """(H, W, 3) array -> (1, 3, H, W) uint8 tensor; of a large image a view, not a copy."""
+    if is_large(image.shape) and image.flags.writeable:
+        return torch.from_numpy(image).permute(2, 0, 1)[None]
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 

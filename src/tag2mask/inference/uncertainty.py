@@ -88,16 +88,25 @@ def postprocess_with_parts(
         selected: From `select_maps`.
     """
     refined = postprocessor.refine(image, selected)
-    output = postprocessor.threshold(image, refined)
+    return postprocessor.threshold(image, refined), refinement_parts(selected, refined)
+
+
+def refinement_parts(selected: SelectedMaps, refined: SelectedMaps) -> dict[str, float]:
+    """Return the parts that need the maps of a mask: `refinement` and `pixels`.
+
+    Args:
+        selected: From `select_maps`.
+        refined: From `refine_maps`.
+    """
     if not selected.class_indices or refined.kind == "confident":
-        return output, {}
+        return {}
     size = (refined.maps.shape[-2], refined.maps.shape[-1])
     before = _sampled(initial_probs(selected, size))
     only_shown = selected.kind == "logits"
     parts = {"pixels": 1 - expected_iou(before, only_shown=only_shown)}
     if refined is not selected:
         parts["refinement"] = 1 - mask_iou(before, _sampled(refined.maps))
-    return output, parts
+    return parts
 
 
 def combine_parts(parts: Mapping[str, float]) -> Uncertainty:

@@ -28,6 +28,7 @@ import numpy.typing as npt
 import torch
 
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference.large_images import needs_tiles
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.inference.uncertainty import postprocess_with_parts
@@ -104,6 +105,10 @@ class MaskWorkers:
         if self._with_network:
             future = self._start(_segment, one)
             return Submitted(future, lambda made: replace(made, image=one.image))
+        if needs_tiles(one.image.shape, self._segmenter.config):
+            done: Future[Any] = Future()
+            done.set_result(self._segmenter.segment(one.image, one.tags, name=one.name))
+            return Submitted(done, lambda made: made)
         output = self._segmenter.infer(one.image, one.tags, name=one.name)
         selected = output.selected._replace(maps=output.selected.maps.cpu())
         future = self._start(_make_mask, (output.image, selected))

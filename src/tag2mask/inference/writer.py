@@ -222,7 +222,7 @@ def predict_images(
     """
 
     def read(name: str) -> ImageInput:
-        return ImageInput(read_image(images[name]), None, name)
+        return ImageInput(read_image(images[name], segmenter.value_range), None, name)
 
     job = _Job(segmenter, list(images), images, read, "predict")
     return _write_all(job, writer, strict, workers, on_image)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tag2mask.errors import DataError
+from tag2mask.io.depth import ValueRange, scale_to_8_bits
 from tag2mask.types import Image
 
 WHITE = 255.0
@@ -17,15 +18,16 @@ CHANNELS = (1, 3, 4)
 """Gray, RGB, RGBA."""
 
 
-def rgb_from_array(array: npt.NDArray[Any]) -> Image:
+def rgb_from_array(array: npt.NDArray[Any], value_range: ValueRange | None = None) -> Image:
     """Convert an image array to RGB.
 
     Accepted are (H, W) and (H, W, 1) gray, (H, W, 3) RGB and (H, W, 4) RGBA; as uint8, as uint16
-    (divided by 257), as other integers in 0..255, or as floats in [0, 1] (multiplied by 255).
+    (scaled by its range), as other integers in 0..255, or as floats in [0, 1] (multiplied by 255).
     Transparent pixels are blended with white, as `read_image` does.
 
     Args:
         array: The image. Channels in OpenCV's order, BGR, cannot be recognized: reverse them.
+        value_range: Values of uint16 that become 0 and 255; None: the image's own range.
 
     Returns:
         (H, W, 3) uint8; the array itself if it has that form already.
@@ -34,7 +36,7 @@ def rgb_from_array(array: npt.NDArray[Any]) -> Image:
         DataError: If the array is no image, in one line that says how to convert it.
     """
     _check_shape(array)
-    values = _to_uint8(array)
+    values = _to_uint8(array, value_range)
     if values.ndim == 2:
         values = values[..., None]
     if values.shape[2] == 4:
@@ -63,7 +65,7 @@ def _check_shape(array: npt.NDArray[Any]) -> None:
         raise DataError(f"an array of shape {shape} has no pixels")
 
 
-def _to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _to_uint8(array: npt.NDArray[Any], value_range: ValueRange | None) -> npt.NDArray[np.uint8]:
     """Convert the values of an image to 0..255."""
     if array.dtype == np.uint8:
         return array
@@ -83,5 +85,4 @@ def _to_uint8(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
             f"pixels of {array.dtype} lie in 0..{largest}, but these reach from {low} to {high}; "
             "scale them to uint8"
         )
-    scaled = array / 257 if largest > 255 else array
-    return scaled.round().astype(np.uint8)
+    return scale_to_8_bits(array, value_range) if largest > 255 else array.astype(np.uint8)

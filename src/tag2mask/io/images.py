@@ -6,16 +6,21 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, ImageOps
 from PIL import Image as PILImage
 
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, MissingExtraError
+from tag2mask.io.depth import ValueRange, scale_to_8_bits
+from tag2mask.io.geo import EXTRA, TIFF_SUFFIXES, can_read_rasters, read_raster
 from tag2mask.io.heif import HEIF_SUFFIXES, open_image
+from tag2mask.io.limits import describe_excess, set_limit
 from tag2mask.types import Image
 
+set_limit()
 IMAGE_SUFFIXES = HEIF_SUFFIXES | frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".avif")
 )
@@ -29,8 +34,11 @@ PILLOW_ERRORS = (
 )
 """Errors that Pillow raises for a damaged file, depending on the format."""
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))
+MAX_16_BITS = 65_535
 _TURNED_ORIENTATIONS = frozenset((5, 6, 7, 8))
 """EXIF orientations that swap width and height."""
+_BAND_PIXELS = 1 << 22
+"""Larger images are converted in bands of this many pixels."""
 _WHITE = (255, 255, 255, 255)
 _FILE_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 """Last bytes of a complete file; complete files may contain others after them."""
@@ -71,12 +79,16 @@ def visible_files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in files if name[0] != ".")
 
 
-def read_image(path: Path) -> Image:
+def read_image(path: Path, value_range: ValueRange | None = None) -> Image:
     """Decode an image to upright RGB.
 
-    EXIF orientation is applied. Transparent pixels are blended with white, as in a browser. 16-bit
-    gray is divided by 257, so that 65,535 becomes 255. Only the first frame of an animation is
-    read.
+    EXIF orientation is applied. Transparent pixels are blended with white, as in a browser. Only
+    the first frame of an animation is read, and the first three bands of a raster.
+
+    Args:
+        path: The file.
+        value_range: Values of 16-bit pixels that become 0 and 255; None: the image's own range, see
+            `own_range`.
 
     Returns:
         (H, W, 3) uint8.
@@ -86,11 +98,15 @@ def read_image(path: Path) -> Image:
     """
     try:
         with open_image(path) as opened:
-            return np.array(_to_rgb(_upright(opened)))  # a copy: torch needs writable memory
+            if _needs_raster(opened) and can_read_rasters():
+                return read_raster(path, value_range)
+            return _to_array(_upright(opened), value_range)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except PILLOW_ERRORS as error:
-        raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+        if isinstance(error, PILImage.DecompressionBombError) or not _is_tiff(path):
+            raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
+        return _read_other_tiff(path, value_range, error)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -110,14 +126,14 @@ def image_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def rgb_from_pil(image: PILImage.Image) -> Image:
+def rgb_from_pil(image: PILImage.Image, value_range: ValueRange | None = None) -> Image:
     """Convert a Pillow image to upright RGB, as `read_image` does with a file.
 
     Raises:
         DataError: If the pixels cannot be decoded, or are float or 32-bit.
     """
     try:
-        return np.array(_to_rgb(_upright(image)))  # a copy: torch needs writable memory
+        return _to_array(_upright(image.copy()), value_range)
     except PILLOW_ERRORS as error:
         raise DataError(f"the image cannot be read ({one_line(error)})") from error
 
@@ -166,21 +182,61 @@ def _pixel_problem(path: Path) -> str | None:
 
 
 def _upright(image: PILImage.Image) -> PILImage.Image:
-    """Apply the EXIF orientation; an image with unreadable EXIF stays unchanged."""
+    """Apply the EXIF orientation to an image, which may change; without readable EXIF it stays."""
     image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except PILLOW_ERRORS:
-        return image
+    with suppress(*PILLOW_ERRORS):
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _is_tiff(path: Path) -> bool:
+    """Return whether the suffix is that of a TIFF file."""
+    return path.suffix.lower() in TIFF_SUFFIXES
+
+
+def _needs_raster(image: PILImage.Image) -> bool:
+    """Return whether Pillow would drop the lower bits of several bands, or not take floats."""
+    raw = str(getattr(image, "tile", ""))
+    return image.mode == "F" or (image.mode not in SIXTEEN_BIT_MODES and ";16" in raw)
+
+
+def _read_other_tiff(path: Path, value_range: ValueRange | None, error: Exception) -> Image:
+    """Read a TIFF file that Pillow cannot read.
+
+    Raises:
+        DataError: If it cannot be read, with what to install if that may help.
+    """
+    reason = one_line(error)
+    if can_read_rasters():
+        try:
+            return read_raster(path, value_range)
+        except OSError as other:
+            reason = one_line(other)
+    else:
+        reason = f"{reason}; for rasters of many bands, {MissingExtraError(EXTRA)}"
+    raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+
+
+def _to_array(image: PILImage.Image, value_range: ValueRange | None) -> Image:
+    """Convert an image of any mode to writable RGB, band by band: a copy of it takes memory."""
+    width, height = image.size
+    if image.mode in SIXTEEN_BIT_MODES:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > MAX_16_BITS:
+            raise ValueError("pixel values need more than 16 bits; save it as 8-bit or 16-bit")
+        return scale_to_8_bits(values, value_range)[..., None].repeat(3, axis=2)
+    if width * height <= _BAND_PIXELS:
+        return np.array(_to_rgb(image))
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom))))
+    return pixels
 
 
 def _to_rgb(image: PILImage.Image) -> PILImage.Image:
-    """Convert an image of any mode to RGB."""
-    if image.mode in SIXTEEN_BIT_MODES:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65_535:
-            raise ValueError("pixel values need more than 16 bits; save it as 8-bit or 16-bit")
-        return PILImage.fromarray((values / 257).round().astype(np.uint8)).convert("RGB")
+    """Convert an image of at most 8 bits to RGB."""
     if image.mode == "F":
         raise ValueError("float pixel values; save it as 8-bit or 16-bit")
     if image.has_transparency_data:
@@ -196,4 +252,6 @@ def _is_undecodable(path: Path) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Return the message of an error without line breaks, or its type if it has no message."""
+    if isinstance(error, PILImage.DecompressionBombError):
+        return describe_excess(error)
     return " ".join(str(error).split()) or type(error).__name__

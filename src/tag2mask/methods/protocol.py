@@ -18,11 +18,13 @@ from torch.nn import functional as F
 
 from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
+from tag2mask.functional.bands import is_large, sample, shrink
 from tag2mask.functional.cam import (
-    fused_cam,
+    cam_range,
     normalize_cam,
     scaled_size,
     scaled_view,
+    summed_cam,
     upsample,
 )
 from tag2mask.functional.sizes import at_least, is_exporting, limited_size
@@ -56,6 +58,9 @@ class NetworkOutput(NamedTuple):
     views: Sequence[Tensor] = ()
     """Maps of each scale, (V, F, h, w) in [0, 1] at the network's grid, with those of the flipped
     copy behind; their agreement says how certain a mask is. Empty if a protocol keeps none."""
+    cam_range: Tensor | None = None
+    """(1, F, 2) minimum of the CAM before it was normalized, and its distance to the maximum; tiles
+    of one image share a range by it. None if the values compare across images."""
 
 
 class ScaledViews(NamedTuple):
@@ -166,22 +171,25 @@ class MultiScaleCam(InferenceProtocol):
         outputs = method.compute_multi_scale_cam(
             scaled_views(normalized, scales, tags, name, flip=config.flip)
         )
-        cam = fused_cam(
+        summed = summed_cam(
             (split_flip(one, flip=config.flip) for one in outputs), normalized.shape[-2:]
         )
+        cam, limits = normalize_cam(summed), cam_range(summed)
         if 1.0 in scales:
             probs = mean_probs(outputs[scales.index(1.0)].logits)
         else:
             probs = self.class_probs(method, image, config)
         views = normalized_views(outputs)
         if not config.propagate:
-            return NetworkOutput(cam, probs, views=views)
+            return NetworkOutput(cam, probs, views=views, cam_range=limits)
         view = enlarge_to(normalized, MIN_SIDE_PX)
         propagation = method.propagation(view)
         if propagation is not None:
-            return NetworkOutput(cam, probs, propagation=propagation, views=views)
+            return NetworkOutput(cam, probs, propagation=propagation, views=views, cam_range=limits)
         affinity = method.attention_maps(view).get("affinity")
-        return NetworkOutput(cam, probs, affinity, method.propagation_radius, views=views)
+        return NetworkOutput(
+            cam, probs, affinity, method.propagation_radius, views=views, cam_range=limits
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +221,7 @@ class MultiScaleDecoder(InferenceProtocol):
         size = limited_size(
             image.shape[-2:], config.long_side_px or None, config.max_side_px, round_down=True
         )
-        return method.backbone.normalize(upsample(image.float(), size))
+        return method.backbone.normalize(nearest_pixels(image, size))
 
     def predict(
         self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
@@ -223,11 +231,14 @@ class MultiScaleDecoder(InferenceProtocol):
         (output,) = method.compute_multi_scale_cam(
             scaled_views(normalized, (1.0,), tags, name, flip=config.flip)
         )
-        cam = fused_cam([split_flip(output, flip=config.flip)], normalized.shape[-2:])
+        summed = summed_cam([split_flip(output, flip=config.flip)], normalized.shape[-2:])
+        cam, limits = normalize_cam(summed), cam_range(summed)
         by_scale = scale_logits(method, normalized, config.scales or (), flip=config.flip)
         logits = largest_logits(by_scale, flip=config.flip)
         views = [one.softmax(dim=1)[:, 1:] for one in by_scale]
-        return NetworkOutput(cam, mean_probs(output.logits), logits=logits, views=views)
+        return NetworkOutput(
+            cam, mean_probs(output.logits), logits=logits, views=views, cam_range=limits
+        )
 
 
 def multi_scale_logits(
@@ -320,10 +331,20 @@ def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
     is_limited = config.long_side_px or config.max_side_px
     if not is_limited or (not is_exporting() and size == tuple(image.shape[-2:])):
         return image
-    resized = F.interpolate(
-        image.float(), size, mode="bilinear", align_corners=False, antialias=True
-    )
+    if not is_exporting() and is_large(image.shape[-2:]):
+        resized = shrink(image, size)
+    else:
+        resized = F.interpolate(
+            image.float(), size, mode="bilinear", align_corners=False, antialias=True
+        )
     return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def nearest_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, 3, H, W) uint8 images bilinearly without antialiasing; (N, 3, *size) float32."""
+    if not is_exporting() and is_large(image.shape[-2:]):
+        return sample(image, size)
+    return upsample(image.float(), size)
 
 
 def enlarge_to(view: Tensor, side_px: int) -> Tensor:

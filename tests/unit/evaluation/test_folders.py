@@ -44,6 +44,16 @@ def test_masks_with_the_same_class_values_are_scored(tmp_path: Path) -> None:
     assert report.settings["background"] == 0.45
 
 
+def test_masks_without_background_are_scored_on_classes_alone(tmp_path: Path) -> None:
+    predicted = mask_folder(tmp_path / "predicted", ["cat", "cow"], has_background=False)
+    write_mask(predicted, "a", [[1, 1, 2, 1]])
+    write_mask(tmp_path / "true", "a", [[1, 2, 2, 0]])  # 0: nobody drew this pixel
+    report = evaluate_folder(predicted, tmp_path / "true")
+    assert report.iou[1:] == pytest.approx((1 / 2, 1 / 2))
+    assert report.miou == pytest.approx(1 / 2)
+    assert report.without_truth == ("background",)
+
+
 def test_counts_are_added_over_images_not_averaged(tmp_path: Path) -> None:
     predicted = mask_folder(tmp_path / "predicted", ["cat"])
     write_mask(predicted, "a", [[0, 1]])

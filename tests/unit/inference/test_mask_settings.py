@@ -17,3 +17,15 @@ def test_settings_include_the_thresholds_of_confident_labels(
 def test_class_threshold_is_a_setting_of_the_classifier_only(segmenter: Segmenter) -> None:
     assert segmenter.settings("classifier")["class_threshold"] == 0.5
     assert segmenter.settings("tags")["class_threshold"] is None
+
+
+def test_without_background_its_score_and_rule_are_no_settings(
+    recipe: Recipe, segmenter: Segmenter
+) -> None:
+    assert segmenter.settings("tags")["background"] == 0.45
+    predict = recipe.predict.model_copy(update={"has_background": False})
+    tissue = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    settings = tissue.settings("classifier")
+    assert settings["has_background"] is False
+    assert (settings["background"], settings["background_rule"]) == (None, None)
+    assert settings["fallback"] is True

@@ -128,3 +128,9 @@ def test_confident_labels_need_a_plain_cam(said: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=r"predict\.confident"):
         resolve_inference_config(PredictConfig(confident={"name": "irn"}, **said), Decoding())
     assert resolve_inference_config(PredictConfig(confident={"name": "irn"}), Colors()).confident
+
+
+def test_without_background_the_most_probable_class_is_always_selected() -> None:
+    predict = PLAIN.model_copy(update={"has_background": False})
+    probs = torch.tensor([[0.1, 0.4, 0.2]])
+    assert select_classes(probs, None, predict, MultiScaleCam(), "classifier") == (1,)

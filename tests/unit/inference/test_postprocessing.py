@@ -323,3 +323,45 @@ def test_a_propagation_gives_cam_or_scores_with_background_first() -> None:
     refiner = Recorder()
     make_mask(black(8, 12), selected_maps, PLAIN, refiner)
     assert refiner.got[0][1][0, 0, :, 0, 0].tolist() == pytest.approx([1 / 2, 1 / 6, 1 / 3])
+
+
+TISSUE = PredictConfig(has_background=False, background_rule="otsu")
+
+
+@pytest.mark.parametrize("refiner", [None, PAR(ParConfig(iterations=2))])
+def test_without_background_every_pixel_gets_the_class_of_its_largest_map(refiner) -> None:
+    cam = torch.zeros(1, 3, 64, 96)  # class 1 left, class 3 right, nothing in the middle
+    cam[:, 0, :, :30], cam[:, 2, :, 60:], cam[:, 1] = 0.9, 0.3, 0.05
+    background = image_background(cam[:, [0, 2]], TISSUE)
+    selected = select_maps(NetworkOutput(cam, NO_PROBS), (0, 2), background)
+    mask = make_mask(black(), selected, TISSUE, refiner).mask
+    assert set(mask.unique().tolist()) <= {1, 3}
+    assert (mask[:, :20] == 1).all()
+    assert (mask[:, 76:] == 3).all()
+
+
+def test_a_decoder_without_background_never_chooses_it() -> None:
+    logits = torch.zeros(1, 4, 8, 12)
+    logits[:, 0] = 9.0  # background wins everywhere
+    logits[:, 1, :, :6], logits[:, 3, :, 6:] = 1.0, 2.0
+    output = NetworkOutput(torch.zeros(1, 3, 64, 96), NO_PROBS, logits=logits)
+    made = make_mask(black(), select_maps(output, (0, 2), TISSUE.background_score), TISSUE)
+    assert (made.mask[:, :40] == 1).all()
+    assert (made.mask[:, 56:] == 3).all()
+    assert not made.probs[:, 0].any()
+
+
+def test_propagated_maps_lose_their_background() -> None:
+    output = NetworkOutput(
+        torch.zeros(1, 2, 32, 32), NO_PROBS, propagation=lambda cam: torch.ones(1, 3, 4, 4)
+    )
+    selected = select_maps(output, (0, 1), TISSUE.background_score)
+    assert selected.maps[:, 0].max() == 0
+    torch.testing.assert_close(selected.maps.sum(dim=1), torch.ones(1, 4, 4))
+
+
+def test_an_image_without_tags_is_background_or_undecided() -> None:
+    output = NetworkOutput(torch.zeros(1, 2, 64, 96), NO_PROBS)
+    for config, value in ((PLAIN, 0), (TISSUE, IGNORE)):
+        selected = select_maps(output, (), config.background_score)
+        assert (make_mask(black(), selected, config).mask == value).all()

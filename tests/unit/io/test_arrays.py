@@ -7,6 +7,7 @@ from tag2mask.io.arrays import rgb_from_array
 from tag2mask.io.images import read_image, rgb_from_pil
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+RGB[0, 0], RGB[-1, -1] = 0, 255  # the complete range
 
 
 def test_rgb_is_not_copied():

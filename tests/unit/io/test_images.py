@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tag2mask.errors import DataError
+from tag2mask.io import images
 from tag2mask.io.images import find_unreadable, image_size, list_images, read_image, rgb_from_pil
 
 
@@ -111,6 +112,18 @@ def test_an_image_in_memory_is_converted_like_a_file():
     np.testing.assert_array_equal(
         rgb_from_pil(Image.new("RGBA", (1, 1), (0, 0, 0, 0))), [[[255] * 3]]
     )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "L", "CMYK"])
+def test_a_large_image_is_converted_in_bands_to_the_same_pixels(tmp_path, monkeypatch, mode):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(_noise()).convert(mode).save(path, exif=exif)
+    expected = read_image(path)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 150)
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert read_image(path).flags.writeable
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "truncated", "float"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tag2mask.config.schema import PredictConfig
 from tag2mask.errors import RecipeError
-from tag2mask.functional.cam import fused_cam, upsample
+from tag2mask.functional.cam import cam_range, normalize_cam, summed_cam, upsample
 from tag2mask.methods.protocol import (
     InferenceProtocol,
     NetworkOutput,
@@ -65,10 +65,14 @@ class PixelShares(InferenceProtocol):
         outputs = method.compute_multi_scale_cam(
             scaled_views(normalized, config.scales or (), tags, name, flip=flip)
         )
-        cam = fused_cam((split_flip(one, flip=flip) for one in outputs), size)
+        summed = summed_cam((split_flip(one, flip=flip) for one in outputs), size)
         logits = shared_logits((split_flip(one, flip=flip) for one in outputs), size)
         return NetworkOutput(
-            cam, largest_probs(outputs), logits=logits, views=[one.cam for one in outputs]
+            normalize_cam(summed),
+            largest_probs(outputs),
+            logits=logits,
+            views=[one.cam for one in outputs],
+            cam_range=cam_range(summed),
         )
 
 
