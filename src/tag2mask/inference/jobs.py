@@ -150,7 +150,7 @@ class OpenPredictJob(OpenJob):
 
     def read(self, name: str) -> Image:
         """See `OpenJob.read`."""
-        return read_image(self._files[name])
+        return read_image(self._files[name], self.segmenter.value_range)
 
     def _write(self, shard: Shard | None, workers: int, on_image: OnImage | None) -> WriteSummary:
         """See `OpenJob.write`."""

@@ -177,7 +177,10 @@ class OpenTarJob(OpenJob):
                     if self._source == "tags":
                         tags[sample.name] = self._tags(sample, self._files[name])
                         own = tag_row(tags[sample.name], classes)
-                    yield sample.name, ImageInput(sample.decode(), own, sample.name)
+                    yield (
+                        sample.name,
+                        ImageInput(sample.decode(self._segmenter.value_range), own, sample.name),
+                    )
                 except DataError as error:
                     yield sample.name, error
 

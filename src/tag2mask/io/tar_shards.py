@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from tag2mask.errors import DataError
+from tag2mask.io.depth import ValueRange
 from tag2mask.io.images import is_image_name, read_image
 from tag2mask.io.masks import save_mask
 from tag2mask.types import Image, Mask
@@ -40,8 +41,11 @@ class TarSample(NamedTuple):
     values: Mapping[str, Any]
     """What the JSON file beside the image says; empty without one."""
 
-    def decode(self) -> Image:
+    def decode(self, value_range: ValueRange | None = None) -> Image:
         """Decode the image as `read_image` does.
+
+        Args:
+            value_range: See `read_image`.
 
         Raises:
             DataError: If it cannot be read.
@@ -50,7 +54,7 @@ class TarSample(NamedTuple):
             path = Path(folder, f"image{self.suffix}")
             path.write_bytes(self.data)
             try:
-                return read_image(path)
+                return read_image(path, value_range)
             except DataError as error:
                 reason = str(error).removeprefix(f"{path}: ")
                 raise DataError(f"{self.name}{self.suffix}: {reason}") from error

@@ -18,7 +18,6 @@ from tag2mask.inference.jobs import LabelJob, PredictJob
 from tag2mask.inference.ray_engine import ShardActor, write_on_ray
 from tag2mask.inference.segmenter import Segmenter
 
-
 # Ray leaves files and processes to the end of the program.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
