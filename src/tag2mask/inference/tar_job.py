@@ -186,13 +186,13 @@ class OpenTarJob(OpenJob):
 
         classes = self._segmenter.class_names
         with closing(predict_in_workers(self._segmenter, inputs(), workers)) as found:
-            for image, made in found:
+            for key, made in found:
                 row: dict[str, Any] = {}
                 if isinstance(made, Prediction):
-                    row = score_row(image, made, tags.get(image))
-                    row |= describe_image(image, None, made.mask.shape)
-                tags.pop(image, None)
-                yield image, row, made
+                    row = score_row(key, made, tags.get(key))
+                    row |= describe_image(key, None, made.mask.shape)
+                tags.pop(key, None)
+                yield key, row, made
 
     def _tags(self, sample: TarSample, where: Path) -> list[str]:
         """Return the known tags of an image."""
