@@ -17,8 +17,7 @@ from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.fitting.recipe import fit_recipe
 from tag2mask.formats import exchange
 from tag2mask.formats.collection import open_masks
-from tag2mask.inference.jobs import Job, LabelJob, PredictJob
-from tag2mask.inference.jobs import open_segmenter as open_run
+from tag2mask.inference.jobs import Job, LabelJob, PredictJob, open_segmenter
 from tag2mask.inference.parts import Engine, Parts, write_parts
 from tag2mask.inference.run import Which
 from tag2mask.inference.tagged_folder import open_source as open_source
@@ -28,6 +27,8 @@ from tag2mask.training.logging import OnStep
 from tag2mask.types import Report
 from tag2mask.visualization.gallery import write_gallery
 
+open_run = open_segmenter
+"""Open a run with overridden inference settings."""
 Overrides = Mapping[str, object]
 """Dotted recipe key -> value, such as `{"optim.steps": 300, "predict.scales": [1.0, 0.5]}`."""
 
@@ -325,7 +326,7 @@ def export_model(
             a model file.
         MissingExtraError: If the extra `onnx` is not installed.
     """
-    segmenter = open_run(run, override_texts(overrides or {}), which, "cpu")
+    segmenter = open_segmenter(run, override_texts(overrides or {}), which, "cpu")
     exchange.export_model(segmenter, format, Path(out))
 
 

@@ -5,7 +5,7 @@ gradients by more than the errors that are looked for.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,8 +141,20 @@ def float64() -> Iterator[None]:
 
 
 @float64()
-def take_steps(case: Case) -> dict[str, Tensor]:
-    """Take two steps of gradient descent; return the gradients of each and the final state."""
+def take_steps(cases: Iterable[Case]) -> dict[str, dict[str, Tensor]]:
+    """Take two steps of gradient descent with each method of some cases.
+
+    Returns:
+        By case: the losses and gradients of each step, and the final state.
+    """
+    runtime = Runtime("fp32")
+    found = {str(case): take_steps_of(case, runtime) for case in cases}
+    runtime.shutdown()
+    return found
+
+
+def take_steps_of(case: Case, runtime: Runtime) -> dict[str, Tensor]:
+    """Take two steps of gradient descent in this process of a run, or in its only one."""
     changes = dict(case.changes)
     if "label_precision" in plugins.load("methods", case.method).Config.model_fields:
         changes["label_precision"] = "fp32"  # bf16 would round what decides about a label
@@ -151,7 +163,6 @@ def take_steps(case: Case) -> dict[str, Tensor]:
     method = without_chance(small_method(case.method, backbone=BACKBONE, **changes)).train()
     method.double()
     method.refiner = Unrefined(RefinerConfig(name="none"))
-    runtime = Runtime("fp32")
     if not runtime.is_main:
         with torch.no_grad():
             for value in method.parameters():
@@ -169,9 +180,7 @@ def take_steps(case: Case) -> dict[str, Tensor]:
             if value.grad is not None
         }
         runtime.update(None)
-    found |= {f"after {name}": value.clone() for name, value in method.state_dict().items()}
-    runtime.shutdown()
-    return found
+    return found | {f"after {name}": value.clone() for name, value in method.state_dict().items()}
 
 
 def run_rank(rank: int, port: int, folder: Path) -> None:
@@ -180,4 +189,4 @@ def run_rank(rank: int, port: int, folder: Path) -> None:
     words = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ.update({name: str(value) for name, value in words.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.save({str(case): take_steps(case) for case in CASES}, folder / f"{rank}.pt")
+    torch.save(take_steps(CASES), folder / f"{rank}.pt")

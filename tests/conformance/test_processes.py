@@ -22,15 +22,21 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_two_processes_learn_what_one_learns_from_the_same_images(
-    case: Case, two_processes: list[Found]
-) -> None:
-    """Gradients and weights over two steps; losses are means over the processes."""
+@pytest.fixture(scope="module")
+def one_process() -> Found:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    one = take_steps(case)
+    found = take_steps(CASES)
     torch.set_num_threads(threads)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_two_processes_learn_what_one_learns_from_the_same_images(
+    case: Case, one_process: Found, two_processes: list[Found]
+) -> None:
+    """Gradients and weights over two steps; losses are means over the processes."""
+    one = one_process[str(case)]
     first, second = (found[str(case)] for found in two_processes)
     assert first.keys() == second.keys() == one.keys()
     for name, value in one.items():

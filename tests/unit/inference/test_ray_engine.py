@@ -18,8 +18,10 @@ from tag2mask.inference.jobs import LabelJob, PredictJob
 from tag2mask.inference.ray_engine import ShardActor, write_on_ray
 from tag2mask.inference.segmenter import Segmenter
 
-# Ray leaves files and processes to the end of the program.
+# Ray warns of itself, and leaves files and processes to the end of the program.
 pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
