@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all test-formats test-ray check fmt docs golden bench gpu-data mutate wheel lock
+.PHONY: install demo test test-slow test-all test-formats test-browser test-ray chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
 
 install: $(STAMP)
 
@@ -42,7 +42,7 @@ test-slow: install
 	$(PYTEST) -m slow
 
 test-all: install
-	$(PYTEST) -m "(slow or not slow) and not formats and not ray"
+	$(PYTEST) -m "(slow or not slow) and not formats and not browser and not ray"
 
 # Reads the exports with the libraries of their formats. Their versions of other packages differ from the lock file, so
 # they get an environment of their own; what it lacks comes from .venv.
@@ -67,6 +67,24 @@ $(RAY)/installed: pyproject.toml $(UV) $(STAMP)
 	$(UV) pip install --quiet --python $(RAY)/bin/python --group ray
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+	touch $@
+
+# Kills, locks, threads, signals, launches: each fault often, results in benchmarks/results/chaos.json. Some faults only, or a
+# few trials of each: make chaos CHAOS="kills threads --short"
+chaos: install
+	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
+
+# Opens the page of `tag2mask app` in headless Chromium: that of the system, or else Playwright's own.
+BROWSER := build/browser
+test-browser: install $(BROWSER)/installed
+	OMP_NUM_THREADS=1 $(BROWSER)/bin/python -m pytest -m browser tests/browser
+
+$(BROWSER)/installed: pyproject.toml $(UV) $(STAMP)
+	$(PYTHON) -m venv --without-pip $(BROWSER)
+	$(UV) pip install --quiet --python $(BROWSER)/bin/python --group browser
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
+		> $$($(BROWSER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+	command -v chromium chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
 	touch $@
 
 check: install
@@ -104,12 +122,42 @@ $(MUTATE)/installed: pyproject.toml $(UV)
 	$(UV) pip install --quiet --python $(MUTATE)/bin/python --group mutate
 	touch $@
 
+# Are the licenses of the locked packages allowed? Needs no network. After a change of the lock file: make licenses
+check-supply: install
+	$(BIN)/python -m supply.check
+
+licenses: install
+	$(BIN)/python -m supply.check --write
+
+# Pins the weights that recipes name to the hub's present revision.
+pin: install
+	$(BIN)/python -m supply.pin
+
+# Known vulnerabilities of the locked packages, and the bill of materials of a release (CycloneDX); both need a network.
+SUPPLY := build/supply
+audit: install $(SUPPLY)/installed
+	$(SUPPLY)/bin/pip-audit --requirement requirements.lock --require-hashes --disable-pip
+
+sbom: install $(SUPPLY)/installed
+	mkdir -p dist
+	$(SUPPLY)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+		--spec-version 1.6 --output-file dist/tag2mask.cdx.json $(BIN)/python
+
+$(SUPPLY)/installed: pyproject.toml $(UV)
+	$(PYTHON) -m venv $(SUPPLY)
+	$(UV) pip install --quiet --python $(SUPPLY)/bin/python --group supply
+	touch $@
+
+# Gives broken files and lines to the program and counts those that get one clear line: make fuzz EXAMPLES=3500 SEED=2
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.bad_inputs --examples $(or $(EXAMPLES),3500) --seed $(or $(SEED),2)
+
 wheel: install
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 # Keeps the versions of requirements.lock where pyproject.toml allows; delete the file first to take the newest.
 lock: $(UV)
-	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --group dev --group docs \
+	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --group dev --group docs \
 		--universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-package torch --custom-compile-command "make lock" --quiet --output-file requirements.lock
 

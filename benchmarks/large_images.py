@@ -26,7 +26,7 @@ from PIL import Image as PILImage
 
 from row import command, run_as_command
 from tag2mask.config.overrides import apply_overrides, parse_overrides
-from tag2mask.config.recipe import Recipe, parse_recipe
+from tag2mask.config.recipe import Recipe
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.images import read_image
 from tag2mask.io.masks import save_mask
@@ -58,7 +58,7 @@ def untrained(classes: int, words: list[str]) -> Segmenter:
         "method": {"name": "cam"},
         "refiner": {"name": "par"},
     }
-    recipe = apply_overrides(parse_recipe(raw, "benchmark"), parse_overrides(words), "benchmark")
+    recipe = apply_overrides(raw, parse_overrides(words), "benchmark")
     torch.manual_seed(0)
     return Segmenter(build_method(recipe), recipe)
 

@@ -29,7 +29,12 @@ image = out / "test" / "images" / "0000.png"
 # Tiles of a few patches show the network what it knows; in one piece, the image would be
 # shrunk to 1,024 px.
 for name, tile_px in (("masks", 256), ("masks_in_one_piece", 8192)):
-    settings = {"predict.tile_px": tile_px, "predict.scales": "1"}
+    settings = {
+        "predict.tile_px": tile_px,
+        "predict.scales": "1,1.5",
+        "predict.flip": False,
+        "predict.refine": False,  # a texture has edges everywhere
+    }
     tag2mask.predict(run, image, out / name, overrides=settings)
 scores = {
     name: tag2mask.evaluate(out / name, out / "truth", class_names=["weeds"]).iou[1]

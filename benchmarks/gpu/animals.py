@@ -346,8 +346,9 @@ def print_summary(path: Path) -> None:
 def check(jobs: Sequence[Job]) -> None:
     """Read the recipe of every job with its changes; print the problems and exit if there are."""
     from tag2mask.config.overrides import apply_overrides, parse_overrides
-    from tag2mask.config.recipe import read_yaml, recipe_path
+    from tag2mask.config.recipe import recipe_path
     from tag2mask.errors import Tag2MaskError
+    from tag2mask.io.yaml_files import read_yaml
 
     wrong = False
     for job in jobs:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tag2mask import pipeline
 from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, override_texts
-from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
+from tag2mask.config.recipe import Recipe, recipe_path
 from tag2mask.errors import RunError
 from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.fitting.recipe import fit_recipe
@@ -23,6 +23,7 @@ from tag2mask.inference.run import Which
 from tag2mask.inference.tagged_folder import open_source as open_source
 from tag2mask.inference.writer import OnImage, WriteSummary, progress
 from tag2mask.io.locks import folder_lock
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.training.logging import OnStep
 from tag2mask.types import Report
 from tag2mask.visualization.gallery import write_gallery

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -20,9 +19,14 @@ from torch import Tensor
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.io.files import write_atomically
+from tag2mask.io.json_files import parse_json
+from tag2mask.io.yaml_files import parse_yaml
 from tag2mask.version import __version__
 
 LICENSE_KEY = "weights_license"
+MAX_REASON = 200
+"""Characters of a library's message that a line of ours repeats."""
+DIVERGED = "the training has diverged: train again with a lower optim.lr or optim.max_grad_norm=1"
 MAX_NAMED_TENSORS = 3
 """Number of tensors that a message about mismatched weights names."""
 
@@ -78,14 +82,14 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], Recipe]:
     """
     try:
         tensors, metadata = _read_tensors(path)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # a damaged file can raise nearly every error
         raise WeightsError(f"{path}: weights cannot be read ({_reason(error)})") from error
     if "recipe" not in metadata:
         raise WeightsError(
             f"{path}: contains no recipe, so it is not a weights file of tag2mask; "
             "set backbone.weights to use a pretrained network"
         )
-    return tensors, parse_recipe(yaml.safe_load(metadata["recipe"]), str(path))
+    return tensors, parse_recipe(parse_yaml(metadata["recipe"], str(path), WeightsError), str(path))
 
 
 def read_license(path: Path) -> str | None:
@@ -120,12 +124,13 @@ def check_state(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
         raise WeightsError(f"{where}: weights of another architecture: {named}{rest}")
 
 
-def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+def check_finite(tensors: Mapping[str, Tensor], where: str, advice: str = DIVERGED) -> None:
     """Reject weights with NaN or infinite values: every mask made with them would be wrong.
 
     Args:
         tensors: Of a network, by name.
         where: File or hub id, for the message.
+        advice: What to do about it, for the message.
 
     Raises:
         WeightsError: One line that names the first such tensor.
@@ -138,8 +143,7 @@ def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     if broken:
         raise WeightsError(
             f"{where}: {len(broken)} of {len(tensors)} tensors contain NaN or infinite values, the "
-            f"first is {broken[0]}; the training has diverged: train again with a lower optim.lr "
-            "or optim.max_grad_norm=1"
+            f"first is {broken[0]}; {advice}"
         )
 
 
@@ -161,8 +165,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         tensors, metadata = _read_tensors(path)
-        record: dict[str, Any] = json.loads(metadata["record"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        record: Any = parse_json(metadata["record"])
+    except Exception as error:  # a damaged file can raise nearly every error
         raise RunError(
             f"{path}: training state cannot be read ({_reason(error)}); start a new run folder"
         ) from error
@@ -201,4 +205,5 @@ def _reason(error: Exception) -> str:
     """Return a short reason without the library's preamble."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+    text = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+    return (text.strip().splitlines() or [type(error).__name__])[0][:MAX_REASON]

@@ -10,22 +10,45 @@ Tag2MaskError
 │   ├── LockedError            another process works in the folder
 │   ├── LostProcessError       a process of this command died; the same line again may do (code 75)
 │   └── StoppedError           a signal stopped the run; it can be resumed (code 128 + signal)
-└── MissingExtraError      an optional part is not installed
+├── MissingExtraError      an optional part is not installed
+└── RefusedError           a request that the web page refuses (`app.refusals`)
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST_LINE = 2_000
+"""Characters of the longest problem that is shown in full."""
+_LONGEST_NAME = 100
+"""Characters of the longest mistyped name that is compared with the known ones."""
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters, line separators, marks of writing direction, halves of characters."""
 
 
 class Tag2MaskError(Exception):
-    """A mistake that the user can mend; the message says what is wrong, where, and what to do.
+    """A mistake that the user can mend; each problem says what is wrong, where, and what to do.
 
-    The command line prints the message and exits with `exit_code`.
+    The command line prints a line per problem and exits with `exit_code`. Names in a problem come
+    from files, so control characters are escaped and long problems are cut: no name can forge a
+    line or change the terminal.
+
+    Attributes:
+        problems: One printable line each.
     """
 
     exit_code: int = 2
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = tuple(printable(shorten(problem, LONGEST_LINE)) for problem in problems)
+        super().__init__(*self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class DataError(Tag2MaskError):
@@ -45,8 +68,8 @@ class UnknownPluginError(RecipeError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        hint = did_you_mean(name, names)
-        super().__init__(f"unknown {kind} '{name}'.{hint} Known: {', '.join(names)}")
+        hint, shown = did_you_mean(name, names), shorten(name, _LONGEST_NAME)
+        super().__init__(f"unknown {kind} '{shown}'.{hint} Known: {', '.join(names)}")
 
 
 class WeightsError(Tag2MaskError):
@@ -83,7 +106,35 @@ class MissingExtraError(Tag2MaskError):
         super().__init__(f"this needs an extra: pip install 'tag2mask[{extra}]'")
 
 
+def printable(text: str) -> str:
+    r"""Escape what would end the line or command the terminal.
+
+    Example:
+        >>> print(printable("a\x1b[31m\nb"))
+        a\x1b[31m\nb
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def is_printable(text: str) -> bool:
+    """Return whether a text needs no escapes to be shown on one line."""
+    return _UNPRINTABLE.search(text) is None
+
+
+def shorten(text: str, longest: int) -> str:
+    """Cut the middle of a text that is longer than `longest` characters.
+
+    Example:
+        >>> shorten("abcdefghij", 6)
+        'abc...hij'
+    """
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known name, or an empty string."""
+    if len(name) > _LONGEST_NAME:
+        return ""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{near[0]}'?" if near else ""

@@ -113,8 +113,6 @@ class _Pipeline:
                 other settings.
         """
         path = self._root / "recipe.yaml"
-        if self._root.exists() and not self._root.is_dir():
-            raise RunError(f"{self._root}: is a file; give a folder for the run")
         if path.is_file():
             if not load_recipe(str(path)).stages:
                 raise RunError(

@@ -15,12 +15,14 @@ from typing import Any
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe, load_recipe, parse_recipe, stage_recipe
 from tag2mask.data.base import Source
-from tag2mask.errors import RecipeError, RunError
+from tag2mask.errors import DataError, RecipeError, RunError
 from tag2mask.inference.run import weights_fingerprint, weights_path
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter
 from tag2mask.io.files import write_text
+from tag2mask.io.json_files import read_object
 from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_skipped
+from tag2mask.io.run_files import Score, read_metrics
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 
 SCORES_FILE = "scores.json"
@@ -141,9 +143,7 @@ class StageState:
     def seconds(self, name: str) -> float:
         """Return the seconds that a stage has taken, without those of a killed process."""
         path = self.folder(name).metrics
-        if not path.is_file():
-            return 0.0
-        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"])
+        return float(read_metrics(path).get("seconds", 0.0)) if path.is_file() else 0.0
 
     def write_seconds(self, name: str, seconds: float) -> None:
         """Write the `metrics.json` of a label or evaluate stage; train stages write their own."""
@@ -219,10 +219,10 @@ class StageState:
     def _is_scored(self, name: str) -> bool:
         """Return whether there are scores of the present inputs; other scores are replaced."""
         try:
-            scores = json.loads((self.root / name / SCORES_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            scores = read_object(self.root / name / SCORES_FILE, Score)
+        except DataError:
             return False
-        made_from: object = scores["settings"].get("made_from")
+        made_from: object = scores.get("settings", {}).get("made_from")
         return made_from == self.evaluation_inputs(name)
 
     def _reject_changes(self, name: str, recipe: Recipe) -> None:

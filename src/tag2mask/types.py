@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # importing torch takes a second, too long for `tag2mask --he
 
 BACKGROUND = 0
 IGNORE = 255
+_OVERLAY_ROWS = 256
 
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) uint8 RGB, upright (EXIF orientation applied)."""
@@ -131,9 +132,13 @@ class Prediction:
         Args:
             opacity: Share of the overlay color, in [0, 1].
         """
-        colors = colorize(self.mask)
-        share = np.where((self.mask != BACKGROUND) & (self.mask != IGNORE), opacity, 0.0)[..., None]
-        overlay: Image = (self.image * (1 - share) + colors * share).round().astype(np.uint8)
+        overlay = self.image.copy()
+        for row in range(0, len(overlay), _OVERLAY_ROWS):  # a large image in floats takes gigabytes
+            band = slice(row, row + _OVERLAY_ROWS)
+            mask = self.mask[band]
+            shown = (mask != BACKGROUND) & (mask != IGNORE)
+            mixed = overlay[band][shown] * (1 - opacity) + colorize(mask)[shown] * opacity
+            overlay[band][shown] = mixed.round()
         return overlay
 
     def save(self, path: str | Path, format: SaveFormat | None = None) -> Path:

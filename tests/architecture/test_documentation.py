@@ -21,11 +21,11 @@ from tag2mask.config.recipe import (
     Recipe,
     available_recipes,
     parse_recipe,
-    read_yaml,
     recipe_path,
 )
 from tag2mask.config.stages import StageConfig
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.methods.build import build_method
 from tag2mask.types import Batch
 

@@ -16,7 +16,7 @@ from tag2mask.checkpoint import (
     stage_folder,
 )
 from tag2mask.config.recipe import parse_recipe
-from tag2mask.errors import RunError, WeightsError
+from tag2mask.errors import RunError, Tag2MaskError, WeightsError
 
 
 @pytest.fixture
@@ -122,3 +122,15 @@ def test_a_run_with_stages_means_its_last_stage_of_the_kind(recipe, tmp_path):
     (tmp_path / "recipe.yaml").write_text(staged.to_yaml(), "utf-8")
     assert stage_folder(tmp_path, "train") == tmp_path / "seg"
     assert stage_folder(tmp_path, "label") == tmp_path / "seed"
+
+
+@pytest.mark.parametrize(
+    "text", ["a: &x [*x]", "a: [", "[]", "!!python/name:os.system", "9" * 5000]
+)
+def test_weights_with_a_broken_recipe_give_one_line(tmp_path, text):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"recipe": text})
+    with pytest.raises(Tag2MaskError, match=r"w\.safetensors:") as caught:
+        read_weights(path)
+    assert len(caught.value.problems) == 1
+    assert len(str(caught.value)) < 500

@@ -50,6 +50,12 @@ def test_classes_with_pixels_are_listed_in_order():
     assert prediction(np.array([[255, 0]], np.uint8)).classes == ()
 
 
+def test_overlay_of_many_rows_equals_that_of_each_row():
+    mask = np.random.default_rng(0).integers(0, 3, (600, 2)).astype(np.uint8)
+    rows = [prediction(mask[row : row + 1]).overlay() for row in range(600)]
+    np.testing.assert_array_equal(prediction(mask).overlay(), np.concatenate(rows))
+
+
 def test_overlay_blends_object_pixels_with_their_color():
     overlay = prediction(np.array([[0, 1, 255]], np.uint8)).overlay(opacity=0.25)
     # class 1 is (255, 60, 60): 0.75 * 100 + 0.25 * 255 = 138.75, 0.75 * 100 + 0.25 * 60 = 90

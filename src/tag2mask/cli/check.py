@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, printable
 
 if TYPE_CHECKING:  # imports image libraries, which --help need not load
     from tag2mask.data.checks.report import CheckReport
@@ -115,7 +115,7 @@ def _check_data(data: Path, strict: bool, json_file: Path | None, html_file: Pat
         for line in lines:
             print(f"{severity}: {line}")
     if report.problems:
-        raise DataError("\n".join(report.problems))
+        raise DataError(*report.problems)
     print(f"ready: {command}")
 
 
@@ -130,10 +130,10 @@ def summary_lines(report: CheckReport) -> Iterator[str]:
     """Yield lines that summarize a data set."""
     yield f"{report.root}: {report.images:,} images, read as '{report.source}'"
     for part, described in report.parts.items():
-        names = ", ".join(described.names[:_MOST_NAMES])
+        names = ", ".join(map(printable, described.names[:_MOST_NAMES]))
         more = len(described.names) - _MOST_NAMES
         listed = f" ({names}{f' and {more:,} more' if more > 0 else ''})" if names else ""
-        yield f"{part}: {len(described.names):,} images{listed}"
+        yield f"{printable(part)}: {len(described.names):,} images{listed}"
     if report.groups:
         yield f"groups: {report.groups:,}; none is both learned from and held out"
     counts = ", ".join(f"{images:,} with {tags}" for tags, images in report.tags_per_image.items())
@@ -150,14 +150,15 @@ def summary_lines(report: CheckReport) -> Iterator[str]:
 def _print_classes(report: CheckReport) -> None:
     """Print a table of the classes, the most frequent first, by parts."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     parts = list(report.parts)
-    table = Table("class", "images", "share", *parts)
+    table = Table("class", "images", "share", *map(escape, map(printable, parts)))
     ordered = sorted(report.classes.items(), key=lambda item: -item[1])
     for name, images in ordered[:_MOST_CLASSES]:
         in_parts = [f"{report.parts[part].classes.get(name, 0):,}" for part in parts]
-        table.add_row(name, f"{images:,}", f"{report.share(name):.0%}", *in_parts)
+        table.add_row(escape(name), f"{images:,}", f"{report.share(name):.0%}", *in_parts)
     Console().print(table)
     if len(ordered) > _MOST_CLASSES:
         print(f"and {len(ordered) - _MOST_CLASSES:,} more classes (all: --json FILE)")

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from typer.core import TyperCommand
 
+from tag2mask.cli.launch import is_first, launched_processes
 from tag2mask.cli.words import sort_words
-from tag2mask.errors import RecipeError
+from tag2mask.errors import RecipeError, Tag2MaskError
 
 if TYPE_CHECKING:  # pydantic, which --help need not import
     from pydantic import BaseModel
@@ -39,6 +40,25 @@ class Command(TyperCommand):
     """Lines at the end of its help."""
     sections: Sequence[str] = ()
     """Sections of a recipe whose keys it takes; empty: it takes no keys."""
+    shares_work: bool = False
+    """Whether several processes of a launcher share its work."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            Tag2MaskError: If a launcher started it in several processes, which would all do the
+                same work.
+        """
+        count = launched_processes()
+        if count > 1 and not self.shares_work:
+            if not is_first():
+                raise SystemExit(Tag2MaskError.exit_code)
+            raise Tag2MaskError(
+                f"{self.name}: the launcher started {count} processes, which would all do the same "
+                f"work; start it once: tag2mask {self.name} ..."
+            )
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the recipe keys out of the words, and leave the others to Typer."""
@@ -69,7 +89,7 @@ class Command(TyperCommand):
             if key.partition(".")[0] in fixed
         ]
         if problems:
-            raise RecipeError("\n".join(problems))
+            raise RecipeError(*problems)
         return overrides
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -98,6 +118,7 @@ def build_command(name: str) -> Command:
     assert isinstance(command, Command)
     command.examples = module.EXAMPLES
     command.sections = getattr(module, "KEY_SECTIONS", ())
+    command.shares_work = getattr(module, "SHARES_WORK", False)
     return command
 
 
@@ -112,7 +133,8 @@ def recipe_schema(plain: Sequence[str]) -> type[BaseModel]:
 
     It serves for hints only, so a line without a usable recipe gets the keys that all recipes have.
     """
-    from tag2mask.config.recipe import Recipe, read_yaml, recipe_path, recipe_type
+    from tag2mask.config.recipe import Recipe, recipe_path, recipe_type
+    from tag2mask.io.yaml_files import read_yaml
 
     first = next((word for word in plain if not word.startswith("-")), "")
     try:

@@ -41,7 +41,8 @@ def run(
     Recipe keys such as optim.steps=100 change the recipe of the demo.
     """
     from tag2mask.config.overrides import apply_overrides
-    from tag2mask.config.recipe import read_yaml, recipe_path
+    from tag2mask.config.recipe import recipe_path
+    from tag2mask.io.yaml_files import read_yaml
 
     recipe = apply_overrides(read_yaml(recipe_path(RECIPE)), ctx.obj.overrides, RECIPE)
 

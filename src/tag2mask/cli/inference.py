@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -111,11 +110,14 @@ def half_trained(folder: Path, run: str) -> str | None:
         folder: Of the network; a hub model has no record of its steps.
         run: Run folder as the user named it.
     """
+    from tag2mask.errors import RunError
+    from tag2mask.io.run_files import read_metrics
+
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        done, total = metrics["step"], metrics["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
+        metrics = read_metrics(folder / "metrics.json")
+    except RunError:
         return None
+    done, total = metrics.get("step", 0), metrics.get("steps", 0)
     if metrics.get("finished") or done >= total:
         return None
     return (

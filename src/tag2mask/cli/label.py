@@ -22,6 +22,7 @@ from tag2mask.cli.inference import (
     print_network,
     print_summary,
 )
+from tag2mask.inference.early_start import start_early
 
 __all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
 EXAMPLES = """\
@@ -67,6 +68,7 @@ def run(
     weights with another method: advcam and rib can read those of cam. backbone.stride=8 makes finer
     maps, if the backbone has this key. 'tag2mask list keys RECIPE' explains every key.
     """
+    start_early(workers)
     from tag2mask import api
 
     print_network(folder)

@@ -72,7 +72,8 @@ def print_keys(name: str, overrides: Overrides) -> None:
     """Print the keys of a recipe by section; long help texts wrap where the terminal ends."""
     from tag2mask.config.listing import list_sections
     from tag2mask.config.overrides import apply_overrides
-    from tag2mask.config.recipe import read_yaml, recipe_path
+    from tag2mask.config.recipe import recipe_path
+    from tag2mask.io.yaml_files import read_yaml
 
     recipe = apply_overrides(read_yaml(recipe_path(name)), overrides, name)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 100

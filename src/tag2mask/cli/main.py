@@ -1,8 +1,8 @@
 """Start the command line: find the command, import only its file, report users' mistakes.
 
-Exit codes: 0 done, 2 a mistake that the user can mend (one line per problem on stderr), 130
-interrupted by Ctrl-C, 143 ended by SIGTERM. Any other error is a defect of the program and shows
-its traceback.
+Exit codes: 0 done, 2 a mistake that the user can mend (one line per problem on stderr), 75 a
+process was lost and the same line may succeed, 130 interrupted by Ctrl-C, 143 ended by SIGTERM. Any
+other error is a defect of the program and shows its traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -37,6 +38,7 @@ COMMANDS = (
     "evaluate",
     "export",
     "import",
+    "app",
     "report",
     "list",
     "prepare",
@@ -51,12 +53,18 @@ USER_ERRNOS = {
     errno.EEXIST,
     errno.EFBIG,
     errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
     errno.EROFS,
 }
 """Errors of a disk that are no defect of the program: space, permission, a wrong kind of path."""
+OUT_OF_MEMORY = (
+    "memory ran out; in training lower optim.batch_size or data.crop_px, for masks set "
+    "predict.max_side_px=640 or use fewer --workers"
+)
 EXIT_USER = 2
 EXIT_SIGNAL = 128
 """Added to the number of the signal that ended the program, as shells do."""
@@ -114,6 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after the program's name; None: those of the shell.
     """
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is escaped
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     return exit_code(lambda: run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -129,11 +140,9 @@ def exit_code(job: Callable[[], object]) -> int:
             sys.stdout.flush()
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
-    except StoppedError as stop:
-        print(stop, file=sys.stderr)
-        return stop.exit_code
     except Tag2MaskError as error:
-        return _reject(str(error), error.exit_code)
+        mark = "" if isinstance(error, StoppedError) else "error: "
+        return _reject(*error.problems, code=error.exit_code, mark=mark)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_SIGNAL + signal.SIGINT
@@ -147,7 +156,11 @@ def exit_code(job: Callable[[], object]) -> int:
         if error.errno not in USER_ERRNOS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        return _reject(f"{where}{error.strerror}")
+        return _reject(*Tag2MaskError(f"{where}{error.strerror}").problems)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _reject(OUT_OF_MEMORY)
     return 0
 
 
@@ -243,8 +256,14 @@ def _without_command(
         print(overview())
 
 
-def _reject(message: str, code: int = EXIT_USER) -> int:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether Python or torch could not get memory, on the CPU or on a GPU."""
+    is_known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return is_known or "can't allocate memory" in str(error)
+
+
+def _reject(*problems: str, code: int = EXIT_USER, mark: str = "error: ") -> int:
     """Print each problem as a line of its own and return the exit code."""
-    for line in message.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    for line in problems:
+        print(f"{mark}{line}", file=sys.stderr)
     return code

@@ -24,6 +24,7 @@ from tag2mask.cli.inference import (
     print_summary,
 )
 from tag2mask.errors import Tag2MaskError
+from tag2mask.inference.early_start import start_early
 
 __all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
 EXAMPLES = """\
@@ -76,6 +77,7 @@ def run(
     weights with another method: advcam and rib can read those of cam. backbone.stride=8 makes finer
     maps, if the backbone has this key. 'tag2mask list keys RECIPE' explains every key.
     """
+    start_early(workers)
     from tag2mask import api
     from tag2mask.io.image_inputs import ignored_files
 

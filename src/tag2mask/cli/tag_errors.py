@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tag2mask.errors import printable
+
 if TYPE_CHECKING:  # imports torch, which --help need not load
     from tag2mask.evaluation.tag_errors import SuspiciousImage, TagErrors
 
@@ -45,7 +47,7 @@ def check_tags(run: str, data: Path | None, json_file: Path | None = None) -> No
     with progress() as bar:
         task = bar.add_task("check", total=len(source))
         errors = find_tag_errors(segmenter, source, lambda: bar.advance(task))
-    print("\n".join(tag_error_lines(errors)))
+    print("\n".join(map(printable, tag_error_lines(errors))))
     if json_file is not None:
         rows = [image._asdict() for image in errors.images]
         write_text(json_file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")

@@ -81,7 +81,8 @@ def read_recipe(name: str, start: str | None, overrides: Overrides) -> Recipe:
         overrides: Keys of the line.
     """
     from tag2mask.config.overrides import apply_overrides
-    from tag2mask.config.recipe import read_yaml, recipe_path
+    from tag2mask.config.recipe import recipe_path
+    from tag2mask.io.yaml_files import read_yaml
 
     raw = read_yaml(recipe_path(name))
     if start is not None and isinstance(raw, Mapping):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tag2mask.cli.launch import is_first
 from tag2mask.cli.target import fit_folder, is_folder, read_recipe
 from tag2mask.errors import RunError, Tag2MaskError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # pydantic, which --help need not import
     from tag2mask.config.recipe import Recipe
 
 KEY_SECTIONS = ("data", "backbone", "method", "refiner", "optim", "predict", "run", "stages")
+SHARES_WORK = True
 EXAMPLES = """\
   tag2mask train DATA --out RUN
   tag2mask train DATA --minutes 30 --out RUN
@@ -120,7 +121,7 @@ def run(
 
     command, resumed = ctx.obj.command, resume is not None
     train(resolved, folder, resume=resumed, stage=stage, command=command, notify=_print_now)
-    if _is_main():
+    if is_first():
         done = folder / stage if stage else folder
         print(f"trained: {done}\nnext:    {_next_command(folder, stage, resolved)}")
 
@@ -135,7 +136,7 @@ def _fitted(
     """Fit a recipe to a folder, and print what was found and chosen."""
     fitted = fit_folder(data, recipe, start, minutes)
     resolved = fitted.resolve(overrides)
-    if _is_main():
+    if is_first():
         print("\n".join(fitted.summary()), flush=True)
     return resolved
 
@@ -156,11 +157,6 @@ def _reject_words(
         )
 
 
-def _is_main() -> bool:
-    """Return whether this process prints; torchrun's other processes print nothing."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _print_now(line: str) -> None:
     """Print one line about a stage at once, between the lines of training."""
     print(line, flush=True)
@@ -177,7 +173,7 @@ def _next_command(folder: Path, stage: str | None, recipe: Recipe) -> str:
 
 def _run_of_stage(folder: Path) -> tuple[Path, str | None]:
     """Return the run that a stage's folder belongs to and the stage; or the folder and None."""
-    from tag2mask.config.recipe import read_yaml
+    from tag2mask.io.yaml_files import read_yaml
 
     parent = folder.parent / "recipe.yaml"
     if (folder / "recipe.yaml").is_file() and parent.is_file():

@@ -62,7 +62,7 @@ def sort_words(
         else:
             plain.append(word)
     if problems:
-        raise Tag2MaskError("\n".join(problems))
+        raise Tag2MaskError(*problems)
     return plain, keys
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ValidationError
 
 from tag2mask.config.keys import known_keys
-from tag2mask.errors import did_you_mean
+from tag2mask.errors import did_you_mean, shorten
+
+_LONGEST_VALUE = 120
+"""Characters of a value, or of a key, that a message shows."""
 
 
 def validation_errors(
@@ -23,7 +26,7 @@ def validation_errors(
     """
     for problem in error.errors():
         path = [str(key) for key in problem["loc"]]
-        dotted = prefix + ".".join(path)
+        dotted = shorten(prefix + ".".join(path), _LONGEST_VALUE)
         if problem["type"] == "extra_forbidden":
             known = known_keys(kind, path[:-1])
             hint = did_you_mean(path[-1], known)
@@ -31,4 +34,5 @@ def validation_errors(
         elif problem["type"] == "missing":
             yield f"{where}: {dotted}: is missing"
         else:
-            yield f"{where}: {dotted}: {problem['msg']} (got {problem['input']!r})"
+            got = shorten(repr(problem["input"]), _LONGEST_VALUE)
+            yield f"{where}: {dotted}: {problem['msg']} (got {got})"

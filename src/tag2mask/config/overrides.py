@@ -76,7 +76,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, str]:
             problems.append(f"{key}: is set twice, to '{overrides[key]}' and to '{match[2]}'")
         overrides.setdefault(key, match[2])
     if problems:
-        raise RecipeError("\n".join(problems))
+        raise RecipeError(*problems)
     return overrides
 
 
@@ -122,8 +122,8 @@ def apply_overrides(raw: object, overrides: Overrides, where: str) -> Recipe:
             )
         return parse_recipe(merged, where)
     except RecipeError as error:
-        lines = (_without_file(line, overrides, where) for line in str(error).splitlines())
-        raise RecipeError("\n".join(lines)) from error
+        lines = (_without_file(line, overrides, where) for line in error.problems)
+        raise RecipeError(*lines) from error
 
 
 def suggest_key(name: str, values: Sequence[str], kind: type[BaseModel]) -> str:
@@ -214,7 +214,7 @@ def _raise_together(problems: Iterable[str]) -> None:
     """Raise a RecipeError with all problems that are not empty."""
     lines = [problem for problem in problems if problem]
     if lines:
-        raise RecipeError("\n".join(lines))
+        raise RecipeError(*lines)
 
 
 def _switch_plugin(merged: dict[str, Any], key: str, name: str) -> str:

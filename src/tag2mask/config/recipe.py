@@ -29,6 +29,7 @@ from tag2mask.config.schema import (
 )
 from tag2mask.config.stages import StageConfig, apply_stage, stage_problems
 from tag2mask.errors import RecipeError, did_you_mean
+from tag2mask.io.yaml_files import read_yaml
 
 RECIPE_FOLDER = Path(__file__).parents[1] / "recipes"
 SCHEMA_VERSION: Literal[1] = 1
@@ -162,7 +163,7 @@ def parse_recipe(raw: object, where: str, prefix: str = "") -> Recipe:
         recipe = kind.model_validate(values)
     except ValidationError as error:
         lines = validation_errors(error, kind, where, prefix)
-        raise RecipeError("\n".join(lines)) from error
+        raise RecipeError(*lines) from error
     _check_stages(recipe, where)
     return recipe
 
@@ -186,27 +187,6 @@ def stage_recipe(recipe: Recipe, name: str, where: str = "recipe") -> Recipe:
     values = base.plain()
     values.pop("stages", None)
     return parse_recipe(apply_stage(values, stage, type(base)), where, f"stages.{name}.")
-
-
-def read_yaml(path: Path) -> object:
-    """Read one YAML file.
-
-    Raises:
-        RecipeError: If the file cannot be read or is not valid YAML, with the line.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        beside = path.parent.glob("*.y*ml") if isinstance(error, FileNotFoundError) else ()
-        hint = did_you_mean(path.name, [other.name for other in beside])
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}).{hint}") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: is not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark else ""
-        problem = getattr(error, "problem", error)
-        raise RecipeError(f"{path}:{line} is not valid YAML ({problem})") from error
 
 
 def available_recipes() -> list[str]:
@@ -249,8 +229,6 @@ def _check_stages(recipe: Recipe, where: str) -> None:
         try:
             stage_recipe(recipe, name, where)
         except RecipeError as error:
-            problems += str(error).splitlines()
+            problems += error.problems
     if problems:
-        raise RecipeError(
-            "\n".join(dict.fromkeys(problems))
-        )  # stages that use a faulty one repeat its lines
+        raise RecipeError(*dict.fromkeys(problems))  # stages that use a faulty one repeat its lines

@@ -7,14 +7,26 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationInfo, field_validator
 
+MOST_STEPS = 10**9
+MOST_IMAGES = 10**9
+LONGEST_SIDE_PX = 2**16
+LARGEST_BATCH = 2**16
+
 
 class PointInTraining:
     """Marks a key as a point in training, which moves when the training gets longer or shorter."""
 
 
-StepsOrFraction = Annotated[float, Field(ge=0), PointInTraining()]
+StepsOrFraction = Annotated[float, Field(ge=0, le=MOST_STEPS), PointInTraining()]
 """A point in training: a fraction of all steps below 1, a number of steps from 1 on."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[float, Field(ge=0.05, le=16)]
+"""Factor by which an image is resized."""
+Scales = Annotated[tuple[Scale, ...], Field(min_length=1, max_length=16)]
+Width = Annotated[int, Field(ge=1, le=8192)]
+"""Number of channels of a layer."""
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Dilation = Annotated[int, Field(ge=1, le=256)]
 
 
 def resolve_steps(point: float, total: int) -> int:
@@ -30,7 +42,9 @@ def resolve_steps(point: float, total: int) -> int:
 class Config(BaseModel):
     """Base of every section: frozen, without unknown keys; docstrings of keys are the help."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class DataConfig(Config):
@@ -42,15 +56,17 @@ class DataConfig(Config):
     """Folder of the data set."""
     classes: tuple[str, ...] = ()
     """Classes to learn, in the order of mask values 1 to F; empty: all tags, sorted."""
-    crop_px: int = Field(default=320, ge=32, multiple_of=32)
+    crop_px: int = Field(default=320, ge=32, le=8192, multiple_of=32)
     """Side of the square training crop in pixels. Larger: more context, more memory and time."""
-    scale_min: PositiveFloat = 0.5
+    scale_min: Scale = 0.5
     """Smallest random resize factor in training. Smaller: objects also appear smaller."""
-    scale_max: PositiveFloat = 2.0
+    scale_max: Scale = 2.0
     """Largest random resize factor in training. Larger: crops show smaller parts of an image."""
-    long_side_min_px: int | None = Field(default=None, ge=1)
+    long_side_min_px: int | None = Field(default=None, ge=1, le=LONGEST_SIDE_PX)
     """Smallest random long side of a training image in pixels; none: `scale_min` applies."""
-    long_side_max_px: int | None = Field(default=None, ge=1, validate_default=True)
+    long_side_max_px: int | None = Field(
+        default=None, ge=1, le=LONGEST_SIDE_PX, validate_default=True
+    )
     """Largest random long side of a training image in pixels; none: `scale_max` applies. Set both
     long sides or neither."""
     padding: Literal["black", "mean"] = "black"
@@ -112,7 +128,8 @@ class BackboneConfig(Config):
     name: str
     """Backbone: a file of the folder `models/backbones`."""
     weights: str | None = None
-    """Pretrained weights: a file, a folder or a Hugging Face id; none: train from scratch."""
+    """Pretrained weights: a file, a folder or a Hugging Face id, with or without its revision
+    (`org/name@commit`); none: train from scratch."""
 
     def resolved(self) -> Self:
         """Return the settings, completed by those in files beside the weights.
@@ -165,15 +182,15 @@ class OptimConfig(Config):
     """Decay of the first moment of adamw."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the second moment of adamw."""
-    steps: int = Field(default=18_000, ge=1)
+    steps: int = Field(default=18_000, ge=1, le=MOST_STEPS)
     """Total number of optimizer steps. Training time grows in proportion."""
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=LARGEST_BATCH)
     """Images per batch and process. Larger: more memory, steadier gradients."""
-    late_batch_size: int | None = Field(default=None, ge=1)
+    late_batch_size: int | None = Field(default=None, ge=1, le=LARGEST_BATCH)
     """Images per batch and process from `late_from` on; none: `batch_size` throughout."""
     late_from: StepsOrFraction = 0.5
     """Start of `late_batch_size`: a fraction of all steps below 1, else a number of steps."""
-    accumulate_steps: int = Field(default=1, ge=1)
+    accumulate_steps: int = Field(default=1, ge=1, le=LARGEST_BATCH)
     """Batches whose gradients are added up per optimizer step. Raise it when memory is short."""
     warmup: StepsOrFraction = 0.075
     """Length of the learning-rate warm-up: a fraction of all steps below 1, else steps."""
@@ -181,7 +198,7 @@ class OptimConfig(Config):
     """First learning rate of the warm-up as a fraction of the full one."""
     power: PositiveFloat = 1.0
     """Exponent of the polynomial decay. Larger: the learning rate falls earlier."""
-    decay_steps: int | None = Field(default=None, ge=1)
+    decay_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     """Steps after which the learning rate reaches 0; none: `steps`. Larger: slower decay."""
     max_grad_norm: PositiveFloat | None = None
     """Gradients of a larger norm are scaled down to this norm; none: no clipping."""
@@ -210,12 +227,12 @@ class PredictConfig(Config):
     protocol: str = "auto"
     """Method whose inference protocol is used: cam makes masks from class activation maps, afa from
     a decoder, onestage from shares of classes and background. auto: the method's own."""
-    scales: tuple[PositiveFloat, ...] | None = Field(default=None, min_length=1)
+    scales: Scales | None = None
     """Image scales; how their outputs are combined depends on the protocol. More scales: slower,
     often more complete objects. none: those of the protocol."""
     flip: bool = True
     """Also run the network on the flipped image; doubles the time."""
-    long_side_px: int | None = Field(default=None, ge=0)
+    long_side_px: int | None = Field(default=None, ge=0, le=LONGEST_SIDE_PX)
     """Resize images to this long side in pixels first; 0: original size; none: that of the
     protocol, 0 or 512."""
     background: Fraction | None = None
@@ -232,10 +249,10 @@ class PredictConfig(Config):
     fewer classes."""
     fallback: bool = False
     """Select the most probable class when none passes the threshold; decoders ignore it."""
-    max_side_px: int | None = Field(default=1024, ge=32)
+    max_side_px: int | None = Field(default=1024, ge=32, le=LONGEST_SIDE_PX)
     """Shrink larger images to this long side in pixels for the network; masks keep the size of the
     image. Smaller: less memory, coarser masks. none: never shrink."""
-    tile_px: int | None = Field(default=8192, ge=64)
+    tile_px: int | None = Field(default=8192, ge=64, le=LONGEST_SIDE_PX)
     """Cut images with a longer side into overlapping square tiles of this side in pixels. Each tile
     is shrunk to `max_side_px` as an image of its size would be, so smaller tiles give finer masks;
     objects that are larger than a tile get worse. none: never cut."""
@@ -267,17 +284,17 @@ class PredictConfig(Config):
 class RunConfig(Config):
     """How a run is carried out. Only seed, precision and first weights change what it learns."""
 
-    seed: int = Field(default=1, ge=0)
+    seed: Seed = 1
     """Random seed of weights, augmentation and sampling."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the training step; bf16 is faster where the hardware supports it."""
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default=1, ge=0, le=1024)
     """Loader processes per training process. Larger: less waiting for images, more memory."""
-    log_every: int = Field(default=20, ge=1)
+    log_every: int = Field(default=20, ge=1, le=MOST_STEPS)
     """Steps between lines of the log."""
     evaluate_every: StepsOrFraction = 0.25
     """Interval of evaluations: a fraction of all steps below 1, else steps; 0: only at the end."""
-    evaluate_images: int = Field(default=100, ge=1)
+    evaluate_images: int = Field(default=100, ge=1, le=MOST_IMAGES)
     """Largest number of images in an evaluation during training."""
     best: Literal["score", "last"] = "score"
     """Which weights become the best ones. score: those with the highest score on held-out images;
@@ -285,7 +302,7 @@ class RunConfig(Config):
     save_every: StepsOrFraction = 0.25
     """Interval of full-state checkpoints: a fraction of all steps below 1, else steps; the end
     always has one."""
-    samples: int = Field(default=4, ge=0)
+    samples: int = Field(default=4, ge=0, le=1000)
     """Sample strips (image, CAM, refined CAM, pseudo-label, prediction) per evaluation."""
     weights_from: str | None = None
     """Run whose weights training starts from, a folder or a Hugging Face id; classes of equal name

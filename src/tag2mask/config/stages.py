@@ -42,7 +42,9 @@ class StageConfig(BaseModel):
     of the recipe. A `label` or `evaluate` stage starts from the sections of its `from` stage.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     run: Literal["train", "label", "evaluate"]
     """train: train a network; label: write masks of the training images, with classes from their
@@ -52,7 +54,7 @@ class StageConfig(BaseModel):
     it labels, with advcam or rib for example. For evaluate: the stage to score."""
     class_source: ClassSource | None = None
     """Who chooses the classes when an evaluate stage scores a trained network; none: classifier."""
-    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(default=(), max_length=1000)
     """Background scores that an evaluate stage compares on the maps of a trained network, without
     refining them; the best is reported. Empty: the masks as `predict` describes them."""
     thresholds_from: str | None = None

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,8 +19,10 @@ import numpy.typing as npt
 
 from tag2mask.data.coco_outlines import LONGEST, OutlinePacker, Outlines, pack_polygons
 from tag2mask.data.index import count
-from tag2mask.data.tags import name_some
+from tag2mask.data.tags import name_some, unprintable
 from tag2mask.errors import DataError
+from tag2mask.io.json_files import unique_keys
+from tag2mask.io.text_files import open_regular
 from tag2mask.types import BACKGROUND, Mask
 
 _LISTS = ("images", "annotations", "categories")
@@ -136,8 +139,8 @@ def _read_known(path: Path, changed: int, size: int, with_crowds: bool) -> COCOA
 def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Parse the JSON and return its three lists of objects."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            found = json.load(file, object_hook=_shrink)
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as file:
+            found = json.load(file, object_pairs_hook=_shrink)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -161,8 +164,13 @@ def _parse(path: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: found[name] for name in _LISTS}
 
 
-def _shrink(found: dict[str, Any]) -> dict[str, Any]:
-    """Keep what is needed of an annotation, as soon as it is parsed; return other objects as is."""
+def _shrink(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Keep what is needed of an annotation, as soon as it is parsed; return other objects as is.
+
+    Raises:
+        ValueError: If a key occurs twice, which would lose one of the values.
+    """
+    found = unique_keys(pairs)
     if not found.keys() >= {"image_id", "segmentation"}:
         return found
     kept = {key: found[key] for key in _KEPT if key in found}
@@ -197,15 +205,19 @@ def _read_images(
 def _read_categories(path: Path, members: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """Return id -> name."""
     categories: dict[int, str] = {}
+    names: set[str] = set()
     for position, category in enumerate(members):
         number, name = category.get("id"), category.get("name")
         if not _is_id(number) or not isinstance(name, str) or not name.strip():
             raise DataError(
                 f"{path}: categories[{position}] needs a 64-bit whole number as id, and a name"
             )
-        if number in categories or name.strip() in categories.values():
+        if odd := unprintable([name]):
+            raise DataError(f"{path}: category {odd}")
+        if number in categories or name.strip() in names:
             raise DataError(f"{path}: two categories have the id {number} or name '{name}'")
         categories[number] = name.strip()
+        names.add(name.strip())
     return categories
 
 

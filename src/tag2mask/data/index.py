@@ -59,7 +59,7 @@ class DatasetIndex:
             DataError: With one line per problem.
         """
         if self.problems:
-            raise DataError("\n".join(self.problems))
+            raise DataError(*self.problems)
 
     def readable(
         self, names: Iterable[str], *, strict: bool

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tag2mask.config.schema import DataConfig
 from tag2mask.data.base import Source
 from tag2mask.data.transforms import BLACK, Augmented, Color, augment
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError, LostProcessError
 from tag2mask.types import IGNORE, Batch, Sample
 
 
@@ -92,7 +92,7 @@ class Batches(Iterator[Batch]):
 
         Raises:
             DataError: If an image cannot be read and `data.strict` is set, or no image can be read.
-            RunError: If a worker process died.
+            LostProcessError: If a worker process died.
         """
         if self._iterator is None:
             raise StopIteration
@@ -103,7 +103,7 @@ class Batches(Iterator[Batch]):
             if not _is_worker_death(error):
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
-            raise RunError(
+            raise LostProcessError(
                 f"a data loader process died ({reason}), often "
                 "because memory or shared memory is full; lower run.workers or optim.batch_size"
             ) from error

@@ -68,7 +68,7 @@ def check_voc(root: Path, sizes: Mapping[str, int] = VOC_SIZES) -> SetReport:
                 f"{name_some(absent)}; unpack {VOC_URL} again"
             )
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
     augmented = find_masks(root / AUGMENTED_MASKS)
     masked = sum(name in augmented for name in lists[TRAIN_AUG])
     return SetReport(
@@ -102,7 +102,7 @@ def check_coco(root: Path, sizes: Mapping[str, int] = COCO_SIZES) -> SetReport:
         warnings += index.warnings
     problems += _size_problems(str(root), found, sizes)
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
     return SetReport(found, masks, tuple(warnings))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from tag2mask.data.voc import VOC_CLASSES, listed_images
 from tag2mask.errors import DataError, MissingExtraError
 from tag2mask.io.images import one_line
+from tag2mask.io.text_files import read_text
 from tag2mask.types import Mask
 
 SBD_URL = (
@@ -67,10 +68,8 @@ def read_sbd_lists(folder: Path) -> dict[str, tuple[str, ...]]:
     lists = {}
     for name in SBD_LISTS:
         path = folder / f"{name}.txt"
-        try:
-            names = listed_images(path.read_text(encoding="utf-8-sig").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); unpack {SBD_URL} again") from error
+        text = read_text(path, DataError, advice=f"unpack {SBD_URL} again")
+        names = listed_images(text.splitlines())
         if not names:
             raise DataError(f"{path}: the list is empty; unpack {SBD_URL} again")
         lists[name] = tuple(names)

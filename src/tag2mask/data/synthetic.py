@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as PILImage
 from pydantic import Field
 
-from tag2mask.config.schema import DataConfig
+from tag2mask.config.schema import DataConfig, Seed
 from tag2mask.data.base import Part, Source
 from tag2mask.data.synthetic_scene import OBJECT_CLASSES, draw_scene
 from tag2mask.data.tags import resolve_classes, tag_matrix
@@ -29,15 +29,15 @@ class SyntheticConfig(DataConfig):
 
     name: str = "synthetic"
     """Data source: a file of the folder `data`."""
-    crop_px: int = Field(default=128, ge=32, multiple_of=32)
+    crop_px: int = Field(default=128, ge=32, le=8192, multiple_of=32)
     """Side of the square training crop in pixels."""
-    count: int = Field(default=1500, ge=1)
+    count: int = Field(default=1500, ge=1, le=10_000_000)
     """Number of training images."""
-    val_count: int = Field(default=100, ge=0)
+    val_count: int = Field(default=100, ge=0, le=10_000_000)
     """Number of held-out images; they differ from the training images."""
-    size_px: int = Field(default=128, ge=64)
+    size_px: int = Field(default=128, ge=64, le=4096)
     """Side of the square images in pixels."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Random seed; a different seed gives different images."""
 
 

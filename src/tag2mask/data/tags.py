@@ -13,14 +13,17 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
-from tag2mask.errors import DataError, did_you_mean
+from tag2mask.errors import DataError, did_you_mean, is_printable, printable, shorten
+from tag2mask.io.json_files import parse_json
+from tag2mask.io.text_files import open_regular
+from tag2mask.io.xml_files import read_xml
 from tag2mask.types import IGNORE
 
 TagTable = Mapping[str, tuple[str, ...]]
@@ -32,6 +35,7 @@ _GROUP = "group"
 _MISTYPED = 0.8
 """Similarity from which an unknown class is a known one with a typo, rather than another word."""
 _MOST_KNOWN = 30
+_LONGEST_TAG = 60
 _MOST_UNKNOWN = 20
 """Unknown classes with a line of their own; a nearest name takes time, and nobody reads more."""
 _OTHER_SEPARATOR = re.compile(r"\s*[,|/]\s*")
@@ -69,7 +73,7 @@ def read_tag_file(path: Path) -> TagFile:
         raise DataError(f"{path}: unknown format of tags; use a .csv or .jsonl file")
     found = TagFile({}, {})
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as stream:
             for row in readers[path.suffix.lower()](stream, path):
                 key = image_key(row.image)
                 if not key:
@@ -79,6 +83,8 @@ def read_tag_file(path: Path) -> TagFile:
                         f"{path}: line {row.line}: second row for '{row.image}'; keep only one"
                     )
                 found.tags[key] = _clean(row.tags)
+                if odd := unprintable(found.tags[key]):
+                    raise DataError(f"{path}: line {row.line}: {odd}")
                 if row.group.strip():
                     found.groups[key] = row.group.strip()
     except OSError as error:
@@ -111,6 +117,8 @@ def folder_tags(images: Iterable[str], hint: str = "") -> dict[str, tuple[str, .
             f"images outside the class folders: {name_some(loose)}; move each into the folder of "
             f"its class, or into '{NEGATIVE_FOLDER}' if it shows none{hint}"
         )
+    if odd := unprintable({name.split("/")[0] for name in names}):
+        raise DataError(f"class folder: {odd}")
     table = {}
     for name in names:
         top = name.split("/")[0]
@@ -181,13 +189,8 @@ def annotation_tags(path: Path, known: Iterable[str]) -> tuple[str, ...]:
     Source:
         Specification 5.3.
     """
-    try:
-        tree = ElementTree.parse(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path}: not valid XML ({error})") from error
-    objects = {node.text.strip() for node in tree.iterfind("object/name") if node.text}
+    root = read_xml(path)
+    objects = {node.text.strip() for node in root.iterfind("object/name") if node.text}
     return tuple(name for name in known if name in objects)
 
 
@@ -206,6 +209,8 @@ def resolve_classes(wanted: Sequence[str], known: Sequence[str], where: str) -> 
                 f"it).{did_you_mean(name, known)} Known: {name_some(known, _MOST_KNOWN)}; "
                 "data.classes= learns all of them"
             )
+    if odd := unprintable(chosen):
+        raise DataError(f"{where}: {odd} (data.classes)")
     if len(set(chosen)) < len(chosen):
         raise DataError(f"data.classes contains a class twice: {', '.join(chosen)}")
     if not 0 < len(chosen) < IGNORE:
@@ -239,10 +244,18 @@ def reject_empty_classes(tags: npt.NDArray[np.uint8], classes: Sequence[str], wh
         )
 
 
+def unprintable(names: Iterable[str]) -> str:
+    """Say which name cannot be shown on a line, with a control character in it; else empty."""
+    odd = next((name for name in names if not is_printable(name)), None)
+    return (
+        "" if odd is None else f"'{shorten(odd, _LONGEST_TAG)}' has a control character; rename it"
+    )
+
+
 def name_some(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names and the number of others: `a, b, c and 9 more`."""
+    """Return the first names, printable, and the number of others: `a, b, c and 9 more`."""
     more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(printable, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _csv_rows(stream: Iterable[str], path: Path) -> Iterator[_Row]:
@@ -288,9 +301,9 @@ def _jsonl_rows(stream: Iterable[str], path: Path) -> Iterator[_Row]:
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: line {line}: not valid JSON ({error.msg})") from error
+            row = parse_json(text)
+        except ValueError as error:
+            raise DataError(f"{path}: line {line}: not valid JSON ({error})") from error
         values = row if isinstance(row, dict) else {}
         name, tags, group = values.get("image"), values.get("tags"), values.get(_GROUP) or ""
         if not isinstance(name, str) or not _are_strings(tags):

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from tag2mask.data.index import count
 from tag2mask.data.sbd import read_sbd_lists, read_sbd_mask, sbd_mask_path, sbd_root
 from tag2mask.data.tags import name_some
 from tag2mask.data.voc import IMAGE_FOLDER, MASK_FOLDERS, VOC_CLASSES, list_path, read_list
 from tag2mask.errors import DataError
 from tag2mask.io.files import write_text
+from tag2mask.io.heif import open_image
 from tag2mask.io.images import PILLOW_ERRORS, one_line
 from tag2mask.io.masks import read_mask, save_mask
 from tag2mask.types import Mask
@@ -136,7 +135,7 @@ def _reject_missing(
                 "archive again"
             )
     if problems:
-        raise DataError("\n".join(problems))
+        raise DataError(*problems)
 
 
 def _image_path(root: Path, name: str) -> Path:
@@ -158,7 +157,7 @@ def _read(root: Path, folder: Path, name: str, official: frozenset[str]) -> Mask
     """Read the mask of an image from VOC or SBD and compare its size with the image's."""
     image, path = _image_path(root, name), _source(root, folder, name, official)
     try:
-        with PILImage.open(image) as opened:
+        with open_image(image) as opened:
             width, height = opened.size
     except PILLOW_ERRORS as error:
         raise DataError(f"{image}: cannot be read as an image ({one_line(error)})") from error

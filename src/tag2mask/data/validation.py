@@ -55,8 +55,7 @@ def check_folder(
         build_index = {"coco": _index_coco, "voc": _index_voc, "folder": _index_folder}[source]
         dataset_index, names = build_index(root)
     except DataError as error:
-        lines = str(error).splitlines()
-        advice = [Advice("layout", "problem", line) for line in lines]
+        advice = [Advice("layout", "problem", line) for line in error.problems]
         if root.is_dir():
             advice += other_file_advice(root, [])
         return CheckReport(root, source, advice=tuple(advice))

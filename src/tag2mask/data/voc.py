@@ -28,6 +28,7 @@ from tag2mask.data.tags import (
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
 from tag2mask.io.mask_folder import read_class_names
+from tag2mask.io.text_files import read_text
 
 # Alphabetical; index + 1 is the pixel value in the official masks.
 VOC_CLASSES = (
@@ -118,10 +119,7 @@ def read_list(root: Path, name: str) -> tuple[str, ...]:
         raise DataError(
             f"{path}: no such list.{did_you_mean(name, known)} Known: {', '.join(known) or 'none'}"
         )
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    lines = read_text(path, DataError).splitlines()
     names = listed_images(lines)
     if not names:
         raise DataError(f"{path}: the list is empty; write one image name per line")

@@ -24,6 +24,7 @@ from tag2mask.evaluation.confusion import (
 from tag2mask.evaluation.object_sizes import count_objects, size_quarters
 from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
 from tag2mask.io.masks import read_indices, read_mask, renumber
+from tag2mask.io.text_files import read_text
 from tag2mask.types import IGNORE, Mask, Report
 
 CHUNK = 16
@@ -216,7 +217,7 @@ def _read_split(lists: Path, split: str) -> frozenset[str]:
         advice = "give the path of a text file with one image name per line"
         available = f" Known: {', '.join(known)}" if known else f" There are no lists; {advice}"
         raise DataError(f"{path}: no such list.{did_you_mean(split, known)}{available}")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path, DataError).splitlines()
     return frozenset(listed_images(lines))
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from tag2mask.data.tags import name_some
@@ -50,7 +51,7 @@ def report_table(report: Report) -> Table:
     table = Table("class", caption=caption, caption_justify="left", min_width=48)
     table.add_column("IoU", justify="right")
     for name, value in zip(("background", *report.class_names), report.iou, strict=True):
-        table.add_row(name, _shown(value))
+        table.add_row(escape(name), _shown(value))
     table.add_section()
     table.add_row("mean", _shown(report.miou), style="bold")
     return table

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image as PILImage
-
 from tag2mask.data.coco import COCOConfig, index_coco
 from tag2mask.data.folder import FolderConfig, index_folder, part_names
 from tag2mask.data.index import DatasetIndex
 from tag2mask.data.layout import coco_splits, layout_of
 from tag2mask.data.voc import index_voc, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError
+from tag2mask.io.images import image_size
 
 SIZED_IMAGES = 200
 """Images whose size is read; of more, evenly spread ones."""
@@ -151,8 +150,7 @@ def _median_long_side(paths: Sequence[Path]) -> int:
     sides = []
     for path in paths[::step]:
         try:
-            with PILImage.open(path) as image:
-                sides.append(max(image.size))
-        except (OSError, ValueError, PILImage.DecompressionBombError):
+            sides.append(max(image_size(path)))
+        except DataError:
             continue
     return int(statistics.median(sides)) if sides else DEFAULT_SIDE_PX

@@ -14,10 +14,11 @@ import yaml
 from tag2mask import plugins
 from tag2mask.config.listing import list_sections
 from tag2mask.config.overrides import Overrides, apply_overrides
-from tag2mask.config.recipe import Recipe, read_yaml, recipe_path
+from tag2mask.config.recipe import Recipe, recipe_path
 from tag2mask.errors import RecipeError, RunError, WeightsError
 from tag2mask.fitting.choices import Choice, choose_data, choose_settings
 from tag2mask.fitting.facts import DataFacts, MachineFacts, data_facts, machine_facts
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.models.backbones.efficientnet_lite import find_weights
 
 CPU_RECIPE, GPU_RECIPE = "rml/own_images", "rml/own_images_gpu"

@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as PILImage
-
 from tag2mask.data.index import find_masks, name_images
 from tag2mask.data.tags import image_key, name_some
 from tag2mask.errors import DataError
 from tag2mask.formats.base import MaskCollection, MaskedImage
+from tag2mask.io.heif import open_image
 from tag2mask.io.images import PILLOW_ERRORS, one_line
 from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_scores
 from tag2mask.io.masks import read_mask
@@ -61,7 +60,7 @@ def _masked_image(
 ) -> MaskedImage:
     """Describe one image; its size comes from the header of the mask."""
     try:
-        with PILImage.open(mask) as opened:
+        with open_image(mask) as opened:
             width, height = opened.size
     except PILLOW_ERRORS as error:
         raise DataError(f"{mask}: cannot be read as a mask ({one_line(error)})") from error

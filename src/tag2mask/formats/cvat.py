@@ -18,6 +18,7 @@ from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
 from tag2mask.formats.contours import draw_part, signed_area, trace_parts
 from tag2mask.io.images import PILLOW_ERRORS, image_size, one_line
 from tag2mask.io.palette import voc_palette
+from tag2mask.io.zip_files import open_zip, read_member, read_text_member
 from tag2mask.types import BACKGROUND, IGNORE, Mask
 
 LABEL_MAP = "labelmap.txt"
@@ -27,6 +28,8 @@ OBJECT_MASKS = "SegmentationObject"
 BACKGROUND_NAME = "background"
 MOST_OBJECTS = 255
 """Colors of the VOC palette besides black, one for each object of an image."""
+EXPORT = "export 'Segmentation mask 1.1' from CVAT"
+LIGHTEST = 255
 Color = tuple[int, int, int]
 
 
@@ -63,19 +66,17 @@ class CVAT(Format):
         An image of the list without a mask shows no class; its size comes from `images`, and
         without that folder it is left out.
         """
-        if not zipfile.is_zipfile(path):
-            raise DataError(f"{path}: is no zip file; export 'Segmentation mask 1.1' from CVAT")
         files = {} if images is None else name_images(images)[0]
-        with zipfile.ZipFile(path) as archive:
+        with open_zip(path, EXPORT) as archive:
             names = archive.namelist()
             if LABEL_MAP not in names:
-                raise DataError(f"{path}: contains no {LABEL_MAP}; export 'Segmentation mask 1.1'")
-            labels = _read_labels(archive.read(LABEL_MAP).decode("utf-8-sig"), path)
+                raise DataError(f"{path}: contains no {LABEL_MAP}; {EXPORT}")
+            labels = _read_labels(read_text_member(archive, LABEL_MAP, path), path)
         class_names = tuple(name for name in labels if name != BACKGROUND_NAME)
 
         def read() -> Iterator[NamedMask]:
             values = _values(labels, class_names)
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path, EXPORT) as archive:
                 pictures = (name for name in names if name.endswith(".png"))
                 found = {
                     member.removeprefix(f"{CLASS_MASKS}/").removesuffix(".png"): member
@@ -84,8 +85,9 @@ class CVAT(Format):
                 }
                 for name, member in sorted(found.items()):
                     where = f"{path}: {member}"
-                    yield NamedMask(name, _indices(archive.read(member), values, where))
-                for name in _listed(archive, names):
+                    png = read_member(archive, member, path)
+                    yield NamedMask(name, _indices(png, values, where))
+                for name in _listed(archive, names, path):
                     if name not in found and name in files:
                         yield NamedMask(name, np.zeros(image_size(files[name]), dtype=np.uint8))
 
@@ -136,6 +138,12 @@ def _read_labels(text: str, path: Path) -> dict[str, Color]:
             raise DataError(
                 f"{path}: {LABEL_MAP} line {number}: needs NAME:R,G,B::, not '{line}'"
             ) from error
+        if not all(0 <= part <= LIGHTEST for part in (red, green, blue)):
+            raise DataError(f"{path}: {LABEL_MAP} line {number}: a color has parts from 0 to 255")
+        if (red, green, blue) in labels.values():
+            raise DataError(f"{path}: {LABEL_MAP} line {number}: the color occurs twice")
+        if name.strip() in labels:
+            raise DataError(f"{path}: {LABEL_MAP} line {number}: '{name.strip()}' occurs twice")
         labels[name.strip()] = (red, green, blue)
     return labels
 
@@ -162,7 +170,7 @@ def _indices(png: bytes, values: Mapping[int, int], where: str) -> Mask:
         DataError: If it cannot be decoded, or a color is not in the label map.
     """
     try:
-        with PILImage.open(io.BytesIO(png)) as opened:
+        with PILImage.open(io.BytesIO(png), formats=("PNG",)) as opened:
             rgb = np.asarray(opened.convert("RGB")).astype(np.int64)
     except PILLOW_ERRORS as error:
         raise DataError(f"{where}: cannot be read as a mask ({one_line(error)})") from error
@@ -177,8 +185,8 @@ def _indices(png: bytes, values: Mapping[int, int], where: str) -> Mask:
     return mask
 
 
-def _listed(archive: zipfile.ZipFile, members: Sequence[str]) -> list[str]:
+def _listed(archive: zipfile.ZipFile, members: Sequence[str], path: Path) -> list[str]:
     """Return the image names of all lists."""
     lists = [name for name in members if name.startswith("ImageSets/") and name.endswith(".txt")]
-    lines = [line for name in lists for line in archive.read(name).decode("utf-8").splitlines()]
+    lines = [line for name in lists for line in read_text_member(archive, name, path).splitlines()]
     return sorted({line.strip() for line in lines if line.strip()})

@@ -11,6 +11,7 @@ import yaml
 from tag2mask.data.index import name_images
 from tag2mask.errors import DataError
 from tag2mask.formats.base import MaskedImage
+from tag2mask.io.yaml_files import read_yaml
 
 DATA_FILE = "data.yaml"
 IMAGES = "images"
@@ -72,17 +73,15 @@ def read_data_file(folder: Path) -> dict[str, Any]:
         DataError: If it is missing, invalid, or has no names.
     """
     path = folder / DATA_FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
+    if not path.is_file():
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); give the unpacked folder of the data set, "
-            f"with its {DATA_FILE}"
-        ) from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+            f"{path}: no such file; give the unpacked folder of the data set, with its {DATA_FILE}"
+        )
+    content = read_yaml(path, DataError)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: needs names with the class of each index from 0")
+    names = content.get("names")
+    if isinstance(names, dict) and set(names) == set(range(len(names))):
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
         raise DataError(f"{path}: needs names with the class of each index from 0")

@@ -5,14 +5,16 @@ The output appears complete or not at all: it is written under a temporary name,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tag2mask import plugins
 from tag2mask.data.index import find_masks, name_images
-from tag2mask.data.tags import name_some
-from tag2mask.errors import DataError, RunError, UnknownPluginError, did_you_mean
+from tag2mask.data.tags import name_some, unprintable
+from tag2mask.errors import DataError, RunError, UnknownPluginError, did_you_mean, shorten
 from tag2mask.formats.base import Format, MaskCollection, ModelFormat, NamedMask, ReadMasks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.files import staging_beside
@@ -24,6 +26,10 @@ from tag2mask.io.mask_folder import (
     write_classes,
 )
 from tag2mask.io.masks import read_mask, renumber, save_mask
+from tag2mask.types import IGNORE
+
+_PATH_LETTERS = re.compile(r"[^\x00\ud800-\udfff]+")
+_LONGEST_NAME = 100
 
 
 def export_masks(masks: MaskCollection, format_name: str, out: Path) -> None:
@@ -103,6 +109,7 @@ def import_masks(
     def write(folder: Path) -> None:
         nonlocal count
         found = kind().read(path, images)
+        _check_classes(found.class_names, path)
         if images is not None:
             found = replace(found, masks=_rename(found.masks, images))
         count = _write_masks(found, folder, {"format": format_name, "imported": str(path)})
@@ -167,6 +174,7 @@ def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> in
     write_classes(folder, described)
     count = 0
     for name, mask in found.masks:
+        _check_name(name)
         target = folder / f"{name}.png"
         if not target.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"image name '{name}' leaves the output folder; rename the image")
@@ -176,6 +184,32 @@ def _write_masks(found: ReadMasks, folder: Path, settings: dict[str, str]) -> in
         save_mask(mask, target)
         count += 1
     return count
+
+
+def _check_classes(names: Sequence[str], path: Path) -> None:
+    """Reject class names that a mask folder cannot have.
+
+    Raises:
+        DataError: If there are too many or none, or one is empty, occurs twice or cannot be shown.
+    """
+    if not 0 < len(names) < IGNORE:
+        raise DataError(f"{path}: {len(names)} classes; a mask can store 1 to {IGNORE - 1}")
+    if odd := unprintable(names):
+        raise DataError(f"{path}: class {odd}")
+    if not all(name.strip() for name in names):
+        raise DataError(f"{path}: the name of a class is empty")
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise DataError(f"{path}: two classes are named {name_some(twice)}")
+
+
+def _check_name(name: str) -> None:
+    """Reject the name of an image that no file can have.
+
+    Raises:
+        DataError: If it is empty or has a character that no path may have.
+    """
+    if not name or name.endswith("/") or not _PATH_LETTERS.fullmatch(name):
+        raise DataError(f"'{shorten(name, _LONGEST_NAME)}' is no name of an image file")
 
 
 def _check_suffix(out: Path, suffix: str, format_name: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tag2mask.data.index import find_masks
 from tag2mask.errors import DataError
 from tag2mask.formats.base import Format, MaskCollection, NamedMask, ReadMasks
+from tag2mask.io.json_files import read_object
 from tag2mask.io.masks import read_mask
 from tag2mask.types import BACKGROUND, IGNORE
 
@@ -74,22 +75,16 @@ class FiftyOne(Format):
 
 def _read_targets(path: Path) -> tuple[str, ...]:
     """Read the names of mask values 1, 2, ...; those of background and ignore do not matter."""
+    advice = "FiftyOne does not export it: copy it from the folder that tag2mask wrote"
+    written = read_object(path, advice=advice)
     try:
-        targets = {int(value): str(name) for value, name in _targets(path).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); FiftyOne does not export it: copy it from the "
-            "folder that tag2mask wrote"
-        ) from error
+        targets = {int(value): str(name) for value, name in written.items()}
+    except ValueError as error:
+        raise DataError(f"{path}: a mask value is no whole number; {advice}") from error
     values = sorted(value for value in targets if value not in (BACKGROUND, IGNORE))
     if not values or values != list(range(1, len(values) + 1)):
         raise DataError(f"{path}: needs the names of mask values 1, 2, ... without gaps")
     return tuple(targets[value] for value in values)
-
-
-def _targets(path: Path) -> dict[str, str]:
-    values: dict[str, str] = json.loads(path.read_text(encoding="utf-8-sig"))
-    return values
 
 
 def _write_json(path: Path, values: object) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from xml.etree import ElementTree
 
 import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
 
 from tag2mask.errors import DataError
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage, NamedMask, ReadMasks
 from tag2mask.formats.brush_rle import decode, encode
+from tag2mask.io.json_files import FileSchema, find_problem, read_json
+from tag2mask.io.xml_files import read_xml
 from tag2mask.types import BACKGROUND, IGNORE, Mask
 
 NAME = "label_studio"
@@ -21,6 +24,11 @@ LABELS, IMAGE = "label", "image"
 """Names of the two tags of the labeling interface; predictions refer to them."""
 IGNORE_NAME = "ignored pixels"
 IGNORE_COLOR = (224, 224, 192)
+MOST_BYTES = 2**31
+"""Size of the largest export; a brush mask is a list of numbers."""
+Side = Annotated[int, Field(ge=1, le=2**15)]
+"""Pixels along a side of an image."""
+_SIDE = TypeAdapter(Side)
 LOCAL_FILES = "/data/local-files/?d="
 HOW_TO_TEXT = """\
 How to import this folder into Label Studio
@@ -39,6 +47,38 @@ How to import this folder into Label Studio
 
 Pixels without a label are background, which has no label of its own.
 """
+
+
+class _Value(FileSchema):
+    """The shape of a region; only brush regions have labels and run lengths."""
+
+    brushlabels: Annotated[list[str], Field(min_length=1)] | None = None
+    rle: list[Annotated[int, Field(ge=0, le=255)]] | None = None
+
+
+class _Region(FileSchema):
+    """One region of an annotation."""
+
+    type: str = ""
+    value: _Value = Field(default_factory=_Value)
+    original_width: Side | None = None
+    original_height: Side | None = None
+
+
+class _Annotation(FileSchema):
+    """What one person or model drew on an image."""
+
+    was_cancelled: bool | None = None
+    updated_at: str | None = None
+    result: list[_Region] = Field(default=[])
+
+
+class _Task(FileSchema):
+    """One image of an export."""
+
+    data: dict[str, Any]
+    annotations: list[_Annotation] = Field(default=[])
+    predictions: list[_Annotation] = Field(default=[])
 
 
 class LabelStudio(Format):
@@ -143,29 +183,21 @@ def _config_labels(path: Path) -> list[str]:
     """Read the labels of a labeling interface; none if there is no such file."""
     if not path.is_file():
         return []
-    try:
-        view = ElementTree.parse(path)
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path}: is not valid XML ({error})") from error
-    return [label.get("value", "") for label in view.iter("Label")]
+    return [label.get("value", "") for label in read_xml(path).iter("Label")]
 
 
 def _read_tasks(path: Path) -> list[dict[str, Any]]:
     """Read the list of tasks of an export."""
     if path.is_dir():
-        tasks = _read_tasks(path / TASKS)
-        return [{**task, "annotations": task.get("predictions", [])} for task in tasks]
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is not a JSON file ({error}); export as JSON") from error
-    complete = isinstance(tasks, list) and all(
-        isinstance(task, dict) and isinstance(task.get("data"), dict) for task in tasks
-    )
-    if not complete:
+        own = _read_tasks(path / TASKS)
+        return [{**task, "annotations": task.get("predictions", [])} for task in own]
+    tasks = read_json(path, advice="export as JSON", most_bytes=MOST_BYTES)
+    if not isinstance(tasks, list):
         raise DataError(f"{path}: is no list of tasks; export as JSON, not JSON-MIN")
-    found: list[dict[str, Any]] = tasks
-    return found
+    for number, task in enumerate(tasks):
+        if problem := find_problem(task, _Task):
+            raise DataError(f"{path}: task {number}: {problem}; export as JSON, not JSON-MIN")
+    return tasks
 
 
 def _task_name(task: Mapping[str, Any], path: Path) -> str:
@@ -209,8 +241,8 @@ def _read_mask(task: Mapping[str, Any], name: str, class_names: Sequence[str], p
     if regions:
         sized = {side: regions[0].get(f"original_{side}") for side in ("width", "height")}
     try:
-        size = int(sized["height"]), int(sized["width"])
-    except (KeyError, TypeError, ValueError) as error:
+        size = _SIDE.validate_python(sized.get("height")), _SIDE.validate_python(sized.get("width"))
+    except ValidationError as error:
         raise DataError(
             f"{path}: '{name}' has no regions and no size; its data needs width and height"
         ) from error

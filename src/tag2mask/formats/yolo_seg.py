@@ -13,6 +13,7 @@ from tag2mask.formats import dataset_folder
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage, NamedMask, ReadMasks
 from tag2mask.formats.contours import Pixels, draw_ring, merge_holes, trace_parts
 from tag2mask.io.images import image_size
+from tag2mask.io.text_files import read_text
 from tag2mask.types import Mask
 
 NAME = "yolo_seg"
@@ -73,7 +74,7 @@ def _draw(path: Path, size: tuple[int, int], class_names: Sequence[str]) -> Mask
         DataError: Naming the line that is faulty.
     """
     shapes: list[tuple[Pixels, int]] = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, DataError).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -89,7 +89,7 @@ def present_setting(segmenter: Segmenter) -> MaskSetting:
     """Return the setting that a segmenter has."""
     config, recipe = segmenter.config, segmenter.recipe
     refiner = recipe.refiner if config.refine else None
-    if not isinstance(segmenter.protocol, MultiScaleCam):
+    if not isinstance(segmenter.protocol, MultiScaleCam) or not config.has_background:
         return MaskSetting(refiner, config.crf, None)
     background = config.background_score if config.background_rule == "fixed" else None
     return MaskSetting(refiner, config.crf, config.background_rule, background)

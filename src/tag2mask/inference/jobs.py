@@ -22,9 +22,9 @@ from tag2mask.inference.writer import (
     OnImage,
     WriteSummary,
     label_dataset,
-    named_images,
     predict_images,
 )
+from tag2mask.io.image_inputs import named_images
 from tag2mask.io.images import read_image
 from tag2mask.types import Image
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from tag2mask.errors import printable
 from tag2mask.io.mask_folder import class_areas, read_classes, read_scores, read_skipped
 from tag2mask.io.masks import read_mask
 
@@ -129,7 +130,9 @@ def summary_lines(summary: MaskSummary) -> list[str]:
         lines.append(f"  {name:<{width}}  {one.objects:>6}   {tagged:>6}  {area:>11}")
     lines += [f"warning: {line}" for line in summary.advice]
     if summary.most_uncertain:
-        listed = ", ".join(f"{name} ({value:.2f})" for name, value in summary.most_uncertain)
+        listed = ", ".join(
+            f"{printable(name)} ({value:.2f})" for name, value in summary.most_uncertain
+        )
         lines.append(f"most uncertain, inspect first: {listed}")
     return lines
 

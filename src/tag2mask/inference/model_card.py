@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from tag2mask.config.recipe import Recipe
+from tag2mask.errors import DataError, RunError
+from tag2mask.io.json_files import read_object
+from tag2mask.io.run_files import Score, is_score, read_log, read_metrics
 from tag2mask.version import __version__
 
-SCORE_KEYS = ("class_names", "iou", "miou", "images", "class_source")
 CLASS_SOURCES = {
     "classifier": "classes from the classifier, as for new images",
     "tags": "classes from the true tags; not comparable with scores of the classifier",
@@ -23,6 +25,13 @@ LIMITS = """\
 - What always appears together with a class (water under a boat) can become part of its mask.
 - Only the classes above exist for this model; everything else is background.
 - A mask does not say how certain it is. Check a sample before you rely on it."""
+
+
+NO_BACKGROUND_LIMIT = (
+    "everything else is background.",
+    "each pixel gets one of them, whatever it shows.",
+)
+"""A sentence of `LIMITS`, and what it says of a model without background."""
 
 
 class Facts(NamedTuple):
@@ -47,14 +56,14 @@ def read_facts(origin: Mapping[str, str], weights_license: str) -> Facts:
     folder = Path(run) if run else None
     if folder is None or not folder.is_dir():
         return Facts(weights_license, {}, {})
-    scores = {path.name: _read(path) for path in sorted(folder.glob("*.json"))}
-    found = {name: values for name, values in scores.items() if _is_score(values)}
-    best = _read(folder / "metrics.json").get("best") or {}
-    for evaluation in _read(folder / "metrics.json").get("history", []):
-        detail = evaluation.get("detail")
-        if evaluation.get("step") == best.get("step") and _is_score(detail):
-            found["held-out images during training"] = detail
-    return Facts(weights_license, found, _start(folder / "log.jsonl"))
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        with suppress(DataError):  # other files of the run
+            found[path.name] = read_object(path, Score)
+    for evaluation in _read_history(folder / "metrics.json"):
+        found["held-out images during training"] = evaluation["detail"]
+    starts = (record for record in read_log(folder / "log.jsonl") if record.get("event") == "start")
+    return Facts(weights_license, found, next(starts, {}))
 
 
 def model_card(recipe: Recipe, facts: Facts) -> str:
@@ -67,9 +76,7 @@ def model_card(recipe: Recipe, facts: Facts) -> str:
         f"[tag2mask](https://pypi.org/project/tag2mask) {__version__}: method "
         f"`{recipe.method.name}`, backbone `{recipe.backbone.name}`.",
         "## Classes",
-        "\n".join(
-            ["0. background", *(f"{k}. {name}" for k, name in enumerate(recipe.data.classes, 1))]
-        ),
+        _classes(recipe),
         "## Use",
         '```python\nimport tag2mask\n\nsegmenter = tag2mask.Segmenter.from_pretrained("OWNER/NAME")'
         '\nprediction = segmenter.predict("image.jpg")  # prediction.mask: (H, W) uint8\n```',
@@ -78,13 +85,21 @@ def model_card(recipe: Recipe, facts: Facts) -> str:
         "## Scores",
         _scores(facts.scores),
         "## Limits",
-        LIMITS,
+        LIMITS if recipe.predict.has_background else LIMITS.replace(*NO_BACKGROUND_LIMIT),
         "## License",
         f"License of the pretrained weights of the backbone: **{facts.weights_license}**. It also "
         "binds this model, which contains them in changed form. The owner of this model and of its "
         "training images states the other terms.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _classes(recipe: Recipe) -> str:
+    """List the mask values."""
+    lines = [f"{value}. {name}" for value, name in enumerate(recipe.data.classes, start=1)]
+    if recipe.predict.has_background:
+        lines.insert(0, "0. background")
+    return "\n".join(lines)
 
 
 def _metadata(facts: Facts) -> str:
@@ -135,7 +150,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _score_table(title: str, score: Mapping[str, Any]) -> str:
-    source = CLASS_SOURCES.get(score["class_source"] or "", "unknown class source")
+    source = CLASS_SOURCES.get(score.get("class_source") or "", "unknown class source")
     names: Sequence[str] = ("background", *score["class_names"])
     rows = [f"| {name} | {_percent(iou)} |" for name, iou in zip(names, score["iou"], strict=True)]
     return "\n".join(
@@ -166,28 +181,15 @@ def _has_path(word: str) -> bool:
     return word.startswith("/") or "=/" in word
 
 
-def _is_score(values: object) -> bool:
-    return isinstance(values, Mapping) and all(key in values for key in SCORE_KEYS)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if there is none."""
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """Return the evaluations of the best weights on true masks; empty without a readable file."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _start(log: Path) -> dict[str, Any]:
-    """Read the record of a run's start; empty if there is none."""
-    if not log.is_file():
-        return {}
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("event") == "start":
-            return record
-    return {}
+        metrics = read_metrics(path)
+    except RunError:
+        return []
+    best = (metrics.get("best") or {}).get("step")
+    return [
+        evaluation
+        for evaluation in metrics.get("history", ())
+        if evaluation["step"] == best and is_score(evaluation.get("detail"))
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,6 +13,7 @@ from tag2mask.checkpoint import check_finite, check_state, read_license, read_we
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError, WeightsError
 from tag2mask.inference.tuned import TUNE_FILE, apply_tuned
+from tag2mask.io.hub_files import is_hub_id, split_revision, verify_download
 from tag2mask.methods.base import Method
 from tag2mask.methods.build import build_method, named_license
 from tag2mask.models.initialization import WithoutDraws
@@ -21,7 +21,6 @@ from tag2mask.models.initialization import WithoutDraws
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
 """Turns the recipe of a run into the one to use: another method, refiner or test-time settings."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TrainedRun(NamedTuple):
@@ -118,16 +117,21 @@ def _local_folder(run: str | Path) -> Path:
     folder = Path(run)
     if folder.exists():
         return folder
-    if isinstance(run, Path) or not _HUB_ID.fullmatch(run):
+    if isinstance(run, Path) or not is_hub_id(run):
         raise RunError(f"{run}: no such run folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    patterns = ["recipe.yaml", TUNE_FILE, "weights/*.safetensors"]
     try:
-        patterns = ["recipe.yaml", TUNE_FILE, "weights/*.safetensors"]
-        return Path(snapshot_download(run, allow_patterns=patterns))
+        repository, revision = split_revision(run)
+        snapshot = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
             f"{run}: no such run folder, and the hub cannot provide it ({reason})"
         ) from error
+    for pattern in patterns:
+        for path in snapshot.glob(pattern):
+            verify_download(path)
+    return snapshot

@@ -22,14 +22,18 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tag2mask.errors import RunError
+from pydantic import Field
+
+from tag2mask.errors import DataError, RunError
 from tag2mask.io.files import write_text
+from tag2mask.io.json_files import FileSchema, read_object
 from tag2mask.io.mask_folder import (
     SCORES_FILE,
     read_scores,
     read_skipped,
+    score_rows,
     write_scores,
     write_skipped,
 )
@@ -37,6 +41,17 @@ from tag2mask.io.mask_folder import (
 SHARDS_FOLDER = "shards"
 MANIFEST_FILE = "manifest.json"
 HASHES_FILE = "masks.sha256"
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Manifest(FileSchema):
+    """The file `manifest.json` of a shard."""
+
+    images: Count
+    masks: Count
+    unreadable: Count
+    names_sha256: str
+    masks_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +193,7 @@ def complete_rows(out: Path, records: Path, done: Sequence[str]) -> list[dict[st
 
 def _rows_in_order(folders: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of all shards in the order of names, without holding all in memory."""
-    streams = [_rows(folder) for folder in folders]
+    streams = [score_rows(folder / SCORES_FILE) for folder in folders]
     waiting = [next(stream, None) for stream in streams]
     for index, name in enumerate(names):
         at = index % len(streams)
@@ -188,20 +203,12 @@ def _rows_in_order(folders: Sequence[Path], names: Sequence[str]) -> Iterator[di
             waiting[at] = next(streams[at], None)
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a finished shard."""
-    with (folder / SCORES_FILE).open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
-
-
 def _read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a shard; empty if it is missing or damaged."""
     try:
-        values = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / MANIFEST_FILE, _Manifest)
+    except DataError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _mask(out: Path, inside: Path, name: str) -> Path:

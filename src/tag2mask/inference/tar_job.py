@@ -18,7 +18,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.inference.inputs import tag_row
@@ -29,17 +31,27 @@ from tag2mask.inference.shards import Shard
 from tag2mask.inference.workers import ImageInput, predict_in_workers
 from tag2mask.inference.writer import OnImage, WriteSummary, open_mask_folder, progress
 from tag2mask.io.files import write_atomically, write_text
+from tag2mask.io.json_files import FileSchema, read_object
 from tag2mask.io.mask_folder import (
     describe_classes,
     describe_image,
     read_classes,
     score_line,
     score_row,
+    score_rows,
 )
 from tag2mask.io.tar_shards import JSON_SUFFIX, TAR_SUFFIX, MaskTar, TarSample, read_samples
 from tag2mask.types import ClassSource, Image, Prediction
 
 ROWS_SUFFIX = ".jsonl"
+
+
+class _Manifest(FileSchema):
+    """The manifest of a tar file of masks."""
+
+    masks: Annotated[int, Field(ge=0)]
+    unreadable: dict[str, str]
+    source_bytes: int
 
 
 def tar_files(paths: Sequence[Path]) -> list[Path]:
@@ -213,22 +225,20 @@ class OpenTarJob(OpenJob):
         return done and self._manifest(name).get("source_bytes") == self._files[name].stat().st_size
 
     def _manifest(self, name: str) -> Mapping[str, Any]:
+        """Return the manifest of a file; empty if it is missing or damaged."""
         try:
-            values = json.loads(self._path(name, JSON_SUFFIX).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_object(self._path(name, JSON_SUFFIX), _Manifest)
+        except DataError:
             return {}
-        return values if isinstance(values, dict) else {}
 
     def _summarize(self, names: Sequence[str]) -> MaskSummary:
-        rows: dict[str, dict[str, Any]] = {}
-        skipped = 0
-        for name in names:
-            skipped += len(self._manifest(name).get("unreadable", ()))
-            path = self._path(name, ROWS_SUFFIX)
-            for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-                row = json.loads(line)
-                rows[f"{name}/{row['name']}"] = row
-        areas = {name: row["areas"] for name, row in rows.items()}
+        skipped = sum(len(self._manifest(name).get("unreadable", ())) for name in names)
+        rows = {
+            f"{name}/{row['name']}": row
+            for name in names
+            for row in score_rows(self._path(name, ROWS_SUFFIX))
+        }
+        areas = {name: row["areas"] for name, row in rows.items() if "areas" in row}
         return summarize_rows(read_classes(self.out), rows, areas, skipped)
 
     def _path(self, name: str, suffix: str) -> Path:

@@ -11,13 +11,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tag2mask.config.recipe import Recipe, parse_recipe
 from tag2mask.errors import RunError
 from tag2mask.io.files import write_text
+from tag2mask.io.json_files import FileSchema, read_object
 
 TUNE_FILE = "tune.json"
 Changes = Mapping[str, Mapping[str, Any]]
 """Section -> new values: some keys of `predict`, or a complete `refiner`."""
+_ADVICE = "remove it to return to the trained values, then run tag2mask tune"
+
+
+class _Changes(FileSchema):
+    """See `Changes`."""
+
+    predict: dict[str, Any] = Field(default={})
+    refiner: dict[str, Any] | None = None
+
+
+class _TuneFile(FileSchema):
+    """The file."""
+
+    chosen: _Changes
+    trained: _Changes
 
 
 def apply_tuned(recipe: Recipe, folder: Path) -> Recipe:
@@ -46,14 +64,9 @@ def _read(folder: Path, part: str) -> Changes:
         RunError: If the file is damaged.
     """
     path = folder / TUNE_FILE
-    if not path.is_file():
+    if not path.exists():
         return {}
-    try:
-        changes: Changes = json.loads(path.read_text(encoding="utf-8"))[part]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: is damaged; remove it to return to the trained values, then run tag2mask tune"
-        ) from error
+    changes: Changes = read_object(path, _TuneFile, RunError, advice=_ADVICE)[part]
     return changes
 
 

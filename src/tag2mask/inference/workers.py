@@ -3,7 +3,7 @@
 On the CPU, each worker runs network, refiners and thresholds of one image at a time in one thread:
 two threads speed up one image less than two images. A network on a GPU stays in this process, and
 the workers refine and threshold. Results equal those of one process up to rounding, which can
-depend on the number of threads.
+depend on the number of threads. A thread reads the next image while the network is busy.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -27,11 +27,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError, LostProcessError
+from tag2mask.functional.bands import is_large
 from tag2mask.inference.large_images import needs_tiles
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.inference.uncertainty import postprocess_with_parts
+from tag2mask.io.signals import signals_delayed
 from tag2mask.types import Image, Mask, Prediction
 
 AHEAD = 2
@@ -45,6 +47,10 @@ class ImageInput(NamedTuple):
     tags: npt.NDArray[np.uint8] | None
     """(F,) in {0, 1}; None lets the classifier select the classes."""
     name: str
+
+
+Input = tuple[str, ImageInput | DataError]
+"""Name of an image, and the image or why it cannot be read."""
 
 
 class Submitted(NamedTuple):
@@ -90,17 +96,18 @@ class MaskWorkers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
-            for process in self._processes():
-                process.terminate()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        with signals_delayed():
+            if kind is not None:
+                for process in self._processes():
+                    process.terminate()
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, one: ImageInput) -> Submitted:
         """Submit one image to a worker.
 
         Raises:
             DataError: If a network on a GPU refuses the image.
-            RunError: If a worker has died.
+            LostProcessError: If a worker has died.
         """
         if self._with_network:
             future = self._start(_segment, one)
@@ -125,7 +132,7 @@ class MaskWorkers:
 
 
 def predict_in_workers(
-    segmenter: Segmenter, inputs: Iterable[tuple[str, ImageInput | DataError]], workers: int
+    segmenter: Segmenter, inputs: Iterable[Input], workers: int
 ) -> Generator[tuple[str, Prediction | DataError]]:
     """Make the masks of images, in order; errors pass through, and new ones join them.
 
@@ -136,20 +143,46 @@ def predict_in_workers(
         workers: Number of processes; 1 is this one.
 
     Raises:
-        RunError: If a worker died.
+        LostProcessError: If a worker died.
     """
+    inputs = _read_ahead(inputs)
     if workers == 1:
         for name, one in inputs:
             yield name, _segment_here(segmenter, name, one)
         return
-    with MaskWorkers(segmenter, workers) as pool:
+    with signals_delayed():  # so that no signal comes between start and `with`
+        pool = MaskWorkers(segmenter, workers)
+    with pool:
         waiting: deque[tuple[str, Submitted | DataError]] = deque()
         for name, one in inputs:
             waiting.append((name, _submit(pool, name, one)))
-            if len(waiting) > AHEAD * workers:
+            while len(waiting) > (workers if _is_large(one) else AHEAD * workers):
                 yield _await_prediction(*waiting.popleft())
         while waiting:
             yield _await_prediction(*waiting.popleft())
+
+
+def _read_ahead(inputs: Iterable[Input]) -> Generator[Input]:
+    """Yield what an iterator gives; a thread reads the next image while this one is processed.
+
+    After a large image the thread waits, because two of them would take too much memory.
+    """
+    iterator = iter(inputs)
+    with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as pool:
+        coming: Future[Input | None] = pool.submit(next, iterator, None)
+        while (found := coming.result()) is not None:
+            is_large = _is_large(found[1])
+            if not is_large:
+                coming = pool.submit(next, iterator, None)
+            yield found
+            del found
+            if is_large:
+                coming = pool.submit(next, iterator, None)
+
+
+def _is_large(one: ImageInput | DataError) -> bool:
+    """Return whether an image takes so much memory that no other is read meanwhile."""
+    return not isinstance(one, DataError) and is_large(one.image.shape)
 
 
 def _segment_here(
@@ -195,8 +228,8 @@ def _start_method() -> str:
     return "forkserver" if "forkserver" in known else "spawn"
 
 
-def _worker_died() -> RunError:
-    return RunError(
+def _worker_died() -> LostProcessError:
+    return LostProcessError(
         "a worker process was killed, probably because memory ran out; use fewer --workers"
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections import Counter
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.shards import SHARDS_FOLDER, Shard, adopt_rows, finish_shard
 from tag2mask.inference.workers import ImageInput, predict_in_workers
 from tag2mask.io.files import remove_leftovers, visible_names
-from tag2mask.io.image_inputs import input_images
 from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (
     CLASSES_FILE,
@@ -106,7 +104,10 @@ class MaskWriter:
 
     def done(self, name: str) -> bool:
         """Whether the mask of an image is finished; masks appear completely or not at all."""
-        return self.path(name).is_file()
+        try:
+            return self.path(name).is_file()
+        except OSError:  # the name is too long for a file
+            return False
 
     def write(
         self,
@@ -118,12 +119,19 @@ class MaskWriter:
         """Write one mask and its row of `scores.jsonl`; see `score_row`, `describe_image`.
 
         Raises:
+            DataError: If the name is too long for a file.
             RunError: If the disk refuses.
         """
+        try:
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            self.path(name).exists()
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise DataError(f"{name}: the name is too long for a file; rename it") from error
+            raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
         described = describe_image(name, image_path, prediction.mask.shape)
         append_scores(self.records, score_row(name, prediction, tags) | described)
         try:
-            self.path(name).parent.mkdir(parents=True, exist_ok=True)
             save_mask(prediction.mask, self.path(name))
         except OSError as error:
             raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
@@ -181,7 +189,7 @@ def label_dataset(
 
     Raises:
         DataError: If `strict` and an image cannot be read.
-        RunError: If a worker process is killed.
+        LostProcessError: If a worker process is killed.
     """
     source = copy.copy(source)
     source.reads_masks = False
@@ -218,7 +226,7 @@ def predict_images(
 
     Raises:
         DataError: If `strict` and an image cannot be read.
-        RunError: If a worker process is killed.
+        LostProcessError: If a worker process is killed.
     """
 
     def read(name: str) -> ImageInput:
@@ -226,58 +234,6 @@ def predict_images(
 
     job = _Job(segmenter, list(images), images, read, "predict")
     return _write_all(job, writer, strict, workers, on_image)
-
-
-def named_images(paths: Sequence[Path], listed: Path | None = None) -> dict[str, Path]:
-    """Give each image its mask name: the path inside its folder, without suffix.
-
-    Args:
-        paths: Images and folders of images.
-        listed: Text file of further images, see `listed_images`.
-
-    Raises:
-        DataError: If a path names no image, or two images get the same name.
-    """
-    named: list[tuple[str, Path]] = []
-    for path in paths:
-        if path.is_dir():
-            named += [
-                (image.relative_to(path).with_suffix("").as_posix(), image)
-                for image in input_images(path)
-            ]
-        else:
-            named += [(image.stem, image) for image in input_images(path)]
-    if listed is not None:
-        named += listed_images(listed)
-    for name, count in Counter(name for name, _ in named).items():
-        if count > 1:
-            same = ", ".join(str(image) for found, image in named if found == name)
-            raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
-    return dict(named)
-
-
-def listed_images(path: Path) -> list[tuple[str, Path]]:
-    """Read a list of images; their names are the paths inside the folder that contains all.
-
-    No image is opened: one that is missing is skipped like one that is damaged.
-
-    Args:
-        path: Text file with one path per line, relative to its folder; empty lines do not count.
-
-    Raises:
-        DataError: If it cannot be read or names nothing.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a list of images ({error})") from error
-    images = [path.parent / line.strip() for line in lines if line.strip()]
-    if not images:
-        raise DataError(f"{path}: names no image; write one path per line")
-    common = Path(os.path.commonpath([image.absolute().parent for image in images]))
-    return [
-        (image.absolute().relative_to(common).with_suffix("").as_posix(), image) for image in images
-    ]
 
 
 class _Job(NamedTuple):
@@ -309,10 +265,10 @@ def _write_all(
         for done, (name, prediction) in enumerate(found, start=1):
             if isinstance(prediction, Prediction):
                 tags = job.tags[name] if job.tags else None
-                writer.write(name, prediction, job.files.get(name), tags)
-            elif strict:
-                raise prediction
-            else:
+                prediction = _write_or_error(writer, name, prediction, job.files.get(name), tags)
+            if not isinstance(prediction, Prediction):
+                if strict:
+                    raise prediction
                 unreadable.append(str(prediction))
             bar.advance(task)
             if on_image is not None:
@@ -353,6 +309,21 @@ def _read_or_error(read: Callable[[str], ImageInput], name: str) -> ImageInput |
         return read(name)
     except DataError as error:
         return error
+
+
+def _write_or_error(
+    writer: MaskWriter,
+    name: str,
+    prediction: Prediction,
+    image_path: Path | None,
+    tags: Sequence[str] | None,
+) -> Prediction | DataError:
+    """Write one mask; an image whose name is too long does not stop the others."""
+    try:
+        writer.write(name, prediction, image_path, tags)
+    except DataError as error:
+        return error
+    return prediction
 
 
 def progress() -> Progress:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image as PILImage
 
 from tag2mask.io.depth import ValueRange, scale_to_8_bits
+from tag2mask.io.heif import open_image
 from tag2mask.types import Image
 
 EXTRA = "geo"
@@ -64,13 +64,15 @@ def georeference(path: Path) -> Georeference | None:
     """
     if path.suffix.lower() not in TIFF_SUFFIXES:
         return None
-    with PILImage.open(path) as opened:
+    with open_image(path) as opened:
         found = getattr(opened, "tag_v2", {})
         tags = {tag: found[tag] for tag in TAG_TYPES if tag in found}
-    matrix = _matrix(tags)
+    try:
+        matrix, keys = _matrix(tags), _short_keys(tags)
+    except (TypeError, ValueError, OverflowError):  # the tags are damaged
+        return None
     if matrix is None:
         return None
-    keys = _short_keys(tags)
     if keys.get(_RASTER_TYPE) == _POINT:  # coordinates are those of pixel centers
         matrix[:, 2] -= matrix[:, :2] @ (0.5, 0.5)
     code = keys.get(_PROJECTED, keys.get(_GEOGRAPHIC, _USER_DEFINED))
@@ -91,7 +93,7 @@ def read_raster(path: Path, value_range: ValueRange | None = None) -> Image:
     """Read the first three bands of a raster, or its only one as gray.
 
     Args:
-        path: A file that GDAL can read.
+        path: A TIFF file.
         value_range: Of pixels that are not 8 bits; None: the image's own.
 
     Returns:
@@ -102,7 +104,7 @@ def read_raster(path: Path, value_range: ValueRange | None = None) -> Image:
     """
     rasterio = importlib.import_module("rasterio")
     try:
-        with rasterio.open(path) as opened:
+        with rasterio.open(path, driver="GTiff") as opened:  # others may fetch what a file names
             bands = [1, 2, 3] if opened.count >= 3 else [1, 1, 1]
             values = np.moveaxis(opened.read(bands), 0, -1)
     except rasterio.errors.RasterioError as error:

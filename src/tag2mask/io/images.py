@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, ImageOps
+from PIL import ExifTags, ImageOps, UnidentifiedImageError
 from PIL import Image as PILImage
 
 from tag2mask.errors import DataError, MissingExtraError
@@ -104,9 +104,9 @@ def read_image(path: Path, value_range: ValueRange | None = None) -> Image:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except PILLOW_ERRORS as error:
-        if isinstance(error, PILImage.DecompressionBombError) or not _is_tiff(path):
-            raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
-        return _read_other_tiff(path, value_range, error)
+        if _is_other_tiff(path, error):
+            return _read_other_tiff(path, value_range, error)
+        raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -116,7 +116,7 @@ def image_size(path: Path) -> tuple[int, int]:
         DataError: If the file is missing or not an image.
     """
     try:
-        with PILImage.open(path) as opened:
+        with open_image(path) as opened:
             width, height = opened.size
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED_ORIENTATIONS
     except FileNotFoundError as error:
@@ -168,7 +168,8 @@ def _file_problem(path: Path) -> str | None:
                 if stream.read() == ending:
                     return None
     except PILLOW_ERRORS as error:
-        return one_line(error)
+        if not _is_other_tiff(path, error):
+            return one_line(error)
     return _pixel_problem(path)
 
 
@@ -189,9 +190,10 @@ def _upright(image: PILImage.Image) -> PILImage.Image:
     return image
 
 
-def _is_tiff(path: Path) -> bool:
-    """Return whether the suffix is that of a TIFF file."""
-    return path.suffix.lower() in TIFF_SUFFIXES
+def _is_other_tiff(path: Path, error: Exception) -> bool:
+    """Return whether Pillow does not know the pixels of a TIFF file."""
+    is_unknown = isinstance(error, UnidentifiedImageError)
+    return is_unknown and path.suffix.lower() in TIFF_SUFFIXES
 
 
 def _needs_raster(image: PILImage.Image) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 
 from tag2mask.errors import LockedError, RunError
 from tag2mask.io.files import LOCK, temporary_beside
+from tag2mask.io.json_files import parse_json
 from tag2mask.io.processes import ProcessName, own_name
 
 BEAT_S = 5.0
@@ -66,7 +67,7 @@ def folder_lock(folder: Path, part: str = "") -> Iterator[None]:
         LockedError: If another process, or another thread of this one, works there.
         RunError: If the folder cannot be written.
     """
-    if not part and os.environ.get("RANK", "0") != "0":
+    if not part and _is_later_rank():
         yield
         return
     path = folder.absolute() / (f"{LOCK}-{part}" if part else LOCK)
@@ -256,6 +257,12 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _is_later_rank() -> bool:
+    """Return whether a launcher started this process, and another one before it."""
+    is_launched = all(os.environ.get(name, "").isdigit() for name in ("RANK", "WORLD_SIZE"))
+    return is_launched and os.environ["RANK"] != "0"
+
+
 def _launch() -> str:
     """Return what identifies a launch of `torchrun` on all its hosts; empty without a launcher."""
     launch = os.environ.get(_LAUNCH_KEY, "")
@@ -280,7 +287,7 @@ def _read(path: Path) -> str | None:
 def _parse(text: str) -> dict[str, Any]:
     """Return the values of a lock; empty if it is damaged."""
     try:
-        values = json.loads(text)
+        values = parse_json(text)
     except ValueError:
         return {}
     return values if isinstance(values, dict) else {}

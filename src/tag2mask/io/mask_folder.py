@@ -13,20 +13,59 @@ MASKS/skipped.json   names of the images that could not be read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from tag2mask.errors import DataError, RunError
+from tag2mask.errors import DataError, RunError, is_printable
 from tag2mask.io.files import write_atomically, write_text
+from tag2mask.io.json_files import FileSchema, read_json, read_lines, read_object
 from tag2mask.io.palette import voc_palette
 from tag2mask.types import BACKGROUND, IGNORE, Mask, Prediction
 
 CLASSES_FILE = "classes.json"
 SCORES_FILE = "scores.jsonl"
 SKIPPED_FILE = "skipped.json"
+_CLASSES_ADVICE = (
+    'it names the class of each mask value: {"classes": ["cat", "dog"]}, without background'
+)
+_SKIPPED_ADVICE = "remove it and write the masks again: it names the images without a mask"
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Classes(FileSchema):
+    """The file `classes.json`."""
+
+    classes: Annotated[list[str], Field(min_length=1, max_length=IGNORE - 1)]
+    class_source: str | None = None
+    settings: dict[str, Any] = Field(default={})
+
+    @field_validator("classes")
+    @classmethod
+    def _check_names(cls, names: list[str]) -> list[str]:
+        """Require names that can be told apart and shown."""
+        for name in names:
+            if not name.strip() or not is_printable(name):
+                raise ValueError(f"{name!r} is no name of a class")
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' occurs twice")
+        return names
+
+
+class _ScoreRow(FileSchema):
+    """One line of `scores.jsonl`."""
+
+    name: str
+    scores: dict[str, float] = Field(default={})
+    areas: dict[str, Share] = Field(default={})
+    uncertainty: float | None = None
+    uncertainty_parts: dict[str, float] = Field(default={})
+    tags: list[str] = Field(default=[])
+    image: str = ""
+    folder: str = ""
 
 
 def read_classes(folder: Path) -> dict[str, Any]:
@@ -36,19 +75,7 @@ def read_classes(folder: Path) -> dict[str, Any]:
         DataError: If it is missing or damaged, or has no list of class names.
     """
     path = folder / CLASSES_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); it names the class of each mask value"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error})") from error
-    names = values.get("classes") if isinstance(values, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f'{path}: needs {{"classes": ["cat", "dog"]}}, without background')
-    described: dict[str, Any] = values
-    return described
+    return read_object(path, _Classes, advice=_CLASSES_ADVICE)
 
 
 def read_class_names(folder: Path) -> tuple[str, ...]:
@@ -194,17 +221,20 @@ def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the rows of `scores.jsonl` by image name; the last row of a name counts.
 
     A torn line, which a killed process leaves, is skipped. Empty without the file.
+
+    Raises:
+        DataError: If the file cannot be read.
     """
-    path = folder / SCORES_FILE
-    rows: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("name"), str):
-            rows[row["name"]] = row
-    return rows
+    return {row["name"]: row for row in score_rows(folder / SCORES_FILE)}
+
+
+def score_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file like `scores.jsonl` in its order, without torn lines.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    return read_lines(path, _ScoreRow)
 
 
 def score_line(row: Mapping[str, Any]) -> str:
@@ -217,11 +247,18 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def read_skipped(folder: Path) -> frozenset[str]:
-    """Names of images that have no mask in a folder because they could not be read."""
+    """Names of images that have no mask in a folder because they could not be read.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
     path = folder / SKIPPED_FILE
-    if not path.is_file():
+    if not path.exists():
         return frozenset()
-    return frozenset(json.loads(path.read_text(encoding="utf-8")))
+    names = read_json(path, advice=_SKIPPED_ADVICE)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: needs a list of names; {_SKIPPED_ADVICE}")
+    return frozenset(names)
 
 
 def write_skipped(folder: Path, names: Sequence[str]) -> None:

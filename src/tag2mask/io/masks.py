@@ -12,6 +12,7 @@ from PIL import Image as PILImage
 
 from tag2mask.errors import DataError
 from tag2mask.io.files import replacing
+from tag2mask.io.heif import open_image
 from tag2mask.io.images import PILLOW_ERRORS, SIXTEEN_BIT_MODES, one_line
 from tag2mask.io.palette import voc_palette
 from tag2mask.types import BACKGROUND, IGNORE, Mask
@@ -60,7 +61,7 @@ def read_indices(path: Path) -> npt.NDArray[Any]:
         DataError: If the file is missing or broken, or contains colors instead of indices.
     """
     try:
-        with PILImage.open(path) as opened:
+        with open_image(path) as opened:
             mode = opened.mode
             raw = np.asarray(opened) if mode in _INDEX_MODES else None
     except FileNotFoundError as error:
@@ -92,7 +93,7 @@ def has_few_colors(path: Path) -> bool:
 def _has_few_values(path: Path, modes: Container[str]) -> bool:
     """Return whether an image file of some pixel modes has at most 32 different values."""
     try:
-        with PILImage.open(path) as opened:
+        with open_image(path) as opened:
             if opened.format not in _LOSSLESS or min(opened.size) < _SMALLEST_MASK_PX:
                 return False
             if opened.mode not in modes:

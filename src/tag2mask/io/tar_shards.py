@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 from tag2mask.errors import DataError
 from tag2mask.io.depth import ValueRange
 from tag2mask.io.images import is_image_name, read_image
+from tag2mask.io.json_files import parse_json
 from tag2mask.io.masks import save_mask
 from tag2mask.types import Image, Mask
 
@@ -118,8 +119,8 @@ def _split(name: str) -> tuple[str, str]:
 
 def _json_object(path: Path, member: tarfile.TarInfo, data: bytes) -> dict[str, Any]:
     try:
-        values = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        values = parse_json(data.decode("utf-8-sig"))
+    except ValueError as error:
         raise DataError(f"{path}: {member.name!a} is not valid JSON") from error
     return values if isinstance(values, dict) else {}
 

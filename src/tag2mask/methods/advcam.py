@@ -39,7 +39,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
-from tag2mask.config.schema import Fraction
+from tag2mask.config.schema import LARGEST_BATCH, Fraction
 from tag2mask.functional.precision import LabelPrecision, label_autocast
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
@@ -54,9 +54,9 @@ class AdvCAMConfig(CAMConfig):
     """The keys of `cam` describe the network; the defaults of the ascent are the paper's."""
 
     name: str = "advcam"
-    iterations: int = Field(default=27, ge=1)
+    iterations: int = Field(default=27, ge=1, le=2**16)
     """Iterations of the ascent; their maps are added up. 1 gives the plain map."""
-    half_iterations: int = Field(default=13, ge=1)
+    half_iterations: int = Field(default=13, ge=1, le=2**16)
     """Iterations at scale 0.5 and below; fewer also count less beside the other scales."""
     step_size: PositiveFloat = 0.08
     """Largest change of a normalized pixel value per iteration."""
@@ -65,7 +65,7 @@ class AdvCAMConfig(CAMConfig):
     limit."""
     discriminative_threshold: Fraction = 0.5
     """Pixels above this fraction of the map's maximum form the discriminative region."""
-    max_batch_size: int = Field(default=16, ge=1)
+    max_batch_size: int = Field(default=16, ge=1, le=LARGEST_BATCH)
     """Most images that ascend in one pass, one per class, image and flipped copy; affects memory
     and speed only."""
     label_precision: LabelPrecision = "auto"

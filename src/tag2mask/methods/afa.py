@@ -25,7 +25,14 @@ from pydantic import Field, PositiveFloat, field_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import (
+    Fraction,
+    MethodConfig,
+    Scales,
+    StepsOrFraction,
+    Width,
+    resolve_steps,
+)
 from tag2mask.errors import RecipeError
 from tag2mask.functional.affinity import (
     affinity_label,
@@ -84,7 +91,7 @@ class AFAConfig(MethodConfig):
     """lambda_2, weight of the affinity loss (Table 4)."""
     energy_weight: float = Field(default=0.0, ge=0)
     """lambda_3, weight of the dense-energy loss: 0.01 in Table 4, 0 (off) in the released code."""
-    radius: int = Field(default=8, ge=1)
+    radius: int = Field(default=8, ge=1, le=64)
     """Radius of affinity labels and of the random walk, in grid positions (Table 1)."""
     thresholds: ThresholdRule = "fixed"
     """How the next two are used. fixed: as they are; auto: their mean follows the maps (Otsu's
@@ -95,7 +102,7 @@ class AFAConfig(MethodConfig):
     background_threshold: Fraction = 0.35
     """beta_l, background score that still exceeds the CAM of confident background; lower ignores
     more pixels (Table 5)."""
-    decoder_width: int = Field(default=256, ge=1)
+    decoder_width: Width = 256
     """Channels of the decoder."""
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout probability of a decoder channel in training."""
@@ -103,7 +110,7 @@ class AFAConfig(MethodConfig):
     """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
     zero_init: bool = False
     """Start every affinity at 0.5 (short runs need it)."""
-    label_scales: tuple[PositiveFloat, ...] = Field(default=(1.0, 0.5, 1.5), min_length=1)
+    label_scales: Scales = (1.0, 0.5, 1.5)
     """Scales of the CAM that pseudo-labels are made from; propagation uses the largest."""
     label_precision: LabelPrecision = "auto"
     """Arithmetic of that CAM, which needs no gradient; auto: bf16 where the processor computes it

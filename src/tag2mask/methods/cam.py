@@ -40,7 +40,7 @@ class CAMConfig(MethodConfig):
     under softmax masks (1Stage)."""
     gpp: GPPConfig = GPPConfig()
     """Options of the pooling gpp."""
-    width: int = Field(default=0, ge=0)
+    width: int = Field(default=0, ge=0, le=8192)
     """Channels of an extra layer with ReLU before the classifier; 0 omits it (AEFT: 256)."""
     xavier: bool = False
     """Start the classifier from Xavier's rule (PSA); with `width` it always does."""

@@ -40,7 +40,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction
+from tag2mask.config.schema import MOST_IMAGES, Fraction, Seed
 from tag2mask.errors import DataError
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.cam import CAM, PRESENT, CAMConfig
@@ -59,15 +59,15 @@ class RIBConfig(CAMConfig):
     """The keys of `cam` describe the network; the other defaults are the paper's for VOC."""
 
     name: str = "rib"
-    iterations: int = Field(default=10, ge=0)
+    iterations: int = Field(default=10, ge=0, le=2**16)
     """Fine-tuning steps per image; 0 gives the plain map."""
     lr: PositiveFloat = 8.0e-6
     """Learning rate of the backbone (COCO: 5e-6)."""
     head_lr_factor: PositiveFloat = 10.0
     """Learning rate of the head as a multiple of `lr`."""
-    num_reference_images: int = Field(default=20, ge=0)
+    num_reference_images: int = Field(default=20, ge=0, le=MOST_IMAGES)
     """Images without a common class that each image is fine-tuned with (COCO: 15)."""
-    reference_px: int = Field(default=320, ge=32, multiple_of=32)
+    reference_px: int = Field(default=320, ge=32, le=8192, multiple_of=32)
     """Side in pixels of the square that reference images are resized to."""
     gndrp_threshold: PositiveFloat = 0.4
     """Pixels below this fraction of the map's maximum are pooled (COCO: 0.5); above 1: all."""
@@ -78,7 +78,7 @@ class RIBConfig(CAMConfig):
     """Pixels above this fraction of the map's maximum count as covered."""
     max_coverage: Fraction = 0.7
     """Fine-tuning stops when any class covers more than this fraction of the image (COCO: 0.8)."""
-    seed: int = Field(default=1, ge=0)
+    seed: Seed = 1
     """Seed of the choice of reference images."""
 
 

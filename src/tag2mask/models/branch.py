@@ -35,7 +35,7 @@ Fusion = Literal["sum", "norm", "concat", "branch"]
 class BranchedConfig(BackboneConfig):
     """A convolutional network with a transformer branch on its last map."""
 
-    blocks: Annotated[int, Field(ge=0)] = 2
+    blocks: Annotated[int, Field(ge=0, le=1024)] = 2
     """Transformer blocks; 0 gives the convolutional network alone, without attention."""
     fusion: Fusion = "sum"
     """Last map f4, from the network's map f and the branch b: sum: f + b; norm: LayerNorm of

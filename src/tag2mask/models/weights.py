@@ -5,8 +5,6 @@ Files are safetensors or torch archives, which are loaded with `weights_only` an
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +14,12 @@ import huggingface_hub
 import safetensors.torch
 import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from tag2mask.checkpoint import check_finite
 from tag2mask.errors import WeightsError
+from tag2mask.io.hub_files import is_hub_id, split_revision, verify_download
+from tag2mask.io.json_files import read_object
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 """File names of weights in a folder or a hub repository, preferred first."""
@@ -31,8 +31,9 @@ _LICENSES = (
     (re.compile(r"ilsvrc-cls_rna-a1_|res(?:net)?38"), "Apache-2.0, University of Adelaide"),
 )
 _CARD = "README.md"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _MAX_NAMED = 3
+_MAX_LENGTH = 200
+"""Characters of a library's message that a line of ours repeats."""
 
 
 def license(source: str) -> str:
@@ -56,12 +57,15 @@ def card_license(source: str) -> str:
 
 def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
     """Download the first of these files that a hub repository has, through the hub's cache."""
+    repository, revision = split_revision(source)
     unreachable: LocalEntryNotFoundError | None = None
     for name in file_names:
         try:
             cache_only = unreachable is not None  # do not repeat the hub's retries
-            path = huggingface_hub.hf_hub_download(source, name, local_files_only=cache_only)
-            return Path(path)
+            path = huggingface_hub.hf_hub_download(
+                repository, name, revision=revision, local_files_only=cache_only
+            )
+            return verify_download(Path(path))
         except LocalEntryNotFoundError as error:
             unreachable = error  # not in the cache, and the hub did not answer
         except EntryNotFoundError:
@@ -79,8 +83,8 @@ def _from_hub(source: str, file_names: Sequence[str]) -> Path | None:
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if the message is empty."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, shortened, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:_MAX_LENGTH]
 
 
 def locate(source: str, *file_names: str) -> Path | None:
@@ -97,7 +101,7 @@ def locate(source: str, *file_names: str) -> Path | None:
         return path
     if path.is_dir():
         return next((path / name for name in file_names if (path / name).is_file()), None)
-    if not _HUB_ID.fullmatch(source):
+    if not is_hub_id(source):
         raise WeightsError(
             f"{source}: no such file or folder; give a path or a hub id (owner/name)"
         )
@@ -117,7 +121,7 @@ def read_tensors(source: str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # a damaged or malicious archive can raise nearly every error
         raise WeightsError(f"{path}: not a readable weights file ({_first_line(error)})") from error
     return _state_dict(content, path)
 
@@ -151,13 +155,7 @@ def read_json(source: str, file_name: str) -> dict[str, Any]:
         path = path.with_name(file_name)
     if path is None or not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path}: not a JSON object")
-    return content
+    return read_object(path, kind=WeightsError)
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> frozenset[str]:
@@ -172,7 +170,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> froze
         Names of the loaded parameters, without buffers.
 
     Raises:
-        WeightsError: If names or shapes differ. The message lists up to three tensors.
+        WeightsError: If names or shapes differ, or values are not finite. The message lists up to
+            three tensors.
     """
     expected = module.state_dict()
     names = sorted(expected.keys() | tensors.keys())
@@ -188,6 +187,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> froze
         raise WeightsError(
             f"{source}: weights of another architecture: {'; '.join(differing[:_MAX_NAMED])}{more}"
         )
+    check_finite(tensors, source, "download the file again, or use other weights")
     module.load_state_dict(dict(tensors), strict=False)
     return frozenset(name for name, _ in module.named_parameters() if name in tensors)
 

@@ -56,7 +56,7 @@ class DenseCRFConfig(RefinerConfig):
 
     name: str = "dense_crf"
     """Refiner: a file of the folder `refiners`."""
-    iterations: int = Field(default=10, ge=0)
+    iterations: int = Field(default=10, ge=0, le=2**16)
     """Mean-field iterations."""
     gaussian_sxy: PositiveFloat = 3.0
     """Width of the position kernel in pixels of the refined image."""
@@ -72,7 +72,7 @@ class DenseCRFConfig(RefinerConfig):
     """Unary term: the probabilities, or the most likely class with a fixed confidence (IRN)."""
     confidence: float = Field(default=0.7, gt=0, lt=1)
     """Probability of the most likely class with `unary: label`; the others share the rest."""
-    memory_mib: int = Field(default=MEMORY_MIB, ge=1)
+    memory_mib: int = Field(default=MEMORY_MIB, ge=1, le=2**24)
     """Memory limit for the lattices of an image in MiB; larger images are rejected."""
 
 

@@ -11,14 +11,13 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import RefinerConfig
+from tag2mask.config.schema import Dilation, RefinerConfig
 from tag2mask.functional.stencil import shifted
 from tag2mask.refiners.base import Refiner
 from tag2mask.refiners.par import neighbor_offsets, par_iterate
@@ -30,11 +29,11 @@ class PAMRConfig(RefinerConfig):
 
     name: str = "pamr"
     """Refiner: a file of the folder `refiners`."""
-    dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(1, 2, 4, 8, 12, 24), min_length=1
+    dilations: tuple[Dilation, ...] = Field(
+        default=(1, 2, 4, 8, 12, 24), min_length=1, max_length=64
     )
     """Distances of the eight neighbors in pixels."""
-    iterations: int = Field(default=10, ge=0)
+    iterations: int = Field(default=10, ge=0, le=2**16)
     """Rounds of averaging."""
     width: PositiveFloat = 0.1
     """Width of the color kernel in standard deviations; larger values blur across edges."""

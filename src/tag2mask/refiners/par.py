@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import RefinerConfig
+from tag2mask.config.schema import Dilation, RefinerConfig
 from tag2mask.functional.sizes import is_exporting
 from tag2mask.functional.stencil import Offset, shifted
 from tag2mask.refiners.base import Refiner
@@ -34,11 +33,11 @@ class ParConfig(RefinerConfig):
 
     name: str = "par"
     """Refiner: a file of the folder `refiners`."""
-    dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(1, 2, 4, 8, 12, 24), min_length=1
+    dilations: tuple[Dilation, ...] = Field(
+        default=(1, 2, 4, 8, 12, 24), min_length=1, max_length=64
     )
     """Distances of the eight neighbors in pixels."""
-    iterations: int = Field(default=10, ge=0)
+    iterations: int = Field(default=10, ge=0, le=2**16)
     """Rounds of averaging; the paper uses 15 for COCO and in its ablation table."""
     w1: PositiveFloat = 0.3
     """Width of the color kernel in standard deviations; larger values blur across edges."""

@@ -29,11 +29,11 @@ class RandomWalkConfig(RefinerConfig):
 
     name: str = "random_walk"
     """Refiner: a file of the folder `refiners`."""
-    radius: int = Field(default=5, ge=1)
+    radius: int = Field(default=5, ge=1, le=64)
     """Largest distance of neighbors in pixels."""
     sigma: PositiveFloat = 10.0
     """Width of the color kernel in gray levels; larger values blur across edges."""
-    steps: int = Field(default=20, ge=0)
+    steps: int = Field(default=20, ge=0, le=2**16)
     """Steps of the walk; more steps propagate farther."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tag2mask.config.recipe import Recipe, load_recipe
-from tag2mask.errors import Tag2MaskError
+from tag2mask.errors import DataError, RunError, Tag2MaskError
+from tag2mask.io.json_files import read_object
+from tag2mask.io.run_files import Score, is_score, read_log, read_metrics
 
 STRIP_NAME = re.compile(r"step(\d+)_.*\.png")
 SCORE_KEYS = ("class_names", "iou", "miou", "images", "class_source")
@@ -38,9 +40,9 @@ def read_run(folder: Path) -> Run:
     try:
         recipe = load_recipe(str(folder / "recipe.yaml"))
     except Tag2MaskError as error:
-        missing.append(str(error).splitlines()[0])
+        missing.append(error.problems[0])
     log = _read_log(folder / "log.jsonl", missing)
-    metrics = _read_json(folder / "metrics.json", missing)
+    metrics = _read_metrics(folder / "metrics.json", missing)
     strips = _last_strips(folder / "samples")
     scores = _merge_equal_scores(_read_scores(folder, metrics))
     if not scores:
@@ -53,36 +55,25 @@ def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
     if not path.is_file():
         missing.append(f"{path.name}: not found")
         return ()
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-    return tuple(records)
+    return read_log(path)
 
 
-def _read_json(path: Path, missing: list[str]) -> Values:
+def _read_metrics(path: Path, missing: list[str]) -> Values:
+    """Read the scores during training."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_metrics(path)
+    except RunError:
         missing.append(f"{path.name}: missing or not readable; the run may have been interrupted")
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _read_scores(folder: Path, metrics: Values) -> dict[str, Values]:
     """Read scores by title: first those in files, then those of the best and the last weights."""
-    scores = {}
+    scores: dict[str, Values] = {}
     for path in sorted(folder.glob("*.json")):
-        values = _read_json(path, [])
-        if _has_scores(values):
-            scores[path.name] = values
-    history = [
-        record for record in metrics.get("history", ()) if _has_scores(record.get("detail", {}))
-    ]
+        with suppress(DataError):  # other files of the run
+            scores[path.name] = read_object(path, Score)
+    history = [record for record in metrics.get("history", ()) if is_score(record.get("detail"))]
     best_step = (metrics.get("best") or {}).get("step")
     for record in history:
         step = record["step"]
@@ -118,10 +109,6 @@ def _how_to_add_scores(metrics: Values) -> str:
     reason = (metrics.get("best") or {}).get("reason")
     note = f" ({reason})" if reason else ""
     return f"IoU per class{note}: 'tag2mask evaluate MASKS TRUTH --json RUN/scores.json' adds it"
-
-
-def _has_scores(values: Values) -> bool:
-    return {"class_names", "iou", "miou"} <= values.keys()
 
 
 def _last_strips(folder: Path) -> tuple[Path, ...]:

@@ -84,7 +84,7 @@ def speed_tiles(run: Run) -> tuple[Tile, ...]:
     if run.metrics.get("seconds"):
         note = "without evaluation and saving"
         tiles.append(Tile("training time", duration(run.metrics["seconds"]), note))
-    speeds = [record["images_per_s"] for record in run.log if "images_per_s" in record]
+    speeds = [speed for r in run.log if (speed := r.get("images_per_s")) is not None]
     if speeds:
         tiles.append(Tile("speed", f"{speeds[-1]:.1f}", "images per second at the end"))
     return tuple(tiles)

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.config.overrides import Overrides, apply_overrides
-from tag2mask.config.recipe import Recipe, read_yaml, recipe_path, stage_recipe
+from tag2mask.config.recipe import Recipe, recipe_path, stage_recipe
 from tag2mask.errors import RecipeError, did_you_mean
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.reproduction.schedule import (
     reject_losses_that_never_start,
     scale_schedule,

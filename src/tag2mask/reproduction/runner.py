@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict
 
 from tag2mask import plugins
 from tag2mask.checkpoint import versions
 from tag2mask.data.base import Source
+from tag2mask.errors import RunError
 from tag2mask.evaluation.mask_scores import report_at_chosen, score_masks
 from tag2mask.inference.candidate_masks import SLOW_KINDS
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.files import write_text
+from tag2mask.io.json_files import FileSchema, read_object
+from tag2mask.io.run_files import read_metrics
 from tag2mask.pipeline import train
 from tag2mask.reproduction.plan import PlannedRow
 from tag2mask.training.run_folder import RunFolder
@@ -33,6 +37,29 @@ MAX_THRESHOLD_IMAGES = 1500
 Notify = Callable[[str], object]
 Scores = dict[str, Any]
 """Content of one file of scores."""
+
+
+class _Machine(FileSchema):
+    """What the times were measured on."""
+
+    device: str
+
+
+class _ScoresFile(FileSchema):
+    """What a file of scores must contain."""
+
+    classes: list[str]
+    seconds: dict[str, float]
+    machine: _Machine
+    images: dict[str, int]
+    scores: dict[str, dict[str, dict[str, dict[str, Any]]]]
+
+
+class _Spent(FileSchema):
+    """Seconds by stage."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +85,7 @@ class Runner:
         path = self.scores_file(plan)
         if not path.is_file():
             return None
-        scores: Scores = json.loads(path.read_text(encoding="utf-8"))
-        return scores
+        return read_object(path, _ScoresFile, RunError, advice="remove it to score the row again")
 
     def finish(self, plan: PlannedRow) -> Scores:
         """Train and score one row.
@@ -134,7 +160,7 @@ class Runner:
                 seconds["labeling"] += spent.get(stage, 0.0)
                 continue
             metrics = RunFolder(run / (stage or "")).metrics
-            seconds["training"] += json.loads(metrics.read_text(encoding="utf-8"))["seconds"]
+            seconds["training"] += read_metrics(metrics).get("seconds", 0.0)
         return seconds
 
     def _score(self, plan: PlannedRow, run: Path) -> Scores:
@@ -211,5 +237,4 @@ def _read_spent(run: Path) -> dict[str, float]:
     path = _spent_file(run)
     if not path.is_file():
         return {}
-    spent: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    return spent
+    return read_object(path, _Spent, RunError, advice="remove it to count the time anew")

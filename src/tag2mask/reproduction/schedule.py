@@ -94,7 +94,7 @@ def reject_losses_that_never_start(recipe: Recipe, where: str) -> None:
         if resolve_steps(steps, stage.optim.steps) >= stage.optim.steps
     ]
     if problems:
-        raise RecipeError("\n".join(problems))
+        raise RecipeError(*problems)
 
 
 def _training_recipes(before: Recipe, after: Recipe) -> Iterator[tuple[str, Recipe, Recipe]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from tag2mask.reproduction.plan import PlannedRow
@@ -103,7 +104,7 @@ def rich_table(
         words = max(map(len, heading.split()))
         shown.add_column(heading, justify="left" if is_text else "right", min_width=words)
     for line in lines:
-        shown.add_row(*line)
+        shown.add_row(*map(escape, line))
     return shown
 
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from tag2mask.config.messages import validation_errors
 from tag2mask.config.overrides import parse_overrides
-from tag2mask.config.recipe import read_yaml
 from tag2mask.errors import RecipeError, did_you_mean
 from tag2mask.inference.candidate_masks import CAM, KINDS
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.types import ClassSource
 
 TABLE_FOLDER = Path(__file__).parents[1] / "tables"
@@ -183,9 +183,9 @@ def load_table(name: str) -> Table:
     try:
         table = Table.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise RecipeError("\n".join(validation_errors(error, Table, str(path), ""))) from error
+        raise RecipeError(*validation_errors(error, Table, str(path), "")) from error
     if problems := [f"{path}: {problem}" for problem in _problems(table)]:
-        raise RecipeError("\n".join(problems))
+        raise RecipeError(*problems)
     return table
 
 

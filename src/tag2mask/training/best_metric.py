@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.io.files import write_text
+from tag2mask.io.run_files import read_metrics
 from tag2mask.training.logging import replace_non_finite
 from tag2mask.training.validation import Evaluation
 
@@ -36,10 +37,14 @@ class BestMetric:
         self._history: list[Evaluation] = []
 
     def restore(self, step: int) -> None:
-        """Read the history up to a step from the file; later steps will be trained again."""
+        """Read the history up to a step from the file; later steps will be trained again.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
         if not self._path.is_file():
             return
-        history = json.loads(self._path.read_text(encoding="utf-8"))["history"]
+        history = read_metrics(self._path).get("history", ())
         self._history = [_evaluation(values) for values in history if values["step"] <= step]
 
     def has_step(self, step: int) -> bool:
@@ -99,5 +104,7 @@ class BestMetric:
 
 def _evaluation(values: dict[str, Any]) -> Evaluation:
     """Read one entry of the file; a score of null is NaN."""
-    score = math.nan if values["score"] is None else values["score"]
-    return Evaluation(values["step"], score, values["detail"])
+    score = values.get("score")
+    return Evaluation(
+        values["step"], math.nan if score is None else score, values.get("detail", {})
+    )

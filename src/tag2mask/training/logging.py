@@ -24,6 +24,8 @@ from torch import Tensor
 
 from tag2mask.errors import RunError
 from tag2mask.io.files import write_text
+from tag2mask.io.json_files import parse_line
+from tag2mask.io.run_files import LogRecord
 from tag2mask.types import StepProgress
 
 Totals = dict[str, tuple[float, int]]
@@ -98,13 +100,10 @@ def replace_non_finite(value: Any) -> Any:
 def truncate_log(path: Path, step: int) -> None:
     """Remove the lines of steps after `step`, and an incomplete last line of a killed process."""
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record.get("step", 0) <= step:
-            lines.append(line)
+    for line in path.read_bytes().split(b"\n"):
+        record = parse_line(line, LogRecord)
+        if record is not None and record.get("step", 0) <= step:
+            lines.append(line.decode("utf-8"))
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 

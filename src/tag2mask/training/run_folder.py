@@ -6,7 +6,6 @@ folder records which launch works in it, so that the second start resumes what t
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError
 from tag2mask.io.files import visible_names, write_text
+from tag2mask.io.run_files import read_metrics
 
 MAY_CHANGE = frozenset(
     {"data.root", "data.labels", "backbone.weights"}
@@ -75,10 +75,10 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether all steps are done, the last step is scored, and the weights exist."""
         try:
-            metrics = json.loads(self.metrics.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            metrics = read_metrics(self.metrics)
+        except RunError:
             return False
-        return bool(metrics.get("finished")) and self.weights("last").is_file()
+        return metrics.get("finished", False) and self.weights("last").is_file()
 
     @property
     def is_restart(self) -> bool:

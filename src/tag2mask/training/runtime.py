@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from tag2mask.errors import MissingExtraError, RunError
+from tag2mask.errors import LostProcessError, MissingExtraError, RunError
 from tag2mask.methods.base import Method
 from tag2mask.types import Batch
 
@@ -164,6 +164,23 @@ class Runtime:
         dist.all_reduce(shared, dist.ReduceOp.MAX, group=self._host_group)
         return int(shared.item())
 
+    @contextmanager
+    def lost_peers_named(self) -> Iterator[None]:
+        """Turn the error of a lost connection into one line.
+
+        Raises:
+            LostProcessError: If another process of the launch ended inside of the body.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world == 1 or not _is_lost_connection(error):
+                raise
+            raise LostProcessError(
+                f"process {self.rank} of {self.world} lost the connection to the others, because "
+                "one of them ended; its own message says why. The last saved state is intact"
+            ) from error
+
     def shutdown(self) -> None:
         """Release network and optimizer, so that the process can leave its group at exit.
 
@@ -202,7 +219,10 @@ class Runtime:
 
 
 class StopRequest:
-    """Records SIGINT and SIGTERM until the current step is done; a second signal kills."""
+    """Records SIGINT and SIGTERM until the current step is done.
+
+    A second signal kills, except under `torchrun`.
+    """
 
     def __init__(self) -> None:
         self.signal_number = 0
@@ -211,7 +231,11 @@ class StopRequest:
 
     @contextmanager
     def catch_signals(self) -> Iterator[None]:
-        """Catch both signals inside the body; only the main thread receives signals."""
+        """Catch both signals inside the body; only the main thread receives signals.
+
+        One that arrives too late to stop the body is delivered after it, so that no further stage
+        starts.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -223,13 +247,23 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.signal_number:
+            signal.raise_signal(self.signal_number)
 
     def _record(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             # This is a forked loader process: Ctrl-C reaches it too, but the run needs its batch.
             return
         self.signal_number = number
-        signal.signal(number, signal.SIG_DFL)
+        if not dist.is_torchelastic_launched():  # it repeats signals, and kills after 30 seconds
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Return whether an error of a collective says that another process is gone."""
+    words = ("closed by peer", "reset by peer", "broken pipe", "connection refused", "timed out")
+    lines = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in lines for word in words)
 
 
 def _leave_group() -> None:

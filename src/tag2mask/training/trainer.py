@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from tag2mask.checkpoint import read_state, save_state, save_weights, versions
+from tag2mask.checkpoint import save_state, save_weights, versions
 from tag2mask.config.recipe import Recipe, load_recipe
 from tag2mask.config.schema import StepsOrFraction, resolve_steps
 from tag2mask.data.loader import Batches, batches
-from tag2mask.errors import RecipeError, RunError, StoppedError
+from tag2mask.errors import RecipeError, RunError, StoppedError, printable
 from tag2mask.io.files import remove_leftovers, write_text
 from tag2mask.io.locks import folder_lock
 from tag2mask.methods.build import build_method
@@ -33,7 +33,7 @@ from tag2mask.training.optimizer import build_optimizer, set_learning_rates
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 from tag2mask.training.runtime import Runtime, StopRequest
 from tag2mask.training.seeding import preserve_rng, rng_state, seed_all, set_rng_state
-from tag2mask.training.snapshot import restore, snapshot
+from tag2mask.training.snapshot import read_snapshot, restore, snapshot
 from tag2mask.training.validation import ValidationLoop
 from tag2mask.training.warm_start import start_from
 
@@ -83,7 +83,7 @@ def train(
         try:
             # Also a barrier: no process writes before all have checked the folder.
             runtime.require_equal(recipe.to_yaml(), "other recipes; name one file for all")
-            with stop.catch_signals():
+            with stop.catch_signals(), runtime.lost_peers_named():
                 run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
                 run.run(command, on_step)
         finally:
@@ -272,7 +272,7 @@ class _TrainingRun:
         summary = f"loss {record['loss']:.4f}  {speed:.1f} images/s  {peak:.0f} MiB"
         logger.show_progress(self._step, summary)
         for name, reason in list(source.skipped.items())[self._skipped :]:
-            logger.print_line(f"skipped '{name}': {reason}")
+            logger.print_line(f"skipped '{printable(name)}': {reason}")
         self._skipped = len(source.skipped)
         self._reject_non_finite(record["losses"])
 
@@ -331,7 +331,7 @@ class _TrainingRun:
     def _restore(self) -> Batches:
         """Open the batches, then load the state, because opening may draw random numbers."""
         has_state = self._has_state
-        tensors, record = read_state(self._folder.state) if has_state else ({}, {"step": 0})
+        tensors, record = read_snapshot(self._folder.state) if has_state else ({}, {"step": 0})
         opened = self._open_batches(record["step"])
         if has_state:
             self._load(tensors, record)

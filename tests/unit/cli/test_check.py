@@ -1,5 +1,6 @@
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,22 @@ def test_a_run_in_front_checks_the_tags(monkeypatch, tmp_path):
 def test_two_folders_without_a_run_are_rejected(tmp_path):
     with pytest.raises(DataError, match=r"is not a run; give one folder, or RUN DATA"):
         run(["check", str(tmp_path), "images"])
+
+
+def test_names_with_markup_and_control_characters_are_shown_as_they_are(report_of, capsys):
+    odd = replace(
+        REPORT,
+        classes={"[red]": 3, "[/]": 2},
+        parts={"train": Part(("a\nerror: forged", "\x1b[2J"), {"[red]": 3})},
+        advice=(Advice("typo", "warning", "tag '[/]' of a\nready: forged"),),
+    )
+    report_of(odd)
+    run(["check", "D"])
+    printed = capsys.readouterr().out
+    assert "[red]" in printed
+    assert "[/]" in printed
+    assert r"a\nerror: forged, \x1b[2J" in printed
+    assert "\x1b[2J" not in printed
+    assert not [
+        line for line in printed.splitlines() if line.startswith(("error", "ready: forged"))
+    ]

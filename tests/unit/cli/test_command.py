@@ -10,11 +10,11 @@ from tag2mask.config.recipe import (
     Recipe,
     available_recipes,
     load_recipe,
-    read_yaml,
     recipe_path,
 )
 from tag2mask.config.stages import SECTIONS
 from tag2mask.errors import RecipeError
+from tag2mask.io.yaml_files import read_yaml
 
 LINES = [
     line.strip() for name in COMMANDS for line in build_command(name).examples.splitlines() if line

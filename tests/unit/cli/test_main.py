@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import tag2mask.cli
 from tag2mask.cli.main import COMMANDS, exit_code, main, overview
-from tag2mask.errors import DataError, StoppedError
+from tag2mask.errors import DataError, LostProcessError, StoppedError
 
 
 def command_that_raises(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -56,6 +57,31 @@ def test_error_of_the_disk_is_one_line(monkeypatch, capsys, number, text):
     assert capsys.readouterr().err == f"error: /full/x.png: {text}\n"
 
 
+def out_of_memory_of_a_gpu() -> RuntimeError:
+    return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        out_of_memory_of_a_gpu(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_memory_that_runs_out_is_one_line(monkeypatch, capsys, error):
+    command_that_raises(monkeypatch, error)
+    assert main(["check", "x"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: memory ran out; in training lower optim.batch_size")
+
+
+def test_a_lost_process_has_the_exit_code_by_which_schedulers_try_again(monkeypatch, capsys):
+    command_that_raises(monkeypatch, LostProcessError("a worker process was killed"))
+    assert main(["check", "x"]) == 75 == os.EX_TEMPFAIL
+    assert capsys.readouterr().err == "error: a worker process was killed\n"
+
+
 def test_interrupt_has_its_own_exit_code(monkeypatch, capsys):
     command_that_raises(monkeypatch, KeyboardInterrupt())
     assert main(["check", "x"]) == 130
@@ -85,7 +111,9 @@ def test_sigterm_ends_a_job_in_order_with_its_own_exit_code(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), OSError(errno.ENOENT, "gone", "x")])
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), OSError(errno.ENOENT, "gone", "x"), RuntimeError("a defect")]
+)
 def test_defect_of_the_program_is_not_hidden(monkeypatch, error):
     command_that_raises(monkeypatch, error)
     with pytest.raises(type(error)):

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -269,3 +270,32 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(usual()), encoding="utf-8-sig")
     assert read_annotations(path).class_names == ("person", "dog", "toothbrush")
+
+
+def test_a_key_that_occurs_twice_is_rejected(tmp_path):
+    text = json.dumps(usual())
+    twice = text.replace('"annotations":', '"annotations": [], "annotations":', 1)
+    with pytest.raises(DataError, match=r"is not valid JSON .key 'annotations' occurs twice"):
+        _read(tmp_path, twice)
+
+
+def test_the_name_of_a_category_cannot_forge_a_line(tmp_path):
+    found = usual()
+    found["categories"][0]["name"] = "cat\nerror: forged"
+    with pytest.raises(DataError, match=r"category 'cat\\nerror: forged' has a control character"):
+        _read(tmp_path, found)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_annotation_file(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(DataError, match="is not a regular file"):
+        read_annotations(tmp_path / "a.json")
+
+
+def test_a_hundred_thousand_categories_take_seconds(tmp_path):
+    found = usual()
+    found["categories"] += [{"id": 10**6 + k, "name": f"c{k}"} for k in range(100_000)]
+    start = time.process_time()
+    assert len(_read(tmp_path, found).class_names) > 100_000
+    assert time.process_time() - start < 10

@@ -306,3 +306,13 @@ def test_a_wrong_separator_is_a_problem_and_no_class(data):
     _write_rows(data, ["a.png,cat", 'b.png,"cat,dog"', "c.png,dog", "lane/d.png,cow", "n.png,"])
     with pytest.raises(DataError, match=r"tag 'cat,dog' of b: ',' between tags\? Write cat;dog"):
         _open(data)
+
+
+def test_16_bit_images_have_the_given_range_or_their_own(data):
+    values = np.array([[0, 1000, 4095]], dtype=np.uint16)
+    Image.fromarray(values).save(data / "images" / "a.png")
+    assert _open(data)[0].image[0, :, 0].tolist() == [0, 62, 255]
+    given = _open(data, value_range=(0, 2000))
+    assert given[0].image[0, :, 0].tolist() == [0, 128, 255]
+    with pytest.raises(ValueError, match="the first value must be below the second"):
+        _open(data, value_range=(5, 5))

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,35 @@ def test_unknown_tags_name_the_mistake():
     lines = unknown_tags(path, rows, classes)
     assert len(lines) == 21
     assert lines[-1].endswith("and 30 more unknown classes")
+
+
+@pytest.mark.parametrize("tag", ["a\x1b[31m", "a\u202eb", "a\x7f"])
+def test_a_tag_with_a_control_character_is_rejected(tmp_path, tag):
+    for name, text in {
+        "tags.csv": f"image,tags\na.jpg,{tag}\n",
+        "tags.jsonl": json.dumps({"image": "a.jpg", "tags": [tag]}),
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        with pytest.raises(DataError, match=r"line \d: 'a.*' has a control character") as caught:
+            read_tag_file(tmp_path / name)
+        assert caught.value.problems[0].isprintable()
+    with pytest.raises(DataError, match=r"class folder: .* has a control character"):
+        folder_tags([f"{tag}/a.jpg"])
+    with pytest.raises(DataError, match="has a control character"):
+        resolve_classes([tag], [tag], "here")
+
+
+def test_a_tag_with_a_line_break_in_quotes_cannot_forge_a_line(tmp_path):
+    (tmp_path / "tags.csv").write_text('image,tags\na.jpg,"cat\nerror: forged"\n')
+    with pytest.raises(DataError, match=r"cat\\nerror: forged"):
+        read_tag_file(tmp_path / "tags.csv")
+
+
+def test_names_are_shown_escaped():
+    assert name_some(["a\nb", "\x1b[2J"]) == r"a\nb, \x1b[2J"
+
+
+def test_a_pipe_is_no_tag_file(tmp_path):
+    os.mkfifo(tmp_path / "tags.csv")
+    with pytest.raises(DataError, match="is not a regular file"):
+        read_tag_file(tmp_path / "tags.csv")

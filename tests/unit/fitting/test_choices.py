@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from tag2mask.config.recipe import read_yaml, recipe_path
+from tag2mask.config.recipe import recipe_path
 from tag2mask.fitting.choices import choose_data, choose_settings, fit_steps
 from tag2mask.fitting.facts import DataFacts, MachineFacts
+from tag2mask.io.yaml_files import read_yaml
 
 LAPTOP = MachineFacts(cores=2, memory_gib=16)
 SERVER = MachineFacts(cores=16, memory_gib=64, gpu="H100", gpu_memory_gib=80, has_bf16=True)

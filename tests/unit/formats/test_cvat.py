@@ -117,3 +117,28 @@ def test_name_that_the_label_map_cannot_express_is_refused(
     named = MaskCollection((name, "dog"), masks.palette, masks.images)
     with pytest.raises(DataError, match=f"class '{name}'.*cannot express"):
         CVAT().write(named, tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("background:0,0,0::\ncat:1,2,300::", "line 2: a color has parts from 0 to 255"),
+        ("background:0,0,0::\ncat:1,2,3::\ndog:1,2,3::", "line 3: the color occurs twice"),
+        ("background:0,0,0::\ncat:1,2,3::\ncat:1,2,4::", "line 3: 'cat' occurs twice"),
+        (b"\xff", "is not UTF-8 text"),
+    ],
+)
+def test_a_label_map_that_means_two_things_is_refused(
+    exported: Path, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        CVAT().read(replaced(exported, {"labelmap.txt": text}))
+
+
+def test_every_cut_of_a_zip_is_one_line(exported: Path) -> None:
+    content = exported.read_bytes()
+    for end in range(0, len(content), len(content) // 40):
+        exported.write_bytes(content[:end])
+        with pytest.raises(DataError, match=r"masks\.zip: .*") as caught:
+            list(CVAT().read(exported).masks)
+        assert len(caught.value.problems) == 1

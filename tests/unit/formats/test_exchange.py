@@ -151,3 +151,37 @@ def test_imported_masks_can_be_exported_again(
     again = open_masks(tmp_path / "b", tmp_path / "images")
     export_masks(again, "voc_png", tmp_path / "c")
     assert read_classes(tmp_path / "c")["class_source"] == "corrected"
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        ((), "0 classes; a mask can store 1 to 254"),
+        (tuple(f"c{k}" for k in range(255)), "255 classes; a mask can store 1 to 254"),
+        (("cat", "cat"), "two classes are named cat"),
+        (("cat", " "), "the name of a class is empty"),
+        (("a\nerror: b",), r"class 'a\\nerror: b' has a control character"),
+    ],
+)
+def test_classes_that_no_folder_can_have_are_refused(
+    tmp_path: Path, class_names: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").touch()
+    read = ReadMasks(class_names, iter(()))
+    monkeypatch.setattr(Leaving, "read", lambda self, path, images=None: read)
+    monkeypatch.setattr("tag2mask.plugins.load", lambda package, name: Leaving)
+    with pytest.raises(DataError, match=message):
+        import_masks(tmp_path / "a.txt", "leaving", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "folder/", "\ud800"])
+def test_names_that_no_file_can_have_are_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").touch()
+    read = ReadMasks(("cat",), iter((NamedMask(name, np.zeros((2, 2), dtype=np.uint8)),)))
+    monkeypatch.setattr(Leaving, "read", lambda self, path, images=None: read)
+    monkeypatch.setattr("tag2mask.plugins.load", lambda package, name: Leaving)
+    with pytest.raises(DataError, match="is no name of an image file"):
+        import_masks(tmp_path / "a.txt", "leaving", tmp_path / "out")

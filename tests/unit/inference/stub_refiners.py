@@ -61,6 +61,7 @@ class Bare(Segmenter):
     def __init__(self, refiner: Refiner) -> None:
         self.device = torch.device("cpu")
         self.class_names = ("cat",)
+        self.config = PredictConfig()
         self.postprocessor = PostProcessor(PredictConfig(), refiner, None)
 
     def infer(

@@ -67,3 +67,15 @@ def test_maps_with_a_background_of_their_own_need_no_threshold(source):
     expected = segmenter.label(sample.image, ["cat"]).mask
     assert (made[0].numpy() != expected).mean() < 0.02
     assert len(made) == len(settings) > 2
+
+
+def test_without_background_only_refiners_are_compared(segmenter, source):
+    predict = segmenter.recipe.predict.model_copy(update={"has_background": False})
+    recipe = segmenter.recipe.model_copy(update={"predict": predict})
+    tissue = Segmenter(segmenter.method, recipe)
+    settings = mask_settings(tissue, slow=False)
+    assert {one.rule for one in settings} == {None}
+    sample = source[1]
+    output = tissue.run_network(sample.image, sample.tags)
+    for _, mask in MaskMaker(tissue, settings).masks(sample, output, (0, 1)):
+        assert set(mask.unique().tolist()) <= {1, 2}

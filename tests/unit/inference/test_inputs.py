@@ -83,3 +83,12 @@ def test_a_row_marks_the_tags():
     assert tag_row([], classes).tolist() == [0, 0, 0]
     with pytest.raises(DataError, match=r"unknown tag 'cwo'\. Did you mean 'cow'\?"):
         tag_row(["cwo"], classes)
+
+
+def test_every_form_of_a_16_bit_image_gets_the_given_range(tmp_path: Path) -> None:
+    values = np.array([[0, 1000, 4000]], dtype=np.uint16)
+    path = tmp_path / "deep.png"
+    PILImage.fromarray(values).save(path)
+    for form in (path, values, PILImage.open(path)):
+        assert decode_image(form, (0, 2000)).image[0, :, 0].tolist() == [0, 128, 255]
+        assert decode_image(form).image[0, :, 0].tolist() == [0, 64, 255]

@@ -58,3 +58,12 @@ def test_facts_come_from_the_run_folder(tmp_path):
 
 def test_a_hub_model_has_no_run_folder():
     assert read_facts({"run": "org/name", "sha256": "abc"}, "MIT") == Facts("MIT", {}, {})
+
+
+def test_a_model_without_background_lists_none():
+    recipe = small_recipe("cam")
+    predict = recipe.predict.model_copy(update={"has_background": False})
+    card = model_card(recipe.model_copy(update={"predict": predict}), Facts("none", {}, {}))
+    assert "0. background" not in card
+    assert "everything else is background" not in card
+    assert "each pixel gets one of them" in card

@@ -158,3 +158,18 @@ def test_a_method_that_trains_with_a_refiner_labels_without_one(
         configure=lambda trained: trained.model_copy(update={"refiner": None}),
     )
     assert without.settings("tags")["refiner"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_diverged_network_makes_no_masks(
+    segmenter: Segmenter, tmp_path: Path, value: float
+) -> None:
+    state = segmenter.method.state_dict()
+    state["head.classifier.weight"] = state["head.classifier.weight"].clone().fill_(value)
+    path = tmp_path / "weights" / "best.safetensors"
+    save_weights(path, state, segmenter.recipe)
+    with pytest.raises(WeightsError) as caught:
+        Segmenter.load(tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"{path}: 1 of ")
+    assert "head.classifier.weight; the training has diverged: train again" in line

@@ -125,8 +125,9 @@ def test_the_network_is_put_into_evaluation_mode_once_and_for_all(
     again = Segmenter(segmenter.method, segmenter.recipe)
     assert not any(part.training for part in again.method.modules())
     first = again.predict(source[0].image).scores
-    monkeypatch.setattr(torch.nn.Module, "train", lambda self, mode=True: pytest.fail("a call"))
-    monkeypatch.setattr(torch.nn.Module, "_apply", lambda *_: pytest.fail("a call moves tensors"))
+    network = type(again.method)
+    monkeypatch.setattr(network, "train", lambda *_: pytest.fail("a call changes the mode"))
+    monkeypatch.setattr(network, "_apply", lambda *_: pytest.fail("a call moves tensors"))
     assert again.predict(source[0].image, background=0.3).scores == first
     assert again.class_scores(source[0].image) == first
 

@@ -15,9 +15,9 @@ from tag2mask.inference.writer import (
     MaskWriter,
     WriteSummary,
     label_dataset,
-    named_images,
     predict_images,
 )
+from tag2mask.io.image_inputs import named_images
 
 NAMES = [f"image{number}" for number in range(11)]
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.unit.inference.stub_refiners import (
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.workers import MaskWorkers, predict_in_workers
+from tag2mask.inference.workers import ImageInput, MaskWorkers, predict_in_workers
 from tag2mask.inference.writer import MaskWriter, label_dataset
 from tag2mask.types import Prediction
 
@@ -82,6 +83,37 @@ def test_problems_of_reading_and_of_refining_keep_their_place(workers: int) -> N
     assert str(found["b"]) == "b: too bright: 7"
     assert found["broken"] is broken
     assert isinstance(found["d"], Prediction)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_next_image_is_read_while_one_is_processed_unless_it_is_large(
+    monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    monkeypatch.setattr("tag2mask.inference.workers.is_large", lambda size: large)
+    read = [threading.Event() for _ in range(3)]
+
+    def images() -> Iterator[tuple[str, ImageInput]]:
+        for index, event in enumerate(read):
+            event.set()
+            yield str(index), image_input(index)
+
+    found = predict_in_workers(Bare(Stub()), images(), 1)
+    for index in range(3):
+        assert next(found)[0] == str(index)
+        if index < 2:  # the consumer holds image `index` now
+            assert read[index + 1].wait(0.2 if large else 20) is not large
+    assert list(found) == []
+
+
+def test_an_error_of_the_reader_reaches_the_caller() -> None:
+    def images() -> Iterator[tuple[str, ImageInput]]:
+        yield "0", image_input(0)
+        raise OSError("the disk is gone")
+
+    found = predict_in_workers(Bare(Stub()), images(), 1)
+    assert next(found)[0] == "0"
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(found)
 
 
 def test_results_come_in_the_order_of_the_images_not_of_the_workers() -> None:

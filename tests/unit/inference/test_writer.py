@@ -10,7 +10,8 @@ from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_images
+from tag2mask.inference.writer import MaskWriter, label_dataset, predict_images
+from tag2mask.io.image_inputs import named_images
 from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.methods.rib import RIBConfig
 from tag2mask.types import ImageProgress, Prediction, Sample
@@ -172,20 +173,6 @@ def test_predicted_mask_keeps_the_images_size_and_folder(
         assert picture.size == (63, 45)
 
 
-def test_images_of_one_name_are_rejected(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg"):
-        PILImage.new("RGB", (8, 8)).save(tmp_path / name)
-    with pytest.raises(DataError, match=r"a\.jpg.*a\.png.*would all write a\.png"):
-        named_images([tmp_path])
-
-
-def test_missing_path_and_empty_folder_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone: no such image or folder"):
-        named_images([tmp_path / "gone"])
-    with pytest.raises(DataError, match="no images in"):
-        named_images([tmp_path])
-
-
 def test_images_that_could_not_be_read_are_noted(
     tmp_path: Path, segmenter: Segmenter, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,17 +222,6 @@ def test_nothing_written_is_an_error(
     assert (again.already, again.masks.skipped) == (4, 2)  # of the folder, not of this call
 
 
-def test_a_list_names_images_relative_to_its_folder(
-    image_folder: Callable[[], Path], tmp_path: Path
-) -> None:
-    folder = image_folder()
-    listed = tmp_path / "list.txt"
-    listed.write_text(f"images/lane1/a.png\n\n{folder}/lane2/a.png\nimages/gone.png\n")
-    images = named_images([], listed)
-    assert list(images) == ["lane1/a", "lane2/a", "gone"]
-    assert images["lane1/a"].is_file()
-
-
 def test_a_list_of_missing_and_damaged_images_labels_the_others(
     segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
 ) -> None:
@@ -257,10 +233,18 @@ def test_a_list_of_missing_and_damaged_images_labels_the_others(
     assert "gone.png: no such file" in summary.unreadable[0]
 
 
-@pytest.mark.parametrize("text", ["", "\n \n"])
-def test_an_empty_list_is_rejected(tmp_path: Path, text: str) -> None:
-    (tmp_path / "list.txt").write_text(text)
-    with pytest.raises(DataError, match="names no image"):
-        named_images([], tmp_path / "list.txt")
-    with pytest.raises(DataError, match="cannot be read"):
-        named_images([], tmp_path / "gone.txt")
+def test_a_name_that_is_too_long_skips_only_that_image(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    images = image_folder()
+    (images / "none.png").rename(images / f"{'x' * 250}.png")  # the longest name of a file
+    long = images / f"{'é' * 120}.png"
+    long.write_bytes((images / "lane1" / "a.png").read_bytes())
+    writer = open_writer(tmp_path / "out")
+    summary = predict_images(segmenter, named_images([images]), writer)
+    assert summary.written == 5
+    many = MaskWriter(tmp_path / "more", CLASSES, "tags", {})
+    with pytest.raises(DataError, match="the name is too long for a file"):
+        many.write("y" * 252, prediction(1))
+    assert not many.done("y" * 252)
+    assert score_names(tmp_path / "more") == []

@@ -8,7 +8,7 @@ from tests.unit.formats.geotiff_image import UTM_33N, save_geotiff
 from tag2mask.errors import DataError
 from tag2mask.io import images
 from tag2mask.io.geo import georeference
-from tag2mask.io.images import read_image
+from tag2mask.io.images import find_unreadable, read_image
 
 
 def gray(height=4, width=6):
@@ -43,14 +43,11 @@ def test_images_without_tags_have_no_georeference(tmp_path):
 
 def test_a_raster_of_many_bands_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "a.tif"
-    save_geotiff(path, gray())
-    content = bytearray(path.read_bytes())
-    at = content.index(b"\x02\x01\x03\x00")  # BitsPerSample
-    content[at + 8 : at + 10] = (7).to_bytes(2, "little")
-    path.write_bytes(content)
+    path.write_bytes(b"II*\0" + bytes(100))  # what Pillow cannot identify
     monkeypatch.setattr(images, "can_read_rasters", lambda: False)
     with pytest.raises(DataError, match=r"pip install 'tag2mask\[geo\]'"):
         read_image(path)
+    assert "[geo]" in find_unreadable([path])[path]
 
 
 def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_path):
@@ -67,6 +64,7 @@ def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_
     image = read_image(path, (0, 4095))
     expected = (values[:3].astype(float) * 255 / 4095).round().transpose(1, 2, 0)
     np.testing.assert_allclose(image, expected, atol=1)
+    assert find_unreadable([path]) == {}
     mask = save_geotiff(tmp_path / "b.tif", gray())
     with rasterio.open(mask) as opened:
         assert opened.crs.to_epsg() == georeference(mask).epsg

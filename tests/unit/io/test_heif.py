@@ -1,10 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image, UnidentifiedImageError
 
 from tag2mask.errors import DataError
 from tag2mask.io import heif
-from tag2mask.io.images import list_images, read_image
+from tag2mask.io.images import find_unreadable, list_images, read_image
 
 HEADER = b"\0\0\0\x18ftypheic" + b"\0" * 32
 
@@ -37,3 +39,25 @@ def test_with_the_extra_heic_images_are_read(tmp_path, name):
     pixels = read_image(tmp_path / name)
     assert pixels.shape == (40, 60, 3)
     assert np.abs(pixels[..., 0].astype(int) - left_to_right).mean() < 4
+
+
+@pytest.mark.parametrize("format_name", ["EPS", "PDF", "ICO", "TGA", "PCX"])
+def test_a_format_that_photos_do_not_have_is_never_opened(tmp_path, format_name):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (32, 32)).save(path, format=format_name)
+    with pytest.raises(UnidentifiedImageError):
+        heif.open_image(path)
+    with pytest.raises(DataError, match="cannot identify image file"):
+        read_image(path)
+
+
+@pytest.mark.timeout(20)
+def test_a_named_pipe_and_a_device_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "zero.jpg"):
+        with pytest.raises(DataError, match="is not a regular file"):
+            read_image(tmp_path / name)
+        with pytest.raises(OSError, match="is not a regular file"):
+            heif.is_heif(tmp_path / name)
+    assert len(find_unreadable(list_images(tmp_path))) == 2

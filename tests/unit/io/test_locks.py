@@ -167,6 +167,7 @@ def test_one_of_many_processes_that_start_at_once_gets_the_lock(folder: Path) ->
 def test_other_ranks_of_a_launch_share_the_lock_of_the_first_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with Holder(folder, RANK="0") as first:
         assert first.answer == "holds"
         monkeypatch.setenv("RANK", "1")

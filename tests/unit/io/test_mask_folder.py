@@ -46,7 +46,12 @@ def test_class_names_are_read_and_damaged_files_are_rejected(tmp_path: Path) -> 
     [
         (None, r"classes\.json: cannot be read .* names the class of each mask value"),
         ("{", r"classes\.json: is not valid JSON"),
-        ("[]", r'classes\.json: needs \{"classes"'),
+        ("[]", r'classes\.json: is not a JSON object; .*\{"classes"'),
+        ("{}", r"classes\.json: classes: Field required"),
+        ('{"classes": []}', r"classes\.json: classes: List should have at least 1 item"),
+        ('{"classes": [1]}', r"classes\.json: classes\.0: Input should be a valid string"),
+        ('{"classes": ["a", "a"]}', r"classes\.json: classes: 'a' occurs twice"),
+        ('{"classes": ["a\\nb"]}', r"classes\.json: classes: .* is no name of a class"),
     ],
 )
 def test_a_missing_or_invalid_classes_file_is_rejected_in_one_line(

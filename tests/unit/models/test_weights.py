@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -75,7 +78,7 @@ def test_empty_folders_and_missing_paths_have_different_messages(tmp_path: Path)
 
 
 def test_failed_download_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(repo: str, name: str, *, local_files_only: bool) -> str:
+    def fail(repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
         raise OSError("offline\nand a long explanation")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
@@ -89,14 +92,15 @@ def test_torch_weights_are_downloaded_if_there_are_no_safetensors(
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
 
-    def fetch(repo: str, name: str, *, local_files_only: bool) -> str:
-        assert repo == "owner/name"
+    def fetch(repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
+        assert (repo, revision) in (("owner/name", None), ("owner/name", "f00"))
         if not (tmp_path / name).exists():
             raise huggingface_hub.errors.EntryNotFoundError(name)
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     assert same(read_tensors("owner/name"), tensors())
+    assert same(read_tensors("owner/name@f00"), tensors())
     assert read_config("owner/name") == {}
 
 
@@ -105,7 +109,7 @@ def test_cache_is_used_offline_and_missing_files_are_reported(
 ) -> None:
     torch.save(tensors(), tmp_path / "pytorch_model.bin")
 
-    def offline(repo: str, name: str, *, local_files_only: bool) -> str:
+    def offline(repo: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
         if not (tmp_path / name).exists():
             raise huggingface_hub.errors.LocalEntryNotFoundError("not cached\nlong story")
         return str(tmp_path / name)
@@ -223,3 +227,81 @@ def test_key_rows_come_before_value_rows() -> None:
 def test_official_names_are_kept_and_the_head_is_dropped() -> None:
     names = ["patch_embed1.proj.weight", "block3.0.attn.norm.bias", "norm4.weight", "head.bias"]
     assert list(official_mit_names({n: torch.zeros(1) for n in names})) == names[:3]
+
+
+class Payload:
+    """Creates a file when it is unpickled; `how` is the way to the code."""
+
+    def __init__(self, how: str, marker: Path) -> None:
+        self.how, self.marker = how, marker
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        code = f"open({str(self.marker)!r}, 'w').close()"
+        if self.how == "eval":
+            return eval, (f"exec({code!r})",)
+        if self.how == "system":
+            return os.system, (f"touch '{self.marker}'",)
+        if self.how == "getattr":
+            return getattr(torch.serialization, "load"), (str(self.marker),)  # noqa: B009 its name
+        if self.how == "jit":
+            return torch.jit.load, (str(self.marker),)
+        return exec, (code,)
+
+
+def pickled(content: object, layout: str, path: Path) -> None:
+    """Write an object as a torch archive, in torch's layout before 1.6, or as a plain pickle."""
+    if layout == "plain":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=layout == "zip")
+
+
+@pytest.mark.parametrize("layout", ["zip", "old", "plain"])
+@pytest.mark.parametrize("how", ["exec", "eval", "system", "getattr", "jit"])
+def test_no_code_runs_wherever_it_hides(tmp_path: Path, how: str, layout: str) -> None:
+    marker = tmp_path / "ran"
+    payload = Payload(how, marker)
+    places = (payload, {"w": payload}, {"state_dict": {"w": torch.ones(1)}, "x": [payload]})
+    for number, content in enumerate(places):
+        path = tmp_path / f"{number}.pth"
+        pickled(content, layout, path)
+        with pytest.raises(WeightsError) as caught:
+            read_tensors(str(path))
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < len(str(path)) + 260
+        assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", ["pth", "old.pth", "safetensors"])
+def test_every_cut_and_every_flipped_byte_is_one_line_or_harmless(
+    tmp_path: Path, suffix: str
+) -> None:
+    whole = tmp_path / f"whole.{suffix}"
+    if suffix == "safetensors":
+        save_file(tensors(), whole)
+    else:
+        torch.save(tensors(), whole, _use_new_zipfile_serialization=suffix == "pth")
+    data = whole.read_bytes()
+    random = np.random.default_rng(0)
+    broken = tmp_path / f"broken.{suffix}"
+    answers: list[str] = []
+    for trial in range(60):
+        at = int(random.integers(len(data)))
+        changed = data[:at] + bytes([int(random.integers(256))]) + data[at + 1 :]
+        broken.write_bytes(data[:at] if trial % 2 else changed)
+        try:
+            read_tensors(str(broken))
+        except WeightsError as error:
+            answers.append(str(error))
+    assert len(answers) >= 30
+    assert not any("\n" in answer for answer in answers)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_loaded(value: float) -> None:
+    broken = tensors() | {"bias": torch.tensor([1.0, value])}
+    with pytest.raises(
+        WeightsError,
+        match=r"^here: 1 of 2 tensors contain NaN or infinite values, the first is bias",
+    ):
+        fill(nn.Linear(3, 2), broken, "here")

@@ -5,8 +5,9 @@ import pytest
 
 from tag2mask.cli.command import build_command
 from tag2mask.config.overrides import apply_overrides
-from tag2mask.config.recipe import read_yaml, recipe_path, stage_recipe
+from tag2mask.config.recipe import recipe_path, stage_recipe
 from tag2mask.errors import RecipeError
+from tag2mask.io.yaml_files import read_yaml
 from tag2mask.reproduction.plan import plan_rows
 from tag2mask.reproduction.table import load_table
 

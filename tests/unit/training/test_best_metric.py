@@ -1,6 +1,9 @@
 import json
 import math
 
+import pytest
+
+from tag2mask.errors import RunError
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.validation import Evaluation
 
@@ -70,3 +73,12 @@ def test_restore_without_a_file_has_no_best(tmp_path):
     metric, _ = make_metric(tmp_path)
     metric.restore(3)
     assert metric.best is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"history": [{"step": "2"}]}', '{"history": 3}', "{"])
+def test_damaged_metrics_are_one_line_that_says_what_to_do(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    metric = BestMetric(tmp_path / "metrics.json", "mIoU", None)
+    with pytest.raises(RunError, match=r"metrics\.json: .*; remove it to go on without") as caught:
+        metric.restore(3)
+    assert len(caught.value.problems) == 1

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tag2mask.data.loader import batches
-from tag2mask.errors import MissingExtraError
+from tag2mask.errors import LostProcessError, MissingExtraError, StoppedError
 from tag2mask.methods.build import build_method
 from tag2mask.training.optimizer import build_optimizer
 from tag2mask.training.runtime import Runtime, StopRequest
@@ -125,7 +125,16 @@ def test_shutdown_releases_the_optimizer(toy):
         _ = runtime.optimizer
 
 
-def test_the_first_signal_is_recorded_and_the_second_kills():
+@pytest.fixture
+def delivered():
+    """Signals that the handler of the program itself receives."""
+    found = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: found.append(number))
+    yield found
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_the_first_signal_is_recorded_and_the_second_kills(delivered):
     before = signal.getsignal(signal.SIGTERM)
     stop = StopRequest()
     with stop.catch_signals():
@@ -133,7 +142,49 @@ def test_the_first_signal_is_recorded_and_the_second_kills():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal_number == signal.SIGTERM
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert delivered == []
     assert signal.getsignal(signal.SIGTERM) is before
+    assert delivered == [signal.SIGTERM]  # the body ended by itself, so nothing else stopped
+
+
+def test_a_signal_that_stopped_the_body_is_not_delivered_again(delivered):
+    stop = StopRequest()
+
+    def body():
+        with stop.catch_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise StoppedError("stopped", stop.signal_number)
+
+    with pytest.raises(StoppedError):
+        body()
+    assert delivered == []
+
+
+def test_a_launcher_may_repeat_its_signal(delivered, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    stop = StopRequest()
+    with stop.catch_signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert delivered == [signal.SIGTERM]
+
+
+def test_a_lost_connection_is_one_line_and_other_errors_stay(open_runtime):
+    runtime = open_runtime()
+    lost = RuntimeError("[/pair.cc:534] Connection closed by peer [127.0.0.1]:2017")
+
+    def fail(error):
+        with runtime.lost_peers_named():
+            raise error
+
+    with pytest.raises(RuntimeError, match="closed by peer"):
+        fail(lost)  # one process has no peers
+    runtime.world = 2
+    with pytest.raises(LostProcessError, match=r"^process 0 of 2 lost the connection"):
+        fail(lost)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fail(RuntimeError("shapes differ"))
+    runtime.world = 1
 
 
 def test_other_threads_catch_no_signal():

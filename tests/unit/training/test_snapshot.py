@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from tag2mask.errors import WeightsError
+from tag2mask.checkpoint import save_state
+from tag2mask.errors import RunError, WeightsError
 from tag2mask.methods.build import build_method
 from tag2mask.training.optimizer import build_optimizer
-from tag2mask.training.snapshot import restore, snapshot
+from tag2mask.training.snapshot import read_snapshot, restore, snapshot
 
 
 def trained(toy, seed):
@@ -45,3 +46,26 @@ def test_another_network_is_rejected_with_the_name_of_a_tensor(toy):
         WeightsError, match=r"run: .*late\.bias is \(1,\) in the network, \(5,\) in the file"
     ):
         restore(method, optimizer, tensors, "run")
+
+
+RANK = {"rng": {}, "window": {"loss": [0.5, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": "3"}, "step: Input should be a valid integer"),
+        ({"step": -1}, "step: Input should be greater"),
+        ({"seconds": None}, "seconds: Input should be a valid number"),
+        ({"ranks": []}, "ranks: List should have at least 1 item"),
+        ({"ranks": [{"rng": {}}]}, r"ranks\.0\.window: Field required"),
+    ],
+)
+def test_a_record_that_was_changed_by_hand_is_one_line(tmp_path, change, message):
+    path = tmp_path / "state.safetensors"
+    good = {"step": 3, "seconds": 1.5, "ranks": [RANK]}
+    save_state(path, {"a": torch.ones(1)}, good)
+    assert read_snapshot(path)[1] == good
+    save_state(path, {"a": torch.ones(1)}, good | change)
+    with pytest.raises(RunError, match=rf"{message}.*; start a new run folder"):
+        read_snapshot(path)

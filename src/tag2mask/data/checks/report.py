@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tag2mask.data.layout import Layout
+from tag2mask.errors import LONGEST_LINE, printable, shorten
 
 Severity = Literal["problem", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -25,6 +26,9 @@ class Advice:
     message: str
     names: tuple[str, ...] = ()
     """All images or files concerned; the message names only some."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(shorten(self.message, LONGEST_LINE)))
 
 
 @dataclass(frozen=True, slots=True)

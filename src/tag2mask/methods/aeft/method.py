@@ -34,7 +34,14 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import (
+    LARGEST_BATCH,
+    MOST_IMAGES,
+    Fraction,
+    MethodConfig,
+    StepsOrFraction,
+    resolve_steps,
+)
 from tag2mask.functional.cam import normalize_cam
 from tag2mask.functional.reduction import first_row, rows_of_ranks
 from tag2mask.functional.segmentation import masked_mean
@@ -63,7 +70,7 @@ class AEFTConfig(MethodConfig):
     """What the embeddings average. pyramid: the gated pyramid; direct: the class map (Table 2)."""
     gpp: GPPConfig = GPPConfig()
     """Options of the gated pyramid."""
-    width: int = Field(default=256, ge=0)
+    width: int = Field(default=256, ge=0, le=8192)
     """Channels of an extra layer with ReLU before the classifier; 0 omits it."""
     start: StepsOrFraction = 0.45
     """Train only the classifier until this point (18 of 40 epochs)."""
@@ -81,9 +88,9 @@ class AEFTConfig(MethodConfig):
     the number of classes; a weight of 3 then gives the paper's balance, that of 20 classes."""
     margin: PositiveFloat = 0.5
     """Squared distance beyond which anchor-low and negative are not pushed apart (COCO: 0.1)."""
-    min_hard_pairs: int = Field(default=4, ge=0)
+    min_hard_pairs: int = Field(default=4, ge=0, le=MOST_IMAGES)
     """The repulsion applies only if more pairs than this are closer than the margin."""
-    num_classified: int = Field(default=8, ge=0)
+    num_classified: int = Field(default=8, ge=0, le=LARGEST_BATCH)
     """Number of images of a batch (of all processes), the first ones, that train the classifier; 0:
     all."""
 

@@ -69,7 +69,7 @@ class IRNConfig(MethodConfig):
     """The random walk uses pairs of positions closer than this, in grid positions."""
     power: PositiveFloat = 10.0
     """Exponent of the affinity in the random walk; larger propagates the CAM less far."""
-    walk_steps: int = Field(default=256, ge=0)
+    walk_steps: int = Field(default=256, ge=0, le=2**16)
     """Steps of the random walk."""
     displacement: bool = False
     """Also learn the displacement to each object's center; semantic masks do not need it."""

@@ -48,7 +48,7 @@ class OCCSEConfig(MethodConfig):
     classification is trained."""
     erasing_growth: float = Field(default=0.05, ge=0)
     """Increase of that weight per epoch."""
-    epochs: int = Field(default=15, ge=1)
+    epochs: int = Field(default=15, ge=1, le=2**16)
     """Number of equal parts of the run that count as epochs."""
 
 

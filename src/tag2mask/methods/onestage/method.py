@@ -27,7 +27,14 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import (
+    Dilation,
+    Fraction,
+    MethodConfig,
+    StepsOrFraction,
+    Width,
+    resolve_steps,
+)
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.pooling import size_penalty, softmax_masks, weighted_score
@@ -78,9 +85,9 @@ class OneStageConfig(MethodConfig):
     """A confident class must also exceed this score."""
     shallow: Annotated[int, Field(ge=1, le=3)] = 1
     """Feature map of the backbone, f1 to f3, that provides shallow features and the masks' grid."""
-    width: int = Field(default=256, ge=1)
+    width: Width = 256
     """Channels of the decoder."""
-    dilations: tuple[Annotated[int, Field(ge=1)], ...] = (6, 12, 18)
+    dilations: tuple[Dilation, ...] = Field(default=(6, 12, 18), min_length=1, max_length=64)
     """Dilations of the 3 x 3 convolutions over the last feature map, in grid positions."""
 
 

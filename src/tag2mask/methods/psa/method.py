@@ -58,11 +58,11 @@ class PSAConfig(MethodConfig):
     start: str | None = None
     """Stage among those in `from` whose backbone AffinityNet starts from; none: the pretrained
     weights."""
-    radius: int = Field(default=5, ge=2)
+    radius: int = Field(default=5, ge=2, le=64)
     """Pairs of positions closer than this have an affinity, in grid positions."""
     power: PositiveFloat = 8.0
     """Exponent of the affinity in the random walk; larger propagates the CAM less far."""
-    walk_steps: int = Field(default=256, ge=0)
+    walk_steps: int = Field(default=256, ge=0, le=2**16)
     """Steps of the random walk."""
     background_power: PositiveFloat = 16.0
     """Exponent of the background score (1 - maximum of the CAM) before the random walk; larger

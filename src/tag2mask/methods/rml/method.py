@@ -26,11 +26,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction
+from tag2mask.config.schema import Fraction, MethodConfig, Scales, StepsOrFraction, Width
 from tag2mask.errors import RecipeError
 from tag2mask.functional.affinity import affinity_label, affinity_loss, mean_attention
 from tag2mask.functional.cam import multi_scale_cam, normalize_cam
@@ -93,7 +93,7 @@ class RMLConfig(MethodConfig):
     """Also classify the second view (R14)."""
     fusion: bool = True
     """Fuse all four feature maps into the context; false: only the last (Table 2 row b)."""
-    neck_width: int = Field(default=15, ge=1)
+    neck_width: Width = 15
     """Channels of the fused context."""
     beta1: float = Field(default=100.0, ge=0)
     """Weight of the mutual information in MFML, multiplied by 0.01 unless released (Table A3)."""
@@ -111,9 +111,9 @@ class RMLConfig(MethodConfig):
     """Use the contrastive loss of the affinity against the pseudo-label (false: Table 2 row e)."""
     small_affinity: float = Field(default=0.0, ge=0)
     """Weight of the contrastive loss on the second view (R12)."""
-    radius: int = Field(default=8, ge=1)
+    radius: int = Field(default=8, ge=1, le=64)
     """Radius of affinity labels and of the random walk, in grid positions."""
-    small_radius: int = Field(default=2, ge=1)
+    small_radius: int = Field(default=2, ge=1, le=64)
     """Radius of affinity labels on the second view, in positions of its grid."""
     scale_logits: bool = False
     """Divide attention logits by sqrt(head_dim) before the affinity head (short runs need it)."""
@@ -127,7 +127,7 @@ class RMLConfig(MethodConfig):
     background_threshold: Fraction = 0.35
     """Background score that still exceeds the CAM of confident background; lower ignores more
     pixels."""
-    label_scales: tuple[PositiveFloat, ...] = (1.0, 0.5, 1.5)
+    label_scales: Scales = (1.0, 0.5, 1.5)
     """Scales of the CAM that pseudo-labels are made from."""
     label_precision: LabelPrecision = "auto"
     """Arithmetic of that CAM, which needs no gradient; auto: bf16 where the processor computes it

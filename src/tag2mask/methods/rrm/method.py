@@ -27,7 +27,14 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tag2mask.config.schema import Fraction, MethodConfig, StepsOrFraction, resolve_steps
+from tag2mask.config.schema import (
+    Fraction,
+    MethodConfig,
+    Scales,
+    StepsOrFraction,
+    Width,
+    resolve_steps,
+)
 from tag2mask.errors import RecipeError
 from tag2mask.functional.cam import multi_scale_cam, upsample
 from tag2mask.functional.precision import LabelPrecision
@@ -64,11 +71,11 @@ class RRMConfig(MethodConfig):
     """Weight of the decoder's cross-entropy, background plus foreground."""
     energy_weight: float = Field(default=1.0, ge=0)
     """Weight of the dense-energy loss, multiplied by its 1e-7; 0: cross-entropy only."""
-    decoder_width: int = Field(default=512, ge=1)
+    decoder_width: Width = 512
     """Channels between the decoder's two layers."""
-    dilation: int = Field(default=12, ge=1)
+    dilation: int = Field(default=12, ge=1, le=256)
     """Dilation of the decoder's 3 x 3 convolutions in grid positions (12 at stride 8)."""
-    label_scales: tuple[PositiveFloat, ...] = Field(default=(1.0, 0.5, 1.5, 2.0), min_length=1)
+    label_scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """Scales of the CAM that pseudo-labels are made from."""
     label_precision: LabelPrecision = "auto"
     """Arithmetic of that CAM, which needs no gradient; auto: bf16 where the processor computes it

@@ -59,7 +59,7 @@ class SEAMConfig(MethodConfig):
     """How a class map becomes a logit. gap: the paper's; gpp: AEFT, supplement section 1.1."""
     gpp: GPPConfig = GPPConfig()
     """Options of the pooling gpp."""
-    width: int = Field(default=0, ge=0)
+    width: int = Field(default=0, ge=0, le=8192)
     """Channels of an extra layer before the classifier; 0 omits it."""
     dropout: Fraction = 0.5
     """Probability of dropping a channel before the classifier in training."""

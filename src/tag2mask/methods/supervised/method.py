@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from tag2mask.config.schema import MethodConfig
+from tag2mask.config.schema import Dilation, MethodConfig, Width
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.base import CamOutput, Method, labeled_pixels
 from tag2mask.methods.protocol import InferenceProtocol, MultiScaleDecoder
@@ -47,11 +47,11 @@ class SupervisedConfig(MethodConfig):
     two convolutions of dilation 12 (AEFT)."""
     train_all: bool = False
     """Train also the layers that the backbone keeps fixed, all but its normalization."""
-    decoder_width: int = Field(default=256, ge=1)
+    decoder_width: Width = 256
     """Channels of the decoder (segformer; largefov: 512 in AEFT)."""
     decoder_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout probability of a decoder channel in training (segformer)."""
-    dilations: tuple[int, ...] = Field(default=(6, 12, 18, 24), min_length=1)
+    dilations: tuple[Dilation, ...] = Field(default=(6, 12, 18, 24), min_length=1, max_length=64)
     """Dilation of each branch, in grid positions (aspp)."""
 
 

@@ -37,7 +37,7 @@ class TinyConfig(BackboneConfig):
 
     name: str = "tiny"
     """Backbone: a file of the folder `models/backbones`."""
-    width: Annotated[int, Field(ge=8, multiple_of=8)] = 32
+    width: Annotated[int, Field(ge=8, le=8192, multiple_of=8)] = 32
     """Channels of the first layers; the last layer has four times as many."""
 
 

@@ -26,7 +26,6 @@ from tag2mask.models.architecture import network_config, one_line, resolve_archi
 from tag2mask.models.backbones.mit import to_map
 from tag2mask.models.base import Backbone, Features, QueryKey
 from tag2mask.models.published import (
-    LIBRARY_ERRORS,
     PublishedConfig,
     build_network,
     freeze_unused,
@@ -44,7 +43,7 @@ class ViTConfig(PublishedConfig):
 
     name: str = "vit"
     """Backbone: a file of the folder `models/backbones`."""
-    captured_blocks: Annotated[int, Field(ge=1)] = 2
+    captured_blocks: Annotated[int, Field(ge=1, le=1024)] = 2
     """Blocks, counted from the last, whose queries and keys methods read; all if there are
     fewer."""
 
@@ -129,8 +128,9 @@ class ViT(Backbone):
                 config=settings,
                 dtype=torch.float32,
                 output_loading_info=True,
+                weights_only=True,
             )
-        except LIBRARY_ERRORS as error:
+        except Exception as error:  # a damaged or malicious file can raise nearly every error
             raise WeightsError(f"{weights}: cannot be loaded ({one_line(error)})") from error
         missing = sorted(name for name in report["missing_keys"] if not name.startswith(UNUSED))
         if missing:

@@ -1,3 +1,5 @@
+import time
+
 from tag2mask.data.checks.tag_advice import count_pairs, tag_advice
 from tag2mask.data.index import DatasetIndex
 
@@ -43,3 +45,10 @@ def test_what_tags_cannot_teach_is_named():
 def test_classes_of_masks_without_images_are_named():
     found = _advice([("cat",)] * 10 + [()], mask_classes=("cat", "dog"))
     assert found["unused_classes"][0].message == "no image shows dog; they are not learned"
+
+
+def test_five_thousand_tags_take_seconds():
+    rows = [(f"species {number % 5000:04} of plant", f"t{number}") for number in range(5000)]
+    start = time.process_time()
+    _advice(rows)
+    assert time.process_time() - start < 10

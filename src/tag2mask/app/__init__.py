@@ -1,0 +1,1 @@
+"""The web page of one run: look at masks, move thresholds, correct with a brush, save."""

@@ -1,0 +1,40 @@
+import pytest
+
+from tag2mask.cli.launch import is_first, is_launched, launched_processes
+from tag2mask.cli.main import main
+
+
+def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "8")  # some clusters set it for every job
+    assert not is_launched()
+    assert launched_processes() == 1
+    assert is_first()
+
+
+def test_a_launcher_says_how_many_and_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert (launched_processes(), is_first()) == (2, False)
+    monkeypatch.setenv("RANK", "0")
+    assert is_first()
+
+
+@pytest.mark.parametrize("words", [["list", "methods"], ["predict", "RUN", "x.jpg", "--out", "m"]])
+def test_a_command_that_shares_no_work_is_refused_in_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert main(words) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == lines
+        if lines:
+            assert captured.err == (
+                f"error: {words[0]}: the launcher started 2 processes, which would all do the same "
+                f"work; start it once: tag2mask {words[0]} ...\n"
+            )
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(["list", "methods"]) == 0

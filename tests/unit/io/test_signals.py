@@ -1,0 +1,41 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from tag2mask.io.signals import signals_delayed
+
+
+def test_a_signal_arrives_after_the_body_is_done() -> None:
+    done = []
+
+    def work() -> None:
+        with signals_delayed():
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_in_the_body_puts_the_handlers_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(ZeroDivisionError), signals_delayed():
+        _ = 1 / 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_run_the_body_at_once() -> None:
+    ran = []
+
+    def body() -> None:
+        with signals_delayed():
+            ran.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert ran == [signal.default_int_handler]
