@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, is_printable
 from tag2mask.io.depth import ValueRange
 from tag2mask.io.images import is_image_name, read_image
 from tag2mask.io.json_files import parse_json
@@ -94,8 +94,12 @@ def _grouped(path: Path, archive: tarfile.TarFile) -> Iterator[TarSample]:
         key, suffix = _split(member.name)
         if not member.isreg() or not key:
             continue
-        if PurePosixPath(key).is_absolute() or ".." in PurePosixPath(key).parts:
-            raise DataError(f"{path}: the name {member.name!a} leaves its folder; rename the file")
+        inside = PurePosixPath(key)
+        if inside.is_absolute() or ".." in inside.parts or not is_printable(key):
+            raise DataError(
+                f"{path}: the name {member.name!a} leaves its folder or has control characters; "
+                "rename the file"
+            )
         if key != name:
             if image is not None:
                 yield TarSample(name, *image, values)
