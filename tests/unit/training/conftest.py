@@ -38,7 +38,7 @@ def run_toy():
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
         )
 
