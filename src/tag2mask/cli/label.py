@@ -9,9 +9,12 @@ import typer
 
 from tag2mask.cli.inference import (
     KEY_SECTIONS,
+    EngineOption,
     OutOption,
     OverlaysOption,
     RunArgument,
+    ShardOption,
+    ShardsOption,
     SplitOption,
     StrictOption,
     WeightsOption,
@@ -19,13 +22,16 @@ from tag2mask.cli.inference import (
     print_network,
     print_summary,
 )
+from tag2mask.cli.launch import own_shard
 from tag2mask.inference.early_start import start_early
 
-__all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
+__all__ = ["EXAMPLES", "KEY_SECTIONS", "SHARES_WORK", "run"]
+SHARES_WORK = True
 EXAMPLES = """\
   tag2mask label RUN DATA --out MASKS
   tag2mask label RUN VOCdevkit/VOC2012 --split train --out MASKS
   tag2mask label RUN DATA predict.background=0.4 refiner=dense_crf --workers 4 --out MASKS
+  tag2mask label RUN DATA --out MASKS --shards 16 --shard 0
   tag2mask label RUN DATA method=advcam --out MASKS"""
 
 
@@ -37,7 +43,7 @@ def run(
         typer.Argument(
             metavar="DATA",
             help="Folder of tagged images: COCO format, VOC layout, tags.csv, tags.jsonl or a "
-            "folder per class.",
+            "folder per class; or WebDataset tar files with tags.",
         ),
     ],
     out: OutOption,
@@ -53,6 +59,9 @@ def run(
         ),
     ] = False,
     overlays: OverlaysOption = False,
+    shards: ShardsOption = None,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
 ) -> None:
     """Write masks of tagged images; their tags choose the classes.
 
@@ -63,6 +72,8 @@ def run(
     """
     start_early(workers)
     from tag2mask import api
+
+    shards, shard = own_shard(shards, shard)
 
     print_network(folder)
     summary = api.label(
@@ -76,5 +87,8 @@ def run(
         workers=workers,
         skip_unknown_tags=skip_unknown_tags,
         overlays=overlays,
+        shards=shards,
+        shard=shard,
+        engine=engine,
     )
     print_summary(summary, out, overlays=overlays)

@@ -18,3 +18,16 @@ def is_launched() -> bool:
 def is_first() -> bool:
     """Return whether this process prints; the other ones of a launch print nothing."""
     return not is_launched() or os.environ["RANK"] == "0"
+
+
+def own_shard(shards: int | None, shard: int | None) -> tuple[int | None, int | None]:
+    """Return the shard that this process labels: as typed, else one for each of a launch.
+
+    Args:
+        shards: Value of --shards.
+        shard: Value of --shard.
+    """
+    count = launched_processes()
+    if count == 1 or shards is not None or shard is not None:
+        return shards, shard
+    return count, int(os.environ["RANK"])

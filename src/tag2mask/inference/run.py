@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -67,9 +68,12 @@ def open_run(
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return a device; `auto` is the GPU if there is one, else the CPU."""
+    """Return a device; `auto` is the GPU if there is one, of a launcher's process its own."""
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(local)) if local.isdigit() else torch.device("cuda")
     return torch.device(device)
 
 

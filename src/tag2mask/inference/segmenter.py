@@ -208,25 +208,9 @@ class Segmenter(ImageCalls, HubModel):
             name: Name of the image, for methods that draw random numbers while labeling.
         """
         if needs_tiles(image.shape, self.config):
-            return self._segment_large(image, tags, keep_cam, name)
+            return segment_large(self, image, tags, keep_cam=keep_cam, name=name)
         output = self.infer(image, tags, keep_cam=keep_cam, name=name)
         return self.build_prediction(output, *self.postprocess(output))
-
-    def _segment_large(
-        self, image: Image, tags: npt.NDArray[np.uint8] | None, keep_cam: bool, name: str
-    ) -> Prediction:
-        """Segment an image by tiles and bands of rows."""
-        made = segment_large(self, image, tags, keep_cam=keep_cam, name=name)
-        return Prediction(
-            mask=made.mask,
-            class_names=self.class_names,
-            scores=self._named(made.probs),
-            class_source="classifier" if tags is None else "tags",
-            image=image,
-            cam=made.cam,
-            name=name,
-            uncertainty=combine_parts(made.parts),
-        )
 
     def infer(
         self,

@@ -1,6 +1,6 @@
 import pytest
 
-from tag2mask.cli.launch import is_first, is_launched, launched_processes
+from tag2mask.cli.launch import is_first, is_launched, launched_processes, own_shard
 from tag2mask.cli.main import main
 
 
@@ -20,7 +20,20 @@ def test_a_launcher_says_how_many_and_which(monkeypatch: pytest.MonkeyPatch) -> 
     assert is_first()
 
 
-@pytest.mark.parametrize("words", [["list", "methods"], ["predict", "RUN", "x.jpg", "--out", "m"]])
+def test_each_process_of_a_launch_labels_a_shard_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert own_shard(None, None) == (None, None)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    assert own_shard(None, None) == (3, 2)
+    assert own_shard(16, 4) == (16, 4)  # as typed
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert own_shard(None, None) == (None, None)
+
+
+@pytest.mark.parametrize("words", [["list", "methods"], ["evaluate", "MASKS", "TRUTH"]])
 def test_a_command_that_shares_no_work_is_refused_in_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
