@@ -65,7 +65,9 @@ def test_each_missing_part_is_listed(run: Path) -> None:
 
 def test_missing_scores_come_with_their_reason(run: Path) -> None:
     (run / "train.json").unlink()
-    (run / "metrics.json").write_text('{"best": {"reason": "best is last: no image is held out"}}')
+    (run / "metrics.json").write_text(
+        '{"best": {"step": 9, "reason": "best is last: no image is held out"}}'
+    )
     assert "no image is held out" in read_run(run).no_scores[0]
 
 

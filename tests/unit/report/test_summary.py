@@ -78,7 +78,7 @@ def test_best_and_worst_class_and_the_mistake_of_most_pixels_are_named(run: Path
 
 
 def test_without_true_masks_no_quality_is_made_up(run: Path):
-    metrics = {"metric": "mean average precision of the tags", "best": {"score": 0.89}}
+    metrics = {"metric": "mean average precision of the tags", "best": {"step": 9, "score": 0.89}}
     (run / "train.json").unlink()
     (run / "metrics.json").write_text(json.dumps(metrics))
     whole = read_run(run)
