@@ -62,7 +62,8 @@ def serve(run: Path) -> Iterator[Callable[..., str]]:
     yield start
     for process in started:
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        # 0 where the shell that runs the tests ignores Ctrl-C, as in the background
+        assert process.wait(timeout=60) in (0, 130)
         process.stdout.close()
 
 

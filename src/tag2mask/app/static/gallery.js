@@ -74,9 +74,11 @@ export class Gallery {
         problems.push(error.message);
       }
     }
-    if (first) await this.refresh();
-    this.say(problems.join(" "), problems.length > 0);
-    if (first) this.open(first);
+    if (first) {
+      await this.refresh();
+      this.open(first); // it clears the line above the page, so problems come behind it
+    }
+    if (problems.length) this.say(problems.join(" "), true);
   }
 
   async remove(id) {
