@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all test-formats test-browser test-ray chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
+.PHONY: install demo test test-slow test-all test-formats test-trackers test-browser test-ray chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
 
 install: $(STAMP)
 
@@ -42,7 +42,7 @@ test-slow: install
 	$(PYTEST) -m slow
 
 test-all: install
-	$(PYTEST) -m "(slow or not slow) and not formats and not browser and not ray"
+	$(PYTEST) -m "(slow or not slow) and not formats and not trackers and not browser and not ray"
 
 # Reads the exports with the libraries of their formats. Their versions of other packages differ from the lock file, so
 # they get an environment of their own; what it lacks comes from .venv.
@@ -69,8 +69,20 @@ $(RAY)/installed: pyproject.toml $(UV) $(STAMP)
 		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
-# Kills, locks, threads, signals, launches: each fault often, results in benchmarks/results/chaos.json. Some faults only, or a
-# few trials of each: make chaos CHAOS="kills threads --short"
+# Logs to Weights & Biases, trackio and MLflow without a network and reads back what they stored.
+TRACKERS := build/trackers
+test-trackers: install $(TRACKERS)/installed
+	OMP_NUM_THREADS=1 $(TRACKERS)/bin/python -m pytest -m trackers tests/trackers
+
+$(TRACKERS)/installed: pyproject.toml $(UV) $(STAMP)
+	$(PYTHON) -m venv --without-pip $(TRACKERS)
+	$(UV) pip install --quiet --python $(TRACKERS)/bin/python --group trackers
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
+		> $$($(TRACKERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+	touch $@
+
+# Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
+# repetitions of each: make chaos CHAOS="kills threads --short"
 chaos: install
 	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
@@ -84,7 +96,7 @@ $(BROWSER)/installed: pyproject.toml $(UV) $(STAMP)
 	$(UV) pip install --quiet --python $(BROWSER)/bin/python --group browser
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(BROWSER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	command -v chromium chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
 	touch $@
 
 check: install
@@ -157,7 +169,7 @@ wheel: install
 
 # Keeps the versions of requirements.lock where pyproject.toml allows; delete the file first to take the newest.
 lock: $(UV)
-	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --group dev --group docs \
+	echo "torch==$(TORCH_VERSION)" | $(UV) pip compile pyproject.toml - --extra train --extra weights --extra onnx --extra heic --extra app --extra geo --group dev --group docs \
 		--universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-annotate \
 		--no-emit-package torch --custom-compile-command "make lock" --quiet --output-file requirements.lock
 

@@ -143,7 +143,7 @@ def land(index: int, side: int = 128) -> Scene:
     return Scene(colored(plane, rng, (0.95, 1.05, 0.9)), mask, tags)
 
 
-def field(index: int, size: tuple[int, int] = (1600, 2000)) -> Scene:
+def field(index: int, size: tuple[int, int]) -> Scene:
     """Draw a mosaic of a field of crop rows, with patches of weeds between them."""
     rng = np.random.default_rng((3, index))
     plane = rows(size, rng.uniform(-0.4, 0.4), 11, rng)
@@ -165,11 +165,11 @@ def patches(scene: Scene, side: int, count: int, rng: Random) -> list[Scene]:
     height, width = scene.mask.shape
     while len(found) < count:
         top, left = rng.integers(0, height - side), rng.integers(0, width - side)
-        place = (slice(top, top + side), slice(left, left + side))
-        share = float((scene.mask[place] > 0).mean())
+        window = (slice(top, top + side), slice(left, left + side))
+        share = float((scene.mask[window] > 0).mean())
         if 0 < share < 0.05 or (share > 0) != (len(found) % 2 == 1):
             continue
-        found.append(Scene(scene.image[place], scene.mask[place], scene.tags if share else ()))
+        found.append(Scene(scene.image[window], scene.mask[window], scene.tags if share else ()))
     return found
 
 

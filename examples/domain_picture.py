@@ -13,7 +13,7 @@ from tag2mask.io.masks import read_mask
 from tag2mask.io.palette import colorize
 
 COLUMNS = 5
-CELL_PX = 160
+TILE_SIDE_PX = 160
 
 
 def save_picture(scenes: Sequence[Scene], masks: Path, path: Path, classes: int) -> None:
@@ -26,18 +26,18 @@ def save_picture(scenes: Sequence[Scene], masks: Path, path: Path, classes: int)
     for index in sorted(drawn.tolist()):
         scene = scenes[index]
         predicted = read_mask(masks / f"{index:04d}.png", classes)
-        cells = (scene.image, colorize(scene.mask), colorize(predicted))
-        columns.append(np.vstack([_cell(cell, len(scenes)) for cell in cells]))
-    picture = np.hstack(columns)
+        pictures = (scene.image, colorize(scene.mask), colorize(predicted))
+        columns.append(np.vstack([_resized(picture, len(scenes)) for picture in pictures]))
+    complete = np.hstack(columns)
     if len(scenes) == 1:  # one large image: side by side
-        picture = np.hstack(np.split(picture, 3))
-    PILImage.fromarray(picture).quantize(96).save(path, optimize=True)
+        complete = np.hstack(np.split(complete, 3))
+    PILImage.fromarray(complete).quantize(96).save(path, optimize=True)
 
 
-def _cell(pixels: np.ndarray, scenes: int) -> np.ndarray:
-    """Resize one picture to a cell, with a white border."""
+def _resized(pixels: np.ndarray, scenes: int) -> np.ndarray:
+    """Resize one picture, with a white border."""
     height, width = pixels.shape[:2]
-    side = CELL_PX if scenes > 1 else 2 * CELL_PX
+    side = TILE_SIDE_PX if scenes > 1 else 2 * TILE_SIDE_PX
     size = (side, max(1, round(side * height / width)))
     resized = PILImage.fromarray(pixels).resize(size, PILImage.Resampling.BOX)
     return np.pad(np.asarray(resized), ((2, 2), (2, 2), (0, 0)), constant_values=255)

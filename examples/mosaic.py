@@ -1,6 +1,6 @@
 """Weeds in a large mosaic: train on tagged patches, predict the mosaic by tiles.
 
-    python examples/mosaic.py OUT [STEPS] [PATCHES]
+    python examples/mosaic.py OUT [STEPS] [PATCHES] [HEIGHT]
 
 The mosaics are generated (`domain_images.field`): crop rows, and weeds that differ in texture only.
 Patches of one field have the tag `weeds` or none; another field is predicted in one piece.
@@ -19,8 +19,10 @@ from domain_picture import save_picture
 out = Path(sys.argv[1])
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 30
 count = int(sys.argv[3]) if len(sys.argv) > 3 else 80
+height = int(sys.argv[4]) if len(sys.argv) > 4 else 1600
 
-known, other = field(0), field(1)
+size = (height, height * 5 // 4)
+known, other = field(0, size), field(1, size)
 write_scenes(patches(known, 128, count, np.random.default_rng(0)), out / "data")
 write_scenes([other], out / "test", masks=out / "truth")
 

@@ -72,7 +72,7 @@ NAMES = {
     "faults": Rule("errors or problems"),
     "judge": Rule("ValidationLoop"),
     "scoreboard": Rule("BestMetric"),
-    "tracker": Rule("MetricLogger"),
+    "tracker": Rule("MetricLogger", allowed=r"training/(test_)?trackers"),  # of experiments
     "downscale": Rule("DownscaledView", "class"),
     "partners": Rule("NegativePairs"),
     "repulsion": Rule("NegativePairs", "class"),  # AEFT's weight keeps its name

@@ -55,4 +55,5 @@ def _run(words: list[str], log: Path) -> None:
         os.dup2(file.fileno(), 2)
     sys.stdout.reconfigure(line_buffering=True)
     torch.set_num_threads(1)  # sums depend on their number
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that a shell starts
     raise SystemExit(main(words))

@@ -1,4 +1,4 @@
-"""What a run folder or a folder of masks says, without times and paths."""
+"""What a run folder or a folder of masks says, without times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from safetensors import safe_open
 
 TIMES = {"seconds", "estimate", "images_per_s", "peak_memory_mib", "command", "event", "machine"}
-PATHS = {"run", "folder", "made_from"}
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -56,5 +55,5 @@ def _plain(value: Any) -> bytes:
 def _without(value: Any) -> Any:
     """Drop what differs between equal runs, at any depth."""
     if isinstance(value, dict):
-        return {k: _without(v) for k, v in value.items() if k not in TIMES | PATHS}
+        return {k: _without(v) for k, v in value.items() if k not in TIMES}
     return [_without(one) for one in value] if isinstance(value, list) else value

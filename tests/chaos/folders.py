@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -25,12 +26,12 @@ def run(trial: Trial) -> Outcome:
     for workload in workloads(trained, scenes):
         if workload.name == "train with a loader":
             continue
-        folder = trial.folder / workload.name
-        code = finish(workload.words(folder / "alone"), folder / "alone.log")
-        assert code == 0, last_line(folder / "alone.log")
-        expected = digest(folder / "alone")
+        out = trial.folder / workload.name / "run"
+        code = finish(workload.words(out), out.with_name("log"))
+        assert code == 0, last_line(out.with_name("log"))
+        expected = digest(out)
         for number in range(trial.times(7, 1)):
-            out = folder / str(number)
+            shutil.rmtree(out)
             problem = _start_twice(workload.words, out)
             found = [problem] if problem else differences(digest(out), expected)
             outcome.problems += [f"{workload.name} {number}: {one}" for one in found]

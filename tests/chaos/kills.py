@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,14 +73,15 @@ def _kill_often(workload: Workload, trial: Trial, outcome: Outcome) -> None:
     """Kill one command in run after run; every run must end as the undisturbed one."""
     folder = trial.folder / workload.name.replace(" ", "_")
     dice = random.Random(f"{trial.seed} {workload.name}")
+    out = folder / "run"  # always the same, because recipes and fingerprints contain it
     started = time.monotonic()
-    code = finish(workload.words(folder / "undisturbed"), folder / "undisturbed.log")
-    assert code == 0, f"{workload.name}: {last_line(folder / 'undisturbed.log')}"
+    code = finish(workload.words(out), folder / "run.log")
+    assert code == 0, f"{workload.name}: {last_line(folder / 'run.log')}"
     duration = time.monotonic() - started
-    expected = digest(folder / "undisturbed")
+    expected = digest(out)
     wanted, kills, runs = trial.times(30, 2), 0, 0
     while kills < wanted:
-        out = folder / f"run_{runs}"
+        shutil.rmtree(out)
         killed, problem = _kill_until_done(workload, out, dice, duration, wanted - kills)
         found = [problem] if problem else differences(digest(out), expected)
         outcome.problems += [f"{workload.name}, run {runs}: {one}" for one in found]

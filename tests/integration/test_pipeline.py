@@ -72,13 +72,14 @@ def test_every_command_takes_a_run_with_stages(finished, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     PILImage.fromarray(pixels).save(images / "a.png")
     (images / "tags.csv").write_text("image,tags\na.png,house\n", encoding="utf-8")
-    seg, line = finished / "seg", f"{finished / 'seg'}, the last stage that trains"
+    line = f"{finished / 'seg'}, the last stage that trains"
     assert main(["predict", str(finished), str(images), "--out", str(tmp_path / "p")]) == 0
     assert main(["label", str(finished), str(images), "--out", str(tmp_path / "l")]) == 0
     assert main(["report", str(finished)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count(line) == 3
-    assert f"report: {seg / 'report.html'}" in printed
+    assert printed.count(line) == 2
+    assert f"report: {finished / 'report.html'}" in printed
+    assert "<h2>Stages</h2>" in (finished / "report.html").read_text("utf-8")
     described = json.loads((tmp_path / "l" / "classes.json").read_text("utf-8"))
     assert described["settings"]["method"] == "supervised"
     assert main(["evaluate", str(finished), str(finished / "masks")]) == 0

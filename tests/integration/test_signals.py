@@ -134,4 +134,4 @@ def test_a_stopped_command_says_so_in_one_line(run, scenes, tmp_path, how, comma
     assert printed == {signal.SIGINT: "interrupted\n", signal.SIGTERM: "terminated\n"}[how]
     written = list(out.rglob("*.png"))
     assert 0 < len(written) < 60
-    assert not list(out.rglob("*.tmp"))
+    assert not [*out.rglob("*.part"), *out.rglob(".lock*")]

@@ -86,6 +86,7 @@ def score_held_out(segmenter: Segmenter, source: Source, out: Path) -> Report:
     from tag2mask.inference.writer import MaskWriter, label_dataset
 
     write_held_out(source, out)
+    source.image_files = {name: out / "images" / f"{name}.png" for name in source.names}
     settings = {**segmenter.settings("tags"), "split": "val"}
     writer = MaskWriter(out / "masks", segmenter.class_names, "tags", settings)
     label_dataset(segmenter, source, writer)

@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about a run: scores, curves, strips, affinity maps."""
+"""Write one self-contained HTML page about a run: how good its masks are, pictures, curves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 EXAMPLES = """\
   tag2mask report RUN
-  tag2mask report RUN --masks MASKS
+  tag2mask report RUN --masks MASKS --truth DATA/masks
   tag2mask report RUN --query 0.5 0.3"""
 
 
@@ -33,19 +33,27 @@ def run(
         typer.Option(
             "--masks",
             metavar="MASKS",
-            help="Folder that `label` or `predict` wrote, which the page summarizes; default: the "
-            "newest one in RUN.",
+            help="Folder that `label` or `predict` wrote, which the page shows; default: the "
+            "newest one in RUN, or beside it if this run made it.",
         ),
     ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth",
+            metavar="TRUTH",
+            help="True masks to compare with, as `evaluate` reads them; default: those that the "
+            "masks were scored against, or those of the data.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the choice of random images.")
+    ] = 1,
 ) -> None:
-    """Write one self-contained HTML page about a run: scores, curves, strips, affinity maps.
+    """Write one self-contained HTML page about a run: how good its masks are, pictures, curves.
 
-    The page needs no network connection.
+    The page needs no network connection. Of a run with stages it shows all of them.
     """
-    from tag2mask.checkpoint import stage_folder
     from tag2mask.report.page import write_report
 
-    trained = stage_folder(folder, "train")
-    if trained != folder:
-        print(f"run:    {trained}, the last stage that trains")
-    print(f"report: {write_report(trained, query, masks)}")
+    print(f"report: {write_report(folder, query, masks, truth=truth, seed=seed)}")

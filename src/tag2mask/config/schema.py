@@ -307,5 +307,7 @@ class RunConfig(Config):
     weights_from: str | None = None
     """Run whose weights training starts from, a folder or a Hugging Face id; classes of equal name
     keep what they learned. none: the backbone's pretrained weights."""
+    trackers: tuple[Literal["wandb", "trackio", "mlflow"], ...] = ()
+    """Experiment trackers that get the log as well; each needs the extra of its name."""
     estimate: bool = True
     """Print time and memory before the first step, measured on a few steps of a copy."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from tag2mask.evaluation.object_sizes import count_objects, size_quarters
 from tag2mask.io.mask_folder import CLASSES_FILE, read_class_names, read_classes
 from tag2mask.io.masks import read_indices, read_mask, renumber
 from tag2mask.io.text_files import read_text
-from tag2mask.types import IGNORE, Mask, Report
+from tag2mask.types import IGNORE, ClassSource, Mask, Report
 
 CHUNK = 16
 """Number of images that a thread counts before it hands over its counts."""
@@ -47,6 +47,22 @@ class _Truth:
     """In the order of the files' values 1.. ."""
     names: tuple[str, ...]
     """Masks to score, sorted."""
+
+
+class FolderPairs(NamedTuple):
+    """The masks of a folder beside their true masks."""
+
+    pairs: Mapping[str, MaskPair]
+    """By image name, sorted."""
+    class_names: tuple[str, ...]
+    """Of the predictions, in the order of their values 1..F."""
+    true_classes: int
+    """Number of foreground classes of the true masks."""
+    table: npt.NDArray[np.uint8]
+    """(256,) from values of the true masks to those of the predictions."""
+    class_source: ClassSource | None
+    settings: Mapping[str, Any]
+    """How the predictions were made."""
 
 
 class FileCounts(NamedTuple):
@@ -86,6 +102,40 @@ def evaluate_folder(
         DataError: If a mask is missing, unreadable, of another size than its true mask, or holds
             an unknown value.
     """
+    opened = open_pairs(predictions, truth, split=split, class_names=class_names, limited=limited)
+    class_names = opened.class_names
+    pairs, threads = list(opened.pairs.values()), workers or os.cpu_count() or 1
+    table = opened.table
+    counts = count_files(
+        pairs, opened.true_classes, len(class_names), threads, table if by_size else None
+    )
+    renumbered = np.zeros_like(counts.pairs)
+    np.add.at(renumbered, table, counts.pairs)
+    matrix = ConfusionMatrix(len(class_names) + 1)
+    matrix.add_pairs(renumbered)
+    settings = dict(opened.settings)
+    if settings.get("has_background") is False:
+        matrix.drop_background()
+    settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(pairs)}
+    if split is not None:
+        settings["split"] = split
+    report = matrix.report(class_names, len(pairs), opened.class_source, settings)
+    return replace(report, by_size=size_quarters(counts.objects)) if by_size else report
+
+
+def open_pairs(
+    predictions: Path,
+    truth: Path,
+    *,
+    split: str | None = None,
+    class_names: Sequence[str] | None = None,
+    limited: bool = False,
+) -> FolderPairs:
+    """Find the true mask of each predicted one; see `evaluate_folder` for the arguments.
+
+    Raises:
+        DataError: If a mask is missing, or no mask has a true one.
+    """
     folder = read_classes(predictions) if (predictions / CLASSES_FILE).is_file() else {}
     _reject_other_paths(predictions, has_classes=bool(folder))
     settings = dict(folder.get("settings", {}))
@@ -99,23 +149,16 @@ def evaluate_folder(
             f"{predictions}: has no mask for any of the true masks of {target.folder}"
             f"{_folder_hint(predictions, target)}"
         )
-    pairs = [MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in names]
-    _reject_missing(pairs, predictions, target)
-    threads = workers or os.cpu_count() or 1
-    counts = count_files(
-        pairs, len(target.class_names), len(class_names), threads, table if by_size else None
+    pairs = {n: MaskPair(target.folder / f"{n}.png", predictions / f"{n}.png") for n in names}
+    _reject_missing(list(pairs.values()), predictions, target)
+    return FolderPairs(
+        pairs,
+        class_names,
+        len(target.class_names),
+        table,
+        folder.get("class_source"),
+        settings,
     )
-    renumbered = np.zeros_like(counts.pairs)
-    np.add.at(renumbered, table, counts.pairs)
-    matrix = ConfusionMatrix(len(class_names) + 1)
-    matrix.add_pairs(renumbered)
-    if settings.get("has_background") is False:
-        matrix.drop_background()
-    settings |= {"predictions": str(predictions), "truth": str(truth), "true_masks": len(names)}
-    if split is not None:
-        settings["split"] = split
-    report = matrix.report(class_names, len(names), folder.get("class_source"), settings)
-    return replace(report, by_size=size_quarters(counts.objects)) if by_size else report
 
 
 def _reject_other_paths(predictions: Path, *, has_classes: bool) -> None:

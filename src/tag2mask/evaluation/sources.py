@@ -77,7 +77,7 @@ def evaluate_source(
             matrix.update(sample.mask, prediction.mask)
             objects.append(count_objects(pair_runs(sample.mask, prediction.mask)))
     settings = {**segmenter.settings(class_source), "limit": limit}
-    if not segmenter.config.has_background:
+    if settings.get("has_background") is False:
         matrix.drop_background()
     report = matrix.report(source.class_names, len(indices), class_source, settings)
     return replace(report, by_size=size_quarters(objects))

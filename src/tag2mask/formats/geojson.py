@@ -27,32 +27,32 @@ class GeoJSON(Format):
     def write(self, masks: MaskCollection, out: Path) -> None:
         """Write a file per image; an image without objects has no features."""
         for image in masks:
-            place = image.georeference()
+            on_map = image.georeference()
             content = {
                 "type": "FeatureCollection",
                 "image": image.file_name,
                 "width": image.width,
                 "height": image.height,
-                "coordinates": NOTE if place is None else MAP_NOTE,
-                **_coordinate_system(place),
+                "coordinates": NOTE if on_map is None else MAP_NOTE,
+                **_coordinate_system(on_map),
                 "unlabeled": f"pixels outside all features are {masks.unlabeled}",
-                "features": list(_features(image, masks, place)),
+                "features": list(_features(image, masks, on_map)),
             }
             path = out / f"{image.name}.geojson"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _coordinate_system(place: Georeference | None) -> dict[str, Any]:
+def _coordinate_system(on_map: Georeference | None) -> dict[str, Any]:
     """Name the coordinate system as QGIS and GDAL read it."""
-    if place is None or place.epsg is None:
+    if on_map is None or on_map.epsg is None:
         return {}
-    name = f"urn:ogc:def:crs:EPSG::{place.epsg}"
+    name = f"urn:ogc:def:crs:EPSG::{on_map.epsg}"
     return {"crs": {"type": "name", "properties": {"name": name}}}
 
 
 def _features(
-    image: MaskedImage, masks: MaskCollection, place: Georeference | None
+    image: MaskedImage, masks: MaskCollection, on_map: Georeference | None
 ) -> Iterator[dict[str, Any]]:
     """Yield a feature for each connected part, with the class as QuPath reads it."""
     mask = image.load()
@@ -66,19 +66,19 @@ def _features(
             }
             if name in image.scores:
                 properties["score"] = image.scores[name]
-            yield {"type": "Feature", "geometry": _polygon(part, place), "properties": properties}
+            yield {"type": "Feature", "geometry": _polygon(part, on_map), "properties": properties}
 
 
-def _polygon(part: Part, place: Georeference | None) -> dict[str, Any]:
+def _polygon(part: Part, on_map: Georeference | None) -> dict[str, Any]:
     """Return a polygon whose rings end where they start, the outline first."""
     rings = (part.outline, *part.holes)
-    return {"type": "Polygon", "coordinates": [_closed(ring, place) for ring in rings]}
+    return {"type": "Polygon", "coordinates": [_closed(ring, on_map) for ring in rings]}
 
 
-def _closed(ring: Ring, place: Georeference | None) -> list[list[float]]:
+def _closed(ring: Ring, on_map: Georeference | None) -> list[list[float]]:
     """Repeat the first corner at the end; on a map, y points up, and so the direction turns."""
     corners: list[list[float]] = ring.tolist()
-    if place is not None:
-        turns = np.linalg.det(place.matrix[:, :2]) > 0
-        corners = place.to_map(ring if turns else ring[::-1]).tolist()
+    if on_map is not None:
+        turns = np.linalg.det(on_map.matrix[:, :2]) > 0
+        corners = on_map.to_map(ring if turns else ring[::-1]).tolist()
     return [*corners, corners[0]]

@@ -32,8 +32,8 @@ class GeoTIFF(Format):
             path = out / f"{image.name}.tif"
             path.parent.mkdir(parents=True, exist_ok=True)
             tags = TiffImagePlugin.ImageFileDirectory_v2()
-            place = image.georeference()
-            for tag, value in ({} if place is None else place.tags).items():
+            on_map = image.georeference()
+            for tag, value in ({} if on_map is None else on_map.tags).items():
                 tags[tag] = value
                 tags.tagtype[tag] = TAG_TYPES[tag]
             tags[NODATA], tags.tagtype[NODATA] = str(IGNORE), ASCII

@@ -91,6 +91,10 @@ def upsample_rows(maps: Tensor, size: tuple[int, int], start: int, stop: int) ->
     above = position.long()
     below = (above + 1).clamp_max(height - 1)
     share = (position - above).float()[:, None]
+    first, last = int(above[0]), int(below[-1]) + 1
+    if last - first < stop - start:  # many rows lie between the same two
+        wide = _stretched(maps[..., first:last, :], size[1])
+        return torch.lerp(wide[..., above - first, :], wide[..., below - first, :], share)
     upper, lower = (_stretched(maps[..., rows, :], size[1]) for rows in (above, below))
     return torch.lerp(upper, lower, share)
 

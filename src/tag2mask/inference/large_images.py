@@ -31,9 +31,9 @@ from tag2mask.inference.postprocessing import (
     select_maps,
 )
 from tag2mask.inference.tiling import Tile, TileGrid
-from tag2mask.inference.uncertainty import network_parts, refinement_parts
+from tag2mask.inference.uncertainty import combine_parts, network_parts, refinement_parts
 from tag2mask.methods.protocol import NetworkOutput
-from tag2mask.types import BACKGROUND, IGNORE, Image, Mask
+from tag2mask.types import BACKGROUND, IGNORE, ClassSource, Image, Mask, Prediction
 
 if TYPE_CHECKING:  # `segmenter` imports this module
     from tag2mask.inference.segmenter import Segmenter
@@ -41,19 +41,6 @@ if TYPE_CHECKING:  # `segmenter` imports this module
 Floats = npt.NDArray[np.float32]
 KEPT_SHARE = 4
 """Maps of a tile are kept at the side that the network saw, divided by this."""
-
-
-class LargeOutput(NamedTuple):
-    """The mask of a large image."""
-
-    mask: Mask
-    probs: Tensor
-    """(1, F) class probabilities."""
-    parts: Mapping[str, float]
-    """Parts of the uncertainty: means over tiles with objects; `views` of a single tile only."""
-    cam: Floats | None
-    """(F, h, w) CAM in [0, 1], 0 for classes that are not selected, at the size that is kept; None
-    unless requested."""
 
 
 class TileMaps(NamedTuple):
@@ -78,8 +65,11 @@ def segment_large(
     *,
     keep_cam: bool = False,
     name: str = "",
-) -> LargeOutput:
-    """Make the mask of a large image.
+) -> Prediction:
+    """Segment a large image; see `Segmenter.segment`.
+
+    Its uncertainty is the mean over the tiles with objects, without the part `views` unless there
+    is a single tile. Its CAM has the size at which maps are kept.
 
     Args:
         segmenter: Runs the network, refines and thresholds.
@@ -93,19 +83,29 @@ def segment_large(
     tiles = _run_network(segmenter, image, tags, name, grid)
     probs = torch.stack([one.output.probs for one in tiles]).amax(dim=0)
     shared = tiles[0].output._replace(probs=probs)
-    class_source = "classifier" if tags is None else "tags"
+    class_source: ClassSource = "classifier" if tags is None else "tags"
     classes = segmenter.select_classes(shared, tags, class_source)
     values = [one.output.cam[:, list(classes)].float().flatten(2) for one in tiles]
     background = image_background(torch.cat(values, dim=2)[:, :, None], config)
     are_chosen = tags is not None or segmenter.protocol.selects_by_classifier
     parts = network_parts(shared, classes, background, are_chosen=are_chosen)
-    cam = _complete_cam(tiles, grid, classes) if keep_cam else None
-    if not classes:
+    if classes:
+        blender = _TileBlender(segmenter, image, tags, name, grid, tiles, classes, background)
+        mask = blender.blend()
+        parts |= _mean_parts(blender.parts)
+    else:
         value = BACKGROUND if config.has_background else IGNORE
-        return LargeOutput(np.full(grid.size, value, dtype=np.uint8), probs, parts, cam)
-    painter = _MaskPainter(segmenter, image, tags, name, grid, tiles, classes, background)
-    mask = painter.paint()
-    return LargeOutput(mask, probs, parts | _mean_parts(painter.parts), cam)
+        mask = np.full(grid.size, value, dtype=np.uint8)
+    return Prediction(
+        mask=mask,
+        class_names=segmenter.class_names,
+        scores=dict(zip(segmenter.class_names, probs[0].tolist(), strict=True)),
+        class_source=class_source,
+        image=image,
+        cam=_complete_cam(tiles, grid, classes) if keep_cam else None,
+        name=name,
+        uncertainty=combine_parts(parts),
+    )
 
 
 def _run_network(
@@ -179,7 +179,7 @@ def _normalized(one: TileMaps, lowest: Tensor, highest: Tensor) -> TileMaps:
     return one._replace(output=one.output._replace(cam=cam.clamp(0, 1).half()))
 
 
-class _MaskPainter:
+class _TileBlender:
     """Refines tiles row by row, and blends them into the mask."""
 
     def __init__(
@@ -200,7 +200,7 @@ class _MaskPainter:
         self.parts: list[Mapping[str, float]] = []
         """Parts of the uncertainty of each tile with an object."""
 
-    def paint(self) -> Mask:
+    def blend(self) -> Mask:
         """Return the (H, W) mask."""
         height, width = self._grid.size
         mask = np.zeros((height, width), dtype=np.uint8)
@@ -214,7 +214,7 @@ class _MaskPainter:
                 del open_rows[at]
             open_rows[row] = [self._refine(one) for one in self._tiles[row * count :][:count]]
             for top, bottom in bands(start, tops[row + 1], width):
-                mask[top:bottom] = self._paint_band(open_rows, top, bottom)
+                mask[top:bottom] = self._blend_band(open_rows, top, bottom)
         return mask
 
     def _refine(self, one: TileMaps) -> SelectedMaps:
@@ -239,7 +239,7 @@ class _MaskPainter:
             refined = refined._replace(maps=refined.maps.softmax(dim=1), kind="probs")
         return refined._replace(maps=refined.maps.cpu())
 
-    def _paint_band(
+    def _blend_band(
         self, open_rows: Mapping[int, Sequence[SelectedMaps]], top: int, bottom: int
     ) -> Mask:
         """Blend the tiles of a band of rows, and threshold it."""
@@ -299,11 +299,12 @@ def _complete_cam(tiles: Sequence[TileMaps], grid: TileGrid, classes: Sequence[i
             _sampled(rows[one.tile.row], cam.shape[1]),
             _sampled(columns[one.tile.column], cam.shape[2]),
         )
-        place = (slice(top, top + cam.shape[1]), slice(left, left + cam.shape[2]))
+        position = (slice(top, top + cam.shape[1]), slice(left, left + cam.shape[2]))
         for index, plane in zip(classes, cam, strict=True):
-            total[index][place] += plane * share
-        weight[place] += share
-    return total / np.maximum(weight, 1e-8)
+            total[index][position] += plane * share
+        weight[position] += share
+    total /= np.maximum(weight, 1e-8)
+    return total
 
 
 def _sampled(weights: Tensor, count: int) -> Floats:

@@ -249,6 +249,10 @@ _parts: list[Any] = []
 def _start_worker(packed: bytes) -> None:
     """Set up a worker: it ignores keyboard interrupts and ends when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    # A worker starts no process, but numba makes a lock for those of the default method. That of a
+    # fork has no name, so nothing is left of it when the parent ends the worker.
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     _parts.append(pickle.loads(packed))

@@ -11,6 +11,7 @@ Source:
 from __future__ import annotations
 
 import importlib
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +21,21 @@ import numpy.typing as npt
 
 from tag2mask.io.depth import ValueRange, scale_to_8_bits
 from tag2mask.io.heif import open_image
+from tag2mask.io.limits import reject_excess
 from tag2mask.types import Image
 
 EXTRA = "geo"
+_PNG = b"\x89PNG"
+"""First bytes of a PNG file."""
 TIFF_SUFFIXES = frozenset((".tif", ".tiff"))
-SCALE, TIEPOINT, MATRIX, KEYS, DOUBLES, TEXTS = 33550, 33922, 34264, 34735, 34736, 34737
+SCALE, TIEPOINT, MATRIX, DIRECTORY, DOUBLES, TEXTS = 33550, 33922, 34264, 34735, 34736, 34737
 """Tags of a GeoTIFF."""
 _ASCII, _SHORT, _DOUBLE = 2, 3, 12
 TAG_TYPES = {
     SCALE: _DOUBLE,
     TIEPOINT: _DOUBLE,
     MATRIX: _DOUBLE,
-    KEYS: _SHORT,
+    DIRECTORY: _SHORT,
     DOUBLES: _DOUBLE,
     TEXTS: _ASCII,
 }
@@ -68,14 +72,14 @@ def georeference(path: Path) -> Georeference | None:
         found = getattr(opened, "tag_v2", {})
         tags = {tag: found[tag] for tag in TAG_TYPES if tag in found}
     try:
-        matrix, keys = _matrix(tags), _short_keys(tags)
+        matrix, values = _matrix(tags), _short_keys(tags)
     except (TypeError, ValueError, OverflowError):  # the tags are damaged
         return None
     if matrix is None:
         return None
-    if keys.get(_RASTER_TYPE) == _POINT:  # coordinates are those of pixel centers
+    if values.get(_RASTER_TYPE) == _POINT:  # coordinates are those of pixel centers
         matrix[:, 2] -= matrix[:, :2] @ (0.5, 0.5)
-    code = keys.get(_PROJECTED, keys.get(_GEOGRAPHIC, _USER_DEFINED))
+    code = values.get(_PROJECTED, values.get(_GEOGRAPHIC, _USER_DEFINED))
     return Georeference(tags, matrix, code if 1024 <= code < _USER_DEFINED else None)
 
 
@@ -101,10 +105,17 @@ def read_raster(path: Path, value_range: ValueRange | None = None) -> Image:
 
     Raises:
         OSError: If it cannot be read.
+        DecompressionBombError: If it has more pixels than the limit.
     """
     rasterio = importlib.import_module("rasterio")
+    with path.open("rb") as stream:  # GDAL reads these two formats; others may fetch what they name
+        driver = "PNG" if stream.read(len(_PNG)) == _PNG else "GTiff"
     try:
-        with rasterio.open(path, driver="GTiff") as opened:  # others may fetch what a file names
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            opened = rasterio.open(path, driver=driver)
+        with opened:
+            reject_excess(opened.width, opened.height)
             bands = [1, 2, 3] if opened.count >= 3 else [1, 1, 1]
             values = np.moveaxis(opened.read(bands), 0, -1)
     except rasterio.errors.RasterioError as error:
@@ -127,6 +138,6 @@ def _matrix(tags: dict[int, Any]) -> npt.NDArray[np.float64] | None:
 
 def _short_keys(tags: dict[int, Any]) -> dict[int, int]:
     """Return the keys of the directory whose value stands in the directory itself."""
-    values = [int(value) for value in tags.get(KEYS, ())]
+    values = [int(value) for value in tags.get(DIRECTORY, ())]
     entries = (values[at : at + 4] for at in range(4, len(values) - 3, 4))
     return {key: value for key, location, _, value in entries if location == 0}

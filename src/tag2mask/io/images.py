@@ -208,15 +208,14 @@ def _read_other_tiff(path: Path, value_range: ValueRange | None, error: Exceptio
     Raises:
         DataError: If it cannot be read, with what to install if that may help.
     """
-    reason = one_line(error)
     if can_read_rasters():
         try:
             return read_raster(path, value_range)
-        except OSError as other:
+        except PILLOW_ERRORS as other:
             reason = one_line(other)
     else:
-        reason = f"{reason}; for rasters of many bands, {MissingExtraError(EXTRA)}"
-    raise DataError(f"{path}: cannot be read as an image ({reason})") from error
+        reason = f"{one_line(error)}; for rasters of many bands, {MissingExtraError(EXTRA)}"
+    raise DataError(f"{path}: cannot be read as an image ({reason})") from OSError(reason)
 
 
 def _to_array(image: PILImage.Image, value_range: ValueRange | None) -> Image:

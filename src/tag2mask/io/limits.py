@@ -26,6 +26,17 @@ def set_limit() -> None:
         PILImage.MAX_IMAGE_PIXELS = math.ceil(megapixels * _MEGA / 2)
 
 
+def reject_excess(width: int, height: int) -> None:
+    """Apply Pillow's limit to an image that another library reads.
+
+    Raises:
+        DecompressionBombError: If it has more pixels than the limit.
+    """
+    limit = PILImage.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > 2 * limit:
+        raise PILImage.DecompressionBombError(f"{width * height} pixels")
+
+
 def describe_excess(error: PILImage.DecompressionBombError) -> str:
     """Return how many pixels an image has, how many it may have, and what raises the limit."""
     text = os.environ.get(VARIABLE, "")

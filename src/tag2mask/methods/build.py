@@ -9,6 +9,7 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.methods.base import Method, StageOutputs
 from tag2mask.models.base import Backbone
 from tag2mask.models.batch_norm import share_batch_statistics
+from tag2mask.models.initialization import WithoutDraws
 from tag2mask.models.weights import license
 from tag2mask.refiners.base import Refiner
 
@@ -36,6 +37,16 @@ def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) ->
     method.setup(StageOutputs(methods=earlier))
     share_batch_statistics(method)
     return method
+
+
+def build_blank_method(recipe: Recipe) -> Method:
+    """Build a method whose weights a file fills completely; no random number is drawn.
+
+    Raises:
+        UnknownPluginError: If a name in the recipe is not a plug-in.
+    """
+    with WithoutDraws():
+        return build_method(recipe.blank())
 
 
 def build_refiner(recipe: Recipe) -> Refiner | None:

@@ -20,12 +20,12 @@ Points = Sequence[tuple[float, float]]
 class Frame(NamedTuple):
     """Size of a chart and the margins around its plot, in SVG units."""
 
-    width: float = 640
-    height: float = 240
+    width: float = 500
+    height: float = 250
     left: float = 56
     right: float = 12
     top: float = 12
-    bottom: float = 28
+    bottom: float = 44
 
     def x(self, share: float) -> float:
         """Return the coordinate of a share of the plot's width, from the left."""
@@ -60,6 +60,8 @@ class Line(NamedTuple):
 
     points: Points
     color: int
+    is_dashed: bool = False
+    """Whether it is drawn for comparison only."""
 
 
 class Bar(NamedTuple):
@@ -94,10 +96,20 @@ class Chart(NamedTuple):
     lines: tuple[Line, ...] = ()
     bars: tuple[Bar, ...] = ()
     legend: tuple[LegendEntry, ...] = ()
+    x_title: str = ""
+    markers: tuple[float, ...] = ()
+    """Where vertical lines are drawn."""
+    explanations: Mapping[str, str] = {}
+    """Names in the legend that need one, below the chart."""
 
 
 def line_chart(
-    title: str, series: Mapping[str, Points], *, log_y: bool = False, note: str = ""
+    title: str,
+    series: Mapping[str, Points],
+    *,
+    log_y: bool = False,
+    note: str = "",
+    x_title: str = "step",
 ) -> Chart:
     """Draw named series over training steps.
 
@@ -106,6 +118,7 @@ def line_chart(
         series: Name -> (step, value) pairs, steps rising; values that are not finite are left out.
         log_y: Logarithmic value axis; values at or below 0 are left out.
         note: Explanation below the title.
+        x_title: What the steps are.
     """
     cleaned = {name: _clean(points, log_y) for name, points in series.items()}
     cleaned = {name: thin(points) for name, points in cleaned.items() if points}
@@ -124,7 +137,46 @@ def line_chart(
         lines.append(Line(placed, color))
         legend.append(LegendEntry(name, color, short_number(points[-1][1])))
     labels = _step_labels(x_axis)
-    return Chart(title, note, _grid(y_axis, log_y), labels, tuple(lines), (), tuple(legend))
+    grid = _grid(y_axis, log_y)
+    return Chart(title, note, grid, labels, tuple(lines), (), tuple(legend), x_title)
+
+
+def percent_chart(
+    title: str,
+    series: Mapping[str, Points],
+    *,
+    note: str = "",
+    x_title: str = "",
+    x_max: float = 100.0,
+    marker: float | None = None,
+    diagonal: str = "",
+) -> Chart:
+    """Draw percentages over values from 0 to `x_max`; both axes are complete.
+
+    Args:
+        title: Heading of the chart.
+        series: Name -> (x, y) pairs in [0, x_max] and [0, 100].
+        note: Explanation below the title.
+        x_title: What x is.
+        x_max: End of the x axis.
+        marker: x of a vertical line.
+        diagonal: Name of a dashed line from corner to corner; empty for none.
+    """
+    x_axis, y_axis = (0.0, x_max), (0.0, 100.0)
+
+    def scaled(points: Points) -> Points:
+        return [(FRAME.x(_share(x, x_axis)), FRAME.y(_share(y, y_axis))) for x, y in points]
+
+    lines = [Line(scaled(points), at) for at, points in enumerate(series.values())]
+    legend = [LegendEntry(name, at) for at, name in enumerate(series)]
+    if diagonal:
+        lines.append(Line(scaled([(0, 0), (x_max, 100)]), MAX_COLORS - 1, is_dashed=True))
+        legend.append(LegendEntry(diagonal, MAX_COLORS - 1))
+    markers = () if marker is None else (FRAME.x(_share(marker, x_axis)),)
+    return Chart(
+        title, note, _grid(y_axis), _step_labels(x_axis), tuple(lines), (), tuple(legend), x_title,
+        markers,
+    )  # fmt: skip
 
 
 def bar_chart(title: str, groups: Mapping[str, Sequence[float]]) -> Chart | None:

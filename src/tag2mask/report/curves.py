@@ -10,7 +10,7 @@ from tag2mask.report.terms import LEARNING_RATES, LOSSES, MONITORS, Term, term
 
 
 def training_charts(log: Sequence[Values], metric: str = "") -> tuple[Chart, ...]:
-    """Draw the records of a log over training steps; empty if nothing is logged yet.
+    """Draw losses, scores, rates and speed over training steps; empty if nothing is logged yet.
 
     Args:
         log: Records of `log.jsonl`.
@@ -23,18 +23,29 @@ def training_charts(log: Sequence[Values], metric: str = "") -> tuple[Chart, ...
     losses = _group_points(trained, "losses")
     if len(losses) > 1:
         losses["sum"] = _points(trained, lambda record: record.get("loss"))
-    charts = [line_chart("Losses, weighted", _with_labels(losses, LOSSES))]
+    note = "Each loss with its weight; lower is better."
+    chart = line_chart("Losses, weighted", _with_labels(losses, LOSSES), note=note)
+    charts = [chart._replace(explanations=_explanations(losses, LOSSES))]
     if scored:
         points = [(record["step"], record["score"]) for record in scored]
         charts.append(line_chart("Score on held-out images", {"score": points}, note=metric))
     rates = _with_labels(_group_points(trained, "lr"), LEARNING_RATES)
-    charts.append(line_chart("Learning rates", rates, log_y=True))
+    chart = line_chart("Learning rates", rates, log_y=True)
+    meanings = _explanations(_group_points(trained, "lr"), LEARNING_RATES)
+    charts.append(chart._replace(explanations=meanings))
+    speed = {"images": _points(trained, lambda record: record.get("images_per_s"))}
+    charts.append(line_chart("Images per second", speed))
+    return tuple(charts)
+
+
+def monitor_charts(log: Sequence[Values]) -> tuple[Chart, ...]:
+    """Draw the values that a method monitors, one chart each."""
+    charts = []
+    trained = [record for record in log if "losses" in record]
     for name, points in _group_points(trained, "monitor").items():
         label, explanation = term(name, MONITORS)
         title = label[:1].upper() + label[1:]
         charts.append(line_chart(title, {"last value": points}, note=explanation))
-    speed = {"images": _points(trained, lambda record: record.get("images_per_s"))}
-    charts.append(line_chart("Images per second", speed))
     return tuple(charts)
 
 
@@ -42,6 +53,12 @@ def _with_labels(
     series: Mapping[str, list[tuple[float, float]]], terms: Mapping[str, Term]
 ) -> dict[str, list[tuple[float, float]]]:
     return {term(name, terms).label: points for name, points in series.items()}
+
+
+def _explanations(series: Iterable[str], terms: Mapping[str, Term]) -> dict[str, str]:
+    """Return what each name means, by its label; names without an explanation are left out."""
+    known = (term(name, terms) for name in series)
+    return {one.label: one.explanation for one in known if one.explanation}
 
 
 def _points(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.mask_summary import ClassSummary, MaskSummary, summarize_masks
-from tag2mask.io.mask_folder import CLASSES_FILE
+from tag2mask.io.mask_folder import CLASSES_FILE, read_classes
 from tag2mask.io.palette import css_color
 from tag2mask.report.sections import Tile, percent
 
@@ -33,10 +33,13 @@ class MaskParts(NamedTuple):
     most_uncertain: tuple[tuple[str, float], ...]
 
 
-def find_masks(run: Path, chosen: Path | None = None) -> Path | None:
-    """Find the masks of a run: the chosen folder, or the newest one in the run folder.
+def find_masks(run: Path, chosen: Path | None = None, sha256: str = "") -> Path | None:
+    """Find the masks of a run: the chosen folder, or the newest one in or beside the run folder.
 
-    Masks of a run with stages lie beside the folder of its network.
+    Args:
+        run: Run folder. Masks of a run with stages lie in it, beside the folder of its network.
+        chosen: Folder that the user names.
+        sha256: Fingerprint of the run's weights; folders beside the run count if they have it.
 
     Raises:
         RunError: If the chosen folder holds no masks.
@@ -47,10 +50,20 @@ def find_masks(run: Path, chosen: Path | None = None) -> Path | None:
                 f"{chosen}: has no {CLASSES_FILE}; give a folder that `label` or `predict` wrote"
             )
         return chosen
-    roots = [run, run.parent] if (run.parent / "recipe.yaml").is_file() else [run]
-    found = [path for root in roots for path in root.glob(f"*/{CLASSES_FILE}")]
+    is_stage = (run.parent / "recipe.yaml").is_file()
+    found = list(run.glob(f"*/{CLASSES_FILE}"))
+    beside = run.resolve().parent.glob(f"*/{CLASSES_FILE}")
+    found += [path for path in beside if is_stage or (sha256 and _has_weights(path, sha256))]
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     return None if newest is None else newest.parent
+
+
+def _has_weights(path: Path, sha256: str) -> bool:
+    """Return whether the masks beside a `classes.json` were made by certain weights."""
+    try:
+        return bool(read_classes(path.parent).get("settings", {}).get("sha256") == sha256)
+    except DataError:
+        return False
 
 
 def read_masks(folder: Path | None) -> tuple[MaskParts | None, tuple[str, ...]]:
@@ -79,9 +92,13 @@ def mask_tiles(masks: MaskParts | None) -> tuple[Tile, ...]:
     if summary.uncertainty:
         mean = sum(value for _, value in summary.uncertainty) / len(summary.uncertainty)
         note = "mean over the masks; 0 is certain, 1 is not"
-        tiles.append(Tile("uncertainty", f"{mean:.2f}", note))
+        tiles.append(Tile("uncertainty", f"{mean:.2f}", note, "uncertainty"))
     shown = summary.images - summary.negatives
-    for title, names in (("empty masks", summary.empty), ("full-frame masks", summary.full_frame)):
+    counted = (
+        ("empty masks", summary.empty, "empty_mask"),
+        ("full-frame masks", summary.full_frame, "full_frame"),
+    )
+    for title, names, word in counted:
         share = percent(len(names) / shown, " %") if shown else "-"
-        tiles.append(Tile(title, str(len(names)), f"{share} of {shown:,} masks"))
+        tiles.append(Tile(title, str(len(names)), f"{share} of {shown:,} masks", word))
     return tuple(tiles)

@@ -31,6 +31,8 @@ class Run(NamedTuple):
     strips: tuple[Path, ...]
     missing: tuple[str, ...]
     """One line per part that is missing or not readable."""
+    no_scores: tuple[str, ...] = ()
+    """How to add scores if there are none."""
 
 
 def read_run(folder: Path) -> Run:
@@ -44,10 +46,9 @@ def read_run(folder: Path) -> Run:
     log = _read_log(folder / "log.jsonl", missing)
     metrics = _read_metrics(folder / "metrics.json", missing)
     strips = _last_strips(folder / "samples")
-    scores = _merge_equal_scores(_read_scores(folder, metrics))
-    if not scores:
-        missing.append(_how_to_add_scores(metrics))
-    return Run(folder, recipe, log, metrics, scores, strips, tuple(missing))
+    scores = merge_equal_scores(_read_scores(folder, metrics))
+    no_scores = () if scores else (_how_to_add_scores(metrics),)
+    return Run(folder, recipe, log, metrics, scores, strips, tuple(missing), no_scores)
 
 
 def _read_log(path: Path, missing: list[str]) -> tuple[Values, ...]:
@@ -84,7 +85,7 @@ def _read_scores(folder: Path, metrics: Values) -> dict[str, Values]:
     return scores
 
 
-def _merge_equal_scores(scores: Mapping[str, Values]) -> dict[str, Values]:
+def merge_equal_scores(scores: Mapping[str, Values]) -> dict[str, Values]:
     """Keep one of several equal scores, under the titles of all."""
     groups: list[tuple[list[str], Values]] = []
     for title, score in scores.items():

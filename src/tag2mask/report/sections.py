@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
-from tag2mask.data.base import Source
-from tag2mask.errors import Tag2MaskError
 from tag2mask.io.palette import css_color
+from tag2mask.report.images import RunData
 from tag2mask.report.run_parts import Run, Values
-from tag2mask.report.terms import CLASS_SOURCES, SETTINGS
+from tag2mask.report.terms import CLASS_SOURCES, SETTINGS, WORDS
+
+MOST_STARTS = 20
+"""Starts of an often interrupted run that the page lists."""
 
 
 class Tile(NamedTuple):
@@ -20,6 +23,17 @@ class Tile(NamedTuple):
     name: str
     value: str
     note: str
+    word: str = ""
+    """Key of its explanation; empty if the name explains itself."""
+
+
+class Setting(NamedTuple):
+    """A setting or fact with its value."""
+
+    name: str
+    value: str
+    word: str = ""
+    """Key of its explanation; empty if the name explains itself."""
 
 
 class ScoreColumn(NamedTuple):
@@ -27,7 +41,9 @@ class ScoreColumn(NamedTuple):
 
     title: str
     class_source: str
-    settings: str
+    summary: str
+    settings: tuple[Setting, ...]
+    """What one must know to compare the score."""
 
 
 class ClassRow(NamedTuple):
@@ -66,28 +82,24 @@ class DataCounts(NamedTuple):
 
 
 def score_tiles(run: Run) -> tuple[Tile, ...]:
-    """Return every mean IoU with its class source; none without true masks.
+    """Return the first mean IoU with its class source; none without true masks.
 
     The score of the tags is no substitute: a classifier can be right about what an image shows
     while its masks cover the wrong pixels.
     """
     tiles = []
-    for title, score in run.scores.items():
-        note = f"{class_source_words(score)}; {score['images']:,} images"
-        tiles.append(Tile(f"mIoU, {title}", percent(score["miou"], " %"), note))
+    for title, score in list(run.scores.items())[:1]:
+        note = f"mIoU of {title}; {class_source_words(score)}; {score['images']:,} images"
+        tiles.append(Tile("average overlap", percent(score["miou"], " %"), note, "miou"))
     return tuple(tiles)
 
 
-def speed_tiles(run: Run) -> tuple[Tile, ...]:
-    """Return training time and speed."""
-    tiles = []
-    if run.metrics.get("seconds"):
-        note = "without evaluation and saving"
-        tiles.append(Tile("training time", duration(run.metrics["seconds"]), note))
-    speeds = [speed for r in run.log if (speed := r.get("images_per_s")) is not None]
-    if speeds:
-        tiles.append(Tile("speed", f"{speeds[-1]:.1f}", "images per second at the end"))
-    return tuple(tiles)
+def time_tiles(run: Run) -> tuple[Tile, ...]:
+    """Return the training time."""
+    if not run.metrics.get("seconds"):
+        return ()
+    note = "without evaluation and saving"
+    return (Tile("training time", duration(run.metrics["seconds"]), note),)
 
 
 def class_table(scores: Mapping[str, Values]) -> ClassTable | None:
@@ -106,20 +118,24 @@ def class_table(scores: Mapping[str, Values]) -> ClassTable | None:
         for value, name in enumerate(names)
     )
     columns = tuple(
-        ScoreColumn(title, class_source_words(score), _settings_words(score))
+        ScoreColumn(
+            title,
+            class_source_words(score),
+            f"{score['images']:,} images, {class_source_words(score)}",
+            _settings_of(score),
+        )
         for title, score in scores.items()
     )
     return ClassTable(columns, rows, tuple(score["miou"] for score in scores.values()))
 
 
-def data_counts(recipe: Recipe | None) -> DataCounts | None:
-    """Count the training images per class, read again from the data; None without a recipe."""
+def data_counts(recipe: Recipe | None, data: RunData) -> DataCounts | None:
+    """Count the training images per class; None without a recipe."""
     if recipe is None:
         return None
-    try:
-        source: Source = plugins.load("data", recipe.data.name)(recipe.data, "train")
-    except Tag2MaskError as error:
-        return DataCounts(error=str(error))
+    source = data.parts.get("train")
+    if source is None:
+        return DataCounts(error=data.error)
     return DataCounts(
         images=len(source),
         negatives=int((source.tags.sum(axis=1) == 0).sum()),
@@ -132,23 +148,39 @@ def data_counts(recipe: Recipe | None) -> DataCounts | None:
     )
 
 
-def provenance(log: Sequence[Values]) -> tuple[dict[str, str], ...]:
-    """Return command, seed, versions and machine of each start of the run; known ones only."""
-    starts = [record for record in log if record.get("event") in ("start", "resume")]
-    return tuple(
-        {
-            name: str(value)
-            for name, value in {
-                record["event"]: f"at step {record.get('step', 0):,}",
-                "command": record.get("command"),
-                "seed": record.get("seed"),
-                "versions": _join(record.get("versions")),
-                "machine": _join(record.get("machine")),
-                "license of the weights": record.get("weights_license"),
-            }.items()
-            if value not in (None, "")
-        }
-        for record in starts
+def provenance(run: Run) -> tuple[tuple[Setting, ...], ...]:
+    """Return method, command, seed, versions and machine of each start of the run, if known."""
+    made = _method_settings(run.recipe)
+    starts = [record for record in run.log if record.get("event") in ("start", "resume")]
+    known = [
+        (
+            Setting(record["event"], f"at step {record.get('step', 0):,}", "step"),
+            Setting("command", str(record.get("command") or "")),
+            Setting("seed", str(record.get("seed", "")), "seed"),
+            Setting("versions", _join(record.get("versions"))),
+            Setting("machine", _join(record.get("machine"))),
+            Setting("license of the weights", record.get("weights_license") or "", "weights"),
+        )
+        for record in starts[-MOST_STARTS:]
+    ]
+    entries = [tuple(one for one in start if one.value) for start in known]
+    return (made, *entries) if made else tuple(entries)
+
+
+def method_title(name: str) -> str:
+    """Return the first line of what a method says about itself."""
+    kind = plugins.load("methods", name)
+    text = inspect.getdoc(inspect.getmodule(kind)) or name
+    return text.splitlines()[0]
+
+
+def _method_settings(recipe: Recipe | None) -> tuple[Setting, ...]:
+    """Return the method and the backbone of a run."""
+    if recipe is None:
+        return ()
+    return (
+        Setting("method", f"{recipe.method.name}: {method_title(recipe.method.name)}", "method"),
+        Setting("backbone", recipe.backbone.name, "backbone"),
     )
 
 
@@ -169,19 +201,19 @@ def class_source_words(score: Values) -> str:
     return CLASS_SOURCES.get(score.get("class_source") or "", "unknown class source")
 
 
-def _settings_words(score: Values) -> str:
+def _settings_of(score: Values) -> tuple[Setting, ...]:
     """List what one must know to compare a score."""
     settings = score.get("settings", {})
-    parts = [f"{score['images']:,} images", class_source_words(score)]
-    for key, label in SETTINGS.items():
+    found = []
+    for key, word in SETTINGS.items():
         value = settings.get(key)
         if isinstance(value, dict):
             value = value.get("name")
         if key == "refiner" and key in settings and value is None:
             value = "none"
         if value is not None:
-            parts.append(f"{label}: {_setting_text(key, value)}")
-    return "; ".join(parts)
+            found.append(Setting(WORDS[word].label, _setting_text(key, value), word))
+    return tuple(found)
 
 
 def _setting_text(key: str, value: Any) -> str:

@@ -13,25 +13,188 @@ class Term(NamedTuple):
     explanation: str = ""
 
 
+WORDS: Mapping[str, Term] = {
+    "affinity": Term(
+        "affinity",
+        "How likely two positions of an image show the same class, from 0 to 1.",
+    ),
+    "attention": Term(
+        "attention",
+        "How much the network looks at one position of an image while it describes another. An "
+        "attention head is one of several such views that a network keeps side by side.",
+    ),
+    "background": Term("background", "Everything in an image that belongs to no class."),
+    "backbone": Term(
+        "backbone", "The network that was trained before on other images and looks at yours first."
+    ),
+    "calibration": Term(
+        "calibration",
+        "Whether probabilities mean what they say: of everything that the network is 80 % sure of, "
+        "80 % should be right.",
+    ),
+    "calibration_error": Term(
+        "calibration error (ECE)",
+        "The average gap between what the network says and how often it is right; 0 is best.",
+    ),
+    "cam": Term(
+        "map of a class (class activation map, CAM)",
+        "A picture of where the network finds a class. It is bright at the most telling part of an "
+        "object, and a threshold turns it into a mask.",
+    ),
+    "class": Term("class", "One kind of object, such as cat. Each class has one color."),
+    "class_source": Term(
+        "classes from tags, classes from the classifier",
+        "Who says which classes a mask may show: the tags of the image, or the network itself, "
+        "which can also be wrong about that. The two kinds of scores cannot be compared.",
+    ),
+    "class_threshold": Term(
+        "class threshold",
+        "Probability from which the network says that an image shows a class.",
+    ),
+    "confusion": Term(
+        "confusion",
+        "Which class the pixels of each true class got. A perfect network has 100 % in the framed "
+        "fields and 0 elsewhere.",
+    ),
+    "crf": Term(
+        "dense CRF", "A slow last step that moves the borders of a mask to edges of the image."
+    ),
+    "empty_mask": Term(
+        "empty mask", "A mask that shows no object, although the image should show one."
+    ),
+    "fallback": Term(
+        "keep the most likely class",
+        "An image in which no class passes the class threshold still gets its most likely one.",
+    ),
+    "flip": Term("flip", "Whether the network also sees each image mirrored."),
+    "full_frame": Term("full-frame mask", "A mask whose classes cover at least 95 % of the image."),
+    "held_out": Term(
+        "held-out images",
+        "Images that were kept away from training, so that they show how the network does on new "
+        "ones.",
+    ),
+    "image_limit": Term("image limit", "Largest number of images that were scored."),
+    "iou": Term(
+        "overlap with the true mask (intersection over union, IoU)",
+        "Pixels that mask and true mask share, divided by all pixels that either of them covers. "
+        "100 % is a perfect copy. A mask that contains the whole object and is twice as large gets "
+        "50 %.",
+    ),
+    "learning_rate": Term(
+        "learning rate",
+        "How far one step changes the network; it falls towards the end.",
+    ),
+    "loss": Term(
+        "loss", "What training makes smaller: a measure of how wrong the network is at one task."
+    ),
+    "mask": Term("mask", "The class of each pixel of an image: filled outlines of its objects."),
+    "max_side": Term("largest side", "Images larger than this are shrunk before masks are made."),
+    "method": Term(
+        "method",
+        "The published way to learn masks from tags, named after its paper.",
+    ),
+    "miou": Term(
+        "average overlap (mean IoU, mIoU)",
+        "The overlap of each class with its true masks (IoU), averaged over the classes and "
+        "background. 100 % is a perfect copy of the true masks.",
+    ),
+    "negative": Term("negative", "An image without tags: it is known to show none of the classes."),
+    "propagation": Term("propagation", "Spreads the map of a class to positions of high affinity."),
+    "protocol": Term(
+        "inference protocol", "How maps of several sizes of an image become one mask."
+    ),
+    "pseudo_label": Term(
+        "pseudo-label", "A mask that the network made itself and that training then learns from."
+    ),
+    "recipe": Term("recipe", "The file with all settings of a run."),
+    "refiner": Term(
+        "refiner",
+        "A step after the network that moves borders of a mask to edges of the image.",
+    ),
+    "scales": Term("scales", "Sizes at which the network sees each image, as factors."),
+    "score": Term("score", "A measure of how good masks or tags are; larger is better."),
+    "seed": Term("seed", "The start of the random numbers; the same seed gives the same choice."),
+    "side": Term("long side", "Longer side in pixels of the image that the network sees."),
+    "split": Term("split", "The list or part of the data whose images were used."),
+    "stage": Term("stage", "One part of a training with several; each uses those before it."),
+    "step": Term("step", "One change of the network, learned from a few images at a time."),
+    "tag": Term("tag", "The name of a class that an image shows, without saying where."),
+    "tag_map": Term(
+        "mean average precision (mAP) of the tags",
+        "How well the network sorts images by whether they show a class; 100 % is perfect. It says "
+        "what the network recognizes, not where, so it is no measure of masks.",
+    ),
+    "threshold": Term(
+        "background threshold",
+        "Where the map of every class is below this value, a pixel becomes background. A higher "
+        "threshold makes objects smaller.",
+    ),
+    "true_mask": Term(
+        "true mask", "A mask drawn or corrected by a person (ground truth), to compare masks with."
+    ),
+    "uncertainty": Term(
+        "uncertainty",
+        "How unreliable a mask probably is, from 0 to 1, estimated without a true mask: how much "
+        "it changes if the image is flipped, resized or refined, and how undecided its pixels are. "
+        "It sorts images; it is not the probability of an error.",
+    ),
+    "view": Term(
+        "view",
+        "The same image once more, shrunk, mirrored or changed in color; the network shall say the "
+        "same of all views.",
+    ),
+    "weights": Term("weights", "The numbers that a network has learned, and their file."),
+}
+"""Terms that the page links to their explanation."""
+
 LOSSES: Mapping[str, Term] = {
-    "classification": Term("image classification"),
-    "ciml": Term("agreement of CAMs, difference of classes (CIML)"),
-    "mfml": Term("agreement of multi-scale features (MFML)"),
-    "apml": Term("affinity from pseudo-labels (APML)"),
-    "club_fit": Term("fit of the mutual-information estimator (CLUB)"),
-    "segmentation": Term("pixel classification"),
-    "affinity": Term("affinity"),
-    "energy": Term("dense energy"),
-    "er": Term("equivariance of CAMs (ER)"),
-    "ecr": Term("equivariance across CAMs (ECR)"),
-    "min_pooling": Term("weakest CAM pixels (min pooling)"),
-    "displacement": Term("displacement to the object center"),
-    "class_erasing": Term("erased class (OC-CSE)"),
-    "reactivation": Term("softmax reactivation (ReCAM)"),
-    "attraction": Term("agreement with the erased image (attraction)"),
-    "repulsion": Term("difference from negative images (repulsion)"),
-    "mask": Term("self-supervised masks"),
-    "sum": Term("total"),
+    "classification": Term("image classification", "Which classes does the image show?"),
+    "ciml": Term(
+        "agreement of CAMs, difference of classes (CIML)",
+        "Two views of an image shall give the same maps, and classes shall differ.",
+    ),
+    "mfml": Term(
+        "agreement of multi-scale features (MFML)",
+        "Two views of an image shall be described alike at all sizes.",
+    ),
+    "apml": Term(
+        "affinity from pseudo-labels (APML)",
+        "Positions of one class in the pseudo-label shall be described alike.",
+    ),
+    "club_fit": Term(
+        "fit of the mutual-information estimator (CLUB)",
+        "Trains the part that measures what two views share.",
+    ),
+    "segmentation": Term("pixel classification", "Which class does each pixel show?"),
+    "affinity": Term("affinity", "Which positions belong to the same class?"),
+    "energy": Term(
+        "dense energy", "Pixels of like color that are near each other shall have one class."
+    ),
+    "er": Term("equivariance of CAMs (ER)", "The map of a shrunk image shall be the shrunk map."),
+    "ecr": Term("equivariance across CAMs (ECR)", "The same, between raw maps and refined ones."),
+    "min_pooling": Term(
+        "weakest CAM pixels (min pooling)", "Maps of absent classes shall be empty."
+    ),
+    "displacement": Term(
+        "displacement to the object center", "Which way is the center of the object?"
+    ),
+    "class_erasing": Term(
+        "erased class (OC-CSE)", "With a class erased, a second network shall no longer find it."
+    ),
+    "reactivation": Term(
+        "softmax reactivation (ReCAM)", "Each class alone in its map shall be told from all others."
+    ),
+    "attraction": Term(
+        "agreement with the erased image (attraction)",
+        "An image shall be described alike after its most telling part is erased.",
+    ),
+    "repulsion": Term(
+        "difference from negative images (repulsion)",
+        "An image without an object shall be described differently from one with it.",
+    ),
+    "mask": Term("self-supervised masks", "The network learns from its own confident pixels."),
+    "true_masks": Term("true masks", "Which class does each pixel of a true mask show?"),
+    "sum": Term("total", "All losses together, as training adds them."),
 }
 """Losses, by their names in the log."""
 
@@ -42,7 +205,7 @@ MONITORS: Mapping[str, Term] = {
     ),
     "prototype_similarity": Term(
         "similarity of different classes (prototype similarity)",
-        "Mean cosine similarity of class prototypes, summed over both views; lower is better.",
+        "How alike the average descriptions (prototypes) of two classes are; lower is better.",
     ),
     "empty_cams": Term(
         "tags with an empty CAM",
@@ -50,19 +213,24 @@ MONITORS: Mapping[str, Term] = {
     ),
     "alignment": Term(
         "difference of the features of both views (alignment)",
-        "Mean absolute difference of the fused multi-scale features.",
+        "How differently the network describes two views (their features); 0 is perfect.",
     ),
     "context_information": Term(
         "shared information of both views (mutual information)",
-        "Estimated from the fused multi-scale features.",
+        "How much one view tells about the other, estimated from their descriptions.",
     ),
-    "affinity": Term("affinity loss, before its weight"),
-    "affinity_information_loss": Term("information loss of the affinities, before its weight"),
-    "segmentation": Term("pixel classification loss, before its weight"),
-    "class_erasing": Term("erased-class loss, before its weight"),
-    "reactivation": Term("reactivation loss, before its weight"),
-    "attraction": Term("attraction loss, before its weight"),
-    "repulsion": Term("repulsion loss, before its weight"),
+    "affinity": Term("affinity loss, before its weight", "The loss of the same name."),
+    "affinity_information_loss": Term(
+        "information loss of the affinities, before its weight",
+        "How differently the affinities of both views tell about the pseudo-label.",
+    ),
+    "segmentation": Term(
+        "pixel classification loss, before its weight", "The loss of the same name."
+    ),
+    "class_erasing": Term("erased-class loss, before its weight", "The loss of the same name."),
+    "reactivation": Term("reactivation loss, before its weight", "The loss of the same name."),
+    "attraction": Term("attraction loss, before its weight", "The loss of the same name."),
+    "repulsion": Term("repulsion loss, before its weight", "The loss of the same name."),
     "ignored_pixels": Term(
         "ignored pixels", "Share of pixels that the label leaves out as uncertain."
     ),
@@ -75,10 +243,18 @@ MONITORS: Mapping[str, Term] = {
         "The other losses start when it falls below 0.45; 1 is a guess by the frequency of tags.",
     ),
     "erased": Term("erased pixels", "Share of pixels that the erased image hides."),
-    "hard_pairs": Term("hard negative pairs"),
-    "background": Term("background"),
-    "foreground": Term("foreground"),
-    "different": Term("pairs of different classes"),
+    "hard_pairs": Term(
+        "hard negative pairs", "Pairs of images that differ in a class but are described alike."
+    ),
+    "grad_norm": Term(
+        "size of a step, before its limit (gradient norm)",
+        "Sudden peaks mean that training is unstable.",
+    ),
+    "background": Term("background pairs", "Affinity loss of pairs of background positions."),
+    "foreground": Term("object pairs", "Affinity loss of pairs of positions of one object class."),
+    "different": Term(
+        "pairs of different classes", "Affinity loss of pairs of positions of different classes."
+    ),
     "complete_images": Term(
         "images with a complete pseudo-label",
         "Share of images whose pseudo-label contains every tag.",
@@ -87,28 +263,28 @@ MONITORS: Mapping[str, Term] = {
 """Monitored values, by their names in the log."""
 
 LEARNING_RATES: Mapping[str, Term] = {
-    "base": Term("pretrained weights (base)"),
-    "head": Term("new weights (head)"),
+    "base": Term("pretrained weights (base)", "The part that was trained before."),
+    "head": Term("new weights (head)", "The part that is new in this training."),
 }
 """Parameter groups, by their names in the log."""
 
 SETTINGS: Mapping[str, str] = {
     "split": "split",
-    "protocol": "inference protocol",
+    "protocol": "protocol",
     "scales": "scales",
     "flip": "flip",
-    "long_side_px": "long side (px)",
-    "max_side_px": "largest side (px)",
-    "background": "background threshold",
-    "class_threshold": "class threshold",
-    "fallback": "keep the most likely class",
+    "long_side_px": "side",
+    "max_side_px": "max_side",
+    "background": "threshold",
+    "class_threshold": "class_threshold",
+    "fallback": "fallback",
     "propagate": "propagation",
     "refiner": "refiner",
-    "crf": "CRF",
+    "crf": "crf",
     "weights": "weights",
-    "limit": "image limit",
+    "limit": "image_limit",
 }
-"""Settings one must know to compare scores, in the order of the page."""
+"""Settings one must know to compare scores, in the order of the page, and their words."""
 
 CLASS_SOURCES: Mapping[str, str] = {
     "tags": "classes from tags",

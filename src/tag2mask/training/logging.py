@@ -1,11 +1,11 @@
-"""Metrics of a run as JSON lines, in TensorBoard if it is installed, and on the terminal."""
+"""Metrics of a run as JSON lines, in TensorBoard, in other trackers, and on the terminal."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -26,6 +26,7 @@ from tag2mask.errors import RunError
 from tag2mask.io.files import write_text
 from tag2mask.io.json_files import parse_line
 from tag2mask.io.run_files import LogRecord
+from tag2mask.training.trackers import Trackers
 from tag2mask.types import StepProgress
 
 Totals = dict[str, tuple[float, int]]
@@ -127,6 +128,8 @@ class MetricLogger:
         is_main: bool,
         console: Console | None = None,
         on_step: OnStep | None = None,
+        trackers: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the log for appending.
 
@@ -138,6 +141,11 @@ class MetricLogger:
             is_main: Whether this process writes and prints.
             console: Terminal or file to print to; None: standard error.
             on_step: Called by `advance` in the first process.
+            trackers: Names of further trackers; see `training.trackers`.
+            settings: Of the run, for the trackers.
+
+        Raises:
+            RunError: If a tracker does not start.
         """
         self._log = log
         self._is_main = is_main
@@ -146,6 +154,9 @@ class MetricLogger:
         self._start = start
         self._start_time = time.perf_counter()
         self._console = console or Console(stderr=True)
+        name = log.resolve().parent.name
+        names = trackers if is_main else ()
+        self._trackers = Trackers(names, name, settings or {}, self.print_line)
         self._scalars = _open_tensorboard(tensorboard, start) if is_main else None
         self._progress: Progress | None = None
         self._task = TaskID(0)
@@ -167,6 +178,7 @@ class MetricLogger:
             self._progress.stop()
         if self._scalars is not None:
             self._scalars.close()
+        self._trackers.close()
 
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Append one JSON line to the log.
@@ -184,7 +196,8 @@ class MetricLogger:
             raise RunError(f"{self._log}: cannot be written ({error.strerror})") from error
 
     def write_scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Write values to TensorBoard if it is installed."""
+        """Write values to TensorBoard if it is installed, and to the other trackers."""
+        self._trackers.log(values, step)
         if self._scalars is not None:
             for tag, value in values.items():
                 self._scalars.add_scalar(tag, value, step)

@@ -18,7 +18,7 @@ from tag2mask.io.files import visible_names, write_text
 from tag2mask.io.run_files import read_metrics
 
 MAY_CHANGE = frozenset(
-    {"data.root", "data.labels", "backbone.weights"}
+    {"data.root", "data.labels", "backbone.weights", "run.trackers"}
     | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples", "estimate")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )

@@ -1,4 +1,4 @@
-"""Processes, device and precision of a training run: the only module that uses `accelerate`.
+"""Processes, device and precision of a training run, by `accelerate`.
 
 Without a launcher there is one process; `torchrun` starts several (gloo on CPUs, nccl on GPUs).
 Nothing in a step makes the host wait for the device: losses stay there until a log line needs them.

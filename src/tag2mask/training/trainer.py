@@ -34,6 +34,7 @@ from tag2mask.training.run_folder import RunFolder, check_same_recipe
 from tag2mask.training.runtime import Runtime, StopRequest
 from tag2mask.training.seeding import preserve_rng, rng_state, seed_all, set_rng_state
 from tag2mask.training.snapshot import read_snapshot, restore, snapshot
+from tag2mask.training.trackers import require_trackers
 from tag2mask.training.validation import ValidationLoop
 from tag2mask.training.warm_start import start_from
 
@@ -105,6 +106,7 @@ class _TrainingRun:
         resume: bool,
     ) -> None:
         """Build everything that can fail, before anything is written."""
+        require_trackers(recipe.run.trackers)
         seed_all(recipe.run.seed, runtime.rank)
         self._folder = folder
         self._runtime = runtime
@@ -159,6 +161,8 @@ class _TrainingRun:
                 start=self._step,
                 is_main=self._runtime.is_main,
                 on_step=on_step,
+                trackers=self._recipe.run.trackers,
+                settings=self._recipe.plain(),
             ) as logger:
                 self._log_start(logger, command)
                 self._measure_cost(logger)

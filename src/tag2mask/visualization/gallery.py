@@ -94,17 +94,25 @@ def draw_overlay(image: Image, mask: Mask) -> Image:
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    picture, values = _shrink(image, mask)
-    shown = (values != BACKGROUND)[..., None]
-    share = np.where(shown, OPACITY, 0.0)
-    mixed = picture * (1 - share) + colorize(values) * share
-    width = max(1, round(max(values.shape) * OUTLINE_SHARE))
-    inner = _border(values, width) & (values != BACKGROUND) & (values != IGNORE)
-    outer = _border(values, width) & (values == BACKGROUND)
-    mixed[outer] = EDGE
-    mixed[inner] = colorize(values)[inner]
+    picture, values = shrink(image, mask, LONG_SIDE_PX)
+    colors, alpha = _layer(values)
+    mixed = picture * (1 - alpha[..., None]) + colors * alpha[..., None]
     overlay: Image = mixed.round().astype(np.uint8)
     return overlay
+
+
+def mask_layer(values: Mask) -> Image:
+    """Return the colors and outlines of a mask alone, transparent where nothing is drawn.
+
+    Args:
+        values: (H, W) class indices.
+
+    Returns:
+        (H, W, 4) uint8 RGBA.
+    """
+    colors, alpha = _layer(values)
+    layer: Image = np.dstack([colors, (255 * alpha).round()]).astype(np.uint8)
+    return layer
 
 
 def gallery_page(folder: Path, class_names: Sequence[str], inside: Path = Path()) -> str:
@@ -135,16 +143,26 @@ def _entry(name: str, row: Mapping[str, Any], masks: Path, class_names: Sequence
     return [name, quote(f"{name}.jpg"), row.get("uncertainty"), shares]
 
 
-def _shrink(image: Image, mask: Mask) -> tuple[Image, Mask]:
-    """Shrink image and mask to a long side of at most `LONG_SIDE_PX`."""
+def shrink(image: Image, mask: Mask, side_px: int) -> tuple[Image, Mask]:
+    """Shrink image and mask to a long side of at most `side_px`."""
     height, width = mask.shape
-    factor = LONG_SIDE_PX / max(height, width)
+    factor = side_px / max(height, width)
     if factor >= 1:
         return image, mask
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     picture = PILImage.fromarray(image).resize(size, PILImage.Resampling.BILINEAR, reducing_gap=2)
     values = PILImage.fromarray(mask).resize(size, PILImage.Resampling.NEAREST)
     return np.asarray(picture), np.asarray(values)
+
+
+def _layer(values: Mask) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Return the (H, W, 3) colors of a mask with its outlines, and their (H, W) opacity."""
+    colors, alpha = colorize(values), np.where(values != BACKGROUND, OPACITY, 0.0)
+    border = _border(values, max(1, round(max(values.shape) * OUTLINE_SHARE)))
+    outer = border & (values == BACKGROUND)
+    colors[outer] = EDGE
+    alpha[outer | (border & (values != BACKGROUND) & (values != IGNORE))] = 1.0
+    return colors, alpha
 
 
 def _border(values: Mask, width: int) -> npt.NDArray[np.bool_]:

@@ -38,7 +38,7 @@ def dataset_index(folder: Path, *, masks: bool = True) -> DatasetIndex:
 
 def select(index: DatasetIndex, classes: tuple[str, ...], *, learned: bool = False) -> Three:
     source = Three.__new__(Three)
-    source._hold(index, classes, index.images, learned=learned, strict=False)
+    source._hold(index, classes, index.images, learned=learned, config=DataConfig(name="three"))
     return source
 
 

@@ -5,7 +5,7 @@ from PIL import Image as PILImage
 from PIL import TiffImagePlugin
 
 from tag2mask.formats.base import MaskCollection, MaskedImage
-from tag2mask.io.geo import KEYS, MATRIX, SCALE, TIEPOINT
+from tag2mask.io.geo import DIRECTORY, MATRIX, SCALE, TIEPOINT
 
 DOUBLE, SHORT = 12, 3
 UTM_33N = 32633
@@ -20,8 +20,8 @@ def save_geotiff(path, array, *, epsg=UTM_33N, raster_type=1, matrix=None):
         info.tagtype[TIEPOINT] = DOUBLE
     else:
         info[MATRIX], info.tagtype[MATRIX] = matrix, DOUBLE
-    info[KEYS] = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, raster_type, 3072, 0, 1, epsg)
-    info.tagtype[KEYS] = SHORT
+    info[DIRECTORY] = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, raster_type, 3072, 0, 1, epsg)
+    info.tagtype[DIRECTORY] = SHORT
     PILImage.fromarray(array).save(path, tiffinfo=info)
     return path
 

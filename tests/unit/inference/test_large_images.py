@@ -90,7 +90,9 @@ def test_an_image_just_above_the_limit_gets_nearly_the_same_mask(segmenter):
     assert (whole.mask == tiled.mask).mean() > 0.9
 
 
-@pytest.mark.parametrize("keys", [(), ("predict.min_confidence=0.4",), ("predict.crf=true",)])
+@pytest.mark.parametrize(
+    "keys", [(), ("predict.min_confidence=0.4",), ("predict.crf=true",), ("predict.confident=irn",)]
+)
 def test_bands_of_one_tile_give_the_mask_of_the_complete_image(segmenter, monkeypatch, keys):
     image = smooth_image(90, 70)
     segmenter = with_keys(segmenter, *keys) if keys else segmenter

@@ -348,7 +348,7 @@ def test_a_decoder_without_background_never_chooses_it() -> None:
     made = make_mask(black(), select_maps(output, (0, 2), TISSUE.background_score), TISSUE)
     assert (made.mask[:, :40] == 1).all()
     assert (made.mask[:, 56:] == 3).all()
-    assert not made.probs[:, 0].any()
+    assert made.probs[:, 0].max() < 1e-40
 
 
 def test_propagated_maps_lose_their_background() -> None:

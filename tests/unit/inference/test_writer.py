@@ -13,6 +13,7 @@ from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.writer import MaskWriter, label_dataset, predict_images
 from tag2mask.io.image_inputs import named_images
 from tag2mask.io.mask_folder import read_classes, read_skipped
+from tag2mask.io.processes import own_name
 from tag2mask.methods.rib import RIBConfig
 from tag2mask.types import ImageProgress, Prediction, Sample
 
@@ -77,6 +78,17 @@ def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
         expected = informed.segment(sample.image, sample.tags, name=sample.name).mask
         with PILImage.open(tmp_path / "masks" / f"{sample.name}.png") as picture:
             assert np.array_equal(np.asarray(picture), expected)
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "masks")
+    writer.write("lane/a", prediction(1))
+    dead = own_name()._replace(started=1)
+    for folder in (tmp_path / "masks", tmp_path / "masks" / "lane"):
+        (folder / f".{dead}-3.part").write_bytes(b"half a mask")
+    open_writer(tmp_path / "masks")
+    left = {path.name for path in (tmp_path / "masks").rglob("*")}
+    assert left == {"classes.json", "scores.jsonl", "lane", "a.png"}
 
 
 def test_scores_have_one_row_per_image(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """GeoTIFF tags against coordinates that are computed by hand, and against GDAL where it is."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image as PILImage
@@ -55,10 +57,10 @@ def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_
     path = tmp_path / "a.tif"
     values = np.random.default_rng(0).integers(0, 4096, (6, 20, 30)).astype(np.uint16)
     values[:3, 0, 0], values[:3, 0, 1] = 0, 4095
-    place = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
+    upper_left = rasterio.Affine(0.5, 0, 400_000, 0, -0.5, 5_000_000)
     with rasterio.open(
         path, "w", driver="GTiff", width=30, height=20, count=6, dtype="uint16",
-        crs="EPSG:32633", transform=place,
+        crs="EPSG:32633", transform=upper_left,
     ) as opened:  # fmt: skip
         opened.write(values)
     image = read_image(path, (0, 4095))
@@ -71,3 +73,19 @@ def test_the_extra_reads_many_bands_of_16_bits_and_gdal_agrees_on_the_place(tmp_
         np.testing.assert_allclose(
             np.array(opened.transform[:6]).reshape(2, 3), georeference(mask).matrix
         )
+
+
+def test_the_extra_keeps_12_bits_of_a_color_png(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.png"
+    values = np.linspace(0, 4095, 3 * 20 * 30).astype(np.uint16).reshape(3, 20, 30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="PNG", width=30, height=20, count=3, dtype="uint16"
+        ) as opened:
+            opened.write(values)
+    image = read_image(path, (0, 4095))
+    np.testing.assert_allclose(
+        image, (values.astype(float) * 255 / 4095).transpose(1, 2, 0), atol=1
+    )

@@ -7,9 +7,11 @@ import sys
 import zlib
 
 import pytest
+from PIL import Image
 
 from tag2mask.errors import DataError
 from tag2mask.io.images import image_size, read_image
+from tag2mask.io.limits import describe_excess, reject_excess
 
 SCRIPT = """
 import sys
@@ -46,6 +48,13 @@ def test_a_bomb_is_refused_by_its_header_with_the_limit_and_the_setting(tmp_path
         assert "TAG2MASK_MAX_MEGAPIXELS=5000" in message
 
 
+def test_other_readers_have_the_same_limit():
+    reject_excess(10_000, 17_000)
+    with pytest.raises(Image.DecompressionBombError) as problem:
+        reject_excess(20_000, 20_000)
+    assert "400 megapixels, more than the limit of 179" in describe_excess(problem.value)
+
+
 @pytest.mark.parametrize(
     ("limit", "printed"),
     [
@@ -55,8 +64,6 @@ def test_a_bomb_is_refused_by_its_header_with_the_limit_and_the_setting(tmp_path
     ],
 )
 def test_the_environment_sets_the_limit(tmp_path, limit, printed):
-    from PIL import Image
-
     size = (100_000, 50_000) if limit == "much" else (1000, 600)
     path = tmp_path / "a.png"
     if limit == "much":

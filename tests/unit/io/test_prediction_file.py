@@ -73,7 +73,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_no_other(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(RunError, match=r"a\.npy: cannot be written \(No space left"):
+    with pytest.raises(RunError, match=r"a\.npy: cannot be saved \(No space left"):
         prediction().save(path)
     assert [one.name for one in tmp_path.iterdir()] == ["a.npy"]
     np.testing.assert_array_equal(np.load(path), MASK)

@@ -3,10 +3,12 @@ import math
 import pytest
 
 from tag2mask.report.charts import (
+    FRAME,
     MAX_POINTS,
     Chart,
     bar_chart,
     line_chart,
+    percent_chart,
     short_number,
     thin,
     ticks,
@@ -109,7 +111,7 @@ def test_bars_stand_side_by_side_inside_the_plot() -> None:
     ends = [bar.x + bar.width for bar in bars]
     assert all(end < bar.x for end, bar in zip(ends, bars[1:], strict=False))
     assert bars[0].x > 56
-    assert ends[-1] < 640 - 12
+    assert ends[-1] < FRAME.width - FRAME.right
 
 
 def test_groups_differ_in_color_and_count_from_one() -> None:
@@ -128,3 +130,16 @@ def test_zero_line_is_marked_and_zero_bars_are_drawn() -> None:
 def test_no_values_make_no_bar_chart() -> None:
     assert bar_chart("weights", {}) is None
     assert bar_chart("weights", {"a": []}) is None
+
+
+def test_percentages_span_complete_axes_with_marker_and_diagonal() -> None:
+    chart = percent_chart(
+        "sweep", {"mIoU": [(0, 0), (1, 100)]}, x_max=1.0, marker=0.5, diagonal="perfect"
+    )
+    measured, perfect = chart.lines
+    corners = [(FRAME.x(0), FRAME.y(0)), (FRAME.x(1), FRAME.y(1))]
+    assert list(measured.points) == list(perfect.points) == corners
+    assert (measured.is_dashed, perfect.is_dashed) == (False, True)
+    assert chart.markers == (FRAME.x(0.5),)
+    assert [entry.name for entry in chart.legend] == ["mIoU", "perfect"]
+    assert percent_chart("sweep", {"mIoU": []}).markers == ()

@@ -1,19 +1,18 @@
 from pathlib import Path
 
-from tag2mask.report.curves import training_charts
+from tag2mask.report.curves import monitor_charts, training_charts
 from tag2mask.report.run_parts import read_run
 
 
-def test_charts_show_losses_scores_rates_monitored_values_and_speed(run: Path) -> None:
+def test_charts_show_losses_scores_rates_and_speed(run: Path) -> None:
     charts = training_charts(read_run(run).log)
     assert [chart.title for chart in charts] == [
         "Losses, weighted",
         "Score on held-out images",
         "Learning rates",
-        "Tags with an empty CAM",
         "Images per second",
     ]
-    assert [len(chart.lines) for chart in charts] == [3, 1, 1, 1, 1]
+    assert [len(chart.lines) for chart in charts] == [3, 1, 1, 1]
     assert len(charts[1].lines[0].points) == 1
     assert training_charts(()) == ()
 
@@ -23,4 +22,11 @@ def test_legends_use_plain_words(run: Path) -> None:
     names = [entry.name for chart in charts for entry in chart.legend]
     assert names[:3] == ["image classification", "affinity", "total"]
     assert "pretrained weights (base)" in names
-    assert "Share of tags" in charts[3].note
+    assert charts[0].explanations["affinity"] == "Which positions belong to the same class?"
+
+
+def test_monitored_values_have_a_chart_each_with_their_meaning(run: Path) -> None:
+    (chart,) = monitor_charts(read_run(run).log)
+    assert chart.title == "Tags with an empty CAM"
+    assert "Share of tags" in chart.note
+    assert monitor_charts(()) == ()

@@ -32,6 +32,18 @@ def test_masks_of_a_run_with_stages_lie_beside_its_network(tmp_path: Path) -> No
     assert find_masks(tmp_path / "seg") == labels
 
 
+def test_masks_beside_the_run_are_found_by_their_weights(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    write_classes(tmp_path / "mine", describe_classes(("cat",), "tags", {"sha256": "ab"}))
+    write_classes(tmp_path / "other", describe_classes(("cat",), "tags", {"sha256": "cd"}))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "classes.json").write_text("{")
+    assert find_masks(run, sha256="ab") == tmp_path / "mine"
+    assert find_masks(run, sha256="ef") is None
+    assert find_masks(run) is None
+
+
 def test_tiles_count_by_hand(tmp_path: Path) -> None:
     masks, missing = read_masks(write_masks(tmp_path / "masks"))
     assert missing == ()

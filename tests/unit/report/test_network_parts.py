@@ -13,7 +13,13 @@ from tag2mask.config.schema import MethodConfig
 from tag2mask.methods.base import CamOutput, Method
 from tag2mask.methods.build import build_method
 from tag2mask.models.base import Backbone, Features, QueryKey
-from tag2mask.report.network_parts import Picture, head_weights, inspect_network
+from tag2mask.report.images import RunData
+from tag2mask.report.network_parts import (
+    NetworkParts,
+    head_weights,
+    inspect_network,
+    open_network,
+)
 from tag2mask.report.run_parts import read_run
 from tag2mask.types import Batch
 
@@ -68,6 +74,16 @@ def write_run(folder: Path, method: str, **data: int) -> Recipe:
     return recipe
 
 
+def inspect(
+    folder: Path, query: tuple[float, float] | None = None, data: RunData | None = None
+) -> NetworkParts:
+    run = read_run(folder)
+    segmenter, missing = open_network(run)
+    assert segmenter is not None
+    assert missing == ()
+    return inspect_network(segmenter, run, data or RunData(run.recipe), query)
+
+
 @pytest.fixture
 def afa_run(tmp_path: Path) -> Path:
     torch.manual_seed(0)
@@ -76,12 +92,12 @@ def afa_run(tmp_path: Path) -> Path:
 
 
 def test_trained_network_adds_strips_affinity_maps_and_head_weights(afa_run: Path) -> None:
-    parts = inspect_network(read_run(afa_run))
+    parts = inspect(afa_run)
     assert (parts.weights, parts.images, parts.missing) == ("last", "held-out images", ())
     assert [picture.name for picture in parts.strips] == ["val_000000", "val_000001"]
     assert [picture.name for picture in parts.affinity_maps] == ["val_000000", "val_000001"]
     widths = [
-        PILImage.open(io.BytesIO(pictures[0].png)).size[0]
+        PILImage.open(io.BytesIO(pictures[0].data)).size[0]
         for pictures in (parts.strips, parts.affinity_maps)
     ]
     assert widths == [7 * 174 + 6, 3 * 174 + 6]  # square images of 168 px
@@ -89,13 +105,13 @@ def test_trained_network_adds_strips_affinity_maps_and_head_weights(afa_run: Pat
 
 
 def test_query_selects_another_position(afa_run: Path) -> None:
-    left, right = (inspect_network(read_run(afa_run), (x, 0.5)).affinity_maps for x in (0.1, 0.9))
-    assert left[0].png != right[0].png
+    left, right = (inspect(afa_run, (x, 0.5)).affinity_maps for x in (0.1, 0.9))
+    assert left[0].data != right[0].data
 
 
 def test_training_images_are_shown_if_none_are_held_out(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "cam", val_count=0)
-    parts = inspect_network(read_run(tmp_path / "run"))
+    parts = inspect(tmp_path / "run")
     assert parts.images == "training images"
     assert len(parts.strips) == 2
     assert parts.head_weights == {}
@@ -104,21 +120,17 @@ def test_training_images_are_shown_if_none_are_held_out(tmp_path: Path) -> None:
 
 def test_query_of_a_network_without_affinity_is_listed_as_missing(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "cam")
-    parts = inspect_network(read_run(tmp_path / "run"), (0.5, 0.5))
+    parts = inspect(tmp_path / "run", (0.5, 0.5))
     assert parts.affinity_maps == ()
     assert "this network computes neither" in parts.missing[0]
 
 
 def test_lost_weights_or_images_are_listed_in_one_line(run: Path, afa_run: Path) -> None:
-    (line,) = inspect_network(read_run(run)).missing
-    assert line.startswith("new samples from the trained network: ")
+    segmenter, (line,) = open_network(read_run(run))
+    assert segmenter is None
+    assert line.startswith("samples from the trained network: ")
     assert "weights" in line
-    lost_images = read_run(run).recipe
-    parts = inspect_network(read_run(afa_run)._replace(recipe=lost_images))
+    parts = inspect(afa_run, data=RunData(read_run(run).recipe))
     assert "nowhere: no such folder" in parts.missing[0]
     assert parts.strips == ()
     assert len(parts.head_weights) == 2
-
-
-def test_picture_is_its_own_address() -> None:
-    assert Picture("a", b"\x89PNG\r").data_uri == "data:image/png;base64,iVBORw0="

@@ -57,7 +57,8 @@ def test_each_missing_part_is_listed(run: Path) -> None:
         run / "recipe.yaml",
     ]:
         path.unlink()
-    missing = "\n".join(read_run(run).missing)
+    parts = read_run(run)
+    missing = "\n".join((*parts.missing, *parts.no_scores))
     for part in ("recipe.yaml", "log.jsonl", "metrics.json", "IoU per class"):
         assert part in missing
 
@@ -65,7 +66,7 @@ def test_each_missing_part_is_listed(run: Path) -> None:
 def test_missing_scores_come_with_their_reason(run: Path) -> None:
     (run / "train.json").unlink()
     (run / "metrics.json").write_text('{"best": {"reason": "best is last: no image is held out"}}')
-    assert "no image is held out" in read_run(run).missing[-1]
+    assert "no image is held out" in read_run(run).no_scores[0]
 
 
 def test_unreadable_recipe_and_metrics_are_listed_as_missing(run: Path) -> None:

@@ -14,7 +14,13 @@ from tag2mask.io.mask_folder import append_scores, describe_classes, write_class
 from tag2mask.io.masks import save_mask
 from tag2mask.io.palette import overlay_palette
 from tag2mask.types import Image
-from tag2mask.visualization.gallery import EDGE, draw_overlay, overlay_path, write_gallery
+from tag2mask.visualization.gallery import (
+    EDGE,
+    draw_overlay,
+    mask_layer,
+    overlay_path,
+    write_gallery,
+)
 
 CLASSES = ("cat", "dog")
 
@@ -55,6 +61,16 @@ def test_object_is_tinted_and_outlined_and_background_stays() -> None:
     assert overlay[5, 5].tolist() == color.tolist()  # outline, one pixel wide
     assert tuple(overlay[4, 5]) == EDGE
     np.testing.assert_allclose(overlay[8, 8], 0.55 * 10 + 0.45 * color, atol=0.6)
+
+
+def test_layer_over_the_image_is_the_overlay() -> None:
+    mask = np.zeros((20, 30), dtype=np.uint8)
+    mask[5:12, 5:12] = 2
+    mask[12:16, 5:12] = 255
+    layer = mask_layer(mask).astype(float)
+    share = layer[..., 3:] / 255
+    mixed = read("a") * (1 - share) + layer[..., :3] * share
+    np.testing.assert_allclose(mixed, draw_overlay(read("a"), mask), atol=1.5)
 
 
 def test_two_classes_that_touch_are_both_outlined() -> None:
