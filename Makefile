@@ -57,18 +57,6 @@ $(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
 		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
-# Labels on a Ray cluster of this machine. Ray is large, so it gets an environment of its own.
-RAY := build/ray
-test-ray: install $(RAY)/installed
-	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
-
-$(RAY)/installed: pyproject.toml $(UV) $(STAMP)
-	$(PYTHON) -m venv --without-pip $(RAY)
-	$(UV) pip install --quiet --python $(RAY)/bin/python --group ray
-	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
-		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	touch $@
-
 # Logs to Weights & Biases, trackio and MLflow without a network and reads back what they stored.
 TRACKERS := build/trackers
 test-trackers: install $(TRACKERS)/installed
@@ -79,6 +67,18 @@ $(TRACKERS)/installed: pyproject.toml $(UV) $(STAMP)
 	$(UV) pip install --quiet --python $(TRACKERS)/bin/python --group trackers
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(TRACKERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+	touch $@
+
+# Labels on a Ray cluster of this machine. Ray is large, so it gets an environment of its own.
+RAY := build/ray
+test-ray: install $(RAY)/installed
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
+
+$(RAY)/installed: pyproject.toml $(UV) $(STAMP)
+	$(PYTHON) -m venv --without-pip $(RAY)
+	$(UV) pip install --quiet --python $(RAY)/bin/python --group ray
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
+		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
 # Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few

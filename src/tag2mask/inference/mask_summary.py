@@ -174,7 +174,7 @@ def _setting(settings: Mapping[str, Any], change: float) -> str:
     background = settings.get("background")
     if background is None and settings.get("background_rule") == "otsu":
         return "try a fixed background score: predict.background_rule=fixed"
-    if background is None or settings.get("protocol") == "decoder":
+    if not isinstance(background, int | float) or settings.get("protocol") == "decoder":
         return "try masks from the class activation maps: predict.protocol=cam"
     value = min(max(background + change, 0.05), 0.95)
     return f"try predict.background={value:.2g} (now {background:g}) in a new folder"

@@ -124,7 +124,9 @@ class MaskWriter:
         """
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
-            self.path(name).exists()
+            self.path(name).lstat()
+        except FileNotFoundError:
+            pass
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise DataError(f"{name}: the name is too long for a file; rename it") from error

@@ -46,7 +46,7 @@ class _Classes(FileSchema):
     @field_validator("classes")
     @classmethod
     def _check_names(cls, names: list[str]) -> list[str]:
-        """Require names that can be told apart and shown."""
+        """Require names that differ and can be shown."""
         for name in names:
             if not name.strip() or not is_printable(name):
                 raise ValueError(f"{name!r} is no name of a class")
@@ -61,7 +61,7 @@ class _ScoreRow(FileSchema):
     name: str
     scores: dict[str, float] = Field(default={})
     areas: dict[str, Share] = Field(default={})
-    uncertainty: float | None = None
+    uncertainty: float = 0.0
     uncertainty_parts: dict[str, float] = Field(default={})
     tags: list[str] = Field(default=[])
     image: str = ""
