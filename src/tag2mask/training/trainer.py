@@ -82,7 +82,6 @@ def train(
         runtime = Runtime(recipe.run.precision)
         stop = StopRequest()
         try:
-            # Also a barrier: no process writes before all have checked the folder.
             runtime.require_equal(recipe.to_yaml(), "other recipes; name one file for all")
             with stop.catch_signals(), runtime.lost_peers_named():
                 run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)

@@ -102,6 +102,8 @@ class ToyMethod(Method):
         if config.calm:
             backbone.drop = nn.Identity()
             backbone.norm = backbone.norm if config.norm else nn.Identity()
+            # BatchNorm removes a bias before it; AdamW would make steps of the rounding errors.
+            backbone.stem.bias.requires_grad_(not config.norm)
         self.classifier = nn.Conv2d(8, num_foreground, 1)
         self.late = nn.Linear(8, 1)
 
