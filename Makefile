@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all test-formats test-trackers test-browser chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
+.PHONY: install demo test test-slow test-all test-formats test-trackers test-browser test-ray chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
 
 install: $(STAMP)
 
@@ -42,7 +42,7 @@ test-slow: install
 	$(PYTEST) -m slow
 
 test-all: install
-	$(PYTEST) -m "(slow or not slow) and not formats and not trackers and not browser"
+	$(PYTEST) -m "(slow or not slow) and not formats and not trackers and not browser and not ray"
 
 # Reads the exports with the libraries of their formats. Their versions of other packages differ from the lock file, so
 # they get an environment of their own; what it lacks comes from .venv.
@@ -69,8 +69,20 @@ $(TRACKERS)/installed: pyproject.toml $(UV) $(STAMP)
 		> $$($(TRACKERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
 
-# Kills, locks, threads, signals, launches: each fault often, results in benchmarks/results/chaos.json. Some faults only, or a
-# few trials of each: make chaos CHAOS="kills threads --short"
+# Labels on a Ray cluster of this machine. Ray is large, so it gets an environment of its own.
+RAY := build/ray
+test-ray: install $(RAY)/installed
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
+
+$(RAY)/installed: pyproject.toml $(UV) $(STAMP)
+	$(PYTHON) -m venv --without-pip $(RAY)
+	$(UV) pip install --quiet --python $(RAY)/bin/python --group ray
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
+		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+	touch $@
+
+# Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
+# repetitions of each: make chaos CHAOS="kills threads --short"
 chaos: install
 	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
@@ -84,7 +96,7 @@ $(BROWSER)/installed: pyproject.toml $(UV) $(STAMP)
 	$(UV) pip install --quiet --python $(BROWSER)/bin/python --group browser
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(BROWSER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	command -v chromium chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
 	touch $@
 
 check: install

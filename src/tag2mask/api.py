@@ -12,31 +12,24 @@ from tag2mask import pipeline
 from tag2mask.checkpoint import stage_folder
 from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe, recipe_path
+from tag2mask.errors import RunError
 from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.fitting.recipe import fit_recipe
 from tag2mask.formats import exchange
 from tag2mask.formats.collection import open_masks
+from tag2mask.inference.jobs import Job, LabelJob, PredictJob, open_segmenter
+from tag2mask.inference.parts import Engine, Parts, write_parts
 from tag2mask.inference.run import Which
-from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.tagged_folder import open_source as open_source
-from tag2mask.inference.tagged_folder import reject_unknown_tags
-from tag2mask.inference.voc_server import SERVER_FOLDER, reject_other_classes, server_images
-from tag2mask.inference.writer import (
-    MaskWriter,
-    OnImage,
-    WriteSummary,
-    label_dataset,
-    named_images,
-    predict_paths,
-    progress,
-)
-from tag2mask.io.images import read_image
+from tag2mask.inference.writer import OnImage, WriteSummary, progress
 from tag2mask.io.locks import folder_lock
 from tag2mask.io.yaml_files import read_yaml
 from tag2mask.training.logging import OnStep
-from tag2mask.types import Image, Report
+from tag2mask.types import Report
 from tag2mask.visualization.gallery import write_gallery
 
+open_run = open_segmenter
+"""Open a run with overridden inference settings."""
 Overrides = Mapping[str, object]
 """Dotted recipe key -> value, such as `{"optim.steps": 300, "predict.scales": [1.0, 0.5]}`."""
 
@@ -107,6 +100,9 @@ def label(
     workers: int = 1,
     skip_unknown_tags: bool = False,
     overlays: bool = False,
+    shards: int | None = None,
+    shard: int | None = None,
+    engine: Engine = "local",
     on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
@@ -129,6 +125,10 @@ def label(
         workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
         skip_unknown_tags: Leave out tags that the run does not know; otherwise they are an error.
         overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
+        shards: Number of parts that the images are divided into; see `tag2mask.inference.shards`.
+        shard: Part to label, from 0 on.
+        engine: `local` uses this machine; `ray` labels all shards on a Ray cluster, in `workers`
+            actors.
         on_image: Called after each image with its name, its prediction and the progress.
 
     Raises:
@@ -136,22 +136,18 @@ def label(
         RunError: If the run has no weights, `out` contains masks made with different settings, or
             no image can be read.
     """
-    keys = override_texts(overrides or {})
-    segmenter = open_run(run, keys, which, device)
-    source, part = open_source(segmenter.recipe, Path(data), split, keys)
-    if not skip_unknown_tags:
-        reject_unknown_tags(source, Path(data))
-    settings = {**segmenter.settings("tags"), "split": part}
-    with folder_lock(Path(out)):
-        writer = MaskWriter(Path(out), segmenter.class_names, "tags", settings)
-        summary = label_dataset(
-            segmenter, source, writer, strict=strict, workers=workers, on_image=on_image
-        )
-        if overlays:
-            index = {name: position for position, name in enumerate(source.names)}
-            source.reads_masks = False
-            draw_gallery(writer, source.names, lambda name: source[index[name]].image)
-    return summary
+    job = LabelJob(
+        run=str(run),
+        data=Path(data),
+        out=Path(out),
+        split=split,
+        overrides=override_texts(overrides or {}),
+        which=which,
+        device=device,
+        strict=strict,
+        skip_unknown_tags=skip_unknown_tags,
+    )
+    return _write_masks(job, Parts(engine, shards, shard, workers), overlays, on_image)
 
 
 def predict(
@@ -164,8 +160,12 @@ def predict(
     device: str = "auto",
     strict: bool = False,
     workers: int = 1,
+    listed: str | Path | None = None,
     voc_server: str | None = None,
     overlays: bool = False,
+    shards: int | None = None,
+    shard: int | None = None,
+    engine: Engine = "local",
     on_image: OnImage | None = None,
 ) -> WriteSummary:
     """Write masks of untagged images; the classifier selects the classes.
@@ -183,10 +183,15 @@ def predict(
         device: Where the network runs; `auto` is the GPU if there is one.
         strict: Whether an unreadable image is an error; otherwise it is skipped.
         workers: Processes that make masks on the CPU; with a network on a GPU, they refine masks.
+        listed: Text file of further images, one path per line, relative to its folder.
         voc_server: Name of a list, usually `test`, of the VOC folder in `images`: only its images
             count, unreadable ones are errors, and the masks go where VOC's evaluation server
             expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.
         overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
+        shard: Label this part of the images only; see `tag2mask.inference.shards`.
+        shards: As in `label`.
+        shard: As in `label`.
+        engine: As in `label`.
         on_image: Called after each image with its name, its prediction and the progress.
 
     Raises:
@@ -194,25 +199,19 @@ def predict(
         RunError: If the run has no weights or, for the server, other classes than VOC, or `out`
             contains masks made with different settings.
     """
-    segmenter = open_run(run, override_texts(overrides or {}), which, device)
-    settings = segmenter.settings("classifier")
     given = [images] if isinstance(images, str | Path) else images
-    paths, inside = [Path(image) for image in given], Path()
-    if voc_server is not None:
-        reject_other_classes(segmenter.class_names)
-        paths, inside = server_images(paths, voc_server), SERVER_FOLDER
-        settings, strict = {**settings, "split": voc_server}, True
-    files = named_images(paths)  # rejects what is no image before anything is written
-    with folder_lock(Path(out)):
-        writer = MaskWriter(Path(out), segmenter.class_names, "classifier", settings, inside)
-        summary = predict_paths(
-            segmenter, paths, writer, strict=strict, workers=workers, on_image=on_image
-        )
-        if overlays:
-            draw_gallery(
-                writer, list(files), lambda name: read_image(files[name], segmenter.value_range)
-            )
-    return summary
+    job = PredictJob(
+        run=str(run),
+        images=tuple(Path(image) for image in given),
+        out=Path(out),
+        overrides=override_texts(overrides or {}),
+        which=which,
+        device=device,
+        strict=strict,
+        listed=None if listed is None else Path(listed),
+        voc_server=voc_server,
+    )
+    return _write_masks(job, Parts(engine, shards, shard, workers), overlays, on_image)
 
 
 def evaluate(
@@ -328,7 +327,7 @@ def export_model(
             a model file.
         MissingExtraError: If the extra `onnx` is not installed.
     """
-    segmenter = open_run(run, override_texts(overrides or {}), which, "cpu")
+    segmenter = open_segmenter(run, override_texts(overrides or {}), which, "cpu")
     exchange.export_model(segmenter, format, Path(out))
 
 
@@ -362,38 +361,21 @@ def import_masks(
     return exchange.import_masks(Path(path), format, Path(out), folder, add=add)
 
 
-def open_run(
-    run: str | Path, overrides: Mapping[str, str], which: Which = "best", device: str = "auto"
-) -> Segmenter:
-    """Open a run with overridden inference settings.
-
-    A refiner named in the overrides is applied even where the inference protocol applies none. A
-    method named there reads the run's weights.
-
-    Args:
-        run: Run folder, or a hub id such as `org/name`.
-        overrides: Dotted recipe key -> text of its value.
-        which: Weights of the run to use.
-        device: Where the network runs.
-
-    Raises:
-        RecipeError: If an override does not fit.
-        RunError: If the run is missing or contains no weights.
-        WeightsError: If the named method has other parameters than the run's.
-    """
-    if "refiner.name" in overrides:
-        overrides = {"predict.refine": "true", **overrides}
-
-    def configure(trained: Recipe) -> Recipe:
-        return apply_overrides(trained.plain(), overrides, f"{run}/recipe.yaml")
-
-    return Segmenter.load(run, which, device=device, configure=configure if overrides else None)
-
-
-def draw_gallery(writer: MaskWriter, names: Sequence[str], read: Callable[[str], Image]) -> Path:
-    """Write the overlays of all masks and their page, with a progress bar; return the page."""
-    with progress() as bar:
-        task = bar.add_task("overlays", total=len(names))
-        return write_gallery(
-            writer.out, names, read, inside=writer.inside, advance=lambda: bar.advance(task)
-        )
+def _write_masks(job: Job, parts: Parts, overlays: bool, on_image: OnImage | None) -> WriteSummary:
+    """Do a job, and write its gallery if asked for."""
+    shard = parts.own_shard()  # rejects contradictions before the network is loaded
+    if overlays and shard is not None:
+        raise RunError("overlays: a gallery shows all masks; leave out overlays or shards")
+    opened = job.open()
+    summary = write_parts(job, opened, parts, on_image)
+    if overlays:
+        with folder_lock(job.out), progress() as bar:
+            task = bar.add_task("overlays", total=len(opened.names))
+            write_gallery(
+                job.out,
+                opened.names,
+                opened.read,
+                inside=opened.inside,
+                advance=lambda: bar.advance(task),
+            )
+    return summary

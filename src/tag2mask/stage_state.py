@@ -198,7 +198,7 @@ class StageState:
         """Identify the result of a train or label stage."""
         if self.stages[name].run == "label":
             described = read_classes(self.root / name)
-            described["settings"].pop("run", None)  # a path; the weights have a fingerprint
+            described.get("settings", {}).pop("run", None)  # a path; the weights have a fingerprint
             return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
         return weights_fingerprint(weights_path(self.root / name, "best"))
 

@@ -50,17 +50,17 @@ def is_copy(name: str, call: ast.Call) -> bool:
     "path", sorted(ROOT.rglob("*.py")), ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 def test_only_readers_parse_files(path: Path) -> None:
-    place = path.relative_to(ROOT).as_posix()
+    name_of_file = path.relative_to(ROOT).as_posix()
     for name, call in calls(ast.parse(path.read_text(encoding="utf-8"))):
         if name in PARSERS and not is_copy(name, call):
-            assert place in PARSERS[name], f"{place}: {name}"
+            assert name_of_file in PARSERS[name], f"{name_of_file}: {name}"
 
 
-@pytest.mark.parametrize("name", [name for name, places in PARSERS.items() if places])
-def test_every_named_place_makes_its_call(name: str) -> None:
-    for place in PARSERS[name]:
-        tree = ast.parse((ROOT / place).read_text(encoding="utf-8"))
-        assert name in dict(calls(tree)), place
+@pytest.mark.parametrize("name", [name for name in PARSERS if PARSERS[name]])
+def test_every_named_file_makes_its_call(name: str) -> None:
+    for allowed in PARSERS[name]:
+        tree = ast.parse((ROOT / allowed).read_text(encoding="utf-8"))
+        assert name in dict(calls(tree)), allowed
 
 
 def test_torch_archives_are_read_without_unpickling() -> None:

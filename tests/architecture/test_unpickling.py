@@ -62,12 +62,12 @@ def test_no_file_runs_code_from_a_file(path: Path) -> None:
 
 
 def test_torch_archives_are_read_in_one_place() -> None:
-    places = [
+    loaders = [
         path.relative_to(ROOT).as_posix()
         for path in FILES
         if "torch.load(" in path.read_text(encoding="utf-8")
     ]
-    assert places == [LOADER]
+    assert loaders == [LOADER]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What one kind of fault did: how often it was tried, and every departure from what must hold."""
+"""What one kind of failure did: how often it was tried, and every departure from what must hold."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Trial(NamedTuple):
 
 @dataclass
 class Outcome:
-    """The result of one kind of fault."""
+    """The result of one kind of failure."""
 
     tried: int = 0
     problems: list[str] = field(default_factory=list)

@@ -11,19 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.run import faults
+from tests.chaos.run import trial_names
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "chaos.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 BEGIN, END = "<!-- trials: python -m tests.chaos.table -->", "<!-- end of trials -->"
-HEADER = ("| fault, and what must hold | tried | departures | command |", "|---|---|---|---|")
+HEADER = ("| failure, and what must hold | tried | departures | command |", "|---|---|---|---|")
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Return the table of all faults; those without a complete run are "not yet run"."""
+    """Return the table of all trials; those without a complete run are "not yet run"."""
     lines = [*HEADER]
-    for name in faults():
+    for name in trial_names():
         module = importlib.import_module(f"tests.chaos.{name}")
         holds = (module.__doc__ or "").splitlines()[0].rstrip(".")
         found = results.get(name)

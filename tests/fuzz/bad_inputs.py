@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import resource
 import shutil
@@ -35,7 +36,7 @@ MOST_SECONDS = 20
 MOST_MIB = 1024
 MOST_LETTERS = 2_100
 MOST_LINES = 60
-KEYS = (
+RECIPE_WORDS = (
     *("optim.steps", "optim.lr", "optim.batch_size", "data.crop_px", "data.classes", "data.root"),
     *("predict.scales", "predict.background", "run.seed", "run.workers", "method", "refiner"),
     *("backbone", "backbone.width", "stages.a.optim.lr", "nothing", "optim", "a.b", "data.tags"),
@@ -124,11 +125,10 @@ ENTRIES = (
         "OUT.json",
     ),
     Entry(
-        "masks to go on with",
-        "label trained pets --out labeled",
+        "most uncertain masks",
+        "export labeled --most-uncertain 2 --images pets/images --format voc_png --out OUT",
         (("labeled/classes.json", "json"), ("labeled/scores.jsonl", "jsonl")),
-        ("pets", "trained"),
-        "labeled",
+        ("pets",),
     ),
 )
 IMPORTED = {
@@ -181,7 +181,7 @@ class Tally:
     """Counts distinct inputs by entry, and collects what went wrong."""
 
     def __init__(self) -> None:
-        self.seen: set[bytes] = set()
+        self.digests: set[bytes] = set()
         self.refused: Counter[str] = Counter()
         self.accepted: Counter[str] = Counter()
         self.problems: list[str] = []
@@ -190,9 +190,9 @@ class Tally:
     def add(self, given_input: Input, outcome: Outcome) -> None:
         """Count one input, unless it was given before."""
         digest = hashlib.sha256(repr(given_input).encode("utf-8", "backslashreplace")).digest()
-        if digest in self.seen:
+        if digest in self.digests:
             return
-        self.seen.add(digest)
+        self.digests.add(digest)
         counter = self.refused if outcome.code == 2 else self.accepted
         counter[given_input.entry.name] += 1
         self.slowest = max(self.slowest, outcome.seconds)
@@ -213,7 +213,7 @@ def inputs(draw: Callable[[Any], Any], world: Path, entries: tuple[Entry, ...]) 
     words = tuple(entry.line.split())
     if not entry.files:
         value = draw(st.one_of(st.sampled_from(ODD_VALUES), st.sampled_from(NAMES)))
-        word = f"{draw(st.sampled_from(KEYS))}={value}".replace("\x00", "")
+        word = f"{draw(st.sampled_from(RECIPE_WORDS))}={value}".replace("\x00", "")
         return Input(entry, (*words, word))
     path, kind = draw(st.sampled_from(entry.files))
     source = world / path
@@ -231,7 +231,7 @@ def as_json(content: bytes) -> bytes:
 
 
 def give(given_input: Input, world: Path, root: Path) -> Outcome:
-    """Copy what an input needs, break it, type the line, and look at everything afterwards."""
+    """Copy what an input needs, break it, type the line, and compare everything afterwards."""
     entry = given_input.entry
     for part in {path.split("/")[0] for path, _ in entry.files} | set(entry.needs):
         copy = shutil.copytree if (world / part).is_dir() else shutil.copyfile
@@ -242,7 +242,7 @@ def give(given_input: Input, world: Path, root: Path) -> Outcome:
     before, start = files_of(root, entry.writes), time.perf_counter()
     code, errors, crash = type_line(words, root)
     seconds = time.perf_counter() - start
-    problems = [crash] if crash else list(faults_of_answer(code, errors))
+    problems = [crash] if crash else list(wrong_lines(code, errors))
     if seconds > MOST_SECONDS:
         problems.append(f"took {seconds:.0f} s")
     if (after := files_of(root, entry.writes)) != before:
@@ -284,7 +284,7 @@ def type_line(words: list[str], root: Path) -> tuple[int, str, str]:
     return code, errors.getvalue(), ""
 
 
-def faults_of_answer(code: int, errors: str) -> Iterator[str]:
+def wrong_lines(code: int, errors: str) -> Iterator[str]:
     """Yield what is wrong with exit code and lines."""
     if code not in (0, 2):
         yield f"exit code {code}"
@@ -318,11 +318,26 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def fuzz(examples: int, start: int, world: Path, *, only: str = "") -> Tally:
-    """Give `examples` drawn inputs; equal numbers draw equal inputs."""
+def fuzz(
+    examples: int, start: int, world: Path, *, only: str = "", seconds: float = math.inf
+) -> Tally:
+    """Give drawn inputs to the program; equal numbers draw equal inputs.
+
+    Args:
+        examples: Number of inputs.
+        start: Seed.
+        world: From `build_fuzz_world`; without a trained run, no run is broken.
+        only: Part of the names of the entries to draw from.
+        seconds: Time after which no more inputs are given.
+    """
     tally = Tally()
-    entries = tuple(entry for entry in all_entries() if only in entry.name)
-    before = peak_mib()
+    has_run = (world / "trained").is_dir()
+    entries = tuple(
+        entry
+        for entry in all_entries()
+        if only in entry.name and (has_run or "trained" not in entry.line)
+    )
+    before, end = peak_mib(), time.monotonic() + seconds
 
     @seed(start)
     @settings(
@@ -334,6 +349,8 @@ def fuzz(examples: int, start: int, world: Path, *, only: str = "") -> Tally:
     )
     @given(inputs(world, entries))
     def run(given_input: Input) -> None:
+        if time.monotonic() > end:
+            return
         with tempfile.TemporaryDirectory() as folder:
             outcome = give(given_input, world, Path(folder))
         tally.add(given_input, outcome)
@@ -355,13 +372,14 @@ def run_from_shell() -> int:
     parser.add_argument("--examples", type=int, default=3500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="part of an entry's name")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this time")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
         world = Path(folder)
         os.chdir(world)
-        build_fuzz_world(world)
-        tally = fuzz(chosen.examples, chosen.seed, world, only=chosen.only)
+        build_fuzz_world(world, trained=True)
+        tally = fuzz(chosen.examples, chosen.seed, world, only=chosen.only, seconds=chosen.seconds)
         os.chdir("/")
     sys.stdout.write("\n".join(lines_of(tally)) + "\n")
     return 1 if tally.problems else 0

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 from PIL import Image as PILImage
@@ -30,18 +31,25 @@ XML = """\
 """
 
 
-def build_fuzz_world(root: Path) -> None:
-    """Write the world below `root`, which is the working folder."""
+def build_fuzz_world(root: Path, *, trained: bool) -> None:
+    """Write the world below `root`, which is the working folder.
+
+    Args:
+        root: Empty.
+        trained: Whether to train a run, which takes seconds.
+    """
     build_world(root)
-    do("train", "own.yaml", "--out", "trained", "run.log_every=1", "run.estimate=false")
-    write_history(root / "trained" / "metrics.json")
-    do("label", "trained", "pets", "--out", "labeled")
+    write_labeled(root / "labeled", root / "masks")
     for format_name, out in IMPORTS.items():
-        do("export", "labeled", "--format", format_name, "--out", f"exports/{out}")
+        words = ("export", "labeled", "--images", "pets/images", "--format", format_name)
+        do(*words, "--out", f"exports/{out}")
     write_coco(root)
     write_voc(root)
     write_jsonl(root)
     (root / "one.png").write_bytes((root / "pets" / "images" / "a.png").read_bytes())
+    if trained:
+        do("train", "own.yaml", "--out", "trained", "run.log_every=1", "run.estimate=false")
+        write_history(root / "trained" / "metrics.json")
 
 
 def do(*words: str) -> None:
@@ -50,6 +58,18 @@ def do(*words: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
         code = main(list(words))
     assert code == 0, (words, errors.getvalue())
+
+
+def write_labeled(folder: Path, masks: Path) -> None:
+    """Write masks with their scores, as `label` does."""
+    shutil.copytree(masks, folder)
+    rows = [
+        {"name": name, "scores": {"cat": 0.9}, "areas": {"cat": 0.06}, "uncertainty": 0.2}
+        | {"tags": ["cat"], "width": 36, "height": 36}
+        for name in "abcd"
+    ]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (folder / "scores.jsonl").write_text(text, encoding="utf-8")
 
 
 def write_history(path: Path) -> None:

@@ -50,14 +50,14 @@ NAMES = (
     *("a\nb", "\x1b[2Jx", "[red]x", "[b", "%s", "x" * 240, "é", "a b", "-x", "a;b", "a,b", "'"),
     *("\u202ex", "a\tb", "a\\b", "~", "a:b", "C#", "+", "a+", "x\u2028y", "error: forged", "…"),
 )
-PLACES = ("delete", "folder", "pipe", "dangling", "loop", "zero")
+OTHER_FILES = ("delete", "folder", "pipe", "dangling", "loop", "zero")
 
 
 class Change(NamedTuple):
     """What to do with one file."""
 
     how: str
-    """write, rename, or one of `PLACES`."""
+    """write, rename, or one of `OTHER_FILES`."""
     content: bytes = b""
     name: str = ""
 
@@ -65,12 +65,12 @@ class Change(NamedTuple):
 @st.composite
 def changes(draw: Draw, content: bytes, kind: str) -> Change:
     """Draw a change of a file of some kind: json, jsonl, text, image or bytes."""
-    ways = ["bytes", "place", *{"json": ["tree"] * 5, "jsonl": ["lines"] * 3}.get(kind, [])]
+    ways = ["bytes", "other", *{"json": ["tree"] * 5, "jsonl": ["lines"] * 3}.get(kind, [])]
     ways += ["image"] * 4 + ["name"] if kind == "image" else []
     ways += ["text", "words", "letters"] if kind in ("json", "jsonl", "text") else []
     way = draw(st.sampled_from(ways))
-    if way == "place":
-        return Change(draw(st.sampled_from(PLACES)))
+    if way == "other":
+        return Change(draw(st.sampled_from(OTHER_FILES)))
     if way == "name":
         return Change("rename", name=draw(st.sampled_from(NAMES)))
     broken = {
@@ -89,10 +89,10 @@ def changes(draw: Draw, content: bytes, kind: str) -> Change:
 def damaged(draw: Draw, content: bytes) -> bytes:
     """Cut a file, flip bytes of it, or replace it by noise."""
     at = draw(st.integers(0, max(0, len(content) - 1)))
-    way = draw(st.sampled_from(("cut", "flip", "zero", "noise", "twice", "hole", "begin")))
+    way = draw(st.sampled_from(("end", "flip", "zero", "noise", "twice", "hole", "begin")))
     noise = draw(st.binary(min_size=1, max_size=20))
     return {
-        "cut": content[:at],
+        "end": content[:at],
         "flip": content[:at] + noise[:1] + content[at + 1 :],
         "zero": content[:at] + bytes(len(content) - at),
         "noise": noise,

@@ -8,30 +8,23 @@ from tag2mask import plugins
 from tag2mask.formats.base import Format
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    root = tmp_path_factory.mktemp("fuzz")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        build_fuzz_world(root)
-    return root
-
-
-def check(world, examples, start, least):
-    tally = fuzz(examples, start, world)
+def check(root, monkeypatch, examples, start, least, *, trained):
+    monkeypatch.chdir(root)
+    build_fuzz_world(root, trained=trained)
+    tally = fuzz(examples, start, root)
     assert not tally.problems, "\n".join(tally.problems[:20])
     assert tally.refused.total() >= least
 
 
 @pytest.mark.timeout(300)
-def test_two_hundred_bad_inputs_get_one_line_each_and_change_nothing(world):
-    check(world, 330, 1, 200)
+def test_two_hundred_bad_inputs_get_one_line_each_and_change_nothing(tmp_path, monkeypatch):
+    check(tmp_path, monkeypatch, 300, 1, 200, trained=False)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_two_thousand_bad_inputs_get_one_line_each_and_change_nothing(world):
-    check(world, 3500, 2, 2000)
+def test_two_thousand_bad_inputs_get_one_line_each_and_change_nothing(tmp_path, monkeypatch):
+    check(tmp_path, monkeypatch, 3500, 2, 2000, trained=True)
 
 
 def test_every_format_that_can_be_imported_is_fuzzed():

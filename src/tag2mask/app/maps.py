@@ -74,14 +74,13 @@ class MaskMaker:
             limits: Memory for maps, largest image.
             source: Tagged images, for methods that compare an image with others.
         """
-        self.segmenter = segmenter
+        self.segmenter = segmenter if source is None else segmenter.with_dataset(source)
         self.class_names = segmenter.class_names
         self.refiners = (NO_REFINER, *plugins.available("refiners"))
         """Names that `MaskSettings.refiner` accepts."""
         self.network_runs = 0
         """Images that went through the network."""
         self._limits = limits
-        self._source = source
         self._cache = MapCache(limits.cache_mib * MIB)
         self._network = ThreadPoolExecutor(1, "network")
         self._refinement = ThreadPoolExecutor(1, "refinement")
@@ -172,10 +171,7 @@ class MaskMaker:
         maps = self._cache.get(key)  # another visitor may have asked for the same image
         if maps is not None:
             return maps
-        image = self.read(path)
-        source = self._source
-        informed = self.segmenter if source is None else self.segmenter.with_dataset(source)
-        maps = keep_maps(informed, image, tags, name)
+        maps = keep_maps(self.segmenter, self.read(path), tags, name)
         self.network_runs += 1
         if keep:
             self._cache.put(key, maps)

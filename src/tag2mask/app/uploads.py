@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from tag2mask.app.limits import Limits
@@ -19,7 +19,6 @@ from tag2mask.app.refusals import NotFoundError, RefusedError, TooLargeError
 from tag2mask.errors import DataError
 from tag2mask.io.heif import can_read_heif, open_image
 from tag2mask.io.images import PILLOW_ERRORS, one_line, read_image
-from tag2mask.types import Mask
 
 _SUFFIXES = {".jpeg": ".jpg", ".tiff": ".tif", ".heif": ".heic"}
 _LONGEST_NAME = 80
@@ -35,9 +34,12 @@ class Upload:
     name: str
     """Safe name without suffix, unique among the visitor's images."""
     path: Path
-    corrected: Mask | None = None
-    """The mask that the visitor saved."""
-    used_at: float = field(default=0.0)
+    used_at: float = 0.0
+
+    @property
+    def mask_path(self) -> Path:
+        """Where the mask goes that the visitor saves."""
+        return self.path.with_name(f"{self.identifier}_mask.png")
 
 
 class Uploads:
@@ -155,6 +157,7 @@ class Uploads:
     def _drop(self, identifier: str) -> None:
         upload = self._kept.pop(identifier)
         upload.path.unlink(missing_ok=True)
+        upload.mask_path.unlink(missing_ok=True)
 
     def _unique(self, session: str, file_name: str) -> str:
         stem = safe_stem(file_name)

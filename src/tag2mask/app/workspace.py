@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tag2mask.app.catalog import Catalog, PageImage
-from tag2mask.app.corrections import CorrectedMasks
+from tag2mask.app.corrections import CorrectedMasks, SavedMask
 from tag2mask.app.downloads import Download, Downloads, FinishedMask, ImageToExport, export_formats
 from tag2mask.app.image_folder import ImageFolder, open_image_folder
 from tag2mask.app.limits import Limits
@@ -22,6 +22,7 @@ from tag2mask.app.run_lengths import decode_runs, encode_runs
 from tag2mask.app.uploads import Uploads
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.io.images import image_size
+from tag2mask.io.masks import read_mask, save_mask
 from tag2mask.io.palette import overlay_palette
 from tag2mask.types import Image
 
@@ -77,7 +78,7 @@ class Workspace:
     def describe_image(self, image: PageImage) -> dict[str, Any]:
         """Return one row of the list of images."""
         if image.upload is not None:
-            saved = image.upload.corrected is not None
+            saved = image.upload.mask_path.is_file()
         else:
             saved = self.corrections is not None and self.corrections.has(image.name)
         return {
@@ -117,25 +118,19 @@ class Workspace:
 
     def saved_mask(self, session: str, identifier: str) -> dict[str, Any]:
         """Return the saved mask of an image, without `runs` if there is none."""
-        image = self.catalog.find(session, identifier)
-        if image.upload is not None:
-            mask = image.upload.corrected
-            return {} if mask is None else {"runs": encode_runs(mask), "own": True}
-        if self.corrections is None:
-            return {}
-        found = self.corrections.read(image.name, image_size(image.path))
+        found = self._saved(self.catalog.find(session, identifier))
         if found is None:
             return {}
         runs = encode_runs(found.mask)
         return {"runs": runs, "version": found.version, "own": found.is_own}
 
     def save(self, session: str, identifier: str, request: SaveRequest) -> dict[str, Any]:
-        """Save a corrected mask: of the folder where training finds it, of an upload in memory."""
+        """Save a corrected mask: of the folder where training finds it, of an upload beside it."""
         image = self.catalog.find(session, identifier)
         size = image_size(image.path)
         mask = decode_runs(request.runs, size, len(self.maker.class_names))
         if image.upload is not None:
-            image.upload.corrected = mask
+            save_mask(mask, image.upload.mask_path)
             return {"version": None, "where": "this page; download it before you close the page"}
         if self.corrections is None:
             raise RefusedError(
@@ -165,18 +160,25 @@ class Workspace:
         self.downloads.close()
         self.catalog.uploads.close()
 
+    def _saved(self, image: PageImage) -> SavedMask | None:
+        """Return the mask that somebody saved for an image; None without."""
+        size = image_size(image.path)
+        if image.upload is not None:
+            path = image.upload.mask_path
+            if not path.is_file():
+                return None
+            return SavedMask(read_mask(path, len(self.maker.class_names), size), "", True)
+        return None if self.corrections is None else self.corrections.read(image.name, size)
+
     def _settings(self, image: PageImage, request: DownloadRequest) -> MaskSettings:
         tags = request.tags.get(image.identifier, image.tags)
         return request.settings.model_copy(update={"tags": tags})
 
     def _finish(self, image: PageImage, settings: MaskSettings) -> FinishedMask:
         """Return the corrected mask of an image, or make one."""
-        if image.upload is not None and image.upload.corrected is not None:
-            return FinishedMask(image.upload.corrected, {}, None)
-        if image.upload is None and self.corrections is not None:
-            found = self.corrections.read(image.name, image_size(image.path))
-            if found is not None:
-                return FinishedMask(found.mask, {}, None)
+        saved = self._saved(image)
+        if saved is not None:
+            return FinishedMask(saved.mask, {}, None)
         made = self.maker.make(image.identifier, image.name, image.path, settings, keep=False)
         return FinishedMask(made.mask, made.scores, made.uncertainty)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,8 +59,37 @@ OverlaysOption = Annotated[
         help="Also write a gallery of all masks over their images, overlays/index.html in DIR.",
     ),
 ]
+ShardsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shards",
+        metavar="N",
+        min=1,
+        help="Divide the images into N shards that any scheduler can start; see --shard.",
+    ),
+]
+ShardOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shard",
+        metavar="I",
+        min=0,
+        help="Do shard I of --shards, from 0 on. The one that finishes last merges all.",
+    ),
+]
+EngineOption = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        "--engine",
+        help="local: this machine; ray: all shards on a Ray cluster, in --workers actors.",
+    ),
+]
 KEY_SECTIONS = ("predict", "refiner", "data", "method", "backbone")
 """Sections of a recipe whose keys may change after training."""
+
+
+SHOWN_SHARDS = 8
+"""Unfinished shards that the summary names."""
 
 
 def print_network(run: str) -> None:
@@ -105,7 +135,13 @@ def print_summary(summary: WriteSummary, out: Path, *, overlays: bool = False) -
     already = f", {summary.already} were there already" if summary.already else ""
     count = len(summary.unreadable)
     skipped = f", {count} unreadable images skipped" if summary.unreadable else ""
-    print(f"{summary.written} masks written to {out}{already}{skipped}")
+    which = ""
+    if (shard := summary.shard) is not None:
+        which = f"shard {shard.number} of {shard.count}: "
+    print(f"{which}{summary.written} masks written to {out}{already}{skipped}")
+    if summary.unfinished:
+        print(f"not finished yet: {name_shards(summary.unfinished)}; the last one merges all")
+        return
     for line in summary_lines(summary.masks):
         print(line)
     if overlays:
@@ -113,3 +149,17 @@ def print_summary(summary: WriteSummary, out: Path, *, overlays: bool = False) -
     coco = out.with_name(f"{out.name}.json")
     words = ["tag2mask", "export", str(out), "--format", "coco", "--out", str(coco)]
     print(f"next:    {shlex.join(words)}")
+
+
+def name_shards(numbers: Sequence[int]) -> str:
+    """Return the numbers of shards as words, the first ones only if they are many.
+
+    Example:
+        >>> name_shards([3]), name_shards(range(20))
+        ('shard 3', 'shards 0, 1, 2, 3, 4, 5, 6, 7 and 12 more')
+    """
+    first = ", ".join(map(str, numbers[:SHOWN_SHARDS]))
+    more = len(numbers) - SHOWN_SHARDS
+    return f"shard{'s' if len(numbers) > 1 else ''} {first}" + (
+        f" and {more} more" if more > 0 else ""
+    )

@@ -9,9 +9,12 @@ import typer
 
 from tag2mask.cli.inference import (
     KEY_SECTIONS,
+    EngineOption,
     OutOption,
     OverlaysOption,
     RunArgument,
+    ShardOption,
+    ShardsOption,
     SplitOption,
     StrictOption,
     WeightsOption,
@@ -26,6 +29,7 @@ EXAMPLES = """\
   tag2mask label RUN DATA --out MASKS
   tag2mask label RUN VOCdevkit/VOC2012 --split train --out MASKS
   tag2mask label RUN DATA predict.background=0.4 refiner=dense_crf --workers 4 --out MASKS
+  tag2mask label RUN DATA --out MASKS --shards 16 --shard 0
   tag2mask label RUN DATA method=advcam --out MASKS"""
 
 
@@ -37,7 +41,7 @@ def run(
         typer.Argument(
             metavar="DATA",
             help="Folder of tagged images: COCO format, VOC layout, tags.csv, tags.jsonl or a "
-            "folder per class.",
+            "folder per class; or WebDataset tar files with tags.",
         ),
     ],
     out: OutOption,
@@ -53,6 +57,9 @@ def run(
         ),
     ] = False,
     overlays: OverlaysOption = False,
+    shards: ShardsOption = None,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
 ) -> None:
     """Write masks of tagged images; their tags choose the classes.
 
@@ -76,5 +83,8 @@ def run(
         workers=workers,
         skip_unknown_tags=skip_unknown_tags,
         overlays=overlays,
+        shards=shards,
+        shard=shard,
+        engine=engine,
     )
     print_summary(summary, out, overlays=overlays)

@@ -11,15 +11,19 @@ import typer
 
 from tag2mask.cli.inference import (
     KEY_SECTIONS,
+    EngineOption,
     OutOption,
     OverlaysOption,
     RunArgument,
+    ShardOption,
+    ShardsOption,
     StrictOption,
     WeightsOption,
     WorkersOption,
     print_network,
     print_summary,
 )
+from tag2mask.errors import Tag2MaskError
 from tag2mask.inference.early_start import start_early
 
 __all__ = ["EXAMPLES", "KEY_SECTIONS", "run"]
@@ -27,16 +31,28 @@ EXAMPLES = """\
   tag2mask predict RUN image.jpg --out MASKS
   tag2mask predict RUN IMAGES more.png predict.class_threshold=0.7 --out MASKS
   tag2mask predict RUN IMAGES predict.scales=1.0,0.5 refiner=none --out MASKS
+  tag2mask predict RUN --list images.txt --out MASKS --shards 16 --shard 0
   tag2mask predict RUN VOCdevkit/VOC2012 --voc-server test --out SUBMISSION"""
 
 
 def run(
     ctx: typer.Context,
     folder: RunArgument,
-    images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE", help="Images and folders of images.")
-    ],
     out: OutOption,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="IMAGE", help="Images and folders of images, or WebDataset tar files."
+        ),
+    ] = None,
+    listed: Annotated[
+        Path | None,
+        typer.Option(
+            "--list",
+            metavar="FILE",
+            help="Text file of images, one path per line, relative to its folder.",
+        ),
+    ] = None,
     weights: WeightsOption = "best",
     strict: StrictOption = False,
     workers: WorkersOption = 1,
@@ -50,6 +66,9 @@ def run(
         ),
     ] = None,
     overlays: OverlaysOption = False,
+    shards: ShardsOption = None,
+    shard: ShardOption = None,
+    engine: EngineOption = "local",
 ) -> None:
     """Write masks of untagged images; the classifier chooses the classes.
 
@@ -62,6 +81,9 @@ def run(
     from tag2mask import api
     from tag2mask.io.image_inputs import ignored_files
 
+    if not images and listed is None:
+        raise Tag2MaskError("missing argument 'IMAGE' or --list (see: tag2mask predict --help)")
+    images = images or []
     print_network(folder)
     summary = api.predict(
         folder,
@@ -72,10 +94,14 @@ def run(
         strict=strict,
         workers=workers,
         overlays=overlays,
+        listed=listed,
         voc_server=voc_server,
+        shards=shards,
+        shard=shard,
+        engine=engine,
     )
     for line in ignored_files(images):
         print(f"not read: {line}", file=sys.stderr)
     print_summary(summary, out, overlays=overlays)
-    if voc_server is not None:
+    if voc_server is not None and not summary.unfinished:
         print(f"to upload: tar -czf results.tgz -C {shlex.quote(str(out))} results")

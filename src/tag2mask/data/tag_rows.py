@@ -9,6 +9,8 @@ from typing import NamedTuple
 from tag2mask.data.index import count
 from tag2mask.data.tags import TagTable, name_some, separator_hint
 
+_MOST_LINES = 10
+
 
 class MatchedRows(NamedTuple):
     """Which row names which image."""
@@ -61,14 +63,18 @@ def match_rows(rows: TagTable, paths: Mapping[str, str], prefix: str) -> Matched
 
 
 def joined_tags(tags: TagTable) -> list[str]:
-    """Return one line per tag that is several tags with a wrong separator: `cat,dog`."""
+    """Return a line for each of the first tags that are several with a wrong separator: `cat,dog`.
+
+    One more line counts the others.
+    """
     used = {tag for row in tags.values() for tag in row}
+    hints = {tag: hint for tag in sorted(used) if (hint := separator_hint(tag, used))}
     lines = []
-    for tag in sorted(used):
-        if hint := separator_hint(tag, used):
-            names = [name for name, row in tags.items() if tag in row]
-            lines.append(f"tag '{tag}' of {name_some(names)}:{hint}")
-    return lines
+    for tag in list(hints)[:_MOST_LINES]:
+        names = [name for name, row in tags.items() if tag in row]
+        lines.append(f"tag '{tag}' of {name_some(names)}:{hints[tag]}")
+    more = len(hints) - len(lines)
+    return [*lines, *([f"and {count(more, 'more tag')} of this kind"] if more else [])]
 
 
 def _nearest_image(row: str, missing: list[str]) -> str:

@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
@@ -169,10 +169,10 @@ def unknown_tags(
     return [*lines, *([f"{where}: and {more:,} more unknown classes"] if more else [])]
 
 
-def separator_hint(tag: str, known: Iterable[str]) -> str:
+def separator_hint(tag: str, known: Container[str]) -> str:
     """Return a hint if a tag looks like several with a wrong separator; otherwise empty."""
     parts = _clean(_OTHER_SEPARATOR.split(tag))
-    if len(parts) < 2 or not set(parts) & set(known):
+    if len(parts) < 2 or not any(part in known for part in parts):
         return ""
     separator = next(letter for letter in ",|/" if letter in tag)
     return f" '{separator}' between tags? Write {';'.join(parts)}"

@@ -26,7 +26,7 @@ from tag2mask.data.layout import Layout, coco_splits, layout_of
 from tag2mask.data.tags import name_some
 from tag2mask.data.voc import IMAGE_FOLDER, index_voc, read_list, voc_lists, voc_root
 from tag2mask.errors import DataError
-from tag2mask.io.other_files import OTHER, TEXT, kind_of
+from tag2mask.io.other_files import OTHER, TEXT, describe_file, kind_of
 from tag2mask.types import BACKGROUND, IGNORE
 
 Progress = Callable[[int, int], object]
@@ -98,11 +98,10 @@ def check_folder(
 
 def _file_advice(path: Path) -> Advice:
     """Say what to give instead of a file."""
-    kind = kind_of(path)
-    line = f"{path}: is a file, not a folder; {kind.advice}".replace("VIDEO", path.name)
-    if kind in (TEXT, OTHER):
-        line = f"{path}: is a file; give the folder that contains it: {path.parent}"
-    return Advice("layout", "problem", line)
+    what = describe_file(path, "a folder")
+    if kind_of(path) in (TEXT, OTHER):
+        what = f"is a file; give the folder that contains it: {path.parent}"
+    return Advice("layout", "problem", f"{path}: {what}")
 
 
 def _index_voc(root: Path) -> tuple[DatasetIndex, _PartNames]:

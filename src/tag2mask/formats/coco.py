@@ -14,7 +14,7 @@ from tag2mask.data.coco_annotations import read_annotations
 from tag2mask.data.tags import image_key
 from tag2mask.errors import DataError
 from tag2mask.formats.base import Format, MaskCollection, MaskedImage, NamedMask, ReadMasks
-from tag2mask.formats.contours import Pixels, trace_parts
+from tag2mask.formats.contours import Pixels, may_be_simple, trace_parts
 
 NOTE = "An annotation is all pixels of one class in one image, not one object."
 
@@ -99,7 +99,7 @@ def _annotate(image: MaskedImage, class_names: tuple[str, ...]) -> Iterator[dict
 
 def _segmentation(inside: Pixels, runs: dict[str, Any]) -> list[list[int]] | dict[str, Any]:
     """Return one polygon, or run lengths if there are several parts or holes."""
-    parts = trace_parts(inside)
+    parts = trace_parts(inside) if may_be_simple(inside) else []
     if len(parts) == 1 and not parts[0].holes:
         return [parts[0].outline.ravel().tolist()]
     return {"size": list(inside.shape), "counts": runs["counts"].decode("ascii")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ MOST_BYTES = 2**31
 Side = Annotated[int, Field(ge=1, le=2**15)]
 """Pixels along a side of an image."""
 _SIDE = TypeAdapter(Side)
+MOST_PIXELS = 2**27
 LOCAL_FILES = "/data/local-files/?d="
 HOW_TO_TEXT = """\
 How to import this folder into Label Studio
@@ -78,7 +80,6 @@ class _Task(FileSchema):
 
     data: dict[str, Any]
     annotations: list[_Annotation] = Field(default=[])
-    predictions: list[_Annotation] = Field(default=[])
 
 
 class LabelStudio(Format):
@@ -188,15 +189,18 @@ def _config_labels(path: Path) -> list[str]:
 
 def _read_tasks(path: Path) -> list[dict[str, Any]]:
     """Read the list of tasks of an export."""
-    if path.is_dir():
-        own = _read_tasks(path / TASKS)
-        return [{**task, "annotations": task.get("predictions", [])} for task in own]
-    tasks = read_json(path, advice="export as JSON", most_bytes=MOST_BYTES)
+    file = path / TASKS if path.is_dir() else path
+    tasks = read_json(file, advice="export as JSON", most_bytes=MOST_BYTES)
     if not isinstance(tasks, list):
-        raise DataError(f"{path}: is no list of tasks; export as JSON, not JSON-MIN")
+        raise DataError(f"{file}: is no list of tasks; export as JSON, not JSON-MIN")
+    if path.is_dir():
+        tasks = [
+            {**task, "annotations": task.get("predictions", [])} if isinstance(task, dict) else task
+            for task in tasks
+        ]
     for number, task in enumerate(tasks):
         if problem := find_problem(task, _Task):
-            raise DataError(f"{path}: task {number}: {problem}; export as JSON, not JSON-MIN")
+            raise DataError(f"{file}: task {number}: {problem}; export as JSON, not JSON-MIN")
     return tasks
 
 
@@ -225,7 +229,7 @@ def _regions(task: Mapping[str, Any], name: str, path: Path) -> list[dict[str, A
     found = []
     for region in (_annotation(task) or {}).get("result", []):
         value = region.get("value", {})
-        if "brushlabels" not in value or "rle" not in value:
+        if value.get("brushlabels") is None or value.get("rle") is None:
             kind = region.get("type", "unknown")
             raise DataError(
                 f"{path}: '{name}' has a region of type '{kind}'; only brush regions are read"
@@ -246,6 +250,8 @@ def _read_mask(task: Mapping[str, Any], name: str, class_names: Sequence[str], p
         raise DataError(
             f"{path}: '{name}' has no regions and no size; its data needs width and height"
         ) from error
+    if math.prod(size) > MOST_PIXELS:
+        raise DataError(f"{path}: '{name}' cannot have {size[1]}x{size[0]} px")
     values = {**{one: at for at, one in enumerate(class_names, start=1)}, IGNORE_NAME: IGNORE}
     mask: Mask = np.full(size, BACKGROUND, dtype=np.uint8)
     for region in regions:

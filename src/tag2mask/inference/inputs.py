@@ -13,7 +13,8 @@ from PIL import Image as PILImage
 from tag2mask.errors import DataError, did_you_mean
 from tag2mask.io.arrays import rgb_from_array
 from tag2mask.io.depth import ValueRange
-from tag2mask.io.images import list_images, read_image, rgb_from_pil
+from tag2mask.io.image_inputs import input_images
+from tag2mask.io.images import read_image, rgb_from_pil
 from tag2mask.types import Image
 
 ImageLike = npt.NDArray[Any] | PILImage.Image | str | Path
@@ -60,12 +61,9 @@ def folder_images(folder: Path, value_range: ValueRange | None = None) -> Iterat
     """Decode the images of a folder one at a time, in the order of their paths; see `read_image`.
 
     Raises:
-        DataError: If there is no image, or one cannot be read.
+        DataError: If there is no image, the folder contains masks, or an image cannot be read.
     """
-    paths = list_images(folder)
-    if not paths:
-        raise DataError(f"{folder}: contains no images")
-    return _decode_all(folder, paths, value_range)
+    return _decode_all(folder, input_images(folder), value_range)
 
 
 def tag_names(tags: Iterable[object]) -> tuple[str, ...]:

@@ -57,19 +57,42 @@ class MaskSummary:
         return self.uncertainty[:SHOWN]
 
 
-def summarize_masks(folder: Path, inside: Path = Path()) -> MaskSummary:
+def summarize_masks(
+    folder: Path, inside: Path = Path(), records: Path | None = None
+) -> MaskSummary:
     """Summarize all masks of a folder that `label` or `predict` wrote.
 
     Args:
         folder: Has `classes.json` and `scores.jsonl`.
         inside: Folder of the masks, relative to `folder`.
+        records: Folder of `scores.jsonl` and `skipped.json`, for the masks of one shard; None:
+            `folder`.
 
     Raises:
         DataError: If `classes.json` or a mask cannot be read.
     """
-    described, rows = read_classes(folder), read_scores(folder)
+    records = folder if records is None else records
+    described, rows = read_classes(folder), read_scores(records)
     names: tuple[str, ...] = tuple(described["classes"])
     areas = {name: _areas(folder / inside, name, row, names) for name, row in rows.items()}
+    return summarize_rows(described, rows, areas, len(read_skipped(records)))
+
+
+def summarize_rows(
+    described: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    areas: Mapping[str, Mapping[str, float]],
+    skipped: int,
+) -> MaskSummary:
+    """Summarize masks by their rows of scores.
+
+    Args:
+        described: Contents of `classes.json`.
+        rows: By name of the image.
+        areas: Share of each class in each mask.
+        skipped: Number of images that could not be read.
+    """
+    names: tuple[str, ...] = tuple(described["classes"])
     tags = {name: row["tags"] for name, row in rows.items() if "tags" in row}
     negatives = {name for name, own in tags.items() if not own}
     empty = tuple(name for name, own in areas.items() if not own and name not in negatives)
@@ -84,7 +107,7 @@ def summarize_masks(folder: Path, inside: Path = Path()) -> MaskSummary:
         empty=empty,
         negatives=len(negatives),
         full_frame=full,
-        skipped=len(read_skipped(folder)),
+        skipped=skipped,
         uncertainty=tuple(sorted(uncertain, key=lambda one: -one[1])),
         advice=tuple(_advice(len(empty), len(full), shown, settings)),
     )
@@ -151,7 +174,7 @@ def _setting(settings: Mapping[str, Any], change: float) -> str:
     background = settings.get("background")
     if background is None and settings.get("background_rule") == "otsu":
         return "try a fixed background score: predict.background_rule=fixed"
-    if background is None or settings.get("protocol") == "decoder":
+    if not isinstance(background, int | float) or settings.get("protocol") == "decoder":
         return "try masks from the class activation maps: predict.protocol=cam"
     value = min(max(background + change, 0.05), 0.95)
     return f"try predict.background={value:.2g} (now {background:g}) in a new folder"

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference.tuned import TUNE_FILE
 from tag2mask.io.json_files import read_object
 from tag2mask.io.run_files import Score, is_score, read_log, read_metrics
 from tag2mask.version import __version__
@@ -43,6 +44,8 @@ class Facts(NamedTuple):
     """Title -> scores, as `tag2mask evaluate --json` writes them."""
     start: Mapping[str, Any]
     """First record of the log: command, seed, versions; empty if unknown."""
+    tuned: Mapping[str, Any] = {}
+    """What the settings rest on that `tune` chose; empty if it chose none."""
 
 
 def read_facts(origin: Mapping[str, str], weights_license: str) -> Facts:
@@ -63,7 +66,7 @@ def read_facts(origin: Mapping[str, str], weights_license: str) -> Facts:
     for evaluation in _read_history(folder / "metrics.json"):
         found["held-out images during training"] = evaluation["detail"]
     starts = (record for record in read_log(folder / "log.jsonl") if record.get("event") == "start")
-    return Facts(weights_license, found, next(starts, {}))
+    return Facts(weights_license, found, next(starts, {}), _read_tuned(folder / TUNE_FILE))
 
 
 def model_card(recipe: Recipe, facts: Facts) -> str:
@@ -82,6 +85,8 @@ def model_card(recipe: Recipe, facts: Facts) -> str:
         '\nprediction = segmenter.predict("image.jpg")  # prediction.mask: (H, W) uint8\n```',
         "## Training",
         _training(recipe, facts.start),
+        "## Settings of the masks",
+        _mask_settings(recipe, facts.tuned),
         "## Scores",
         _scores(facts.scores),
         "## Limits",
@@ -142,6 +147,28 @@ def _training(recipe: Recipe, start: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _mask_settings(recipe: Recipe, tuned: Mapping[str, Any]) -> str:
+    """List the thresholds and the refiner that the model uses, and who chose them."""
+    predict = recipe.predict
+    background = "chosen for each image (Otsu)"
+    if predict.background_rule == "fixed":
+        default = "the default of the method"
+        background = default if predict.background is None else f"{predict.background:g}"
+    refiner = "none" if recipe.refiner is None or predict.refine is False else recipe.refiner.name
+    lines = [
+        f"- Background score: {background}",
+        f"- Class threshold: {predict.class_threshold:g}",
+        f"- Refiner: `{refiner}`",
+    ]
+    if tuned:
+        by = "by their true masks" if tuned.get("by") == "masks" else "without true masks"
+        lines.append(
+            f"- Chosen after training by `tag2mask tune` on {len(tuned.get('images', ()))} images, "
+            f"{by}; the scores below may have been measured before"
+        )
+    return "\n".join(lines)
+
+
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a table per set of scores, or say that there are none."""
     if not scores:
@@ -193,3 +220,13 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
         for evaluation in metrics.get("history", ())
         if evaluation["step"] == best and is_score(evaluation.get("detail"))
     ]
+
+
+def _read_tuned(path: Path) -> Mapping[str, Any]:
+    """Read what the choice of `tune` rests on; empty if it chose nothing."""
+    try:
+        values = read_object(path)
+    except DataError:
+        return {}
+    record = values.get("record")
+    return record if values.get("chosen") and isinstance(record, Mapping) else {}

@@ -15,8 +15,7 @@ from tag2mask.errors import RunError, WeightsError
 from tag2mask.inference.tuned import TUNE_FILE, apply_tuned
 from tag2mask.io.hub_files import is_hub_id, split_revision, verify_download
 from tag2mask.methods.base import Method
-from tag2mask.methods.build import build_method, named_license
-from tag2mask.models.initialization import WithoutDraws
+from tag2mask.methods.build import build_blank_method, named_license
 
 Which = Literal["best", "last"]
 Configure = Callable[[Recipe], Recipe]
@@ -58,8 +57,7 @@ def open_run(
         reader = f" (of method '{trained.method.name}') read by method '{recipe.method.name}'"
     # The weights file fills everything. A method needs the refiner that it trained with, also where
     # masks are to be refined with another one or with none.
-    with WithoutDraws():
-        method = build_method(recipe.blank().model_copy(update={"refiner": trained.refiner}))
+    method = build_blank_method(recipe.model_copy(update={"refiner": trained.refiner}))
     check_state(method.state_dict(), state, f"{path}{reader}")
     check_finite(state, str(path))
     method.load_state_dict(state)
@@ -73,6 +71,15 @@ def resolve_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def ready_method(method: Method, device: torch.device) -> Method:
+    """Put a method into evaluation mode on a device, without a write where it is so already."""
+    if any(part.training for part in method.modules()):
+        method.eval()
+    found = {one.device for one in (*method.parameters(), *method.buffers())}
+    there = all(one.type == device.type and device.index in (None, one.index) for one in found)
+    return method if there else method.to(device)
 
 
 def find_weights(run: str | Path, which: Which = "best") -> Path:

@@ -42,7 +42,7 @@ from tag2mask.inference.postprocessing import (
     image_background,
     select_maps,
 )
-from tag2mask.inference.run import Configure, Which, open_run, resolve_device
+from tag2mask.inference.run import Configure, Which, open_run, ready_method, resolve_device
 from tag2mask.inference.tagged_folder import open_source
 from tag2mask.inference.uncertainty import combine_parts, network_parts, postprocess_with_parts
 from tag2mask.methods.base import Method
@@ -98,7 +98,7 @@ class Segmenter(ImageCalls, HubModel):
             origin: Where the weights come from, stored with the masks (`run`, `weights`, `sha256`).
         """
         self.device = resolve_device(device)
-        self.method = _ready(method, self.device)
+        self.method = ready_method(method, self.device)
         self.recipe = recipe
         self.origin = dict(origin or {})
         self.class_names = recipe.data.classes
@@ -355,15 +355,6 @@ class _SourceView:
     def image(self, index: int) -> Tensor:
         """(3, H, W) uint8; see `DatasetView`."""
         return image_tensor(self._source[index].image)[0]
-
-
-def _ready(method: Method, device: torch.device) -> Method:
-    """Put a method into evaluation mode on a device, without a write where it is so already."""
-    if any(part.training for part in method.modules()):
-        method.eval()
-    found = {one.device for one in (*method.parameters(), *method.buffers())}
-    there = all(one.type == device.type and device.index in (None, one.index) for one in found)
-    return method if there else method.to(device)
 
 
 def image_tensor(image: Image) -> Tensor:

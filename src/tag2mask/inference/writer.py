@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import errno
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.shards import SHARDS_FOLDER, Shard, adopt_rows, finish_shard
 from tag2mask.inference.workers import ImageInput, predict_in_workers
 from tag2mask.io.files import remove_leftovers, visible_names
-from tag2mask.io.image_inputs import input_images
 from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (
     CLASSES_FILE,
@@ -53,7 +52,12 @@ class WriteSummary:
     unreadable: tuple[str, ...]
     """One line for each image that could not be read."""
     masks: MaskSummary
-    """What the folder contains now, masks of earlier runs included."""
+    """What the folder contains now, masks of earlier runs included; of a shard its own masks, until
+    all shards are finished."""
+    shard: Shard | None = None
+    """The part of the images that was labeled; None: all."""
+    unfinished: tuple[int, ...] = ()
+    """Other shards that are not finished; without any, the records of all are merged."""
 
 
 class MaskWriter:
@@ -69,6 +73,7 @@ class MaskWriter:
         class_source: ClassSource,
         settings: Mapping[str, Any],
         inside: Path = Path(),
+        shard: Shard | None = None,
     ) -> None:
         """Open a new folder, or one that an earlier run with the same settings left.
 
@@ -78,16 +83,20 @@ class MaskWriter:
             class_source: Where the classes come from.
             settings: How the masks are made; a later run must agree, except for the run's path.
             inside: Folder of the masks, relative to `out`.
+            shard: The part of the images whose masks are written; its records are its own.
 
         Raises:
             RunError: If it contains other files or masks made with different settings, or the disk
                 refuses.
         """
-        self.out, self.inside = out, inside
+        self.out, self.inside, self.shard = out, inside, shard
+        self.records = out if shard is None else shard.folder(out)
+        """Folder of `scores.jsonl` and `skipped.json`."""
         self._masks = out / inside
-        self._describe(describe_classes(class_names, class_source, settings))
-        remove_leftovers(out)
-        tidy_scores(out, self.done)
+        open_mask_folder(out, describe_classes(class_names, class_source, settings))
+        self.records.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.records)  # of a shard only in its own folder: masks may be millions
+        tidy_scores(self.records, self.done)
 
     def path(self, name: str) -> Path:
         """Path of the mask of an image."""
@@ -115,36 +124,45 @@ class MaskWriter:
         """
         try:
             self.path(name).parent.mkdir(parents=True, exist_ok=True)
-            self.path(name).exists()
+            self.path(name).lstat()
+        except FileNotFoundError:
+            pass
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise DataError(f"{name}: the name is too long for a file; rename it") from error
             raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
         described = describe_image(name, image_path, prediction.mask.shape)
-        append_scores(self.out, score_row(name, prediction, tags) | described)
+        append_scores(self.records, score_row(name, prediction, tags) | described)
         try:
             save_mask(prediction.mask, self.path(name))
         except OSError as error:
             raise RunError(f"{self.path(name)}: cannot be written ({error.strerror})") from error
 
-    def _describe(self, wanted: Mapping[str, Any]) -> None:
-        """Write `classes.json`, or check the one that is there."""
-        if (self.out / CLASSES_FILE).is_file():
-            different = _differences(read_classes(self.out), wanted)
-            if different:
-                more = len(different) - MOST_DIFFERENCES
-                rest = f" and {more} more" if more > 0 else ""
-                raise RunError(
-                    f"{self.out}: contains masks made with different settings "
-                    f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or "
-                    "empty this one"
-                )
-            return
-        if self.out.is_dir() and visible_names(self.out):
-            raise RunError(
-                f"{self.out}: is not empty and has no {CLASSES_FILE}; choose a new folder"
-            )
-        write_classes(self.out, wanted)
+
+def open_mask_folder(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Write `classes.json`, or check the one that is there; another shard may just do so.
+
+    Args:
+        out: Created if missing.
+        wanted: From `describe_classes`.
+
+    Raises:
+        RunError: If the folder contains other files or masks made with different settings.
+    """
+    has_others = out.is_dir() and any(name != SHARDS_FOLDER for name in visible_names(out))
+    if not (out / CLASSES_FILE).is_file():
+        if has_others:
+            raise RunError(f"{out}: is not empty and has no {CLASSES_FILE}; choose a new folder")
+        write_classes(out, wanted)
+    different = _differences(read_classes(out), wanted)
+    if different:
+        more = len(different) - MOST_DIFFERENCES
+        rest = f" and {more} more" if more > 0 else ""
+        raise RunError(
+            f"{out}: contains masks made with different settings "
+            f"({', '.join(different[:MOST_DIFFERENCES])}{rest}); choose another folder or empty "
+            "this one"
+        )
 
 
 def label_dataset(
@@ -189,58 +207,35 @@ def label_dataset(
     return _write_all(job, writer, strict, workers, on_image)
 
 
-def predict_paths(
+def predict_images(
     segmenter: Segmenter,
-    paths: Sequence[Path],
+    images: Mapping[str, Path],
     writer: MaskWriter,
     *,
     strict: bool = False,
     workers: int = 1,
     on_image: OnImage | None = None,
 ) -> WriteSummary:
-    """Write masks of untagged images and folders of them; the classifier selects their classes.
+    """Write masks of untagged images; the classifier selects their classes.
 
     Args:
         segmenter: Makes the masks.
-        paths: Images and folders of images.
-        writer: The masks, written in the order of `named_images`.
+        images: From `named_images`.
+        writer: The masks, written in the order of the images.
         strict: Fail at an unreadable image instead of skipping it.
         workers: Processes that make masks; 1 is this one.
         on_image: Called after each image, in this process.
 
     Raises:
-        DataError: If two images would get the same mask file, or `strict` and one cannot be read.
+        DataError: If `strict` and an image cannot be read.
         LostProcessError: If a worker process is killed.
     """
-    images = named_images(paths)
 
     def read(name: str) -> ImageInput:
         return ImageInput(read_image(images[name], segmenter.value_range), None, name)
 
     job = _Job(segmenter, list(images), images, read, "predict")
     return _write_all(job, writer, strict, workers, on_image)
-
-
-def named_images(paths: Sequence[Path]) -> dict[str, Path]:
-    """Give each image its mask name: the path inside its folder, without suffix.
-
-    Raises:
-        DataError: If a path names no image, or two images get the same name.
-    """
-    named: list[tuple[str, Path]] = []
-    for path in paths:
-        if path.is_dir():
-            named += [
-                (image.relative_to(path).with_suffix("").as_posix(), image)
-                for image in input_images(path)
-            ]
-        else:
-            named += [(image.stem, image) for image in input_images(path)]
-    for name, count in Counter(name for name, _ in named).items():
-        if count > 1:
-            same = ", ".join(str(image) for found, image in named if found == name)
-            raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
-    return dict(named)
 
 
 class _Job(NamedTuple):
@@ -262,7 +257,9 @@ def _write_all(
     job: _Job, writer: MaskWriter, strict: bool, workers: int, on_image: OnImage | None
 ) -> WriteSummary:
     """Segment every image that has no mask yet, with a progress bar."""
-    missing = [name for name in job.names if not writer.done(name)]
+    shard = writer.shard
+    names = job.names if shard is None else shard.select(job.names)
+    missing = [name for name in names if not writer.done(name)]
     images = ((name, _read_or_error(job.read, name)) for name in missing)
     unreadable: list[str] = []
     with progress() as bar, closing(predict_in_workers(job.segmenter, images, workers)) as found:
@@ -279,18 +276,25 @@ def _write_all(
             if on_image is not None:
                 made = prediction if isinstance(prediction, Prediction) else None
                 on_image(ImageProgress(name, made, done, len(missing)))
-    left = [name for name in job.names if not writer.done(name)]
-    if len(left) == len(job.names):
+    left = [name for name in names if not writer.done(name)]
+    if shard is None and len(left) == len(names):
         raise RunError(
             f"{writer.out}: no mask was written, because no image can be read: {unreadable[0]}"
             + (f" (and {len(left) - 1} more)" if len(left) > 1 else "")
         )
-    skipped = {*read_skipped(writer.out), *left, *job.skipped}
-    write_skipped(writer.out, sorted(name for name in skipped if not writer.done(name)))
-    written, already = len(missing) - len(unreadable), len(job.names) - len(missing)
-    unreadable += [f"{name}: is damaged or not an image" for name in job.skipped]
-    masks = summarize_masks(writer.out, writer.inside)
-    return WriteSummary(written, already, tuple(unreadable), masks)
+    damaged = job.skipped if shard is None else shard.select(job.skipped)
+    skipped = {*read_skipped(writer.records), *left, *damaged}
+    write_skipped(writer.records, sorted(name for name in skipped if not writer.done(name)))
+    unfinished: list[int] = []
+    if shard is None:
+        adopt_rows(writer.out, job.names, writer.inside)
+    else:
+        unfinished = finish_shard(writer.out, shard, job.names, writer.inside)
+    written, already = len(missing) - len(unreadable), len(names) - len(missing)
+    unreadable += [f"{name}: is damaged or not an image" for name in damaged]
+    records = writer.records if unfinished else writer.out
+    masks = summarize_masks(writer.out, writer.inside, records)
+    return WriteSummary(written, already, tuple(unreadable), masks, shard, tuple(unfinished))
 
 
 def _tags_by_name(source: Source) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ from tag2mask.io.text_files import NOT_REGULAR, open_regular
 HEIF_SUFFIXES = frozenset((".heic", ".heif"))
 EXTRA = "heic"
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF")
-"""What Pillow may open. Its other formats start programs (PostScript), or are no photos."""
+"""What Pillow may open. Its other formats start programs (PostScript), or are rarely tested."""
 _BRANDS = frozenset((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"))
 """Bytes 8 to 12 of a HEIF file (ISO/IEC 23008-12, annex B)."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +43,58 @@ def input_images(path: Path) -> list[Path]:
         raise DataError(f"{path}: no such image or folder")
     _reject_heif(path, images)
     return images
+
+
+def named_images(paths: Sequence[Path], listed: Path | None = None) -> dict[str, Path]:
+    """Give each image its mask name: the path inside its folder, without suffix.
+
+    Args:
+        paths: Images and folders of images.
+        listed: Text file of further images, see `listed_images`.
+
+    Raises:
+        DataError: If a path names no image, or two images get the same name.
+    """
+    named: list[tuple[str, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            named += [
+                (image.relative_to(path).with_suffix("").as_posix(), image)
+                for image in input_images(path)
+            ]
+        else:
+            named += [(image.stem, image) for image in input_images(path)]
+    if listed is not None:
+        named += listed_images(listed)
+    for name, count in Counter(name for name, _ in named).items():
+        if count > 1:
+            same = ", ".join(str(image) for found, image in named if found == name)
+            raise DataError(f"{same}: would all write {name}.png; rename them or use separate runs")
+    return dict(named)
+
+
+def listed_images(path: Path) -> list[tuple[str, Path]]:
+    """Read a list of images; their names are the paths inside the folder that contains all.
+
+    No image is opened: one that is missing is skipped like one that is damaged.
+
+    Args:
+        path: Text file with one path per line, relative to its folder; empty lines do not count.
+
+    Raises:
+        DataError: If it cannot be read or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of images ({error})") from error
+    images = [path.parent / line.strip() for line in lines if line.strip()]
+    if not images:
+        raise DataError(f"{path}: names no image; write one path per line")
+    common = Path(os.path.commonpath([image.absolute().parent for image in images]))
+    return [
+        (image.absolute().relative_to(common).with_suffix("").as_posix(), image) for image in images
+    ]
 
 
 def name_files(paths: Sequence[Path], folder: Path) -> str:

@@ -138,7 +138,7 @@ def _write_lock(path: Path, folder: Path, text: str) -> None:
             for one in (path, *_excluding(path)):
                 _remove_if_free(one, folder, now=temporary.stat().st_mtime)
             try:
-                _place(temporary, path)
+                _give_name(temporary, path)
             except FileExistsError:
                 raise _refusal(folder, _read(path)) from None
         for one in _excluding(path):  # a host that does not see this one's turn may be as fast
@@ -157,7 +157,7 @@ def _excluding(path: Path) -> list[Path]:
     return [path.parent / LOCK]
 
 
-def _place(temporary: Path, path: Path) -> None:
+def _give_name(temporary: Path, path: Path) -> None:
     """Give a complete file its name, unless there is one."""
     try:
         path.hardlink_to(temporary)
@@ -191,7 +191,7 @@ def _remove_if_free(path: Path, folder: Path, now: float) -> None:
         return
     if _read(moved) != text:  # another host has just replaced the dead lock by its own
         with suppress(OSError):
-            _place(moved, path)
+            _give_name(moved, path)
     moved.unlink()
 
 
@@ -242,7 +242,7 @@ def _beat(path: Path, released: threading.Event) -> None:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Let the processes of this host look at locks in turn, where the file system supports it."""
+    """Let the processes of this host check locks in turn, where the file system supports it."""
     try:
         import fcntl
     except ImportError:  # Windows

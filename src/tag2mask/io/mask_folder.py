@@ -13,7 +13,7 @@ MASKS/skipped.json   names of the images that could not be read
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from tag2mask.errors import DataError, RunError, is_printable
-from tag2mask.io.files import write_text
+from tag2mask.io.files import write_atomically, write_text
 from tag2mask.io.json_files import FileSchema, read_json, read_lines, read_object
 from tag2mask.io.palette import voc_palette
 from tag2mask.types import BACKGROUND, IGNORE, Mask, Prediction
@@ -46,7 +46,7 @@ class _Classes(FileSchema):
     @field_validator("classes")
     @classmethod
     def _check_names(cls, names: list[str]) -> list[str]:
-        """Require names that can be told apart and shown."""
+        """Require names that differ and can be shown."""
         for name in names:
             if not name.strip() or not is_printable(name):
                 raise ValueError(f"{name!r} is no name of a class")
@@ -61,7 +61,7 @@ class _ScoreRow(FileSchema):
     name: str
     scores: dict[str, float] = Field(default={})
     areas: dict[str, Share] = Field(default={})
-    uncertainty: float | None = None
+    uncertainty: float = 0.0
     uncertainty_parts: dict[str, float] = Field(default={})
     tags: list[str] = Field(default=[])
     image: str = ""
@@ -185,7 +185,7 @@ def append_scores(folder: Path, row: Mapping[str, Any]) -> None:
     path = folder / SCORES_FILE
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
+            file.write(score_line(row))
     except OSError as error:
         raise RunError(f"{path}: cannot be written ({error.strerror})") from error
 
@@ -200,8 +200,21 @@ def tidy_scores(folder: Path, is_done: Callable[[str], bool]) -> None:
     Raises:
         RunError: If the disk is full or writing is not allowed.
     """
-    rows = [row for name, row in read_scores(folder).items() if is_done(name)]
-    write_text(folder / SCORES_FILE, "".join(f"{json.dumps(row)}\n" for row in rows))
+    write_scores(folder, [row for name, row in read_scores(folder).items() if is_done(name)])
+
+
+def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the rows of `scores.jsonl`.
+
+    Raises:
+        RunError: If the disk is full or writing is not allowed.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(score_line(row) for row in rows)
+
+    write_atomically(folder / SCORES_FILE, write)
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
@@ -212,7 +225,21 @@ def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: If the file cannot be read.
     """
-    return {row["name"]: row for row in read_lines(folder / SCORES_FILE, _ScoreRow)}
+    return {row["name"]: row for row in score_rows(folder / SCORES_FILE)}
+
+
+def score_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file like `scores.jsonl` in its order, without torn lines.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    return read_lines(path, _ScoreRow)
+
+
+def score_line(row: Mapping[str, Any]) -> str:
+    """Return a row as a line of `scores.jsonl`."""
+    return f"{json.dumps(row, ensure_ascii=False)}\n"
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

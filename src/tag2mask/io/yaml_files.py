@@ -94,12 +94,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Make a mapping; a key that occurs twice would lose one of the values."""
-        seen: set[tuple[str, str]] = set()
+        known: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, ScalarNode):
-                if (key.tag, key.value) in seen:
+                if (key.tag, key.value) in known:
                     raise _error(key, f"key '{key.value}' occurs twice")
-                seen.add((key.tag, key.value))
+                known.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
 

@@ -8,12 +8,14 @@ from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.methods.base import Method, StageOutputs
 from tag2mask.models.base import Backbone
+from tag2mask.models.batch_norm import share_batch_statistics
+from tag2mask.models.initialization import WithoutDraws
 from tag2mask.models.weights import license
 from tag2mask.refiners.base import Refiner
 
 
 def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) -> Method:
-    """Build a method with its weights, on the CPU.
+    """Build a method with its weights, on the CPU; every BatchNorm covers all processes of a run.
 
     Args:
         recipe: Resolved, classes included.
@@ -33,7 +35,18 @@ def build_method(recipe: Recipe, earlier: Mapping[str, Method] | None = None) ->
     if earlier is None:
         earlier = {name: build_method(past.blank()) for name, past in recipe.earlier.items()}
     method.setup(StageOutputs(methods=earlier))
+    share_batch_statistics(method)
     return method
+
+
+def build_blank_method(recipe: Recipe) -> Method:
+    """Build a method whose weights a file fills completely; no random number is drawn.
+
+    Raises:
+        UnknownPluginError: If a name in the recipe is not a plug-in.
+    """
+    with WithoutDraws():
+        return build_method(recipe.blank())
 
 
 def build_refiner(recipe: Recipe) -> Refiner | None:

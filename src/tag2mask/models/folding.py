@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tag2mask.functional.depthwise import depthwise_conv
+from tag2mask.models.batch_norm import SharedBatchNorm
 
 
 def folded(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -60,7 +61,7 @@ class FoldedConv(nn.Conv2d):
         return convolve(maps, weight, bias, self, _pair(cast(tuple[int, ...], self.padding)))
 
 
-class FoldedNorm(nn.BatchNorm2d):
+class FoldedNorm(SharedBatchNorm):
     """A BatchNorm that its convolution includes while it is in evaluation mode."""
 
     def forward(self, maps: Tensor) -> Tensor:

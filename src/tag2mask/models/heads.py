@@ -1,4 +1,4 @@
-"""The affinity head on a backbone's attention, and batch normalization over all processes."""
+"""The affinity head on a backbone's attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from tag2mask.functional.reduction import sum_over_ranks
 from tag2mask.models.base import QueryKey
 
 AFFINITY_STD = 0.577
@@ -57,63 +56,3 @@ class AffinityHead(nn.Module):
         )  # (N, L, L)
         pairs: Tensor = score + score.transpose(1, 2) + self.bias
         return pairs
-
-
-class SharedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm with training statistics over the batches of all processes.
-
-    Unlike torch's SyncBatchNorm, it works on the CPU too.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Normalize (N, D, H, W) maps per channel."""
-        if not (self.training and _several_ranks()):
-            return super().forward(maps)
-        mean, variance, count = whole_batch_moments(maps)
-        self._track(mean.detach(), variance.detach(), count)
-        normal = (maps - mean.view(1, -1, 1, 1)) * torch.rsqrt(variance + self.eps).view(
-            1, -1, 1, 1
-        )
-        if not self.affine:
-            return normal
-        return normal * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Update the running statistics as `nn.BatchNorm2d` does, with the unbiased variance."""
-        if self.running_mean is None or self.running_var is None or self.momentum is None:
-            return
-        unbiased = variance * (count / (count - 1).clamp_min(1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-
-
-def whole_batch_moments(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the mean and variance per channel over the batches of all processes.
-
-    Differentiable. The variance is computed around the shared mean in a second reduction, because
-    E[x^2] - E[x]^2 loses precision.
-
-    Args:
-        maps: (N, D, H, W); N, H, W may differ between processes.
-
-    Returns:
-        Mean (D,), biased variance (D,), and the number of values per channel as a scalar tensor.
-    """
-    maps = maps.float()
-    count = sum_over_ranks(maps.new_tensor(maps.numel() / maps.shape[1]))
-    mean = sum_over_ranks(maps.sum(dim=(0, 2, 3))) / count
-    variance = sum_over_ranks((maps - mean.view(1, -1, 1, 1)).square().sum(dim=(0, 2, 3))) / count
-    return mean, variance, count
-
-
-def _several_ranks() -> bool:
-    """Return whether the run has several processes."""
-    distributed = torch.distributed
-    return (
-        distributed.is_available()
-        and distributed.is_initialized()
-        and distributed.get_world_size() > 1
-    )

@@ -19,7 +19,10 @@ _DRAWS = frozenset(
 
 
 class WithoutDraws(TorchFunctionMode):
-    """Leave tensors as they are where they would be filled with random numbers, in this thread.
+    """Fill tensors with 0 where they would be filled with random numbers, in this thread.
+
+    They must not stay as they are: `trunc_normal_` draws until no value is out of bounds, which
+    never ends if the memory of a new tensor holds such values.
 
     Build a network inside this context if a file fills all of its weights afterwards. Nothing is
     drawn from the global generator, so loading a network does not change what the rest of a
@@ -40,8 +43,10 @@ class WithoutDraws(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Skip a draw; run everything else."""
+        """Write zeros in place of a draw; run everything else."""
         kwargs = kwargs or {}
         if func in _DRAWS:
-            return args[0] if args else kwargs["tensor"]
+            tensor: Tensor = args[0] if args else kwargs["tensor"]
+            tensor.detach().zero_()
+            return tensor
         return func(*args, **kwargs)

@@ -47,6 +47,10 @@ class Label(NamedTuple):
     anchor: Literal["middle", "end"] = "middle"
 
 
+_SMALLEST, _LARGEST = 1e-30, 1e30
+"""Values between are drawn."""
+
+
 class GridLine(NamedTuple):
     """Horizontal line with its value."""
 
@@ -239,7 +243,9 @@ def short_number(value: float) -> str:
 
 
 def _clean(points: Points, log_y: bool) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in points if math.isfinite(y) and (y > 0 or not log_y)]
+    """Leave out what cannot be drawn; a value that no axis can tell from 0 is 0."""
+    cleaned = [(x, y if abs(y) > _SMALLEST else 0.0) for x, y in points if abs(y) < _LARGEST]
+    return [(x, y) for x, y in cleaned if y > 0 or not log_y]
 
 
 def _scale(value: float, log_y: bool) -> float:

@@ -52,7 +52,8 @@ def find_masks(run: Path, chosen: Path | None = None, sha256: str = "") -> Path 
         return chosen
     is_stage = (run.parent / "recipe.yaml").is_file()
     found = list(run.glob(f"*/{CLASSES_FILE}"))
-    beside = run.resolve().parent.glob(f"*/{CLASSES_FILE}")
+    parent = run.parent if run.name not in ("", "..") else run.resolve().parent
+    beside = parent.glob(f"*/{CLASSES_FILE}")
     found += [path for path in beside if is_stage or (sha256 and _has_weights(path, sha256))]
     newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
     return None if newest is None else newest.parent

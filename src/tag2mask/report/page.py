@@ -204,7 +204,11 @@ def render(parts: PageParts) -> str:
             sweep=sweep,
             calibrations=calibrations,
             network=parts.network,
-            saved_strips=tuple(jpeg_file(path, STRIP_BYTES) for path in run.strips[:MOST_STRIPS]),
+            saved_strips=tuple(
+                strip
+                for path in run.strips[:MOST_STRIPS]
+                if (strip := jpeg_file(path, STRIP_BYTES)) is not None
+            ),
             head_weights=bar_chart("Weight of each head", parts.network.head_weights),
             stages=parts.stages,
             curves=_curves(run, parts.stages),

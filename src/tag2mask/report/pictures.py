@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image as PILImage
 
+from tag2mask.io.heif import open_image
+from tag2mask.io.images import PILLOW_ERRORS
 from tag2mask.types import Image
 
 QUALITIES = (84, 72, 60, 45)
@@ -50,10 +52,13 @@ def jpeg_picture(name: str, image: Image | PILImage.Image, most_bytes: int) -> P
     return Picture(name, _fit(picture, encode, most_bytes), "jpeg")
 
 
-def jpeg_file(path: Path, most_bytes: int) -> Picture:
-    """Read a picture that training drew, as JPEG of at most `most_bytes`."""
-    with PILImage.open(path) as opened:
-        return jpeg_picture(path.stem, opened.convert("RGB"), most_bytes)
+def jpeg_file(path: Path, most_bytes: int) -> Picture | None:
+    """Read a picture that training drew, as JPEG of at most `most_bytes`; None if it is damaged."""
+    try:
+        with open_image(path) as opened:
+            return jpeg_picture(path.stem, opened.convert("RGB"), most_bytes)
+    except PILLOW_ERRORS:
+        return None
 
 
 def layer_picture(name: str, layer: Image, most_bytes: int) -> Picture:

@@ -154,8 +154,8 @@ def _without_truth(run: Run) -> tuple[str, ...]:
     best = run.metrics.get("best") or {}
     if "precision" in str(run.metrics.get("metric") or "") and best.get("score") is not None:
         sentences.append(
-            "It recognizes which objects held-out images show with a mean average precision of "
-            f"{percent(best['score'], ' %')}; that says what it sees, not where."
+            "It recognizes which objects held-out images show (mean average precision of the tags: "
+            f"{percent(best['score'], ' %')}); that says what it sees, not where."
         )
     return tuple(sentences)
 

@@ -1,7 +1,12 @@
-"""The run folder: the paths of a run, and the checks before a run starts or resumes in it."""
+"""The run folder: the paths of a run, and the checks before a run starts or resumes in it.
+
+When a process dies, `torchrun --max-restarts` starts all processes again with the same command. The
+folder records which launch works in it, so that the second start resumes what the first one began.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +14,7 @@ from typing import Any, Literal
 
 from tag2mask.config.recipe import Recipe
 from tag2mask.errors import RunError
-from tag2mask.io.files import visible_names
+from tag2mask.io.files import visible_names, write_text
 from tag2mask.io.run_files import read_metrics
 
 MAY_CHANGE = frozenset(
@@ -48,6 +53,11 @@ class RunFolder:
         return self.root / "state" / "state.safetensors"
 
     @property
+    def launch(self) -> Path:
+        """Which launch of torchrun works in the folder."""
+        return self.root / "state" / "launch.txt"
+
+    @property
     def samples(self) -> Path:
         """Sample strips."""
         return self.root / "samples"
@@ -70,8 +80,30 @@ class RunFolder:
             return False
         return metrics.get("finished", False) and self.weights("last").is_file()
 
-    def check(self, *, resume: bool) -> None:
+    @property
+    def is_restart(self) -> bool:
+        """Whether torchrun starts this run again, after one of its processes has died."""
+        if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+            return False
+        try:
+            return self.launch.read_text(encoding="utf-8") == _launch_id()
+        except OSError:
+            return False
+
+    def record_launch(self) -> None:
+        """Record the launch of torchrun that works in the folder; nothing without torchrun.
+
+        Raises:
+            RunError: If the disk is full or writing is not allowed.
+        """
+        if name := _launch_id():
+            write_text(self.launch, name)
+
+    def check(self, *, resume: bool) -> bool:
         """Reject a folder in which a run cannot start or resume.
+
+        Returns:
+            Whether there is a run to resume: as asked for, or because torchrun restarts it.
 
         Raises:
             RunError: If the folder of a new run is not empty, or there is no run to resume.
@@ -80,13 +112,25 @@ class RunFolder:
             raise RunError(f"{self.root}: is a file; give a folder for the run")
         if resume and not self.recipe.is_file():
             raise RunError(f"{self.root}: contains no run to resume (no recipe.yaml)")
-        if not resume and self._is_used():
+        is_restart = self.is_restart
+        if not resume and not is_restart and self._is_used():
             resumable = f", or --resume {self.root}" if self.recipe.is_file() else ""
             raise RunError(f"{self.root}: is not empty; choose another folder{resumable}")
+        return resume or (is_restart and self.recipe.is_file())
 
     def _is_used(self) -> bool:
         """Return whether the folder contains more than locks and leftovers of a killed write."""
         return self.root.is_dir() and bool(visible_names(self.root))
+
+
+def _launch_id() -> str:
+    """Return the name of the launch by torchrun; empty without torchrun.
+
+    Launches without `--rdzv-id` all have the name "none"; the process that started this one then
+    tells them apart.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{name} {os.getppid()}" if name == "none" else name
 
 
 def check_same_recipe(before: Recipe, now: Recipe, where: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import hashlib
 import os
 import platform
 import signal
@@ -137,6 +138,23 @@ class Runtime:
         values: list[Any] = [None] * self.world
         dist.all_gather_object(values, value, group=self._host_group)
         return values
+
+    def require_equal(self, value: object, problem: str) -> None:
+        """Compare a plain value over all processes; also a barrier.
+
+        Args:
+            value: Compared by the SHA-256 of its `repr`.
+            problem: What other processes have if it differs, and what to do.
+
+        Raises:
+            RunError: In every process, if the value of any process differs.
+        """
+        digest = hashlib.sha256(repr(value).encode("utf-8", "surrogateescape")).hexdigest()
+        first, *others = self.gather(digest)
+        different = [rank for rank, other in enumerate(others, start=1) if other != first]
+        if different:
+            ranks = ", ".join(map(str, different))
+            raise RunError(f"the processes of rank {ranks} have {problem}")
 
     def largest(self, value: int) -> int:
         """Return the largest value of any process; all processes get the same answer."""

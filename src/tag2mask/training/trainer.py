@@ -20,12 +20,7 @@ from tag2mask.io.locks import folder_lock
 from tag2mask.methods.build import build_method
 from tag2mask.training.best_metric import BestMetric
 from tag2mask.training.estimate import CostMeter, CostRecord
-from tag2mask.training.inputs import (
-    describe_masks,
-    load_earlier,
-    padding_color,
-    training_images,
-)
+from tag2mask.training.inputs import describe_masks, load_earlier, padding_color, training_images
 from tag2mask.training.logging import (
     LossWindow,
     MetricLogger,
@@ -55,8 +50,8 @@ def train(
 ) -> Path:
     """Train a recipe of one stage into a run folder.
 
-    Works in one process or under `torchrun`. A run that ends early, even by `kill -9`, resumes
-    exactly from its last saved state.
+    Works in one process or under `torchrun`, whose restarts resume the run. A run that ends early,
+    even by `kill -9`, resumes exactly from its last saved state.
 
     Args:
         recipe: What to train; without classes, they come from the data.
@@ -83,11 +78,12 @@ def train(
     folder = RunFolder(out)
     folder.check(resume=resume)
     with folder_lock(out):
-        folder.check(resume=resume)  # a process that had the lock may have written
+        resume = folder.check(resume=resume)  # a process that had the lock may have written
         runtime = Runtime(recipe.run.precision)
         stop = StopRequest()
         try:
-            runtime.gather(None)  # no process writes before all have checked the folder
+            # Also a barrier: no process writes before all have checked the folder.
+            runtime.require_equal(recipe.to_yaml(), "other recipes; name one file for all")
             with stop.catch_signals(), runtime.lost_peers_named():
                 run = _TrainingRun(recipe, folder, runtime, stop, earlier or {}, resume=resume)
                 run.run(command, on_step)
@@ -118,6 +114,7 @@ class _TrainingRun:
         self._resume = resume
         self._images = training_images(recipe)
         self._source = self._images.source
+        runtime.require_equal((self._source.class_names, self._source.names), "other images")
         self._recipe = recipe.resolved().with_classes(self._source.class_names)
         if resume:
             check_same_recipe(load_recipe(str(folder.recipe)), self._recipe, folder.root)
@@ -152,6 +149,7 @@ class _TrainingRun:
         batch_source = self._restore()
         if self._runtime.is_main:
             remove_leftovers(self._folder.root)
+            self._folder.record_launch()
             write_text(self._folder.recipe, self._recipe.to_yaml())
             if self._resume and self._folder.log.is_file():
                 truncate_log(self._folder.log, self._step)

@@ -9,8 +9,6 @@ from tag2mask.app.limits import Limits
 from tag2mask.app.workspace import Workspace, open_workspace
 from tag2mask.inference.segmenter import Segmenter
 
-SESSION = "s" * 22
-
 
 @pytest.fixture
 def data(image_folder: Callable[[], Path]) -> Path:

@@ -50,6 +50,8 @@ def test_a_file_is_read_back_by_its_format(downloads, image):
 @pytest.mark.parametrize("name", sorted(export_formats()))
 def test_every_format_gives_one_file(downloads, image, name):
     done = wait(downloads, downloads.start("anna", name, [image]))
+    if done.error is not None and "needs an extra" in done.error:
+        pytest.skip(done.error)
     assert done.error is None
     assert done.file.stat().st_size > 0
 

@@ -90,8 +90,10 @@ def test_only_idle_uploads_make_room(uploads, clock):
 
 def test_removing_deletes_the_file(uploads):
     upload = uploads.add("anna", "a.png", picture())
+    upload.mask_path.write_bytes(b"mask")
     uploads.remove("anna", upload.identifier)
     assert not upload.path.exists()
+    assert not upload.mask_path.exists()
     assert uploads.of("anna") == []
 
 

@@ -78,7 +78,7 @@ def test_dropped_images_are_corrected_and_downloaded(workspace, segmenter):
     assert (row["name"], row["uploaded"], row["saved"]) == ("my_cow", True, False)
     runs = encode_runs(drawn())
     workspace.save("anna", row["id"], SaveRequest(runs=runs))
-    assert workspace.saved_mask("anna", row["id"]) == {"runs": runs, "own": True}
+    assert workspace.saved_mask("anna", row["id"]) == {"runs": runs, "version": "", "own": True}
     request = DownloadRequest(format="coco", images=[row["id"], "0"], tags={"0": ("dog",)})
     started = workspace.start_download("anna", request)
     deadline = time.monotonic() + 60

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tag2mask.cli.inference import half_trained, print_summary
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.inference.mask_summary import ClassSummary, MaskSummary
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.shards import Shard
 from tag2mask.inference.writer import WriteSummary
 from tag2mask.methods.build import build_method
 
@@ -108,3 +110,14 @@ def test_named_refiner_is_applied(overrides, config):
     assert (refiner is None) == (config is None)
     if refiner is not None:
         assert config.items() <= refiner.config.model_dump().items()
+
+
+def test_a_shard_names_itself_and_those_that_are_not_finished(capsys):
+    done = replace(summary(), shard=Shard(2, 16), unfinished=(0, *range(3, 16)))
+    print_summary(done, Path("M"))
+    assert capsys.readouterr().out.splitlines() == [
+        "shard 2 of 16: 3 masks written to M",
+        "not finished yet: shards 0, 3, 4, 5, 6, 7, 8, 9 and 6 more; the last one merges all",
+    ]
+    print_summary(replace(done, unfinished=()), Path("M"))
+    assert "in this folder: 3 masks" in capsys.readouterr().out

@@ -19,3 +19,15 @@ def test_the_words_of_the_line_reach_the_function(monkeypatch):
     assert given == ("RUN", Path("DATA"), Path("MASKS"))
     assert options["overrides"] == {"predict.background": "0.4"}
     assert (options["split"], options["workers"], options["which"]) == ("val", 3, "best")
+
+
+def test_shards_and_engine_reach_the_function(monkeypatch):
+    calls = []
+    monkeypatch.setattr("tag2mask.api.label", lambda *given, **options: calls.append(options))
+    monkeypatch.setattr("tag2mask.cli.label.print_summary", lambda *given, **options: None)
+    for words in ("--shards 16 --shard 3", "--engine ray --workers 8"):
+        main(f"label RUN DATA --out MASKS {words}".split())
+    assert [(one["shards"], one["shard"], one["engine"]) for one in calls] == [
+        (16, 3, "local"),
+        (None, None, "ray"),
+    ]

@@ -29,3 +29,10 @@ def test_tags_joined_by_a_wrong_separator_are_named():
         "tag 'cat,dog' of a: ',' between tags? Write cat;dog",
         "tag 'dog|cow' of d: '|' between tags? Write dog;cow",
     ]
+
+
+def test_many_joined_tags_are_counted():
+    tags = {f"{number}.jpg": (f"cat,b{number:03}",) for number in range(30)} | {"z": ("cat",)}
+    lines = joined_tags(tags)
+    assert len(lines) == 11
+    assert lines[-1] == "and 20 more tags of this kind"

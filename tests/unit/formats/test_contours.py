@@ -5,6 +5,7 @@ from tag2mask.formats.contours import (
     Pixels,
     draw_part,
     draw_ring,
+    may_be_simple,
     merge_holes,
     signed_area,
     trace_parts,
@@ -79,3 +80,25 @@ def test_parts_of_any_mask_are_simple_and_cover_exactly_its_pixels(density: floa
             assert pieces.sum() == area == signed_area(merge_holes(part))
         assert np.array_equal(covered, inside)
         assert np.array_equal(merged, inside)
+
+
+@pytest.mark.parametrize("density", [0.02, 0.3, 0.5, 0.7, 0.98])
+def test_no_simple_mask_is_missed(density: float) -> None:
+    rng = np.random.default_rng(0)
+    simple = 0
+    for _ in range(150):
+        mask = rng.random(rng.integers(1, 6, 2)) < density
+        parts = trace_parts(mask)
+        if len(parts) == 1 and not parts[0].holes:
+            simple += 1
+            assert may_be_simple(mask)
+    assert simple
+
+
+def test_parts_and_holes_are_recognized_without_tracing() -> None:
+    ring = np.ones((5, 5), dtype=bool)
+    assert may_be_simple(ring)
+    ring[2, 2] = False
+    assert not may_be_simple(ring)
+    assert not may_be_simple(np.eye(2, dtype=bool))  # two parts that touch at a corner
+    assert not may_be_simple(np.zeros((3, 3), dtype=bool))

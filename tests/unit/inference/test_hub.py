@@ -8,8 +8,11 @@ import yaml
 from tests.conformance.stand_ins import SMALL_HYBRID, small_method, small_recipe
 
 import tag2mask
+from tag2mask.checkpoint import save_weights
 from tag2mask.errors import RunError, WeightsError
+from tag2mask.formats.models.metadata import model_metadata
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.inference.tuned import write_tuned
 
 
 @pytest.fixture
@@ -35,6 +38,25 @@ def test_a_saved_segmenter_gives_equal_masks(segmenter, image, tmp_path):
     assert np.array_equal(found.mask, expected.mask)
     assert found.scores == expected.scores
     assert loaded.method.backbone.weights_license == "Apache-2.0"
+
+
+def test_the_choice_of_tune_is_saved_and_named(segmenter, image, tmp_path):
+    run, recipe = tmp_path / "run", segmenter.recipe
+    save_weights(run / "weights" / "best.safetensors", segmenter.method.state_dict(), recipe)
+    (run / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    chosen = {"background": 0.2, "background_rule": "fixed", "class_threshold": 0.85}
+    record = {"by": "masks", "images": ["a", "b", "c"]}
+    write_tuned(run, recipe, {"predict": chosen}, record)
+    tuned = Segmenter.load(run, device="cpu")
+    folder = tuned.save_pretrained(tmp_path / "model")
+    loaded = Segmenter.load(folder, device="cpu")
+    assert (loaded.config.background_score, loaded.config.class_threshold) == (0.2, 0.85)
+    assert np.array_equal(loaded.predict(image).mask, tuned.predict(image).mask)
+    assert model_metadata(loaded)["class_threshold"] == "0.85"
+    assert model_metadata(loaded)["background"] == "0.2"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "- Background score: 0.2\n- Class threshold: 0.85\n" in card
+    assert "by `tag2mask tune` on 3 images, by their true masks" in card
 
 
 def test_no_path_of_this_machine_is_saved(tmp_path):

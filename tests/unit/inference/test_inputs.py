@@ -58,7 +58,7 @@ def test_a_folder_is_read_one_image_at_a_time(tmp_path):
 
 def test_an_empty_folder_is_refused_at_once(tmp_path):
     assert is_folder(str(tmp_path))
-    with pytest.raises(DataError, match="contains no images"):
+    with pytest.raises(DataError, match="no images in this folder"):
         folder_images(tmp_path)
 
 

@@ -10,7 +10,8 @@ from tag2mask.checkpoint import save_weights
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.writer import MaskWriter, label_dataset, named_images, predict_paths
+from tag2mask.inference.writer import MaskWriter, label_dataset, predict_images
+from tag2mask.io.image_inputs import named_images
 from tag2mask.io.mask_folder import read_classes, read_skipped
 from tag2mask.io.processes import own_name
 from tag2mask.methods.rib import RIBConfig
@@ -164,12 +165,12 @@ def test_unreadable_image_is_counted_or_rejected(
     folder = image_folder()
     (folder / "broken.jpg").write_bytes(b"no picture")
     writer = open_writer(tmp_path / "out")
-    done = predict_paths(segmenter, [folder], writer)
+    done = predict_images(segmenter, named_images([folder]), writer)
     assert done.written == 4
     assert len(done.unreadable) == 1
     assert "broken.jpg" in done.unreadable[0]
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        predict_paths(segmenter, [folder], writer, strict=True)
+        predict_images(segmenter, named_images([folder]), writer, strict=True)
 
 
 def test_predicted_mask_keeps_the_images_size_and_folder(
@@ -177,25 +178,11 @@ def test_predicted_mask_keeps_the_images_size_and_folder(
 ) -> None:
     folder = image_folder()
     writer = open_writer(tmp_path / "out")
-    predict_paths(segmenter, [folder / "lane1", folder / "none.png"], writer)
+    predict_images(segmenter, named_images([folder / "lane1", folder / "none.png"]), writer)
     found = {path.relative_to(tmp_path / "out").as_posix() for path in writer.out.rglob("*.png")}
     assert found == {"a.png", "b.png", "none.png"}
     with PILImage.open(tmp_path / "out" / "a.png") as picture:
         assert picture.size == (63, 45)
-
-
-def test_images_of_one_name_are_rejected(tmp_path: Path) -> None:
-    for name in ("a.png", "a.jpg"):
-        PILImage.new("RGB", (8, 8)).save(tmp_path / name)
-    with pytest.raises(DataError, match=r"a\.jpg.*a\.png.*would all write a\.png"):
-        named_images([tmp_path])
-
-
-def test_missing_path_and_empty_folder_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone: no such image or folder"):
-        named_images([tmp_path / "gone"])
-    with pytest.raises(DataError, match="no images in"):
-        named_images([tmp_path])
 
 
 def test_images_that_could_not_be_read_are_noted(
@@ -222,9 +209,9 @@ def test_a_callback_receives_every_image_that_was_missing(
     calls: list[ImageProgress] = []
     folder, out = image_folder(), tmp_path / "out"
     (folder / "torn.png").write_text("broken", encoding="utf-8")
-    predict_paths(segmenter, [folder], open_writer(out))
+    predict_images(segmenter, named_images([folder]), open_writer(out))
     open_writer(out).path("lane2/a").unlink()
-    predict_paths(segmenter, [folder], open_writer(out), on_image=calls.append)
+    predict_images(segmenter, named_images([folder]), open_writer(out), on_image=calls.append)
     assert [(one.name, one.done, one.total) for one in calls] == [("lane2/a", 1, 2), ("torn", 2, 2)]
     assert calls[0].prediction is not None
     assert calls[0].prediction.name == "lane2/a"
@@ -240,11 +227,22 @@ def test_nothing_written_is_an_error(
         (folder / f"{name}.jpg").write_bytes(b"no picture")
     writer = open_writer(tmp_path / "out")
     with pytest.raises(RunError, match=r"no mask was written.*x\.jpg.*and 1 more"):
-        predict_paths(segmenter, [folder], writer)
-    summary = predict_paths(segmenter, [image_folder(), folder], writer)
+        predict_images(segmenter, named_images([folder]), writer)
+    summary = predict_images(segmenter, named_images([image_folder(), folder]), writer)
     assert (summary.written, summary.masks.skipped) == (4, 2)
-    again = predict_paths(segmenter, [image_folder()], writer)
+    again = predict_images(segmenter, named_images([image_folder()]), writer)
     assert (again.already, again.masks.skipped) == (4, 2)  # of the folder, not of this call
+
+
+def test_a_list_of_missing_and_damaged_images_labels_the_others(
+    segmenter: Segmenter, image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    image_folder()
+    listed = tmp_path / "list.txt"
+    listed.write_text("images/none.png\nimages/gone.png\n")
+    summary = predict_images(segmenter, named_images([], listed), open_writer(tmp_path / "out"))
+    assert summary.written == 1
+    assert "gone.png: no such file" in summary.unreadable[0]
 
 
 def test_a_name_that_is_too_long_skips_only_that_image(
@@ -255,7 +253,7 @@ def test_a_name_that_is_too_long_skips_only_that_image(
     long = images / f"{'é' * 120}.png"
     long.write_bytes((images / "lane1" / "a.png").read_bytes())
     writer = open_writer(tmp_path / "out")
-    summary = predict_paths(segmenter, [images], writer)
+    summary = predict_images(segmenter, named_images([images]), writer)
     assert summary.written == 5
     many = MaskWriter(tmp_path / "more", CLASSES, "tags", {})
     with pytest.raises(DataError, match="the name is too long for a file"):

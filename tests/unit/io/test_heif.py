@@ -42,7 +42,7 @@ def test_with_the_extra_heic_images_are_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("format_name", ["EPS", "PDF", "ICO", "TGA", "PCX"])
-def test_a_format_that_photos_do_not_have_is_never_opened(tmp_path, format_name):
+def test_a_format_that_is_not_listed_is_never_opened(tmp_path, format_name):
     path = tmp_path / "a.jpg"
     Image.new("RGB", (32, 32)).save(path, format=format_name)
     with pytest.raises(UnidentifiedImageError):

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from PIL import Image
 
 from tag2mask.errors import DataError
 from tag2mask.io import image_inputs
-from tag2mask.io.image_inputs import ignored_files, input_images
+from tag2mask.io.image_inputs import ignored_files, input_images, named_images
 from tag2mask.io.masks import save_mask
 
 
@@ -73,3 +74,37 @@ def test_heic_images_alone_need_their_extra(tmp_path, monkeypatch):
             input_images(path)
     _picture(tmp_path / "b.jpg")
     assert len(input_images(tmp_path)) == 2
+
+
+def test_images_of_one_name_are_rejected(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"a\.jpg.*a\.png.*would all write a\.png"):
+        named_images([tmp_path])
+
+
+def test_missing_path_and_empty_folder_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone: no such image or folder"):
+        named_images([tmp_path / "gone"])
+    with pytest.raises(DataError, match="no images in"):
+        named_images([tmp_path])
+
+
+def test_a_list_names_images_relative_to_its_folder(
+    image_folder: Callable[[], Path], tmp_path: Path
+) -> None:
+    folder = image_folder()
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"images/lane1/a.png\n\n{folder}/lane2/a.png\nimages/gone.png\n")
+    images = named_images([], listed)
+    assert list(images) == ["lane1/a", "lane2/a", "gone"]
+    assert images["lane1/a"].is_file()
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_an_empty_list_is_rejected(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(DataError, match="names no image"):
+        named_images([], tmp_path / "list.txt")
+    with pytest.raises(DataError, match="cannot be read"):
+        named_images([], tmp_path / "gone.txt")

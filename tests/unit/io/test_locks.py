@@ -33,7 +33,7 @@ except LockedError as error:
 
 
 class Holder:
-    """A process that holds the lock of a folder until it is told to stop."""
+    """A process that holds the lock of a folder until it gets a line."""
 
     def __init__(self, folder: Path, part: str = "", **environment: str) -> None:
         self.process = subprocess.Popen(

@@ -1,6 +1,7 @@
+import torch
 from tests.conformance.stand_ins import small_method, small_recipe
 
-from tag2mask.methods.build import build_method
+from tag2mask.methods.build import build_blank_method, build_method
 
 
 def test_a_recipe_without_refiner_builds() -> None:
@@ -25,3 +26,10 @@ def test_networks_of_earlier_stages_reach_the_method_once(monkeypatch) -> None:
     given.clear()
     build_method(recipe)
     assert given == [{}]
+
+
+def test_a_blank_method_draws_no_random_number() -> None:
+    before = torch.get_rng_state()
+    method = build_blank_method(small_recipe("cam"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert method.backbone.weights_license == "none: trained from scratch"

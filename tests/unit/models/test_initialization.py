@@ -26,6 +26,15 @@ def test_nothing_is_drawn_inside(build) -> None:
     assert not torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("found", [1e9, -1e9, float("inf")])
+def test_what_memory_holds_never_makes_a_truncated_draw_endless(found) -> None:
+    weight = nn.Parameter(torch.full((3, 4), found))
+    with WithoutDraws():
+        nn.init.trunc_normal_(weight)
+    assert (weight == 0).all()
+
+
 def test_constants_are_still_set() -> None:
     with WithoutDraws():
         norm = nn.BatchNorm2d(3)

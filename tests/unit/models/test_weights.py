@@ -261,8 +261,8 @@ def pickled(content: object, layout: str, path: Path) -> None:
 def test_no_code_runs_wherever_it_hides(tmp_path: Path, how: str, layout: str) -> None:
     marker = tmp_path / "ran"
     payload = Payload(how, marker)
-    places = (payload, {"w": payload}, {"state_dict": {"w": torch.ones(1)}, "x": [payload]})
-    for number, content in enumerate(places):
+    contents = (payload, {"w": payload}, {"state_dict": {"w": torch.ones(1)}, "x": [payload]})
+    for number, content in enumerate(contents):
         path = tmp_path / f"{number}.pth"
         pickled(content, layout, path)
         with pytest.raises(WeightsError) as caught:

@@ -132,6 +132,13 @@ def test_no_values_make_no_bar_chart() -> None:
     assert bar_chart("weights", {"a": []}) is None
 
 
+def test_values_that_no_axis_can_show_are_drawn_as_zero_or_left_out():
+    tiny, huge = line_chart("t", {"a": [(0, 5e-324), (1, 1e-310)]}), [(0, 1e308), (1, -1e308)]
+    assert tiny.legend[0].value == "0"
+    assert line_chart("t", {"a": huge}).lines == ()
+    assert line_chart("t", {"a": [(0, 1.7e308), (1, 5e-324)]}, log_y=True).lines == ()
+
+
 def test_percentages_span_complete_axes_with_marker_and_diagonal() -> None:
     chart = percent_chart(
         "sweep", {"mIoU": [(0, 0), (1, 100)]}, x_max=1.0, marker=0.5, diagonal="perfect"

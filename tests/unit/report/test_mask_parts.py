@@ -1,6 +1,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tag2mask.io.mask_folder import append_scores, describe_classes, write_classes, write_skipped
 from tag2mask.report.mask_parts import find_masks, mask_tiles, read_masks
 
@@ -32,7 +34,9 @@ def test_masks_of_a_run_with_stages_lie_beside_its_network(tmp_path: Path) -> No
     assert find_masks(tmp_path / "seg") == labels
 
 
-def test_masks_beside_the_run_are_found_by_their_weights(tmp_path: Path) -> None:
+def test_masks_beside_the_run_are_found_by_their_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     write_classes(tmp_path / "mine", describe_classes(("cat",), "tags", {"sha256": "ab"}))
@@ -41,6 +45,10 @@ def test_masks_beside_the_run_are_found_by_their_weights(tmp_path: Path) -> None
     (tmp_path / "torn" / "classes.json").write_text("{")
     assert find_masks(run, sha256="ab") == tmp_path / "mine"
     assert find_masks(run, sha256="ef") is None
+    monkeypatch.chdir(run)
+    assert find_masks(Path(), sha256="ab") == tmp_path / "mine"
+    monkeypatch.chdir(tmp_path)
+    assert find_masks(Path("run"), sha256="ab") == Path("mine")
     assert find_masks(run) is None
 
 

@@ -45,3 +45,9 @@ def test_a_file_becomes_a_jpeg(tmp_path):
 def test_picture_is_its_own_address():
     assert Picture("a", b"\x89PNG\r").data_uri == "data:image/png;base64,iVBORw0="
     assert Picture("a", b"\xff\xd8", "jpeg").data_uri == "data:image/jpeg;base64,/9g="
+
+
+def test_a_damaged_picture_is_left_out(tmp_path) -> None:
+    for name, content in {"a.png": b"\x89PNG torn", "b.png": b"", "c.png": b"%!PS"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert jpeg_file(tmp_path / name, 10_000) is None

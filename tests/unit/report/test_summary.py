@@ -85,7 +85,7 @@ def test_without_true_masks_no_quality_is_made_up(run: Path):
     assert main_score(whole) is None
     text = words(quality_sentences(whole, None, None))
     assert "How good the masks are is unknown" in text
-    assert "89.0 %; that says what it sees, not where" in text
+    assert "89.0 %); that says what it sees, not where" in text
     assert "overlap" not in text
 
 

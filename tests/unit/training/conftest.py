@@ -31,14 +31,14 @@ def toy(toy_module, monkeypatch):
 def run_toy():
     """Return a function that trains the toys in a separate process."""
 
-    def run(*words, launcher=(sys.executable,), **environment):
+    def run(*words, launcher=(sys.executable,), script=(SCRIPT,), **environment):
         return subprocess.run(
-            [*launcher, str(SCRIPT), *map(str, words)],
+            [*launcher, *map(str, (*script, *words))],
             # Sums depend on the number of threads, so both processes use the same number.
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
             check=False,
         )
 

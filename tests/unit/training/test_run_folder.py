@@ -2,6 +2,7 @@ import pytest
 
 from tag2mask.config.recipe import parse_recipe
 from tag2mask.errors import RunError
+from tag2mask.io.files import temporary_beside
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
 
 
@@ -20,7 +21,7 @@ def test_a_folder_that_is_not_empty_is_rejected(tmp_path):
 
 
 def test_leftovers_of_a_killed_first_write_are_allowed(tmp_path):
-    (tmp_path / "recipe.yaml.part").touch()
+    temporary_beside(tmp_path / "recipe.yaml").mkdir()
     RunFolder(tmp_path).check(resume=False)
 
 
@@ -94,3 +95,43 @@ def test_earlier_networks_are_compared_by_fingerprint_not_by_recipe(toy, tmp_pat
             now.model_copy(update={"inputs": {"cam": "2e"}}),
             tmp_path,
         )
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Return a function that sets what torchrun tells its processes."""
+
+    def set_launch(name, restarts=0):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", name)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
+
+    return set_launch
+
+
+@pytest.mark.parametrize("name", ["a1b2", "none"])
+def test_a_restart_of_the_same_launch_continues_its_own_folder(tmp_path, launched, name):
+    folder = RunFolder(tmp_path / "run")
+    launched(name)
+    folder.check(resume=False)
+    folder.record_launch()
+    assert not folder.is_restart
+    with pytest.raises(RunError, match="is not empty"):
+        folder.check(resume=False)  # a second launch with the same command
+    launched(name, restarts=1)
+    assert folder.is_restart
+    folder.check(resume=False)
+
+
+def test_a_restart_of_another_launch_is_refused_a_used_folder(tmp_path, launched):
+    folder = RunFolder(tmp_path / "run")
+    launched("first")
+    folder.record_launch()
+    launched("second", restarts=1)
+    with pytest.raises(RunError, match="is not empty"):
+        folder.check(resume=False)
+
+
+def test_without_torchrun_no_launch_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    RunFolder(tmp_path).record_launch()
+    assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import sys
@@ -215,7 +216,7 @@ def test_two_processes_train_two_stages_and_exit_cleanly(run_toy, tmp_path):
 def test_two_processes_learn_what_one_learns_from_the_same_images(run_toy, tmp_path, toy):
     from tag2mask.checkpoint import read_weights
 
-    words = ("method__calm=1", "optim__max_grad_norm=0.5")
+    words = ("method__calm=1", "method__norm=1", "optim__max_grad_norm=0.5")
     run_toy(tmp_path / "one", *words, "optim__batch_size=4")
     done = run_toy(tmp_path / "two", *words, "optim__batch_size=2", launcher=TORCHRUN)
     assert done.returncode == 0, done.stderr
@@ -234,6 +235,42 @@ def test_two_processes_resume_exactly(run_toy, tmp_path):
     uninterrupted = load_file(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
     again = load_file(tmp_path / "resumed" / "weights" / "last.safetensors")
     torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cannot_read_holds_up_nobody(run_toy, tmp_path):
+    """It is replaced by the next one, in the batch of that process alone; all take every step."""
+    done = run_toy(tmp_path, "data__broken=3", launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "weights" / "last.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_restarted_from_the_last_checkpoint(run_toy, tmp_path):
+    assert run_toy(tmp_path / "uninterrupted", launcher=TORCHRUN).returncode == 0
+    launcher = (*TORCHRUN, "--max-restarts", "1")
+    done = run_toy(tmp_path / "killed", launcher=launcher, TOY_SIGKILL_AT="7", TOY_RANK="1")
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+    starts = [record for line in log if "event" in (record := json.loads(line))]
+    assert [(one["event"], one["step"]) for one in starts] == [("start", 0), ("resume", 6)]
+    uninterrupted = load_file(tmp_path / "uninterrupted" / "weights" / "last.safetensors")
+    again = load_file(tmp_path / "killed" / "weights" / "last.safetensors")
+    torch.testing.assert_close(again, uninterrupted, rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_processes_with_different_recipes_stop_before_anything_is_written(run_toy, tmp_path, toy):
+    script = (
+        'import os, sys; sys.argv.append("optim__lr=0.0" + os.environ["RANK"] + "1"); '
+        f"import runpy; runpy.run_path({toy.__file__!r}, run_name='__main__')"
+    )
+    path = tmp_path / "different.py"
+    path.write_text(script)
+    out = tmp_path / "run"
+    done = run_toy(out, launcher=(*TORCHRUN, str(path)), script=())
+    assert "the processes of rank 1 have other recipes" in done.stdout
+    assert not out.exists()
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """A source, a backbone and a method of a few hundred weights, to train in milliseconds.
 
 As a script it trains them: `toy_training.py OUT [--resume] [section__key=value ...]`; `stages=2`
-trains them twice. Failures come from the environment, because a resumed run must keep its recipe.
+trains them twice. Failures come from the environment, because a resumed run must keep its recipe;
+they happen in all processes, or in that of rank TOY_RANK, and not again after a restart.
 """
 
 import os
@@ -86,6 +87,8 @@ class ToyBackbone(Backbone):
 
 class ToyMethodConfig(MethodConfig):
     calm: bool = False
+    norm: bool = False
+    """Whether a calm method keeps its BatchNorm."""
 
 
 class ToyMethod(Method):
@@ -97,7 +100,8 @@ class ToyMethod(Method):
         super().__init__(config, backbone, num_foreground, refiner, steps)
         self.config = config
         if config.calm:
-            backbone.norm = backbone.drop = nn.Identity()
+            backbone.drop = nn.Identity()
+            backbone.norm = backbone.norm if config.norm else nn.Identity()
         self.classifier = nn.Conv2d(8, num_foreground, 1)
         self.late = nn.Linear(8, 1)
 
@@ -120,6 +124,10 @@ class ToyMethod(Method):
 
 
 def disturb(step):
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        return
+    if os.environ.get("TOY_RANK") not in (None, os.environ.get("RANK")):
+        return
     for name in ("SIGINT", "SIGTERM", "SIGKILL"):
         if step == int(os.environ.get(f"TOY_{name}_AT", -1)):
             del os.environ[f"TOY_{name}_AT"]  # a second signal would kill

@@ -37,6 +37,9 @@ function showState() {
   byId("previous").disabled = !gallery.neighbor(-1);
   byId("next").disabled = !one || !gallery.neighbor(1);
   const edited = one?.correction?.isEdited ? (one.correction.unsaved ? ", corrected, not saved" : ", corrected") : "";
+  const fromFolder = one && one.tags === null && image.tags !== null;
+  byId("auto-tags").textContent = fromFolder
+    ? "Use the folder's tags again" : "Let the network choose the classes";
   byId("caption").textContent = image ? `${image.name}${edited}` : "";
   if (one) {
     const isUnsaved = Boolean(one.correction?.unsaved && one.correction.isEdited);
@@ -51,6 +54,7 @@ function showState() {
 async function openImage(id) {
   const image = gallery.find(id);
   if (!image) return;
+  stage.release(); // a stroke that is still being drawn belongs to the old image
   gallery.choose(id);
   say("");
   if (!opened.has(id)) opened.set(id, { tags: image.tags, correction: null, version: null, saved: null });
@@ -59,15 +63,12 @@ async function openImage(id) {
     byId("picture").src = api.picture(id, page.token);
     stage.show(one.correction);
   } else {
-    stage.clear();
+    one.saved = api.saved(id);
+    one.saved.catch(() => {}); // told when the mask has come
+    stage.clear("Making the mask ...");
   }
   showState();
-  try {
-    if (!one.correction) one.saved = await api.saved(id);
-    await remake();
-  } catch (error) {
-    say(error.message, true);
-  }
+  await remake();
 }
 
 /** Ask for the mask of the open image with the present settings. */
@@ -92,7 +93,7 @@ async function remakeOnce() {
   const start = performance.now();
   try {
     const made = await api.mask(id, { ...panel.settings(), tags: one.tags });
-    accept(id, one, made);
+    accept(id, one, made, await one.saved);
     if (id === gallery.current) {
       byId("timing").textContent = `Mask in ${((performance.now() - start) / 1000).toFixed(1)} s, `
         + `${Math.round(made.uncertainty * 100)} % uncertain`;
@@ -100,19 +101,20 @@ async function remakeOnce() {
   } catch (error) {
     if (one.tags?.length && error.status === 400) one.tags = one.lastTags ?? null;
     say(error.message, true);
+    if (!one.correction && id === gallery.current) stage.clear("There is no mask of this image.");
   }
   byId("sheet").classList.toggle("busy", askAgain);
 }
 
-function accept(id, one, made) {
+function accept(id, one, made, saved) {
   const isNew = !one.correction;
   if (isNew) one.correction = new Correction(made.width, made.height);
   one.correction.made = decodeRuns(made.runs, made.width * made.height);
   one.lastTags = one.tags;
-  if (isNew && one.saved?.runs) {
-    one.correction.cover(decodeRuns(one.saved.runs, made.width * made.height));
-    one.version = one.saved.version ?? null;
-    say(one.saved.own ? "" : "This is the mask that was already saved. 'Start over' shows the network's.");
+  if (isNew && saved?.runs) {
+    one.correction.cover(decodeRuns(saved.runs, made.width * made.height));
+    one.version = saved.version || null;
+    say(saved.own ? "" : "This is the mask that was already saved. 'Start over' shows the network's.");
   }
   if (id !== gallery.current) return;
   if (isNew || stage.correction !== one.correction) {
@@ -125,13 +127,13 @@ function accept(id, one, made) {
   showState();
 }
 
-/** Change the tags of the open image: `change` gets the present classes, returns names or null. */
+/** Change the tags of the open image; see `Panel`. */
 function changeTags(change) {
   const one = current();
-  if (!one) return;
+  if (!one?.correction) return;
   const present = panel.rows.filter((row) => row.inside.checked).map((row) => row.name);
   say("");
-  one.tags = change(one.tags ?? present);
+  one.tags = change(one.tags ?? present, one.tags);
   remake();
 }
 
@@ -140,6 +142,8 @@ async function save() {
   const one = current();
   if (!one?.correction) return false;
   const runs = encodeRuns(one.correction.composed());
+  one.correction.unsaved = false; // a stroke from now on is not in what is sent
+  let isSaved = false;
   try {
     let saved;
     try {
@@ -152,18 +156,19 @@ async function save() {
       }
       saved = await api.save(id, { runs, replaces: one.version, confirmed: true });
     }
-    one.version = saved.version;
-    one.correction.unsaved = false;
+    one.version = saved.version ?? null;
+    isSaved = true;
     gallery.find(id).saved = true;
     gallery.unsaved.delete(id);
     gallery.draw();
     say(`Saved: ${saved.where}`);
-    showState();
-    return true;
   } catch (error) {
     say(error.message, true);
-    return false;
+  } finally {
+    if (!isSaved) one.correction.unsaved = true;
+    showState();
   }
+  return isSaved;
 }
 
 function mayReplace(question) {
@@ -199,6 +204,8 @@ async function download() {
   byId("download").disabled = true;
   try {
     if (!images.length) throw new Error("No image is saved yet.");
+    const unsaved = images.find(({ id }) => gallery.unsaved.has(id));
+    if (unsaved) throw new Error(`${unsaved.name} has strokes that are not saved. Save them first.`);
     let state = await api.startDownload({
       format: byId("format").value, images: images.map(({ id }) => id), settings: panel.settings(), tags,
     });
@@ -282,6 +289,13 @@ function listen() {
     stage.draw();
     showState();
   });
+  // After a click the keys belong to the page again; who walks with Tab keeps the focus.
+  document.addEventListener("click", (event) => {
+    if (event.detail > 0) event.target.closest("button")?.blur();
+  });
+  document.addEventListener("change", (event) => {
+    if (event.target.matches("select")) event.target.blur();
+  });
   window.addEventListener("beforeunload", (event) => {
     if (gallery.unsaved.size) event.preventDefault();
   });
@@ -299,6 +313,7 @@ async function start() {
       if (stage.tool !== "draw") setTool("draw");
     },
     tags: changeTags,
+    folderTags: () => gallery.find(gallery.current).tags,
     view: (hidden) => {
       stage.hidden = hidden;
       stage.draw();
@@ -310,7 +325,8 @@ async function start() {
   setSize(24);
   panel.chooseBrush(panel.brush);
   await gallery.refresh();
-  if (gallery.images.length) await openImage(gallery.images[0].id);
+  const first = gallery.images.find(({ saved }) => !saved) ?? gallery.images[0];
+  if (first) await openImage(first.id);
   else showState();
 }
 

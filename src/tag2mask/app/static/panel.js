@@ -4,7 +4,10 @@ export const IGNORE = 255;
 const byId = (id) => document.getElementById(id);
 
 export class Panel {
-  /** Callbacks: `remake` the mask, `redraw` it, `brush(value)`, `tags(names or null)`, `view(hidden)`. */
+  /**
+   * Callbacks: `remake` the mask; `brush(value)`; `view(hidden values)`; `tags(change)`, where
+   * `change(present classes, tags or null)` returns new tags or null; `folderTags()`.
+   */
   constructor(page, calls) {
     this.page = page;
     this.calls = calls;
@@ -48,10 +51,7 @@ export class Panel {
         this.calls.remake();
       });
     }
-    byId("brush").addEventListener("input", () => {
-      this.chooseBrush(Number(byId("brush").value));
-      byId("brush").blur(); // the keys work again
-    });
+    byId("brush").addEventListener("input", () => this.chooseBrush(Number(byId("brush").value)));
     byId("opacity").addEventListener("input", () => this.showSettings());
     byId("defaults").addEventListener("click", () => {
       this.setDefaults();
@@ -64,7 +64,9 @@ export class Panel {
       if (name) this.calls.tags((names) => [...new Set([...names, name])]);
       byId("tag").value = "";
     });
-    byId("auto-tags").addEventListener("click", () => this.calls.tags(() => null));
+    byId("auto-tags").addEventListener("click", () => {
+      this.calls.tags((_, tags) => (tags === null ? this.calls.folderTags() : null));
+    });
   }
 
   /** One line of the table of classes. */

@@ -24,7 +24,8 @@ export class Stage {
     this.size = 24; // diameter of the brush in pixels of the image
     this.zoom = 0; // 0: fits the window
     this.correction = null;
-    this.last = null;
+    this.last = null; // where the pointer was while it is pressed
+    this.stroked = null; // what is painted while it is pressed, also if another image opens meanwhile
     this.listen();
   }
 
@@ -38,10 +39,12 @@ export class Stage {
     this.draw();
   }
 
-  clear() {
+  /** Show a line in place of an image. */
+  clear(line) {
     this.correction = null;
     this.sheet.hidden = true;
     document.getElementById("empty").hidden = false;
+    document.getElementById("empty").textContent = line;
   }
 
   get scale() {
@@ -123,14 +126,15 @@ export class Stage {
   }
 
   press(event) {
-    if (!this.correction || event.button > 0) return;
+    if (!this.correction || this.stroked || event.button > 0) return;
     const isTouch = event.pointerType === "touch";
     if (this.tool === "move" && isTouch) return; // the browser scrolls
     event.preventDefault();
     this.canvas.setPointerCapture(event.pointerId);
     this.last = this.point(event);
     if (this.tool === "move") return;
-    this.correction.begin();
+    this.stroked = this.correction;
+    this.stroked.begin();
     this.paint(this.last);
   }
 
@@ -138,7 +142,7 @@ export class Stage {
     const point = this.point(event);
     this.drawCursor(point);
     if (!this.last) return;
-    if (this.tool === "move") {
+    if (!this.stroked) {
       this.viewport.scrollBy(-event.movementX, -event.movementY);
       return;
     }
@@ -147,19 +151,19 @@ export class Stage {
   }
 
   release() {
-    if (this.last && this.tool !== "move") {
-      this.correction.end();
-      this.onStroke();
-    }
     this.last = null;
+    if (!this.stroked) return;
+    this.stroked.end();
+    this.stroked = null;
+    this.onStroke();
   }
 
   paint(point) {
     const value = this.tool === "erase" ? BACKGROUND : this.value;
     const { x, y } = this.last;
-    const box = this.correction.line(x, y, point.x, point.y, this.size / 2, value);
+    const box = this.stroked.line(x, y, point.x, point.y, this.size / 2, value);
     this.last = point;
-    if (box) this.draw(box);
+    if (box && this.stroked === this.correction) this.draw(box);
   }
 
   /** Position of a pointer in pixels of the image. */

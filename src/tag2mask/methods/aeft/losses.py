@@ -13,14 +13,15 @@ from torch import Tensor
 
 from tag2mask.functional.cam import gather_classes, normalize_cam, upsample
 from tag2mask.functional.pseudo_label import select_present_classes
-from tag2mask.functional.reduction import sum_over_ranks
+from tag2mask.functional.reduction import rows_of_ranks, sum_over_ranks
 
 
 class NegativePairs(NamedTuple):
-    """For each image, another image of the batch that shares no class with it."""
+    """For each image, another image of the full batch that shares no class with it."""
 
     image_index: Tensor
-    """(N,) int64 index of the other image in the batch; arbitrary if there is none."""
+    """(N,) int64 index of the other image in the batch of all processes; arbitrary if there is
+    none."""
     exists: Tensor
     """(N,) bool, whether there is one."""
 
@@ -113,7 +114,7 @@ def region_embedding(
 
 
 def find_negatives(tags: Tensor) -> NegativePairs:
-    """Draw, for each image, an image of the batch that shares no class with it.
+    """Draw, for each image, an image of the batch of all processes that shares no class with it.
 
     All such images are equally likely. Images without tags have no negatives and are none. The
     draw does not synchronize with the device.
@@ -131,8 +132,8 @@ def find_negatives(tags: Tensor) -> NegativePairs:
         >>> negatives.exists.tolist(), negatives.image_index[:2].tolist()
         ([True, True, False], [1, 0])
     """
-    tagged = tags.any(dim=1)
-    disjoint = (tags @ tags.T == 0) & tagged[:, None] & tagged
+    others = rows_of_ranks(tags)
+    disjoint = (tags @ others.T == 0) & tags.any(dim=1)[:, None] & others.any(dim=1)
     draws = torch.rand(disjoint.shape, device=tags.device).masked_fill(~disjoint, -1)
     return NegativePairs(draws.argmax(dim=1), disjoint.any(dim=1))
 

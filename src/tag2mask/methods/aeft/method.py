@@ -25,9 +25,11 @@ Departs:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,6 +43,8 @@ from tag2mask.config.schema import (
     resolve_steps,
 )
 from tag2mask.functional.cam import normalize_cam
+from tag2mask.functional.reduction import first_row, rows_of_ranks
+from tag2mask.functional.segmentation import masked_mean
 from tag2mask.methods.aeft.losses import (
     erasing_map,
     find_negatives,
@@ -87,7 +91,8 @@ class AEFTConfig(MethodConfig):
     min_hard_pairs: int = Field(default=4, ge=0, le=MOST_IMAGES)
     """The repulsion applies only if more pairs than this are closer than the margin."""
     num_classified: int = Field(default=8, ge=0, le=LARGEST_BATCH)
-    """Number of images of a batch, the first ones, that train the classifier; 0: all."""
+    """Number of images of a batch (of all processes), the first ones, that train the classifier; 0:
+    all."""
 
 
 class AEFT(Method):
@@ -127,9 +132,7 @@ class AEFT(Method):
         image = self.backbone.normalize(batch.image)
         cam = self._cam(image)
         attention = None if self.head.pyramid is None else self.head.pyramid(cam)
-        classified = slice(config.num_classified or None)
-        logits = self._logits(cam, attention)[classified]
-        losses = {"classification": F.multilabel_soft_margin_loss(logits, batch.tags[classified])}
+        losses = {"classification": self._classification(self._logits(cam, attention), batch.tags)}
         if step < resolve_steps(config.start, self.steps):
             return losses
         if attention is None or config.embedding == "direct":
@@ -143,6 +146,12 @@ class AEFT(Method):
             share = 1 / self.num_foreground if config.repulsion_over == "mean" else 1.0
             losses["repulsion"] = config.repulsion * share * loss
         return losses
+
+    def _classification(self, logits: Tensor, tags: Tensor) -> Tensor:
+        """Average the soft-margin loss over the first `num_classified` images of the full batch."""
+        loss = F.multilabel_soft_margin_loss(logits, tags, reduction="none")
+        row = first_row(len(tags)) + torch.arange(len(tags), device=tags.device)
+        return masked_mean(loss, (row < (self.config.num_classified or math.inf)).to(loss.dtype))
 
     def _cam(self, image: Tensor) -> Tensor:
         """Compute the (N, F, h, w) signed class maps in float32."""
@@ -183,7 +192,7 @@ class AEFT(Method):
         negatives = find_negatives(tags)
         result = repulsion(
             region_embedding(attention, tags, low),
-            region_embedding(attention, tags)[negatives.image_index],
+            rows_of_ranks(region_embedding(attention, tags))[negatives.image_index],
             negatives.exists,
             config.margin,
             config.min_hard_pairs,

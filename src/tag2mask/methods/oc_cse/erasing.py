@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tag2mask.functional.cam import upsample
+from tag2mask.functional.reduction import max_over_ranks
 
 
 def draw_present_class(tags: Tensor) -> Tensor:
@@ -42,8 +43,8 @@ def erasing_mask(
         (N, 1, H, W) in [0, 1); 1 erases completely.
 
     Source:
-        OC-CSE; Specification 4.8: m = ReLU(up CAM_t) / max, with one maximum for the batch of one
-        process, so that weak activations erase little.
+        OC-CSE; Specification 4.8: m = ReLU(up CAM_t) / max, with one maximum for the batch of all
+        processes, so that weak activations erase little.
 
     Example:
         >>> import torch
@@ -53,4 +54,4 @@ def erasing_mask(
     """
     selected_cam = (cam * one_hot[:, :, None, None]).sum(dim=1, keepdim=True)  # (N, 1, h, w)
     mask = upsample(selected_cam, size).relu()
-    return mask / (mask.amax() + eps)
+    return mask / (max_over_ranks(mask.amax()) + eps)

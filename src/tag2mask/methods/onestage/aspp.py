@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tag2mask.models.heads import SharedBatchNorm
+from tag2mask.models.batch_norm import SharedBatchNorm
 
 
 class ASPP(nn.Module):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from tag2mask.functional.cam import upsample
 from tag2mask.methods.onestage.aspp import ASPP, conv_norm_relu
-from tag2mask.models.heads import SharedBatchNorm
+from tag2mask.models.batch_norm import SharedBatchNorm
 
 SKIP_WIDTH = 48
 """Channels of the shallow map that are concatenated with the deep map."""

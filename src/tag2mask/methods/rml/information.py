@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.functional.affinity import balanced_mean
-from tag2mask.functional.reduction import sum_over_ranks
+from tag2mask.functional.reduction import first_row, rows_of_ranks, sum_over_ranks
+from tag2mask.functional.segmentation import masked_mean
 from tag2mask.methods.rml.mutual_information import (
     as_samples,
     bernoulli_divergence,
@@ -76,14 +77,17 @@ def feature_information(
     samples_x, share = as_samples(x, weight)
     samples_y, _ = as_samples(y, weight)
     share = share[:, 0]
-    other = samples_y.roll(len(samples_y) // 2, dims=0)  # usually another image
+    everyone = rows_of_ranks(samples_y)
+    first = first_row(len(samples_y))
+    other = everyone.roll(len(everyone) // 2, dims=0)  # usually another image
+    other = other[first : first + len(samples_y)]
     bound = club_bound(
         model.log_density(samples_x, samples_y, frozen=True),
         model.log_density(samples_x, other, frozen=True),
         share,
     )
     density = model.log_density(samples_x.detach(), samples_y.detach())
-    fit = -(density * share).sum() / share.sum().clamp_min(1)
+    fit = -masked_mean(density, share)
     return InformationEstimate(bound.clamp_min(0) / x.shape[1], fit / x.shape[1])
 
 

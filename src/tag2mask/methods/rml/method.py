@@ -36,6 +36,7 @@ from tag2mask.functional.affinity import affinity_label, affinity_loss, mean_att
 from tag2mask.functional.cam import multi_scale_cam, normalize_cam
 from tag2mask.functional.precision import LabelPrecision
 from tag2mask.functional.pseudo_label import pseudo_label, select_present_classes
+from tag2mask.functional.segmentation import masked_mean
 from tag2mask.functional.view import DownscaledView
 from tag2mask.methods.base import CamOutput, Method, labeling
 from tag2mask.methods.label_thresholds import LabelThresholds, ThresholdRule
@@ -237,7 +238,7 @@ class RML(Method):
         else:
             weight = weight.expand(-1, self.num_foreground, -1, -1)
         difference = (self.view.maps(first, size) - self.view.maps(second, size)).abs()
-        equivariance = (difference * weight).sum() / weight.sum().clamp_min(1)
+        equivariance = masked_mean(difference, weight)
 
         kind = self.config.prototype
         similarity = mean_similarity(*class_prototypes(first, large.maps[-1], tags, kind))
@@ -263,7 +264,7 @@ class RML(Method):
         context = self.view.maps(context, grid)
         weight = self.view.valid(batch.valid, grid)
         difference = (context - small_context).abs().mean(dim=1)
-        alignment = (difference * weight).sum() / weight.sum().clamp_min(1)
+        alignment = masked_mean(difference, weight)
         self.monitor["alignment"] = alignment.detach()
         loss = alignment
         losses = {}

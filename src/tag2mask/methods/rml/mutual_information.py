@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tag2mask.functional.reduction import sum_over_ranks
+from tag2mask.functional.segmentation import masked_mean
 
 
 def _moments(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,7 +154,7 @@ def club_bound(log_density_own: Tensor, log_density_other: Tensor, weight: Tenso
     Source:
         Specification R8 (`club`): contrastive log-ratio upper bound.
     """
-    return ((log_density_own - log_density_other) * weight).sum() / weight.sum().clamp_min(1)
+    return masked_mean(log_density_own - log_density_other, weight)
 
 
 def bernoulli_information(probs: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tag2mask.functional.cam import upsample
-from tag2mask.models.heads import SharedBatchNorm
+from tag2mask.models.batch_norm import SharedBatchNorm
 
 
 class ContextNeck(nn.Module):
