@@ -94,6 +94,10 @@ def label_once(image: Path, run: Path | None, classes: int, words: list[str]) ->
 
 def _peak_mib() -> int:
     """Peak resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # `getrusage` would count what the parent had when it started this process
+        line = next(one for one in status.read_text().splitlines() if one.startswith("VmHWM"))
+        return round(int(line.split()[1]) / 1024)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 

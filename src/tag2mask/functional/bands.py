@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tag2mask.functional.sizes import is_exporting
+
 LARGE_PIXELS = 1 << 24
 """Images with more pixels are resized in bands. Smaller ones fit into memory at once."""
 BAND_PIXELS = 1 << 20
@@ -19,8 +21,8 @@ BAND_PIXELS = 1 << 20
 
 
 def is_large(size: Sequence[int]) -> bool:
-    """Return whether an image of (H, W) `size` is resized in bands."""
-    return size[0] * size[1] > LARGE_PIXELS
+    """Return whether an image of (H, W) `size` is resized in bands; a symbol is not."""
+    return not is_exporting() and size[0] * size[1] > LARGE_PIXELS
 
 
 def bands(start: int, stop: int, width: int) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,8 @@ imports nothing but the standard library.
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import threading
 from multiprocessing import forkserver
 
 WORKERS = "tag2mask.inference.workers"
@@ -21,6 +23,12 @@ def start_early(workers: int) -> None:
     Args:
         workers: Number of processes that make masks; 1 is this one.
     """
-    if workers > 1 and "forkserver" in multiprocessing.get_all_start_methods():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    known = multiprocessing.get_all_start_methods()
+    if workers > 1 and in_main_thread and "forkserver" in known:
         multiprocessing.get_context("forkserver").set_forkserver_preload([WORKERS])
-        forkserver.ensure_running()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C ends it by us
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -331,7 +331,7 @@ def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
     is_limited = config.long_side_px or config.max_side_px
     if not is_limited or (not is_exporting() and size == tuple(image.shape[-2:])):
         return image
-    if not is_exporting() and is_large(image.shape[-2:]):
+    if is_large(image.shape[-2:]):
         resized = shrink(image, size)
     else:
         resized = F.interpolate(
@@ -342,7 +342,7 @@ def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
 
 def nearest_pixels(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (N, 3, H, W) uint8 images bilinearly without antialiasing; (N, 3, *size) float32."""
-    if not is_exporting() and is_large(image.shape[-2:]):
+    if is_large(image.shape[-2:]):
         return sample(image, size)
     return upsample(image.float(), size)
 

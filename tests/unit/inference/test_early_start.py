@@ -7,13 +7,21 @@ import sys
 import pytest
 
 SCRIPT = """
+import signal
 import sys
+from pathlib import Path
 from tag2mask.inference import early_start
 early_start.WORKERS = "json"  # a quick import
 early_start.start_early(int(sys.argv[1]))
 assert "torch" not in sys.modules
 from multiprocessing import forkserver
-print(forkserver._forkserver._forkserver_pid is not None)
+server = forkserver._forkserver._forkserver_pid
+print(server is not None)
+if server is not None and Path("/proc/self/status").is_file():
+    lines = Path(f"/proc/{server}/status").read_text().splitlines()
+    ignored = next(int(line.split()[1], 16) for line in lines if line.startswith("SigIgn"))
+    assert ignored & 1 << signal.SIGINT - 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 
 
