@@ -2,10 +2,10 @@
 
 Run: python benchmarks/app_page.py RUN IMAGES [--json FILE] [--entry NAME]
 
-IMAGES is a folder of at least 21 images, 500 px wide for the usual numbers. Each number is seen
+IMAGES is a folder of at least 21 images, 500 px wide for the usual numbers. Each number is measured
 from outside, over HTTP, as by a browser:
 
-1. `new image`: upload, network and mask of an image that the page has not seen;
+1. `new image`: upload, network and mask of an image that is new to the page;
 2. `slider`: mask of the same image at another background score, per refiner;
 3. 50 requests from 4 visitors at once for masks of images at changing settings: errors, and the
    memory of the process after each of several rounds.

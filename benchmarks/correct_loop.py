@@ -9,8 +9,8 @@ Run: python benchmarks/correct_loop.py RUN --root VOC --out DIR [--list train] [
 3. The first N of its list are corrected: their official masks go through the save address of the
    page, as a person's strokes would (who would draw less exactly).
 4. `tag2mask train DATA --from RUN` learns further, with and without these masks, per seed.
-5. Every network labels the images that were not corrected, and the images of `devval`, which no
-   network has seen. Classes come from tags; the official masks score.
+5. Every network labels the images that were not corrected, and the images of `devval`, which are
+   new to every network. Classes come from tags; the official masks score.
 
 The arm `tags` makes the same steps from the same weights without the corrected masks. Finished
 parts are skipped. KEY=VALUE words go to both arms of `train`.
@@ -60,7 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--entry", default="correct_loop")
-    args, args.keys = parser.parse_known_args()
+    args, args.changes = parser.parse_known_args()
     return args
 
 
@@ -134,9 +134,9 @@ def train_arm(args: argparse.Namespace, data: Path, arm: str, seed: int) -> Path
             return out
         tag2mask("train", "--resume", out)
         return out
-    keys = [f"data.true_masks={ARMS[arm]}", f"optim.steps={args.steps}", f"run.seed={seed}"]
-    own = ["data.val_fraction=0", "run.evaluate_every=0", "run.samples=0", *args.keys]
-    tag2mask("train", data, "--from", args.run, "--out", out, *keys, *own)
+    changes = [f"data.true_masks={ARMS[arm]}", f"optim.steps={args.steps}", f"run.seed={seed}"]
+    own = ["data.val_fraction=0", "run.evaluate_every=0", "run.samples=0", *args.changes]
+    tag2mask("train", data, "--from", args.run, "--out", out, *changes, *own)
     return out
 
 

@@ -107,8 +107,7 @@ def label(
 ) -> WriteSummary:
     """Write masks of tagged images; their tags select the classes.
 
-    Finished masks are skipped, so a second call resumes. `examples/label_with_tags.py` is an
-    example.
+    Finished masks are skipped: a second call resumes. Example: `examples/label_with_tags.py`.
 
     Args:
         run: Run folder, or a hub id such as `org/name`.
@@ -170,8 +169,7 @@ def predict(
 ) -> WriteSummary:
     """Write masks of untagged images; the classifier selects the classes.
 
-    Finished masks are skipped, so a second call resumes. `examples/train_on_a_folder.py` is an
-    example.
+    Finished masks are skipped: a second call resumes. Example: `examples/train_on_a_folder.py`.
 
     Args:
         run: Run folder, or a hub id such as `org/name`.
@@ -188,7 +186,6 @@ def predict(
             count, unreadable ones are errors, and the masks go where VOC's evaluation server
             expects them, `results/VOC2012/Segmentation/comp5_test_cls` in `out`.
         overlays: Also write a gallery of all masks, `overlays/index.html` in `out`.
-        shard: Label this part of the images only; see `tag2mask.inference.shards`.
         shards: As in `label`.
         shard: As in `label`.
         engine: As in `label`.

@@ -112,7 +112,7 @@ PROSE = {
 }
 """Phrases of pages, docstrings and comments, at word boundaries."""
 PROSE_ALLOWED = {
-    r"photos?": r"^README",  # speaks to a person
+    r"photos?": r"^(README|docs/licenses)",  # speaks to a person; addresses of pictures
     r"picks?|picked": r"specification",  # describes the papers' code
 }
 SPELLING = {

@@ -30,7 +30,7 @@ SIZE = 128
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that has seen few synthetic scenes; its masks are poor, which corrections need."""
+    """A run trained on few synthetic scenes; its masks are poor, which corrections need."""
     out = tmp_path_factory.mktemp("run") / "few_scenes"
     api.train("cam/synthetic_tiny", out, overrides=QUICK)
     return out

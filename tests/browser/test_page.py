@@ -59,15 +59,15 @@ def test_a_stroke_is_saved_where_training_finds_it(serve, visit, data, run):
     before = shown_colors(page)
     page.keyboard.press("4")  # house
     stroke(page, (0.3, 0.5), (0.7, 0.5))
-    painted = shown_colors(page)
-    assert painted[64, 64].tolist() == [80, 160, 255, 255]
-    assert (painted != before).any(axis=2).sum() > 500
+    drawn = shown_colors(page)
+    assert drawn[64, 64].tolist() == [80, 160, 255, 255]
+    assert (drawn != before).any(axis=2).sum() > 500
     assert page.locator("#caption").inner_text().endswith("corrected, not saved")
 
     page.keyboard.press("z")
     np.testing.assert_array_equal(shown_colors(page), before)
     page.keyboard.press("Shift+Z")
-    np.testing.assert_array_equal(shown_colors(page), painted)
+    np.testing.assert_array_equal(shown_colors(page), drawn)
 
     assert save(page) == 200
     mask = read_mask(data / "masks" / "train_000002.png", 5, (128, 128))

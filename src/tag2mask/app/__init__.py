@@ -1,1 +1,1 @@
-"""The web page of one run: look at masks, move thresholds, correct with a brush, save."""
+"""The web page of one run: inspect masks, move thresholds, correct with a brush, save."""

@@ -75,7 +75,7 @@ class Uploads:
         try:
             path = self._checked(path, file_name)
             with self._lock:
-                self._make_room()
+                self._drop_oldest()
                 upload = Upload(identifier, session, self._unique(session, file_name), path)
                 upload.used_at = self._clock()
                 self._kept[identifier] = upload
@@ -142,7 +142,7 @@ class Uploads:
             raise RefusedError(f"{file_name}: the image is damaged ({reason})") from error
         return named
 
-    def _make_room(self) -> None:
+    def _drop_oldest(self) -> None:
         """Drop idle uploads if the number of uploads is at its limit."""
         if len(self._kept) < self._limits.uploads:
             return

@@ -1,4 +1,4 @@
-"""Open a web page: look at masks, move thresholds, correct with a brush."""
+"""Open a web page: inspect masks, move thresholds, correct with a brush."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def run(
     open_browser: OpenOption = False,
     weights: WeightsOption = "best",
 ) -> None:
-    """Open a web page: look at masks, move thresholds, correct with a brush.
+    """Open a web page: inspect masks, move thresholds, correct with a brush.
 
     Ctrl-C ends the page. Nothing leaves this machine. KEY=VALUE words change the run's inference
     settings, as in 'label'.

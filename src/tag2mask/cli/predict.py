@@ -37,36 +37,39 @@ EXAMPLES = """\
   tag2mask predict RUN VOCdevkit/VOC2012 --voc-server test --out SUBMISSION"""
 
 
+ImagesArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="IMAGE", help="Images and folders of images, or WebDataset tar files."),
+]
+ListOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--list",
+        metavar="FILE",
+        help="Text file of images, one path per line, relative to its folder.",
+    ),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--voc-server",
+        metavar="LIST",
+        help="Predict the images of this list, usually test, of the VOC folder IMAGE, and "
+        "write the masks as VOC's evaluation server expects them.",
+    ),
+]
+
+
 def run(
     ctx: typer.Context,
     folder: RunArgument,
     out: OutOption,
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="IMAGE", help="Images and folders of images, or WebDataset tar files."
-        ),
-    ] = None,
-    listed: Annotated[
-        Path | None,
-        typer.Option(
-            "--list",
-            metavar="FILE",
-            help="Text file of images, one path per line, relative to its folder.",
-        ),
-    ] = None,
+    images: ImagesArgument = None,
+    listed: ListOption = None,
     weights: WeightsOption = "best",
     strict: StrictOption = False,
     workers: WorkersOption = 1,
-    voc_server: Annotated[
-        str | None,
-        typer.Option(
-            "--voc-server",
-            metavar="LIST",
-            help="Predict the images of this list, usually test, of the VOC folder IMAGE, and "
-            "write the masks as VOC's evaluation server expects them.",
-        ),
-    ] = None,
+    voc_server: ServerOption = None,
     overlays: OverlaysOption = False,
     shards: ShardsOption = None,
     shard: ShardOption = None,

@@ -49,12 +49,12 @@ def test_a_mask_of_the_user_is_replaced_only_with_agreement_and_kept(folder):
     (folder / "classes.json").write_text('{"classes": ["cat", "dog"]}', encoding="utf-8")
     save_mask(OTHER, folder / "a.png")
     masks = CorrectedMasks(folder, CLASSES, "run")
-    seen = masks.read("a", (2, 2))
-    assert not seen.is_own
+    found = masks.read("a", (2, 2))
+    assert not found.is_own
     with pytest.raises(MaskExistsError, match="not made on this page"):
-        masks.save("a", ONE, seen.version, confirmed=False)
+        masks.save("a", ONE, found.version, confirmed=False)
     np.testing.assert_array_equal(read_mask(folder / "a.png", 2), OTHER)
-    masks.save("a", ONE, seen.version, confirmed=True)
+    masks.save("a", ONE, found.version, confirmed=True)
     np.testing.assert_array_equal(read_mask(folder / "a.png", 2), ONE)
     (kept,) = folder.glob(".a.before-*.png")
     np.testing.assert_array_equal(read_mask(kept, 2), OTHER)

@@ -64,7 +64,7 @@ def test_a_folder_is_packed_with_its_images(downloads, image):
         assert not any("tag2mask-download" in name for name in names)
 
 
-def test_a_failure_is_told_and_harms_no_other(downloads, image):
+def test_a_failure_is_named_and_harms_no_other(downloads, image):
     def fail():
         raise DataError("a.png: damaged")
 

@@ -63,9 +63,9 @@ def test_a_mask_that_was_there_before_needs_agreement(segmenter, data):
     (data / "masks" / "classes.json").write_text('{"classes": ["cat", "cow", "dog"]}', "utf-8")
     save_mask(drawn(1), data / "masks" / "none.png")
     workspace = open_workspace(segmenter, "run", data)
-    seen = workspace.saved_mask("anna", "3")
-    assert (seen["runs"], seen["own"]) == (encode_runs(drawn(1)), False)
-    request = SaveRequest(runs=encode_runs(drawn()), replaces=seen["version"])
+    found = workspace.saved_mask("anna", "3")
+    assert (found["runs"], found["own"]) == (encode_runs(drawn(1)), False)
+    request = SaveRequest(runs=encode_runs(drawn()), replaces=found["version"])
     with pytest.raises(MaskExistsError):
         workspace.save("anna", "3", request)
     workspace.save("anna", "3", request.model_copy(update={"confirmed": True}))
