@@ -65,10 +65,11 @@ def test_scores_are_finished_only_for_the_present_inputs(state):
     path = state.root / "score" / SCORES_FILE
     path.parent.mkdir()
     settings = {"made_from": json.loads(json.dumps(state.evaluation_inputs("score")))}
-    path.write_text(json.dumps({"settings": settings}))
+    scores = {"class_names": ["cat"], "iou": [0.5, 0.5], "miou": 0.5, "images": 1}
+    path.write_text(json.dumps({**scores, "settings": settings}))
     assert state.is_finished("score")
     settings["made_from"]["inputs"]["seed"] = "another"
-    path.write_text(json.dumps({"settings": settings}))
+    path.write_text(json.dumps({**scores, "settings": settings}))
     assert not state.is_finished("score")
 
 
