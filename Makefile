@@ -20,7 +20,7 @@ ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): unknown value. Use TORCH=cpu, or leave TORCH out for the default wheel)
 endif
 
-.PHONY: install demo test test-slow test-all test-formats test-trackers test-browser test-ray chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
+.PHONY: install demo test test-slow test-all test-formats test-trackers test-browser test-ray test-extras chaos check fmt docs golden bench gpu-data mutate wheel lock check-supply licenses pin sbom audit fuzz
 
 install: $(STAMP)
 
@@ -80,6 +80,10 @@ $(RAY)/installed: pyproject.toml $(UV) $(STAMP)
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
+
+# All that needs more than the lock file: labeling tools, a browser, trackers, Ray, and a few trials of every fault.
+test-extras: test-formats test-browser test-trackers test-ray
+	$(BIN)/python -m tests.chaos.run --short
 
 # Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
 # repetitions of each: make chaos CHAOS="kills threads --short"
