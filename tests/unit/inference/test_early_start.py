@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 from tag2mask.inference import early_start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 early_start.WORKERS = "json"  # a quick import
 early_start.start_early(int(sys.argv[1]))
 assert "torch" not in sys.modules

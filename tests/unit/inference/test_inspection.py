@@ -58,9 +58,8 @@ def test_grid_matches_the_shrunk_image(
     affinity_segmenter: Segmenter, size: tuple[int, int], grid: tuple[int, int]
 ) -> None:
     """The tiny network has stride 8; no side is under 32 px or over 32 positions."""
-    affinity_segmenter.method.train()
     maps = compute_affinity_maps(affinity_segmenter, np.zeros((*size, 3), dtype=np.uint8))
-    assert affinity_segmenter.method.training
+    assert not affinity_segmenter.method.training
     assert maps is not None
     assert maps.attention is not None
     assert maps.affinity is not None
@@ -83,7 +82,6 @@ def test_positions_are_in_raster_order_of_the_image(
         return {"affinity": bright[:, :, None] * bright[:, None, :]}
 
     monkeypatch.setattr(affinity_segmenter.method, "attention_maps", attention_maps)
-    affinity_segmenter.method.train()
     image = np.zeros((128, 256, 3), dtype=np.uint8)
     image[:32, 192:] = 255
     affinity_maps = compute_affinity_maps(affinity_segmenter, image)

@@ -29,7 +29,8 @@ def test_a_plan_says_what_is_trained_scored_and_finished(tmp_path):
     assert lines[2] == "  then, to make masks: predict.long_side_px=256"
     path = reproduction.runner.scores_file(reproduction.plans[0])
     path.parent.mkdir(parents=True)
-    path.write_text("{}")
+    scored = {"classes": [], "seconds": {}, "images": {}, "scores": {}}
+    path.write_text(json.dumps({**scored, "machine": {"device": "cpu"}}))
     assert "(finished)" in next(reproduction.planned_lines())
 
 

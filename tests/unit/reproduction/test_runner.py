@@ -22,6 +22,9 @@ TABLE = Table.model_validate(
 )
 
 
+EMPTY = {"classes": [], "images": {}, "scores": {}}
+
+
 @pytest.fixture
 def plan():
     return plan_rows(TABLE, "synthetic", ["a"], [1], {})[0]
@@ -40,7 +43,7 @@ def without_network(monkeypatch):
         folder.metrics.write_text(json.dumps({"seconds": 90.0}))
 
     monkeypatch.setattr(runner_module, "train", train)
-    monkeypatch.setattr(Runner, "_score", lambda self, plan, run: {"scores": {}})
+    monkeypatch.setattr(Runner, "_score", lambda self, plan, run: dict(EMPTY))
     return stages
 
 

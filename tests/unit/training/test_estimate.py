@@ -6,7 +6,7 @@ import torch
 from tag2mask import plugins
 from tag2mask.checkpoint import read_weights
 from tag2mask.config.recipe import load_recipe
-from tag2mask.config.schema import MethodConfig, StepsOrFraction
+from tag2mask.config.schema import StepsOrFraction
 from tag2mask.errors import RunError
 from tag2mask.methods.build import build_method
 from tag2mask.training import estimate
@@ -116,7 +116,7 @@ def test_the_dear_part_of_the_schedule_is_measured(toy, tmp_path, monkeypatch):
     """A clock that only the network moves: 1 s per step, 5 s from the middle on."""
     now = [0.0]
 
-    class LateConfig(MethodConfig):
+    class LateConfig(toy.ToyMethodConfig):
         calm: bool = True
         middle: StepsOrFraction = 0.5
 

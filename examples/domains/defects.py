@@ -1,6 +1,6 @@
 """Defects from good and bad images: train on tags, score the masks, compare with a color threshold.
 
-    python examples/defects.py OUT [STEPS] [IMAGES]
+    python examples/domains/defects.py OUT [STEPS] [IMAGES]
 
 The images are generated (`domain_images.surface`): ground metal, on which a scuff is a place where
 the grain runs in another direction. Bad images have the tag `scuff`, good ones none. True masks of
@@ -10,10 +10,11 @@ images that training never saw are used for the scores only.
 import sys
 from pathlib import Path
 
-import tag2mask
 from color_threshold import best_threshold
 from domain_images import small_images, surface, write_scenes
 from domain_picture import save_picture
+
+import tag2mask
 
 out = Path(sys.argv[1])
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 30

@@ -1,6 +1,6 @@
 """Land cover, where every pixel belongs to a class: masks without background from tags.
 
-    python examples/land_cover.py OUT [STEPS] [IMAGES]
+    python examples/domains/land_cover.py OUT [STEPS] [IMAGES]
 
 The images are generated (`domain_images.land`): one to three of four land covers, which differ in
 texture only. Tissue works in the same way. `predict.has_background=false` is all that it takes.
@@ -10,10 +10,11 @@ import itertools
 import sys
 from pathlib import Path
 
-import tag2mask
 from color_threshold import linear_miou
 from domain_images import LAND_COVER, land, small_images, write_scenes
 from domain_picture import save_picture
+
+import tag2mask
 
 out = Path(sys.argv[1])
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 30

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from domain_images import Scene
 from PIL import Image as PILImage
 
-from domain_images import Scene
 from tag2mask.io.masks import read_mask
 from tag2mask.io.palette import colorize
 

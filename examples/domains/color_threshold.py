@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-
 from domain_images import Scene
 
 Pixels = npt.NDArray[np.float64]

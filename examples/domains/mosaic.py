@@ -1,6 +1,6 @@
 """Weeds in a large mosaic: train on tagged patches, predict the mosaic by tiles.
 
-    python examples/mosaic.py OUT [STEPS] [PATCHES] [HEIGHT]
+    python examples/domains/mosaic.py OUT [STEPS] [PATCHES] [HEIGHT]
 
 The mosaics are generated (`domain_images.field`): crop rows, and weeds that differ in texture only.
 Patches of one field have the tag `weeds` or none; another field is predicted in one piece.
@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
-import tag2mask
 from color_threshold import best_threshold
 from domain_images import field, patches, small_images, write_scenes
 from domain_picture import save_picture
+
+import tag2mask
 
 out = Path(sys.argv[1])
 steps = int(sys.argv[2]) if len(sys.argv) > 2 else 30
