@@ -100,7 +100,8 @@ $(BROWSER)/installed: pyproject.toml $(UV) $(STAMP)
 	$(UV) pip install --quiet --python $(BROWSER)/bin/python --group browser
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
 		> $$($(BROWSER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || $(BROWSER)/bin/python -m playwright install --with-deps chromium
+	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || apt-get install -qq -y chromium > /dev/null 2>&1 \
+		|| $(BROWSER)/bin/python -m playwright install --with-deps chromium
 	touch $@
 
 check: install
