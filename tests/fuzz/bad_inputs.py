@@ -52,7 +52,7 @@ class Entry(NamedTuple):
     files: tuple[tuple[str, str], ...] = ()
     """Path and kind of each file to break, one of them at a time; empty: words are broken."""
     needs: tuple[str, ...] = ()
-    """What is copied from the world; the first part of each file is copied in any case."""
+    """What is copied from the world; `part_of` each file is copied in any case."""
     writes: str = OUT
     """What the line may write."""
 
@@ -233,7 +233,8 @@ def as_json(content: bytes) -> bytes:
 def give(given_input: Input, world: Path, root: Path) -> Outcome:
     """Copy what an input needs, break it, type the line, and compare everything afterwards."""
     entry = given_input.entry
-    for part in {path.split("/")[0] for path, _ in entry.files} | set(entry.needs):
+    for part in {part_of(path) for path, _ in entry.files} | set(entry.needs):
+        (root / part).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (world / part).is_dir() else shutil.copyfile
         copy(world / part, root / part)
     if given_input.path:
@@ -248,6 +249,12 @@ def give(given_input: Input, world: Path, root: Path) -> Outcome:
     if (after := files_of(root, entry.writes)) != before:
         problems.append(f"changed {sorted(map(str, before.items() ^ after.items()))[:4]}")
     return Outcome(code, tuple(problems), seconds)
+
+
+def part_of(path: str) -> str:
+    """Return what to copy of the world to break a file of it: one folder, one file, one export."""
+    parts = path.split("/")
+    return "/".join(parts[: 2 if parts[0] == "exports" else 1])
 
 
 def apply_change(path: Path, change: Change) -> None:
@@ -319,7 +326,13 @@ def peak_mib() -> float:
 
 
 def fuzz(
-    examples: int, start: int, world: Path, *, only: str = "", seconds: float = math.inf
+    examples: int,
+    start: int,
+    world: Path,
+    *,
+    only: str = "",
+    seconds: float = math.inf,
+    enough: float = math.inf,
 ) -> Tally:
     """Give drawn inputs to the program; equal numbers draw equal inputs.
 
@@ -329,6 +342,7 @@ def fuzz(
         world: From `build_fuzz_world`; without a trained run, no run is broken.
         only: Part of the names of the entries to draw from.
         seconds: Time after which no more inputs are given.
+        enough: Refused inputs after which no more are given.
     """
     tally = Tally()
     has_run = (world / "trained").is_dir()
@@ -349,7 +363,7 @@ def fuzz(
     )
     @given(inputs(world, entries))
     def run(given_input: Input) -> None:
-        if time.monotonic() > end:
+        if time.monotonic() > end or tally.refused.total() >= enough:
             return
         with tempfile.TemporaryDirectory() as folder:
             outcome = give(given_input, world, Path(folder))

@@ -11,7 +11,7 @@ from tag2mask.formats.base import Format
 def check(root, monkeypatch, examples, start, least, *, trained):
     monkeypatch.chdir(root)
     build_fuzz_world(root, trained=trained)
-    tally = fuzz(examples, start, root)
+    tally = fuzz(examples, start, root, enough=least)
     assert not tally.problems, "\n".join(tally.problems[:20])
     assert tally.refused.total() >= least
 

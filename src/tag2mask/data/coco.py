@@ -35,6 +35,7 @@ from tag2mask.data.tags import (
 )
 from tag2mask.errors import DataError, NothingHeldOutError, did_you_mean
 from tag2mask.io.heif import open_image
+from tag2mask.io.images import PILLOW_ERRORS, one_line
 from tag2mask.io.mask_folder import read_class_names
 from tag2mask.types import IGNORE, Mask
 
@@ -146,8 +147,8 @@ class AnnotationMasks:
             with open_image(path) as picture:
                 stored = picture.size
                 swap = _TURNED.get(picture.getexif().get(_ORIENTATION, 1))
-        except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-            raise DataError(f"{path}: cannot be read as an image ({error})") from error
+        except PILLOW_ERRORS as error:
+            raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
         upright = stored if swap is None else stored[::-1]
         if (width, height) not in (stored, upright):
             raise DataError(

@@ -28,9 +28,15 @@ PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    RuntimeError,
     EOFError,
     struct.error,
     PILImage.DecompressionBombError,
+    UserWarning,  # where Python turns warnings into errors, as the next one
+    PILImage.DecompressionBombWarning,
 )
 """Errors that Pillow raises for a damaged file, depending on the format."""
 SIXTEEN_BIT_MODES = frozenset(("I", "I;16", "I;16B", "I;16L", "I;16N"))

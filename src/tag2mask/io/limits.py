@@ -19,8 +19,10 @@ _MEGA = 1_000_000
 
 def set_limit() -> None:
     """Give Pillow the limit of the environment; without a number there, it keeps its own."""
-    # Pillow warns from half the limit on, which means nothing to the reader of one image.
+    # Pillow warns from half the limit on, which means nothing to the reader of one image, and of
+    # damaged tags without the file's name; where these matter, its error follows.
     warnings.filterwarnings("ignore", category=PILImage.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     megapixels = _wanted_megapixels()
     if megapixels is not None:
         PILImage.MAX_IMAGE_PIXELS = math.ceil(megapixels * _MEGA / 2)

@@ -1,8 +1,11 @@
 import io
+import subprocess
+import sys
+import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tag2mask.errors import DataError
 from tag2mask.io import images
@@ -141,6 +144,46 @@ def test_an_unreadable_image_is_rejected_by_name(tmp_path, monkeypatch, kind):
     with pytest.raises(DataError, match=r"é\.(jpg|tif)") as problem:
         read_image(path)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("action", ["error", "ignore"])
+@pytest.mark.parametrize("read", [read_image, image_size])
+def test_a_tiff_file_cut_off_in_its_tags_is_rejected_by_name(tmp_path, read, action):
+    path = _save(_noise(), tmp_path / "cut.tif")
+    path.write_bytes(path.read_bytes()[:60])
+    with (
+        warnings.catch_warnings(action=action),
+        pytest.raises(DataError, match=r"cut\.tif: "),
+    ):
+        read(path)  # Pillow warns of it
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("no image item"), TypeError("bad operand"), KeyError(256), IndexError("strip")],
+)
+def test_every_error_of_pillow_becomes_one_line(tmp_path, monkeypatch, error):
+    path = _save(_noise(), tmp_path / "a.png")
+
+    def fail(image):
+        raise error
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
+        read_image(path)
+
+
+def test_a_warning_of_pillow_is_not_printed(tmp_path):
+    path = _save(_noise(), tmp_path / "cut.tif")
+    path.write_bytes(path.read_bytes()[:60])
+    script = (
+        "import sys; from pathlib import Path; from tag2mask.io.images import find_unreadable;"
+        "print(len(find_unreadable([Path(sys.argv[1])])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_images_of_all_folders_are_listed_sorted_without_hidden_ones(tmp_path):
