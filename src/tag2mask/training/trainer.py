@@ -58,8 +58,7 @@ def train(
         out: Run folder; new or empty unless resuming.
         resume: Resume the run in `out`.
         command: Command line that started the run, for the log.
-        earlier: Run folders of the stages in `recipe.earlier`; not needed to resume from a saved
-            state.
+        earlier: Run folders of the stages in `recipe.earlier`; a saved state needs none.
         on_step: Called after each step in the first process.
 
     Returns:
