@@ -44,42 +44,26 @@ test-slow: install
 test-all: install
 	$(PYTEST) -m "(slow or not slow) and not formats and not trackers and not browser and not ray"
 
-# Reads the exports with the libraries of their formats. Their versions of other packages differ from the lock file, so
-# they get an environment of their own; what it lacks comes from .venv.
-FORMATS := build/formats
-test-formats: install $(FORMATS)/installed
-	OMP_NUM_THREADS=1 $(FORMATS)/bin/python -m pytest -m formats tests/formats
-
-$(FORMATS)/installed: pyproject.toml $(UV) $(STAMP)
-	$(PYTHON) -m venv --without-pip $(FORMATS)
-	$(UV) pip install --quiet --python $(FORMATS)/bin/python --group formats
+# An environment of its own for a dependency group whose versions differ from the lock file or that is large; what it lacks
+# comes from .venv.
+build/%/installed: pyproject.toml $(UV) $(STAMP)
+	$(PYTHON) -m venv --without-pip build/$*
+	$(UV) pip install --quiet --python build/$*/bin/python --group $*
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
-		> $$($(FORMATS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+		> $$(build/$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
 	touch $@
+
+# Reads the exports with the libraries of their formats.
+test-formats: install build/formats/installed
+	OMP_NUM_THREADS=1 build/formats/bin/python -m pytest -m formats tests/formats
 
 # Logs to Weights & Biases, trackio and MLflow without a network and reads back what they stored.
-TRACKERS := build/trackers
-test-trackers: install $(TRACKERS)/installed
-	OMP_NUM_THREADS=1 $(TRACKERS)/bin/python -m pytest -m trackers tests/trackers
+test-trackers: install build/trackers/installed
+	OMP_NUM_THREADS=1 build/trackers/bin/python -m pytest -m trackers tests/trackers
 
-$(TRACKERS)/installed: pyproject.toml $(UV) $(STAMP)
-	$(PYTHON) -m venv --without-pip $(TRACKERS)
-	$(UV) pip install --quiet --python $(TRACKERS)/bin/python --group trackers
-	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
-		> $$($(TRACKERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	touch $@
-
-# Labels on a Ray cluster of this machine. Ray is large, so it gets an environment of its own.
-RAY := build/ray
-test-ray: install $(RAY)/installed
-	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
-
-$(RAY)/installed: pyproject.toml $(UV) $(STAMP)
-	$(PYTHON) -m venv --without-pip $(RAY)
-	$(UV) pip install --quiet --python $(RAY)/bin/python --group ray
-	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
-		> $$($(RAY)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
-	touch $@
+# Labels on a Ray cluster of this machine.
+test-ray: install build/ray/installed
+	OMP_NUM_THREADS=1 build/ray/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
 
 # All that needs more than the lock file: labeling tools, a browser, trackers, Ray, and a few trials of every fault.
 test-extras: test-formats test-browser test-trackers test-ray
@@ -91,18 +75,10 @@ chaos: install
 	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
 # Opens the page of `tag2mask app` in headless Chromium: that of the system, or else Playwright's own.
-BROWSER := build/browser
-test-browser: install $(BROWSER)/installed
-	OMP_NUM_THREADS=1 $(BROWSER)/bin/python -m pytest -m browser tests/browser
-
-$(BROWSER)/installed: pyproject.toml $(UV) $(STAMP)
-	$(PYTHON) -m venv --without-pip $(BROWSER)
-	$(UV) pip install --quiet --python $(BROWSER)/bin/python --group browser
-	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir(\"{sysconfig.get_path(\"purelib\")}\")')" \
-		> $$($(BROWSER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/of_venv.pth
+test-browser: install build/browser/installed
 	command -v chromium > /dev/null || command -v chromium-browser > /dev/null || apt-get install -qq -y chromium > /dev/null 2>&1 \
-		|| $(BROWSER)/bin/python -m playwright install --with-deps chromium
-	touch $@
+		|| build/browser/bin/python -m playwright install --with-deps chromium
+	OMP_NUM_THREADS=1 build/browser/bin/python -m pytest -m browser tests/browser
 
 check: install
 	$(BIN)/ruff check .
