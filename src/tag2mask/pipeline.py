@@ -18,7 +18,8 @@ from tag2mask.evaluation.tables import save_report
 from tag2mask.inference.writer import label_dataset
 from tag2mask.io.files import remove_leftovers, visible_names, write_text
 from tag2mask.io.locks import folder_lock
-from tag2mask.stage_state import SCORES_FILE, StageState
+from tag2mask.io.run_files import SCORES_FILE
+from tag2mask.stage_state import StageState
 from tag2mask.training import trainer
 from tag2mask.training.logging import OnStep
 from tag2mask.types import Report

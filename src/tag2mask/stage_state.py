@@ -22,11 +22,8 @@ from tag2mask.inference.writer import MaskWriter
 from tag2mask.io.files import write_text
 from tag2mask.io.json_files import read_object
 from tag2mask.io.mask_folder import CLASSES_FILE, read_classes, read_skipped
-from tag2mask.io.run_files import Score, read_metrics
+from tag2mask.io.run_files import SCORES_FILE, Score, read_metrics
 from tag2mask.training.run_folder import RunFolder, check_same_recipe
-
-SCORES_FILE = "scores.json"
-"""Output of an evaluate stage."""
 
 
 class StageState:

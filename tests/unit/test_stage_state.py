@@ -4,7 +4,8 @@ import pytest
 
 from tag2mask.config.recipe import parse_recipe, stage_recipe
 from tag2mask.errors import RunError
-from tag2mask.stage_state import SCORES_FILE, StageState
+from tag2mask.io.run_files import SCORES_FILE
+from tag2mask.stage_state import StageState
 
 RAW = {
     "data": {"name": "synthetic", "size_px": 64, "crop_px": 64, "count": 3, "val_count": 2},

@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from tag2mask.errors import RunError
 from tag2mask.io.json_files import FileSchema, find_problem, read_lines, read_object
 
+SCORES_FILE = "scores.json"
+"""Scores of an evaluate stage, in its folder; see `Score`."""
 Count = Annotated[int, Field(ge=0)]
 Numbers = dict[str, float | None]
 """JSON has no NaN, so a number that is not finite is null."""

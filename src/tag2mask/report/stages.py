@@ -10,7 +10,7 @@ from tag2mask.data.index import count
 from tag2mask.errors import DataError, RunError
 from tag2mask.io.json_files import read_object
 from tag2mask.io.mask_folder import CLASSES_FILE, read_scores
-from tag2mask.io.run_files import Score, read_log, read_metrics
+from tag2mask.io.run_files import SCORES_FILE, Score, read_log, read_metrics
 from tag2mask.report.run_parts import Values
 from tag2mask.report.sections import duration, percent
 
@@ -19,7 +19,6 @@ TASKS = {
     "label": "writes masks with it (pseudo-labels)",
     "evaluate": "compares masks with true masks",
 }
-SCORES_FILE = "scores.json"
 
 
 class StagePart(NamedTuple):
