@@ -189,8 +189,26 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             save_file(flat, temporary, dict(metadata))
         except SafetensorError as error:
             raise OSError(_reason(error)) from error
+        _sort_metadata(temporary)
 
     write_atomically(path, write)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file by name.
+
+    The library shuffles them in every process, but equal runs must give equal files: the
+    fingerprint of the weights is part of what is made with them.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > size:
+            raise RuntimeError(f"header of {len(text)} bytes in {size}")
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -145,6 +145,9 @@ class _Pipeline:
         title = f"stage {names.index(name) + 1} of {len(names)}, {name}"
         task = self._recipe.stages[name].run
         if self.state.is_finished(name):
+            if self.state.is_main:
+                with folder_lock(self._root / name):
+                    pass  # takes over the lock of a process that was killed at its very end
             self._notify(f"{title}: finished, skipped")
             return
         self._notify(f"{title}: {task}")

@@ -19,16 +19,9 @@ def test_the_table_counts_complete_runs_only() -> None:
     assert any("| 1,200 (train 1200) | 0 | `python -m tests.chaos.run kills` |" in r for r in rows)
 
 
-# A killed pipeline leaves a lock in the folder of its stage, and the settings of its masks differ:
-# `kills` runs with `make test-all` until both are mended.
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.long if name == "kills" else pytest.mark.slow)
-        for name in trial_names()
-    ],
-)
+@pytest.mark.parametrize("name", trial_names())
 def test_a_few_failures_of_each_kind_do_no_harm(name: str, tmp_path: Path) -> None:
     path = tmp_path / "chaos.json"
     assert run_trials([name], short=True, seed=1, folder=tmp_path, path=path)

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 from tag2mask import plugins
 from tag2mask.checkpoint import (
     check_state,
+    read_license,
     read_state,
     read_weights,
     save_state,
@@ -134,3 +136,14 @@ def test_weights_with_a_broken_recipe_give_one_line(tmp_path, text):
         read_weights(path)
     assert len(caught.value.problems) == 1
     assert len(str(caught.value)) < 500
+
+
+def test_metadata_is_in_a_fixed_order_so_that_equal_runs_give_equal_files(recipe, tmp_path):
+    path = tmp_path / "best.safetensors"
+    save_weights(path, {"ä": torch.arange(3.0)}, recipe, 'a "free" license\n')
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    names = list(json.loads(data[8 : 8 + size])["__metadata__"])
+    assert names == ["format", "recipe", "tag2mask", "torch", "weights_license"]
+    assert read_weights(path)[0]["ä"].tolist() == [0, 1, 2]
+    assert read_license(path) == 'a "free" license\n'

@@ -15,6 +15,7 @@ from tag2mask.errors import RecipeError, RunError
 from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sources import sweep_source
 from tag2mask.inference.segmenter import Segmenter
+from tag2mask.io.processes import own_name
 from tag2mask.methods.advcam import AdvCAM
 from tag2mask.methods.cam import CAM
 
@@ -121,6 +122,14 @@ def test_finished_stages_are_skipped_and_unchanged(run):
     before = read_files(run)
     assert resume(run) == SKIPPED
     assert read_files(run) == before
+
+
+def test_the_lock_of_a_process_that_was_killed_as_its_stage_ended_is_removed(run):
+    dead = own_name()._replace(started=1)
+    for name in ("cam", "seed"):
+        (run / name / ".lock").write_text(json.dumps({"process": str(dead), "launch": ""}))
+    assert resume(run) == SKIPPED
+    assert not list(run.rglob(".lock"))
 
 
 def test_only_missing_outputs_are_made_again_and_they_are_the_same(run):

@@ -60,6 +60,8 @@ class Runtime:
             raise MissingExtraError("train") from error
         is_first = not dist.is_initialized()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
+        if is_first and launched > 1:
+            _join_after_restart()
         self._accelerator: Any = Accelerator(
             # Without this, accelerate runs each of torchrun's CPU processes on its own.
             cpu=launched > 1 and not torch.cuda.is_available(),
@@ -264,6 +266,26 @@ def _is_lost_connection(error: RuntimeError) -> bool:
     words = ("closed by peer", "reset by peer", "broken pipe", "connection refused", "timed out")
     lines = str(error).lower()
     return isinstance(error, dist.DistError) or any(word in lines for word in words)
+
+
+def _join_after_restart() -> None:
+    """Form the process group of a restarted launch under names of its own.
+
+    The store of `torchrun` outlives a restart, with the addresses of the killed processes. A
+    process that reads them before they are overwritten connects to nobody. On several machines
+    the count of restarts differs, so there the launch sets TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restarts == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
+        return
+    store, rank, world = next(dist.rendezvous("env://"))
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=dist.PrefixStore(f"restart {restarts}", store),
+        rank=rank,
+        world_size=world,
+        timeout=COLLECTIVE_TIMEOUT,
+    )
 
 
 def _leave_group() -> None:
