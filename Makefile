@@ -67,12 +67,12 @@ test-ray: install build/ray/installed
 
 # All that needs more than the lock file: labeling tools, a browser, trackers, Ray, and a few trials of every fault.
 test-extras: test-formats test-browser test-trackers test-ray
-	$(BIN)/python -m tests.chaos.run --short
+	build/ray/bin/python -m tests.chaos.run --short
 
 # Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
 # repetitions of each: make chaos CHAOS="kills threads --short"
-chaos: install
-	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
+chaos: install build/ray/installed
+	build/ray/bin/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
 # Opens the page of `tag2mask app` in headless Chromium: that of the system, or else Playwright's own.
 test-browser: install build/browser/installed
