@@ -224,6 +224,13 @@ def test_charts_are_well_formed_svg(run: Path) -> None:
     assert all(len(tree.findall("svg")) == 1 for tree in trees)
 
 
+def test_a_single_chart_is_as_wide_as_one_with_neighbors(run: Path) -> None:
+    """`auto-fit` would collapse the empty columns, and the chart would fill the whole page."""
+    rule = re.search(r"\.charts \{([^}]*)\}", read_page(run))
+    assert rule is not None
+    assert "repeat(auto-fill, minmax(min(26rem, 100%), 1fr))" in rule[1]
+
+
 def test_page_has_every_section(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network_stub = SimpleNamespace(
         origin={"sha256": ""},
