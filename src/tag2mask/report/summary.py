@@ -143,8 +143,8 @@ def _correct(masks: MaskParts, quality: Quality | None, app: str) -> tuple[NextS
         f"brush that shows them first and saves them into the folder masks of your data: {gain}."
     )
     tool = (
-        "Or correct them in the labeling tool CVAT. Other tools: tag2mask list formats. The "
-        "command tag2mask import brings them back."
+        "Or correct them in the labeling tool CVAT. 'tag2mask list formats' names other "
+        "tools. 'tag2mask import' brings the masks back."
     )
     export = f"tag2mask export {folder} --most-uncertain 20 --format cvat --out to_correct"
     return NextStep(page, f"{app} --masks {folder}"), NextStep(tool, export)
