@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -100,7 +101,15 @@ def replace_non_finite(value: Any) -> Any:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Remove the lines of steps after `step`, and an incomplete last line of a killed process."""
+    """Remove the lines of steps after `step`, and an incomplete last line of a killed process.
+
+    Raises:
+        RunError: If the path is there but no regular file, such as a pipe that nobody reads.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise RunError(f"{path}: is not a regular file; remove it and resume again")
     lines = []
     for line in path.read_bytes().split(b"\n"):
         record = parse_line(line, LogRecord)
