@@ -110,7 +110,7 @@ def test_trackio_stores_every_step(tmp_path, trackio_files):
 
 
 def train_in_two_parts(run, name):
-    """Train 6 steps, cancelled after 2 and resumed; each step is logged."""
+    """Train 6 steps, stopped after 2 and resumed; each step is logged."""
 
     def cancel(progress):
         if progress.step == 3:
@@ -126,7 +126,7 @@ def train_in_two_parts(run, name):
     train(parsed, run, resume=True)
 
 
-def test_a_resumed_run_goes_on_in_its_run_of_mlflow(tmp_path, monkeypatch):
+def test_a_resumed_run_continues_its_run_of_mlflow(tmp_path, monkeypatch):
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     train_in_two_parts(tmp_path / "run", "mlflow")
@@ -140,14 +140,14 @@ def test_a_resumed_run_goes_on_in_its_run_of_mlflow(tmp_path, monkeypatch):
     assert run.info.status == "FINISHED"
 
 
-def test_a_resumed_run_goes_on_in_its_run_of_trackio(tmp_path, trackio_files):
+def test_a_resumed_run_continues_its_run_of_trackio(tmp_path, trackio_files):
     train_in_two_parts(tmp_path / "run", "trackio")
     rows = [row for row in trackio_rows(trackio_files) if "loss/classification" in row[2]]
     assert [step for _, step, _ in rows] == [1, 2, 3, 4, 5, 6]
     assert len({run for run, _, _ in rows}) == 1
 
 
-def test_a_resumed_run_goes_on_in_its_run_of_wandb(tmp_path, monkeypatch):
+def test_a_resumed_run_continues_its_run_of_wandb(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -85,14 +85,6 @@ class LogRecord(FileSchema):
     weights_license: str | None = None
 
 
-class TrackerRuns(FileSchema):
-    """The file `state/trackers.json`: how each experiment tracker knows the run."""
-
-    wandb: str | None = None
-    trackio: str | None = None
-    mlflow: str | None = None
-
-
 def read_metrics(path: Path) -> dict[str, Any]:
     """Read a `metrics.json`.
 

@@ -35,12 +35,12 @@ class Glossary:
 
     def link_phrases(self, sentence: str) -> Markup:
         """Link the terms in a finished sentence, each where it comes first."""
-        parts, seen = _PHRASE.split(sentence), set()
+        parts, linked = _PHRASE.split(sentence), set()
         for index in range(1, len(parts), 2):
             key = PHRASES[parts[index]]
-            if key not in seen:
+            if key not in linked:
                 parts[index] = self.link(key, parts[index])
-                seen.add(key)
+                linked.add(key)
         return Markup("").join(parts)
 
     def entries(self) -> list[GlossaryEntry]:

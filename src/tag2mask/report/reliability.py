@@ -72,13 +72,13 @@ def calibration_charts(
             else "images whose tags it learned from; on new images it is worse"
         )
         note = (
-            "Of the images that it says show a class with 80 %, do 80 % show it? Measured on "
-            f"{tags.images:,} {learned}. {_READ_CALIBRATION}"
+            "If it is 80 % sure that an image shows a class, is it right in 80 % of them? "
+            f"Measured on {tags.images:,} {learned}. {_READ_CALIBRATION}"
         )
         charts.append(_draw("Calibration of the tags", tags.calibration, note))
     if scores is not None and scores.calibration.count:
         note = (
-            "Of the pixels whose class it is 80 % sure of, are 80 % right? Measured on "
+            "If it is 80 % sure of the class of a pixel, is it right in 80 % of them? Measured on "
             f"{scores.images} images{_known_words(scores)}. {_READ_CALIBRATION}"
         )
         charts.append(_draw("Calibration of the pixels", scores.calibration, note))

@@ -2,7 +2,7 @@
 
 Each tracker reads its own environment variables and login, such as `WANDB_MODE=offline`,
 `TRACKIO_DIR` and `MLFLOW_TRACKING_URI`. The JSON lines of a run stay complete, so a tracker that
-fails during training is left out instead of stopping the run. A resumed run goes on in the run that
+fails during training is left out instead of stopping the run. A resumed run continues the run that
 a tracker already has; the run folder stores which one that is.
 """
 
@@ -18,8 +18,7 @@ from typing import Any, Protocol
 
 from tag2mask.errors import MissingExtraError, RunError
 from tag2mask.io.files import write_text
-from tag2mask.io.json_files import read_object
-from tag2mask.io.run_files import TrackerRuns
+from tag2mask.io.json_files import FileSchema, read_object
 
 PROJECT = "tag2mask"
 """Project or experiment that all runs belong to."""
@@ -29,6 +28,14 @@ LOGIN = {
     "mlflow": "set MLFLOW_TRACKING_URI, for instance to sqlite:///mlflow.db",
 }
 """What to try if a tracker does not start."""
+
+
+class _TrackerRuns(FileSchema):
+    """The file `state/trackers.json`: how each experiment tracker knows the run."""
+
+    wandb: str | None = None
+    trackio: str | None = None
+    mlflow: str | None = None
 
 
 class _Tracker(Protocol):
@@ -53,7 +60,7 @@ class Trackers:
         warn: Callable[[str], object],
         stored: Path,
     ) -> None:
-        """Start a run in each tracker, or go on in the one that it already has.
+        """Start a run in each tracker, or continue the one that it already has.
 
         Args:
             names: Trackers of the recipe.
@@ -109,7 +116,7 @@ class Trackers:
                 tracker.store_init_configuration(dict(values))
         except Exception as error:
             if run_id is not None:
-                reason = f"{name} cannot go on in its run {run_id} ({_one_line(error)})"
+                reason = f"{name} cannot continue its run {run_id} ({_one_line(error)})"
                 self._warn(f"warning: {reason}; a new one starts there")
                 return self._start(name, run_name, None, values)
             raise RunError(
@@ -171,7 +178,7 @@ def _read_runs(stored: Path) -> dict[str, str]:
     if not stored.is_file():
         return {}
     advice = "remove it to start new runs in the trackers"
-    return read_object(stored, TrackerRuns, RunError, advice=advice)
+    return read_object(stored, _TrackerRuns, RunError, advice=advice)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

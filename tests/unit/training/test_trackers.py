@@ -38,7 +38,7 @@ class Memory:
 
 @pytest.fixture
 def built(monkeypatch):
-    """Trackers by name, or by name and the run they go on in, built instead of accelerate's."""
+    """Trackers by name, or by name and the run they continue, built instead of accelerate's."""
     found = {"wandb": Memory(run_id="w1"), "mlflow": Memory(run_id="m1")}
 
     def build(name, run_name, run_id):
@@ -70,7 +70,7 @@ def test_every_tracker_gets_settings_and_finite_values(built, tmp_path):
     assert built["wandb"].calls == built["mlflow"].calls == expected
 
 
-def test_a_second_start_goes_on_in_the_stored_runs(built, tmp_path):
+def test_a_second_start_continues_the_stored_runs(built, tmp_path):
     open_trackers(tmp_path).close()
     stored = tmp_path / "state" / "trackers.json"
     assert json.loads(stored.read_text()) == {"wandb": "w1", "mlflow": "m1"}
@@ -88,7 +88,7 @@ def test_a_run_that_the_tracker_has_lost_gives_a_new_one_and_a_warning(built, tm
     assert calls_of(built["mlflow"]) == ["start", "settings", "finish"]
     assert json.loads((tmp_path / "state" / "trackers.json").read_text()) == {"mlflow": "m2"}
     assert lines == [
-        "warning: mlflow cannot go on in its run m1 (no network); a new one starts there"
+        "warning: mlflow cannot continue its run m1 (no network); a new one starts there"
     ]
 
 
