@@ -202,7 +202,7 @@ def _sort_metadata(path: Path) -> None:
     """
     with path.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
+        header: Any = parse_json(file.read(size).decode())
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         if len(text) > size:

@@ -77,7 +77,9 @@ NAMES = {
     "partners": Rule("NegativePairs"),
     "repulsion": Rule("NegativePairs", "class"),  # AEFT's weight keeps its name
     "element": Rule("say the thing", "class"),
-    "engine": Rule("training", allowed=r"api|cli/|inference/(test_)?(parts|ray_engine)"),  # Ray
+    "engine": Rule(
+        "training", allowed=r"api|cli/|inference/(test_)?(parts|ray_engine)|chaos/kills"
+    ),  # Ray
     "batch": Rule("batch_size", "key", r"types\.py"),  # as a variable it stays
     "accumulate": Rule("accumulate_steps", "key"),
     "clip_norm": Rule("max_grad_norm", "key"),

@@ -23,6 +23,8 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
@@ -278,10 +280,10 @@ def _join_after_restart() -> None:
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     if restarts == "0" or os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]:
         return
-    store, rank, world = next(dist.rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://"))
     dist.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
-        store=dist.PrefixStore(f"restart {restarts}", store),
+        store=PrefixStore(f"restart {restarts}", store),
         rank=rank,
         world_size=world,
         timeout=COLLECTIVE_TIMEOUT,
