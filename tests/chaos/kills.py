@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import shutil
 import time
@@ -30,6 +31,8 @@ class Workload(NamedTuple):
     name: str
     words: Callable[[Path], Sequence[object]]
     """Output folder -> the command line that starts or continues it."""
+    kills: tuple[int, int] = (30, 2)
+    """In the full and in the short form."""
 
 
 def workloads(trained: Path, scenes: Path) -> list[Workload]:
@@ -48,12 +51,19 @@ def workloads(trained: Path, scenes: Path) -> list[Workload]:
 
         return words
 
-    return [
+    found = [
         Workload("train", train("cam/synthetic_tiny", f"{TRAIN} run.workers=0")),
         Workload("train with a loader", train("cam/synthetic_tiny", f"{TRAIN} run.workers=1")),
         Workload("label", lambda out: ["label", trained, scenes, "--out", out]),
         Workload("pipeline", train("cam/synthetic_stages", PIPELINE)),
     ]
+    if importlib.util.find_spec("ray") is not None:
+
+        def on_ray(out: Path) -> Sequence[object]:
+            return ["label", trained, scenes, "--out", out, "--engine", "ray", "--workers", 2]
+
+        found.append(Workload("ray", on_ray, (10, 1)))
+    return found
 
 
 def run(trial: Trial) -> Outcome:
@@ -79,7 +89,7 @@ def _kill_often(workload: Workload, trial: Trial, outcome: Outcome) -> None:
     assert code == 0, f"{workload.name}: {last_line(folder / 'run.log')}"
     duration = time.monotonic() - started
     expected = digest(out)
-    wanted, kills, runs = trial.times(30, 2), 0, 0
+    wanted, kills, runs = trial.times(*workload.kills), 0, 0
     while kills < wanted:
         shutil.rmtree(out)
         killed, problem = _kill_until_done(workload, out, dice, duration, wanted - kills)
