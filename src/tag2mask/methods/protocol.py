@@ -352,7 +352,7 @@ def split_flip(output: CamOutput, *, flip: bool) -> tuple[Tensor, Tensor | None]
 
 def mean_probs(logits: Tensor, count: int) -> Tensor:
     """Average (V * N, F) logits over the views of each of N images; (N, F) probabilities."""
-    return logits.float().unflatten(0, (-1, count)).mean(dim=0).sigmoid()
+    return logits.float().reshape(-1, count, logits.shape[1]).mean(dim=0).sigmoid()
 
 
 def working_size(

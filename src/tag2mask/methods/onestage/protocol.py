@@ -105,5 +105,5 @@ def shared_logits(
 
 def largest_probs(outputs: Sequence[CamOutput], count: int) -> Tensor:
     """(N, F) largest probability of each class over all views of each of N images."""
-    views = [one.logits.float().unflatten(0, (-1, count)) for one in outputs]
-    return torch.cat(views).amax(dim=0).sigmoid()
+    logits = torch.cat([one.logits.float() for one in outputs])
+    return logits.reshape(-1, count, logits.shape[1]).amax(dim=0).sigmoid()
