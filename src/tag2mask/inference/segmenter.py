@@ -241,8 +241,8 @@ class Segmenter(ImageCalls, HubModel):
 
     def working_size(self, image: Image) -> tuple[int, int] | None:
         """Return the (h, w) at which the network sees an image; None if it sees tiles."""
-        is_cut = needs_tiles(image.shape, self.config)
-        return None if is_cut else self.protocol.working_size(image.shape[:2], self.config)
+        has_tiles = needs_tiles(image.shape, self.config)
+        return None if has_tiles else self.protocol.working_size(image.shape[:2], self.config)
 
     def _infer(
         self, output: NetworkOutput, one: ImageInput, keep_cam: bool = False

@@ -56,7 +56,7 @@ Finish = Callable[[], Found]
 
 
 class Begun(NamedTuple):
-    """An image that the network has seen, or that is in the hands of a worker."""
+    """An image whose maps are computed, or that is in the hands of a worker."""
 
     numbered: Numbered
     finish: Finish

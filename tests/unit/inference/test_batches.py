@@ -107,7 +107,7 @@ def test_a_window_ends_with_its_length_its_pixels_or_a_large_image(
     monkeypatch.setattr(batches, "WINDOW_PIXELS", 1000)
     monkeypatch.setattr(batches, "is_large", lambda size: size[0] == 40)
     read = 0
-    seen = []
+    read_by_then = []
 
     def inputs() -> Iterator[Input]:
         nonlocal read
@@ -116,15 +116,15 @@ def test_a_window_ends_with_its_length_its_pixels_or_a_large_image(
             yield str(at), blank(size)
 
     def size_of(image: Image) -> Size:
-        seen.append(read)
+        read_by_then.append(read)
         return (4, 6)
 
     total = sum(len(group) for group in read_groups(inputs(), 2, size_of))
     assert total == len(sizes)
     # The first size is asked for when the first window is read, and at most the second besides.
-    assert expected[0] <= seen[0] <= expected[0] + expected[1]
+    assert expected[0] <= read_by_then[0] <= expected[0] + expected[1]
     if sizes[1] == (40, 40):
-        assert seen[0] == expected[0]
+        assert read_by_then[0] == expected[0]
 
 
 def test_the_next_value_is_computed_meanwhile_unless_it_must_wait() -> None:
