@@ -6,7 +6,8 @@ Run: python benchmarks/throughput.py RUN DATA [--images N] [--batches 1,2,4,8] [
 1. Stages of one image in one thread: processor time of decoding, network, refiner and thresholds,
    and writing. Other work on the machine hardly changes processor time.
 2. Batches: processor time of the network per image when several copies of an image share a pass
-   (on a CPU), and wall time of `tag2mask label` with each `predict.batch_size`.
+   (on a CPU), and wall time of `tag2mask label` with each `predict.batch_size`. From 2 images on,
+   refining and writing overlap with the network, on another core.
 3. Processes: wall time of `tag2mask label` with each number of `--workers` (one thread each) and
    one image per pass.
 
