@@ -65,14 +65,15 @@ test-trackers: install build/trackers/installed
 test-ray: install build/ray/installed
 	OMP_NUM_THREADS=1 build/ray/bin/python -m pytest -m ray tests/unit/inference tests/unit/io
 
-# All that needs more than the lock file: labeling tools, a browser, trackers, Ray, and a few trials of every fault.
-test-extras: test-formats test-browser test-trackers test-ray
-	$(BIN)/python -m tests.chaos.run --short
+# The documentation with warnings as errors; all that needs more than the lock file: labeling tools, a browser, trackers,
+# Ray; and a few trials of every fault.
+test-extras: docs test-formats test-browser test-trackers test-ray
+	build/ray/bin/python -m tests.chaos.run --short
 
 # Kills, locks, threads, signals, launches: each often, results in benchmarks/results/chaos.json. Some trials only, or a few
 # repetitions of each: make chaos CHAOS="kills threads --short"
-chaos: install
-	$(BIN)/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
+chaos: install build/ray/installed
+	build/ray/bin/python -m tests.chaos.run --json benchmarks/results/chaos.json $(CHAOS)
 
 # Opens the page of `tag2mask app` in headless Chromium: that of the system, or else Playwright's own.
 test-browser: install build/browser/installed

@@ -79,8 +79,9 @@ def tag2mask(*words: str | Path) -> None:
 def open_list(run: Path, root: Path, name: str) -> Source:
     """Open a VOC list with the classes of a run."""
     recipe = load_recipe(str(stage_folder(run, "train") / "recipe.yaml"))
-    data = recipe.data.model_copy(update={"root": root})
-    source: Source = plugins.load("data", "voc")(data, f"{name}.txt")
+    voc = plugins.load("data", "voc")
+    config = voc.Config(name="voc", root=root, classes=recipe.data.classes)
+    source: Source = voc(config, f"{name}.txt")
     return source
 
 

@@ -103,6 +103,48 @@ def test_erasing_paints_background_and_strokes_survive_sliders(serve, visit, dat
     assert shown_colors(page).max() == 0
 
 
+def test_a_tag_typed_while_the_mask_is_made_counts(serve, visit, data):
+    page = visit(serve())
+    page.set_input_files("#files", data / "images" / "train_000001.png")
+    page.wait_for_selector(READY)
+    held = []
+    page.route("**/mask", lambda route: route.continue_() if held else held.append(route))
+    page.set_input_files("#files", data / "images" / "train_000002.png")
+    while not held:
+        page.wait_for_timeout(20)
+    assert page.locator("#empty").inner_text() == "Making the mask ..."
+    assert page.locator("#classes input[aria-label$='in the image']:checked").count() == 0
+    assert page.locator("#source").inner_text() == ""  # nothing of the other image
+    page.fill("#tag", "board")
+    page.keyboard.press("Enter")
+    held[0].continue_()
+    page.wait_for_selector("[aria-label='board is in the image']:checked")
+    assert page.locator("#source").inner_text() == "Classes come from tags."
+    assert page.locator("#brush option:checked").inner_text() == "board"
+    page.fill("#tag", "bord")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#message.bad")
+    stroke(page, (0.4, 0.6), (0.6, 0.6))
+    assert page.locator("#message").inner_text() == ""  # the mistake is over
+
+
+def test_the_brush_has_a_class_of_the_image_that_opens(serve, visit, data):
+    page = visit(serve(data))
+    page.wait_for_selector(READY)
+    rows = (line.split(",") for line in (data / "tags.csv").read_text("utf-8").splitlines()[1:])
+    chosen = {}
+    for file, tags in rows:
+        open_image(page, file.removesuffix(".png"))
+        if not tags:
+            continue
+        chosen[file] = page.locator("#brush option:checked").inner_text()
+        assert chosen[file] in tags.split(";")
+    assert len(set(chosen.values())) > 1
+    page.keyboard.press("u")
+    open_image(page, min(chosen).removesuffix(".png"))
+    assert page.locator("#brush option:checked").inner_text() == "unsure (ignored)"
+
+
 def test_a_dropped_image_gets_tags_and_is_downloaded(serve, visit, data, tmp_path):
     page = visit(serve())
     page.set_input_files("#files", data / "images" / "train_000001.png")

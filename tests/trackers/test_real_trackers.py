@@ -10,8 +10,10 @@ import pytest
 from accelerate import PartialState
 from rich.console import Console
 
+from tag2mask.config.recipe import load_recipe, parse_recipe
 from tag2mask.training.logging import MetricLogger
 from tag2mask.training.trackers import require_trackers
+from tag2mask.training.trainer import train
 
 pytestmark = [pytest.mark.trackers, pytest.mark.filterwarnings("default")]
 SETTINGS = {"optim": {"lr": 0.25}, "data": {"classes": ["cat", "cow"], "root": None}}
@@ -78,15 +80,77 @@ def test_wandb_stores_an_offline_run(tmp_path, monkeypatch):
     assert b"bad" not in data
 
 
-def test_trackio_stores_every_step(tmp_path, monkeypatch):
+@pytest.fixture
+def trackio_files(tmp_path, monkeypatch):
+    """The folder in which trackio stores what it gets; it reads that folder once."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     for name in [one for one in sys.modules if one.partition(".")[0] == "trackio"]:
-        monkeypatch.delitem(sys.modules, name)  # it reads its folder once
-    assert log_two_steps(tmp_path, "trackio") == ""
-    (base_file,) = (tmp_path / "trackio").glob("tag2mask*.db")
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path / "trackio"
+
+
+def trackio_rows(folder):
+    """Return (run, step, values) in the order of the steps."""
+    (base_file,) = folder.glob("tag2mask*.db")
     with sqlite3.connect(base_file) as base:
-        rows = base.execute("select run_name, step, metrics from metrics order by step").fetchall()
-    assert [(name, step) for name, step, _ in rows] == [("my run", 5), ("my run", 10)]
-    stored = [json.loads(metrics) for _, _, metrics in rows]
-    assert [one["loss/total"] for one in stored] == [0.2, 0.1]
-    assert "bad" not in stored[0]
+        rows = base.execute(
+            "select run_name, run_id, step, metrics from metrics order by step"
+        ).fetchall()
+    return [((name, run), step, json.loads(metrics)) for name, run, step, metrics in rows]
+
+
+def test_trackio_stores_every_step(tmp_path, trackio_files):
+    assert log_two_steps(tmp_path, "trackio") == ""
+    rows = trackio_rows(trackio_files)
+    assert [step for _, step, _ in rows] == [5, 10]
+    ((run_name, _),) = {run for run, _, _ in rows}
+    assert run_name.startswith("my run-")
+    assert [values["loss/total"] for _, _, values in rows] == [0.2, 0.1]
+    assert "bad" not in rows[0][2]
+
+
+def train_in_two_parts(run, name):
+    """Train 6 steps, stopped after 2 and resumed; each step is logged."""
+
+    def cancel(progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    recipe = load_recipe("cam/synthetic_tiny").plain()
+    recipe["data"] |= {"size_px": 64, "crop_px": 64, "count": 8, "val_count": 2}
+    recipe["optim"] |= {"steps": 6, "batch_size": 2}
+    recipe["run"] |= {"trackers": [name], "log_every": 1, "save_every": 2, "workers": 0}
+    parsed = parse_recipe(recipe, "test")
+    with pytest.raises(KeyboardInterrupt):
+        train(parsed, run, on_step=cancel)
+    train(parsed, run, resume=True)
+
+
+def test_a_resumed_run_continues_its_run_of_mlflow(tmp_path, monkeypatch):
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    train_in_two_parts(tmp_path / "run", "mlflow")
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(address)
+    experiment = client.get_experiment_by_name("tag2mask")
+    (run,) = client.search_runs([experiment.experiment_id])
+    history = client.get_metric_history(run.info.run_id, "loss/classification")
+    assert [one.step for one in history] == [1, 2, 3, 4, 5, 6]
+    assert run.info.status == "FINISHED"
+
+
+def test_a_resumed_run_continues_its_run_of_trackio(tmp_path, trackio_files):
+    train_in_two_parts(tmp_path / "run", "trackio")
+    rows = [row for row in trackio_rows(trackio_files) if "loss/classification" in row[2]]
+    assert [step for _, step, _ in rows] == [1, 2, 3, 4, 5, 6]
+    assert len({run for run, _, _ in rows}) == 1
+
+
+def test_a_resumed_run_continues_its_run_of_wandb(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train_in_two_parts(tmp_path / "run", "wandb")
+    stored = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len({path.name for path in stored}) == 1  # `wandb sync` joins files of one id

@@ -131,7 +131,10 @@ class Workspace:
         mask = decode_runs(request.runs, size, len(self.maker.class_names))
         if image.upload is not None:
             save_mask(mask, image.upload.mask_path)
-            return {"version": None, "where": "this page; download it before you close the page"}
+            return {
+                "version": None,
+                "where": "only in this page; download it before you close the page",
+            }
         if self.corrections is None:
             raise RefusedError(
                 "masks of this layout have no folder of their own; start the page again with "

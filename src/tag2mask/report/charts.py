@@ -60,7 +60,7 @@ class GridLine(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One series; a single point is drawn as a dot."""
+    """One series; a few points are drawn as dots, too."""
 
     points: Points
     color: int

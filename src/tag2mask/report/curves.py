@@ -23,18 +23,21 @@ def training_charts(log: Sequence[Values], metric: str = "") -> tuple[Chart, ...
     losses = _group_points(trained, "losses")
     if len(losses) > 1:
         losses["sum"] = _points(trained, lambda record: record.get("loss"))
-    note = "Each loss with its weight; lower is better."
+    note = "How wrong the network is at each task, times the weight of the task; lower is better."
+    if len({points[0][0] for points in losses.values()}) > 1:
+        note += " The total jumps where a task begins later."
     chart = line_chart("Losses, weighted", _with_labels(losses, LOSSES), note=note)
     charts = [chart._replace(explanations=_explanations(losses, LOSSES))]
     if scored:
         points = [(record["step"], record["score"]) for record in scored]
         charts.append(line_chart("Score on held-out images", {"score": points}, note=metric))
     rates = _with_labels(_group_points(trained, "lr"), LEARNING_RATES)
-    chart = line_chart("Learning rates", rates, log_y=True)
+    note = "How far one step changes the network; 1e-05 is 0.00001."
+    chart = line_chart("Learning rates", rates, log_y=True, note=note)
     meanings = _explanations(_group_points(trained, "lr"), LEARNING_RATES)
     charts.append(chart._replace(explanations=meanings))
     speed = {"images": _points(trained, lambda record: record.get("images_per_s"))}
-    charts.append(line_chart("Images per second", speed))
+    charts.append(line_chart("Images per second", speed, note="How fast training was."))
     return tuple(charts)
 
 

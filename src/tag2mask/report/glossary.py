@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-from tag2mask.report.terms import WORDS, Term
+from tag2mask.report.terms import PHRASES, WORDS, Term
+
+_PHRASE = re.compile(rf"\b({'|'.join(map(re.escape, PHRASES))})\b")
 
 
 class Glossary:
@@ -29,6 +32,16 @@ class Glossary:
         self._used[key] = WORDS[key]
         shown = escape(text or WORDS[key].label)
         return Markup('<a class="word" href="#word-{}">{}</a>').format(key, shown)
+
+    def link_phrases(self, sentence: str) -> Markup:
+        """Link the terms in a finished sentence, each where it comes first."""
+        parts, linked = _PHRASE.split(sentence), set()
+        for index in range(1, len(parts), 2):
+            key = PHRASES[parts[index]]
+            if key not in linked:
+                parts[index] = self.link(key, parts[index])
+                linked.add(key)
+        return Markup("").join(parts)
 
     def entries(self) -> list[GlossaryEntry]:
         """Return the terms that were linked, in the order of the alphabet."""

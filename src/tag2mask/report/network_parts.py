@@ -25,6 +25,8 @@ STRIP_BYTES = 120_000
 """Largest file of one strip."""
 HEAD_WEIGHTS = "affinity.weight"
 """Parameter in which methods keep one weight per attention head."""
+PAGE_PX = 1030
+"""Width that the page has for pictures, in CSS pixels; see `templates/style.css`."""
 PROBE_PX = 64
 """Side of the black image that counts the heads of each block."""
 
@@ -85,9 +87,10 @@ def inspect_network(
             continue
         image_maps = inspect_image(segmenter, sample)
         strip = strip_panels(segmenter, sample, image_maps)
-        strips.append(jpeg_picture(sample.name, draw_strip(strip), STRIP_BYTES))
+        strips.append(jpeg_picture(sample.name, draw_strip(strip, PAGE_PX), STRIP_BYTES))
         if panels := affinity_panels(segmenter, sample, image_maps, query):
-            affinity_maps.append(jpeg_picture(sample.name, draw_strip(panels), STRIP_BYTES))
+            drawn = draw_strip(panels, PAGE_PX)
+            affinity_maps.append(jpeg_picture(sample.name, drawn, STRIP_BYTES))
     if query is not None and not affinity_maps:
         missing = ("attention and affinity of the query point: this network computes neither",)
     return parts._replace(

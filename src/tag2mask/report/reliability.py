@@ -13,6 +13,10 @@ FEWEST_IMAGES = 20
 """With fewer images no threshold is advised."""
 CLEARLY_BETTER = 0.02
 """Gain in mIoU from which another threshold is worth a line; less is chance on few images."""
+_READ_CALIBRATION = (
+    "The height says how often it is right, in %: above the dashed line it is too cautious, below "
+    "too sure. Probabilities that it rarely gives have no point."
+)
 
 
 def sweep_chart(scores: NetworkScores | None, segmenter: Segmenter | None) -> Chart | None:
@@ -24,13 +28,13 @@ def sweep_chart(scores: NetworkScores | None, segmenter: Segmenter | None) -> Ch
     best, score = scores.sweep.best()
     present = _present_threshold(segmenter)
     used = (
-        "This run chooses a threshold for each image."
+        "This run chooses a threshold for each image instead; the command tune compares both."
         if present is None
         else f"The vertical line is the threshold of this run, {present:g}."
     )
     note = (
-        f"mIoU in % of the maps of {scores.images} images{_known_words(scores)}, before any "
-        f"refiner. Best: {best:g} ({100 * score:.1f} %). {used}"
+        f"How good masks would be at each value: mIoU in % of the maps of {scores.images} images"
+        f"{_known_words(scores)}, without refiner. Best: {best:g} ({100 * score:.1f} %). {used}"
     )
     return percent_chart(
         "Overlap at each background threshold",
@@ -65,16 +69,17 @@ def calibration_charts(
         learned = (
             "held-out images"
             if tags.held_out
-            else "images, whose tags the network learned; new images look worse"
+            else "images whose tags it learned from; on new images it is worse"
         )
         note = (
-            f"{tags.images:,} {learned}: does an image show a class as often as the network says?"
+            "If it is 80 % sure that an image shows a class, is it right in 80 % of them? "
+            f"Measured on {tags.images:,} {learned}. {_READ_CALIBRATION}"
         )
         charts.append(_draw("Calibration of the tags", tags.calibration, note))
     if scores is not None and scores.calibration.count:
         note = (
-            f"Pixels of {scores.images} images{_known_words(scores)}. Is the class of a pixel as "
-            "often right as its probability says?"
+            "If it is 80 % sure of the class of a pixel, is it right in 80 % of them? Measured on "
+            f"{scores.images} images{_known_words(scores)}. {_READ_CALIBRATION}"
         )
         charts.append(_draw("Calibration of the pixels", scores.calibration, note))
     return tuple(charts)

@@ -75,7 +75,7 @@ def draw_groups(
         ("Best", "The masks that overlap their true masks most.", best),
         ("Worst", "The masks that overlap their true masks least.", best[::-1]),
         ("Most uncertain", "Inspect and correct these first.", uncertain),
-        ("Random", f"Neither good nor bad ones on purpose; random seed {seed}.", drawn),
+        ("Random", f"Chosen by chance, not for how good they are (random seed {seed}).", drawn),
     )
     groups = [
         SampleGroup(title, note, _draw_cards(images, names, iou)) for title, note, names in chosen

@@ -168,18 +168,19 @@ def provenance(run: Run) -> tuple[tuple[Setting, ...], ...]:
 
 
 def method_title(name: str) -> str:
-    """Return the first line of what a method says about itself."""
+    """Return the first line of what a method says about itself, without its period."""
     kind = plugins.load("methods", name)
     text = inspect.getdoc(inspect.getmodule(kind)) or name
-    return text.splitlines()[0]
+    return text.splitlines()[0].rstrip(".")
 
 
 def _method_settings(recipe: Recipe | None) -> tuple[Setting, ...]:
     """Return the method and the backbone of a run."""
     if recipe is None:
         return ()
+    name = recipe.method.name
     return (
-        Setting("method", f"{recipe.method.name}: {method_title(recipe.method.name)}", "method"),
+        Setting("method", f"{method_title(name)} ({name})", "method"),
         Setting("backbone", recipe.backbone.name, "backbone"),
     )
 

@@ -117,26 +117,37 @@ def next_steps(
     if best_threshold is not None:
         text = f"The threshold {best_threshold:g} scores better below. Let the command tune choose."
         steps.append(NextStep(text, f"tag2mask tune {folder} {data}"))
-    steps.append(_correct(masks, quality))
+    steps += _correct(masks, quality, f"tag2mask app {folder} {data}")
     export = f"tag2mask export {shlex.quote(masks.folder)} --format coco --out masks.json"
-    text = "If the pictures below look right to you, bring the masks into your labeling tool."
+    text = (
+        "If the pictures below look right to you, bring the masks into your other tools. Most of "
+        "them read COCO files."
+    )
     return (*steps, NextStep(text, export))
 
 
-def _correct(masks: MaskParts, quality: Quality | None) -> NextStep:
-    """Return the step of correcting masks, and what it is good for."""
-    command = (
-        f"tag2mask export {shlex.quote(masks.folder)} --most-uncertain 20 --format cvat --out "
-        "to_correct"
-    )
+def _correct(masks: MaskParts, quality: Quality | None, app: str) -> tuple[NextStep, ...]:
+    """Return the two ways to correct masks, and what it is good for.
+
+    Args:
+        masks: What there is to correct.
+        quality: How good it is, if known.
+        app: Command that opens the page for correcting.
+    """
+    folder = shlex.quote(masks.folder)
     gain = "training can learn from them"
     if quality is None:
         gain = f"this report then says how good all masks are, and {gain}"
-    text = (
-        "Correct the most uncertain masks by hand, about 20, and put them into the folder masks "
-        f"of your data: {gain}."
+    page = (
+        "Correct the most uncertain masks by hand, about 20. This command opens a web page with a "
+        f"brush that shows them first and saves them into the folder masks of your data: {gain}."
     )
-    return NextStep(text, command)
+    tool = (
+        "Or correct them in the labeling tool CVAT. 'tag2mask list formats' names other "
+        "tools. 'tag2mask import' brings the masks back."
+    )
+    export = f"tag2mask export {folder} --most-uncertain 20 --format cvat --out to_correct"
+    return NextStep(page, f"{app} --masks {folder}"), NextStep(tool, export)
 
 
 def _data_words(run: Run) -> str:

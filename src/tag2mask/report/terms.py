@@ -21,7 +21,8 @@ WORDS: Mapping[str, Term] = {
     "attention": Term(
         "attention",
         "How much the network looks at one position of an image while it describes another. An "
-        "attention head is one of several such views that a network keeps side by side.",
+        "attention head is one of several such views that a network keeps side by side; a block "
+        "is one of its layers and has several heads.",
     ),
     "background": Term("background", "Everything in an image that belongs to no class."),
     "backbone": Term(
@@ -53,8 +54,8 @@ WORDS: Mapping[str, Term] = {
     ),
     "confusion": Term(
         "confusion",
-        "Which class the pixels of each true class got. A perfect network has 100 % in the framed "
-        "fields and 0 elsewhere.",
+        "Which class the pixels of each true class got. A perfect network has 100 in the framed "
+        "fields and nothing elsewhere.",
     ),
     "crf": Term(
         "dense CRF", "A slow last step that moves the borders of a mask to edges of the image."
@@ -89,9 +90,11 @@ WORDS: Mapping[str, Term] = {
     ),
     "mask": Term("mask", "The class of each pixel of an image: filled outlines of its objects."),
     "max_side": Term("largest side", "Images larger than this are shrunk before masks are made."),
+    "median": Term("median", "The middle one of all values: half are smaller, half are larger."),
     "method": Term(
         "method",
-        "The published way to learn masks from tags, named after its paper.",
+        "The published way to learn masks from tags, named after its paper. End to end means in "
+        "one training; a decoder is a part of a network that turns descriptions into masks.",
     ),
     "miou": Term(
         "average overlap (mean IoU, mIoU)",
@@ -147,6 +150,25 @@ WORDS: Mapping[str, Term] = {
 }
 """Terms that the page links to their explanation."""
 
+PHRASES: Mapping[str, str] = {
+    "background threshold": "threshold",
+    "calibration error": "calibration_error",
+    "classes from classifier": "class_source",
+    "classes from tags": "class_source",
+    "classes from the classifier": "class_source",
+    "held-out images": "held_out",
+    "maps": "cam",
+    "mIoU": "miou",
+    "mean average precision": "tag_map",
+    "random seed": "seed",
+    "refiner": "refiner",
+    "steps": "step",
+    "tagged images": "tag",
+    "true masks": "true_mask",
+    "uncertain": "uncertainty",
+}
+"""What finished sentences call a term, and its key in `WORDS`."""
+
 LOSSES: Mapping[str, Term] = {
     "classification": Term("image classification", "Which classes does the image show?"),
     "ciml": Term(
@@ -201,7 +223,7 @@ LOSSES: Mapping[str, Term] = {
 MONITORS: Mapping[str, Term] = {
     "equivariance": Term(
         "difference of the CAMs of both views (equivariance)",
-        "Mean absolute difference of the normalized CAMs; 0 is perfect agreement.",
+        "How much the maps of two views differ on average, on a scale to 1; 0 is perfect.",
     ),
     "prototype_similarity": Term(
         "similarity of different classes (prototype similarity)",
@@ -236,11 +258,12 @@ MONITORS: Mapping[str, Term] = {
     ),
     "background_threshold": Term(
         "threshold of certain background",
-        "Background score that follows the CAMs; the foreground threshold keeps its distance.",
+        "What is below it, training takes for background; it follows the maps of the network.",
     ),
     "classification_ratio": Term(
         "classification loss over that of guessing",
-        "The other losses start when it falls below 0.45; 1 is a guess by the frequency of tags.",
+        "How wrong the network is about the tags: 1 is a guess by how frequent they are. The other "
+        "losses start when it falls below 0.45.",
     ),
     "erased": Term("erased pixels", "Share of pixels that the erased image hides."),
     "hard_pairs": Term(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from tag2mask.errors import RunError
 from tag2mask.io.files import write_text
 from tag2mask.io.json_files import parse_line
 from tag2mask.io.run_files import LogRecord
+from tag2mask.training.run_folder import RunFolder
 from tag2mask.training.trackers import Trackers
 from tag2mask.types import StepProgress
 
@@ -99,7 +101,15 @@ def replace_non_finite(value: Any) -> Any:
 
 
 def truncate_log(path: Path, step: int) -> None:
-    """Remove the lines of steps after `step`, and an incomplete last line of a killed process."""
+    """Remove the lines of steps after `step`, and an incomplete last line of a killed process.
+
+    Raises:
+        RunError: If the path is there but no regular file, such as a pipe that nobody reads.
+    """
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise RunError(f"{path}: is not a regular file; remove it and resume again")
     lines = []
     for line in path.read_bytes().split(b"\n"):
         record = parse_line(line, LogRecord)
@@ -145,7 +155,7 @@ class MetricLogger:
             settings: Of the run, for the trackers.
 
         Raises:
-            RunError: If a tracker does not start.
+            RunError: If a tracker does not start, or its run cannot be stored.
         """
         self._log = log
         self._is_main = is_main
@@ -154,9 +164,9 @@ class MetricLogger:
         self._start = start
         self._start_time = time.perf_counter()
         self._console = console or Console(stderr=True)
-        name = log.resolve().parent.name
-        names = trackers if is_main else ()
-        self._trackers = Trackers(names, name, settings or {}, self.print_line)
+        names, run = trackers if is_main else (), RunFolder(log.resolve().parent)
+        values = settings or {}
+        self._trackers = Trackers(names, run.root.name, values, self.print_line, run.trackers)
         self._scalars = _open_tensorboard(tensorboard, start) if is_main else None
         self._progress: Progress | None = None
         self._task = TaskID(0)

@@ -58,6 +58,11 @@ class RunFolder:
         return self.root / "state" / "launch.txt"
 
     @property
+    def trackers(self) -> Path:
+        """Which run each experiment tracker has; see `training.trackers`."""
+        return self.root / "state" / "trackers.json"
+
+    @property
     def samples(self) -> Path:
         """Sample strips."""
         return self.root / "samples"

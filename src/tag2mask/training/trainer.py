@@ -149,7 +149,7 @@ class _TrainingRun:
             remove_leftovers(self._folder.root)
             self._folder.record_launch()
             write_text(self._folder.recipe, self._recipe.to_yaml())
-            if self._resume and self._folder.log.is_file():
+            if self._resume:
                 truncate_log(self._folder.log, self._step)
         try:
             with MetricLogger(

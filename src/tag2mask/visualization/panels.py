@@ -45,28 +45,31 @@ class Panel(NamedTuple):
     """Left, top, right, bottom of a frame to draw, as fractions of the picture."""
 
 
-def draw_panel(panel: Panel, size: tuple[int, int], width: int) -> PILImage.Image:
+def draw_panel(
+    panel: Panel, size: tuple[int, int], width: int, text_scale: float = 1.0
+) -> PILImage.Image:
     """Draw a panel with its caption.
 
     Args:
         panel: Its picture is resized.
         size: (width, height) of the picture, in pixels.
         width: Of the panel, in pixels; clips longer captions.
+        text_scale: Factor of the caption's size.
     """
     picture = PILImage.fromarray(panel.picture).resize(size, PILImage.Resampling.BILINEAR)
     _draw_marks(picture, panel)
-    tile = PILImage.new("RGB", (width, size[1] + CAPTION_PX), PAPER)
+    tile = PILImage.new("RGB", (width, size[1] + round(CAPTION_PX * text_scale)), PAPER)
     tile.paste(picture)
-    _draw_caption(tile, panel, size[1])
+    _draw_caption(tile, panel, size[1], text_scale)
     return tile
 
 
-def caption_width(panel: Panel) -> int:
+def caption_width(panel: Panel, text_scale: float = 1.0) -> int:
     """Return the width of a panel's caption, in pixels."""
-    font = ImageFont.load_default(size=CAPTION_FONT_PX)
+    font = _caption_font(text_scale)
     second = math.ceil(font.getlength(panel.note))
     if panel.values:
-        second = sum(_entry_width(text, font) for _, text in panel.values)
+        second = sum(_entry_width(text, font, text_scale) for _, text in panel.values)
     return 2 + max(math.ceil(font.getlength(panel.title)), second)
 
 
@@ -101,21 +104,26 @@ def _draw_marks(picture: PILImage.Image, panel: Panel) -> None:
         draw.ellipse(box, fill=MARK, outline=MARK_EDGE)
 
 
-def _draw_caption(tile: PILImage.Image, panel: Panel, top: int) -> None:
+def _draw_caption(tile: PILImage.Image, panel: Panel, top: int, scale: float) -> None:
     """Write both caption lines below the picture; the tile clips what does not fit."""
     draw = ImageDraw.Draw(tile)
-    font = ImageFont.load_default(size=CAPTION_FONT_PX)
+    font = _caption_font(scale)
     draw.text((1, top + 2), panel.title, fill=INK, font=font)
-    left, line = 1, top + 18
+    left, line = 1.0, top + 18 * scale
     if not panel.values:
         draw.text((left, line), panel.note, fill=FAINT, font=font)
     for value, text in panel.values:
         color = tuple(overlay_palette()[value].tolist())
-        draw.rectangle((left, line + 3, left + 8, line + 11), fill=color)
-        draw.text((left + SWATCH_PX, line), text, fill=FAINT, font=font)
-        left += _entry_width(text, font)
+        box = (left, line + 3 * scale, left + 8 * scale, line + 11 * scale)
+        draw.rectangle(box, fill=color)
+        draw.text((left + SWATCH_PX * scale, line), text, fill=FAINT, font=font)
+        left += _entry_width(text, font, scale)
 
 
-def _entry_width(text: str, font: Font) -> int:
+def _caption_font(scale: float) -> Font:
+    return ImageFont.load_default(size=CAPTION_FONT_PX * scale)
+
+
+def _entry_width(text: str, font: Font, scale: float) -> int:
     """Return the width of a class in the second line: swatch, name and a gap."""
-    return SWATCH_PX + math.ceil(font.getlength(text)) + 8
+    return math.ceil(SWATCH_PX * scale + font.getlength(text) + 8 * scale)

@@ -64,22 +64,37 @@ def save_strips(
     return paths
 
 
-def draw_strip(panels: Sequence[Panel]) -> PILImage.Image:
-    """Draw panels of one image side by side with their captions."""
+def draw_strip(panels: Sequence[Panel], page_px: int | None = None) -> PILImage.Image:
+    """Draw panels of one image side by side with their captions.
+
+    Args:
+        panels: Their pictures have one size.
+        page_px: Width to which a page shrinks a wider strip; its captions stay readable there.
+    """
     height, width = panels[0].picture.shape[:2]
     factor = min(PICTURE_HEIGHT_PX / height, PANEL_MAX_WIDTH_PX / width)
     size = (max(72, round(width * factor)), max(24, round(height * factor)))
-    widths = [min(max(size[0], caption_width(panel)), PANEL_MAX_WIDTH_PX) for panel in panels]
-    canvas = PILImage.new(
-        "RGB",
-        (sum(widths) + (len(widths) + 1) * GAP_PX, size[1] + CAPTION_PX + 2 * GAP_PX),
-        PAPER,
-    )
+    widths = _panel_widths(panels, size[0], 1.0)
+    scale = max(1.0, _strip_width(widths) / page_px) if page_px is not None else 1.0
+    if scale > 1:
+        widths = _panel_widths(panels, size[0], scale)
+    caption = round(CAPTION_PX * scale)
+    canvas = PILImage.new("RGB", (_strip_width(widths), size[1] + caption + 2 * GAP_PX), PAPER)
     left = GAP_PX
     for panel, panel_width in zip(panels, widths, strict=True):
-        canvas.paste(draw_panel(panel, size, panel_width), (left, GAP_PX))
+        canvas.paste(draw_panel(panel, size, panel_width, scale), (left, GAP_PX))
         left += panel_width + GAP_PX
     return canvas
+
+
+def _panel_widths(panels: Sequence[Panel], picture_px: int, scale: float) -> list[int]:
+    """Return the width of each panel: that of its picture or its caption, within limits."""
+    longest = [max(picture_px, caption_width(panel, scale)) for panel in panels]
+    return [min(one, PANEL_MAX_WIDTH_PX) for one in longest]
+
+
+def _strip_width(widths: Sequence[int]) -> int:
+    return sum(widths) + (len(widths) + 1) * GAP_PX
 
 
 def strip_panels(segmenter: Segmenter, sample: Sample, image_maps: ImageMaps) -> list[Panel]:

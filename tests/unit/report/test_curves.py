@@ -30,3 +30,10 @@ def test_monitored_values_have_a_chart_each_with_their_meaning(run: Path) -> Non
     assert chart.title == "Tags with an empty CAM"
     assert "Share of tags" in chart.note
     assert monitor_charts(()) == ()
+
+
+def test_a_task_that_begins_later_explains_the_jump_of_the_total() -> None:
+    first = {"step": 1, "losses": {"classification": 1.0}, "loss": 1.0}
+    later = {"step": 2, "losses": {"classification": 0.9, "affinity": 0.5}, "loss": 1.4}
+    assert "The total jumps" in training_charts([first, later])[0].note
+    assert "jumps" not in training_charts([later, {**later, "step": 3}])[0].note

@@ -96,7 +96,7 @@ def test_lost_data_gives_one_line(run: Path) -> None:
 
 def test_provenance_leaves_out_what_is_unknown(run: Path) -> None:
     made, start = provenance(read_run(run))
-    assert made[0].value == "cam: CAM: plain class activation maps, the baseline of every paper."
+    assert made[0].value == "CAM: plain class activation maps, the baseline of every paper (cam)"
     assert {one.name: one.value for one in start} == {
         "start": "at step 0",
         "command": "tag2mask train x --out <RUN>",

@@ -102,8 +102,10 @@ def test_unfinished_training_comes_first_and_masks_next(run: Path):
 
 def test_without_truth_correcting_masks_is_what_to_do(run: Path, masks):
     steps = next_steps(read_run(run), masks, None, None)
-    correct = next(one for one in steps if "--most-uncertain" in one.command)
-    assert "how good all masks are" in correct.text
+    page, tool = (one for one in steps if "orrect" in one.text)
+    assert "how good all masks are" in page.text
+    assert page.command == f"tag2mask app '{run}' nowhere --masks '{masks.folder}'"
+    assert tool.command.startswith(f"tag2mask export '{masks.folder}' --most-uncertain 20")
     assert steps[-1].command == f"tag2mask export '{masks.folder}' --format coco --out masks.json"
 
 

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -83,6 +84,17 @@ def test_truncation_removes_later_steps_and_an_incomplete_line(tmp_path):
     log.write_text('{"seed": 1}\n{"step": 5}\n{"step": 10}\n{"st', encoding="utf-8")
     truncate_log(log, 5)
     assert log.read_text(encoding="utf-8") == '{"seed": 1}\n{"step": 5}\n'
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_log_that_is_a_pipe_or_a_broken_link_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("pipe", "link"):
+        with pytest.raises(RunError, match="is not a regular file; remove it"):
+            truncate_log(tmp_path / name, 5)
+    truncate_log(tmp_path / "absent", 5)
+    assert not (tmp_path / "absent").exists()
 
 
 def test_log_lines_are_json_and_are_appended(tmp_path):

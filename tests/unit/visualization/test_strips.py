@@ -16,7 +16,7 @@ from tag2mask.io.palette import overlay_palette
 from tag2mask.methods.build import build_method
 from tag2mask.types import Sample
 from tag2mask.visualization.heat_maps import HEAT_COLORS, overlay_heat
-from tag2mask.visualization.panels import Panel
+from tag2mask.visualization.panels import CAPTION_PX, Panel
 from tag2mask.visualization.strips import draw_strip, save_strips, strip_panels
 
 
@@ -46,6 +46,17 @@ def test_narrow_panels_leave_room_for_their_captions() -> None:
     assert last > 6 + 90 + 6 + 2 * 90  # beyond the picture
     assert strip.shape[1] - last > 6  # and not up to the end of the strip, which would clip it
     assert strip.shape[1] <= 3 * 6 + 90 + 320
+
+
+def test_captions_of_a_wide_strip_grow_as_much_as_a_page_shrinks_it() -> None:
+    panels = [Panel(np.zeros((200, 300, 3), dtype=np.uint8), "image", note="tags: cat")] * 6
+    plain = draw_strip(panels)
+    drawn = draw_strip(panels, 600)
+    assert drawn.width == plain.width  # the pictures stay as they are
+    picture_px = plain.height - CAPTION_PX
+    grown = (drawn.height - picture_px) / CAPTION_PX
+    assert grown == pytest.approx(plain.width / 600, abs=0.05)
+    assert draw_strip(panels, plain.width).height == plain.height
 
 
 def test_strip_shows_every_stage_and_the_ground_truth_if_known(

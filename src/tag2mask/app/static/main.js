@@ -17,6 +17,7 @@ let panel;
 let gallery;
 let asking = false; // one request for a mask at a time; the newest settings win
 let askAgain = false;
+let justOpened = false; // the brush follows the classes of an image once, when its mask comes
 
 function say(text, isBad = false) {
   byId("message").textContent = text;
@@ -57,6 +58,7 @@ async function openImage(id) {
   stage.release(); // a stroke that is still being drawn belongs to the old image
   gallery.choose(id);
   say("");
+  justOpened = true;
   if (!opened.has(id)) opened.set(id, { tags: image.tags, correction: null, version: null, saved: null });
   const one = opened.get(id);
   if (one.correction) {
@@ -66,6 +68,8 @@ async function openImage(id) {
     one.saved = api.saved(id);
     one.saved.catch(() => {}); // told when the mask has come
     stage.clear("Making the mask ...");
+    panel.clearMask();
+    byId("timing").textContent = "";
   }
   showState();
   await remake();
@@ -91,15 +95,20 @@ async function remakeOnce() {
   if (!one) return;
   byId("sheet").classList.add("busy");
   const start = performance.now();
+  const { tags } = one; // they may change before the answer comes
   try {
-    const made = await api.mask(id, { ...panel.settings(), tags: one.tags });
+    const made = await api.mask(id, { ...panel.settings(), tags });
+    one.lastTags = tags;
     accept(id, one, made, await one.saved);
     if (id === gallery.current) {
       byId("timing").textContent = `Mask in ${((performance.now() - start) / 1000).toFixed(1)} s, `
         + `${Math.round(made.uncertainty * 100)} % uncertain`;
     }
   } catch (error) {
-    if (one.tags?.length && error.status === 400) one.tags = one.lastTags ?? null;
+    if (tags?.length && one.tags === tags && error.status === 400) {
+      one.tags = one.lastTags ?? null;
+      askAgain ||= !one.correction;
+    }
     say(error.message, true);
     if (!one.correction && id === gallery.current) stage.clear("There is no mask of this image.");
   }
@@ -110,7 +119,6 @@ function accept(id, one, made, saved) {
   const isNew = !one.correction;
   if (isNew) one.correction = new Correction(made.width, made.height);
   one.correction.made = decodeRuns(made.runs, made.width * made.height);
-  one.lastTags = one.tags;
   if (isNew && saved?.runs) {
     one.correction.cover(decodeRuns(saved.runs, made.width * made.height));
     one.version = saved.version || null;
@@ -124,13 +132,16 @@ function accept(id, one, made, saved) {
     stage.draw();
   }
   panel.showMask(made);
+  if (one.lastTags !== one.tags) return; // the mask for the new tags comes next
+  if (justOpened) panel.followClasses(made.selected);
+  justOpened = false;
   showState();
 }
 
 /** Change the tags of the open image; see `Panel`. */
 function changeTags(change) {
   const one = current();
-  if (!one?.correction) return;
+  if (!one) return;
   const present = panel.rows.filter((row) => row.inside.checked).map((row) => row.name);
   say("");
   one.tags = change(one.tags ?? present, one.tags);
@@ -305,12 +316,15 @@ async function start() {
   page = await api.page();
   document.title = `${page.run} – tag2mask`;
   const palette = [null, ...page.classes.map(({ color }) => color)];
-  stage = new Stage(palette, showState);
+  stage = new Stage(palette, () => {
+    say("");
+    showState();
+  });
   panel = new Panel(page, {
     remake,
-    brush: (value) => {
+    brush: (value, isChosen) => {
       stage.value = value;
-      if (stage.tool !== "draw") setTool("draw");
+      if (isChosen && stage.tool !== "draw") setTool("draw");
     },
     tags: changeTags,
     folderTags: () => gallery.find(gallery.current).tags,

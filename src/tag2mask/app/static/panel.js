@@ -5,7 +5,7 @@ const byId = (id) => document.getElementById(id);
 
 export class Panel {
   /**
-   * Callbacks: `remake` the mask; `brush(value)`; `view(hidden values)`; `tags(change)`, where
+   * Callbacks: `remake` the mask; `brush(value, whether the person chose it)`; `view(hidden values)`; `tags(change)`, where
    * `change(present classes, tags or null)` returns new tags or null; `folderTags()`.
    */
   constructor(page, calls) {
@@ -62,6 +62,7 @@ export class Panel {
       event.preventDefault();
       const name = byId("tag").value.trim();
       if (name) this.calls.tags((names) => [...new Set([...names, name])]);
+      this.followClasses([name]);
       byId("tag").value = "";
     });
     byId("auto-tags").addEventListener("click", () => {
@@ -105,13 +106,20 @@ export class Panel {
     return { element, value, name, brush, meter, inside };
   }
 
-  chooseBrush(value) {
+  chooseBrush(value, isChosen = true) {
     this.brush = value;
     for (const row of this.rows) row.brush.setAttribute("aria-checked", String(row.value === value));
     byId("brush").value = value;
     const chosen = this.rows.find((row) => row.value === value);
     byId("brush-swatch").style.background = chosen.element.querySelector(".swatch").style.background;
-    this.calls.brush(value);
+    this.calls.brush(value, isChosen);
+  }
+
+  /** Take the first of some classes for the brush, unless it has one of them or paints unsure. */
+  followClasses(names) {
+    const rows = this.rows.filter(({ name }) => names.includes(name));
+    if (!rows.length || this.brush === IGNORE || rows.some(({ value }) => value === this.brush)) return;
+    this.chooseBrush(rows[0].value, false);
   }
 
   /** What `POST mask` takes; null keeps the run's setting. */
@@ -134,6 +142,17 @@ export class Panel {
     byId("format-about").textContent = format ? format.about : "";
   }
 
+  /** Show nothing about the last image while the mask of the next one is made. */
+  clearMask() {
+    byId("source").textContent = "";
+    for (const row of this.rows) {
+      row.meter.value = 0;
+      row.meter.title = "";
+      row.inside.checked = false;
+      row.inside.disabled = true;
+    }
+  }
+
   /** Show what the server says about a mask. */
   showMask(made) {
     const sources = { tags: "Classes come from tags.", classifier: "The network chose the classes." };
@@ -144,6 +163,7 @@ export class Panel {
       row.meter.value = score;
       row.meter.title = `${Math.round(score * 100)} %`;
       row.inside.checked = made.selected.includes(row.name);
+      row.inside.disabled = false;
     }
     for (const [id, used] of [["background", made.uses_background], ["threshold", made.uses_class_threshold]]) {
       byId(id).disabled = !used;
