@@ -19,10 +19,12 @@ import torch
 
 from row import Row, save, shortest_times, show
 from tag2mask.config.schema import PredictConfig
+from tag2mask.errors import DataError
 from tag2mask.functional.cam import upsample
+from tag2mask.inference.batches import ImageInput
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import InferenceOutput, Segmenter
-from tag2mask.inference.workers import ImageInput, MaskWorkers
+from tag2mask.inference.workers import MaskWorkers
 from tag2mask.refiners.dense_crf import DenseCRF, DenseCRFConfig
 from tag2mask.types import Image, Mask
 
@@ -37,7 +39,8 @@ class CRFOnly(Segmenter):
         self.device = torch.device("cpu")
         self.class_names = tuple(str(index) for index in range(1, NUM_CLASSES))
         self.outputs = outputs
-        self.postprocessor = PostProcessor(PredictConfig(), None, DenseCRF(DenseCRFConfig()))
+        self.config = PredictConfig()
+        self.postprocessor = PostProcessor(self.config, None, DenseCRF(DenseCRFConfig()))
 
     def infer(
         self, image: Image, tags: Any = None, *, keep_cam: bool = False, name: str = ""
@@ -66,10 +69,16 @@ def make_outputs(count: int) -> list[InferenceOutput]:
 def masks_from_workers(pool: MaskWorkers, outputs: Sequence[InferenceOutput]) -> list[Mask]:
     """Make masks in the workers; they come back in order."""
     submitted = [
-        pool.submit(ImageInput(output.image, None, str(index)))
+        pool.submit([ImageInput(output.image, None, str(index))])
         for index, output in enumerate(outputs)
     ]
-    return [one.complete(one.future.result()).mask for one in submitted]
+    masks = []
+    for finishes in submitted:
+        made = finishes[0]()
+        if isinstance(made, DataError):
+            raise made
+        masks.append(made.mask)
+    return masks
 
 
 def comparisons(workers: int, count: int, repeats: int) -> tuple[list[Row], float]:

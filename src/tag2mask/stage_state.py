@@ -134,6 +134,7 @@ class StageState:
         }
         inputs = {"inputs": self.inputs(name)}
         inputs |= {section: values[section] for section in ("data", "backbone", "predict")}
+        del inputs["predict"]["batch_size"]  # says how fast masks are made, not what they show
         plain: dict[str, Any] = json.loads(json.dumps(inputs | choices))
         return plain
 

@@ -9,7 +9,11 @@ from tests.conformance.stand_ins import METHODS, NUM_FOREGROUND, small_batch, sm
 
 from tag2mask.config.schema import PredictConfig
 from tag2mask.functional.cam import normalize_cam, upsample
-from tag2mask.inference.multi_scale import predict_multi_scale
+from tag2mask.inference.multi_scale import (
+    images_per_pass,
+    predict_multi_scale,
+    predict_together,
+)
 from tag2mask.inference.postprocessing import PostProcessor, select_maps
 from tag2mask.methods.base import Method
 from tag2mask.methods.true_masks import true_mask_loss
@@ -119,6 +123,35 @@ def test_the_normalized_cam_has_the_images_size_and_is_in_0_to_1(
     assert cam.shape == (2, NUM_FOREGROUND, *size)
     assert cam.min() >= 0
     assert cam.max() <= 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_that_share_a_pass_get_what_each_gets_alone(method: Method, flip: bool) -> None:
+    config = PredictConfig(batch_size=3, scales=(1.0, 0.5), long_side_px=64, flip=flip)
+    method.eval()
+    if images_per_pass(method, config, "cpu") == 1:
+        assert method.works_while_labeling
+        return
+    generator = torch.Generator().manual_seed(0)
+    images = [
+        torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=generator)
+        for size in ((48, 64), (96, 128), (48, 64))  # all become 48 x 64
+    ]
+    tags = torch.eye(3)
+    together = predict_together(method, images, config, tags)
+    for at, (image, shared) in enumerate(zip(images, together, strict=True)):
+        alone = predict_multi_scale(method, image, config, tags[at : at + 1])
+        for name, expected in alone._asdict().items():
+            if name != "cam_range":  # the CAM covers it, relative to its own size
+                torch.testing.assert_close(getattr(shared, name), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_shares_a_pass_with_propagation_or_by_default_on_a_cpu(method: Method) -> None:
+    propagated = PredictConfig(batch_size=3, propagate=True)
+    assert images_per_pass(method, propagated, "cuda") == 1
+    assert images_per_pass(method, PredictConfig(), "cpu") == 1
+    expected = 1 if method.works_while_labeling else 8
+    assert images_per_pass(method, PredictConfig(), "cuda") == expected
 
 
 @torch.no_grad()

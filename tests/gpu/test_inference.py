@@ -99,9 +99,31 @@ def test_processes_on_the_cpu_refine_what_the_gpu_computed(tmp_path: Path) -> No
         assert (alone == shared).mean() > 0.99
 
 
+def test_batches_of_8_give_the_masks_of_single_images(tmp_path: Path) -> None:
+    _, gpu = segmenters("rml", crf=True)
+    source = Blocks()
+    for size in (1, 8):
+        batched = with_predict(gpu, batch_size=size, precision="fp32")
+        assert batched.batch_size == size
+        writer = MaskWriter(tmp_path / str(size), CLASSES, "tags", batched.settings("tags"))
+        with exact_arithmetic():
+            assert label_dataset(batched, source, writer).written == 3
+    for name in source.names:
+        alone, shared = (read_indices(tmp_path / folder / f"{name}.png") for folder in "18")
+        assert (alone == shared).mean() > 0.999
+    assert Segmenter(gpu.method, gpu.recipe, "cuda").batch_size == 8  # unless the recipe says else
+
+
+def with_predict(segmenter: Segmenter, **changes: Any) -> Segmenter:
+    """Return a segmenter of the same network on the GPU with other test-time settings."""
+    predict = segmenter.recipe.predict.model_copy(update=changes)
+    recipe = segmenter.recipe.model_copy(update={"predict": predict})
+    return Segmenter(segmenter.method, recipe, "cuda")
+
+
 def test_bf16_masks_agree_with_float32() -> None:
     _, gpu = segmenters("rml")
-    half = Segmenter(gpu.method, gpu.recipe, "cuda", bf16=True)
+    full, half = (with_predict(gpu, precision=name) for name in ("fp32", "bf16"))
     sample = Blocks()[0]
-    first, second = (one.segment(sample.image, sample.tags) for one in (gpu, half))
+    first, second = (one.segment(sample.image, sample.tags) for one in (full, half))
     assert (first.mask == second.mask).mean() > 0.9

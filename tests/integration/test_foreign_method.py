@@ -42,13 +42,12 @@ class QuarterTurns(InferenceProtocol):
     def predict(
         self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
     ) -> NetworkOutput:
-        normalized = self.normalized_image(method, image, config)
-        output = method.compute_cam(normalized)
+        output = method.compute_cam(image)
         probs = [
-            method.segmentation(normalized.rot90(turn, (2, 3))).softmax(1).rot90(-turn, (2, 3))
+            method.segmentation(image.rot90(turn, (2, 3))).softmax(1).rot90(-turn, (2, 3))
             for turn in TURNS
         ]
-        cam = upsample(output.cam.sigmoid(), normalized.shape[-2:])
+        cam = upsample(output.cam.sigmoid(), image.shape[-2:])
         return NetworkOutput(cam, output.logits.sigmoid(), logits=torch.stack(probs).mean(0).log())
 
 

@@ -74,6 +74,12 @@ def test_scores_are_finished_only_for_the_present_inputs(state):
     assert not state.is_finished("score")
 
 
+def test_scores_do_not_depend_on_the_number_of_images_in_a_pass(state):
+    predict = state.evaluation_inputs("score")["predict"]
+    assert "scales" in predict
+    assert "batch_size" not in predict
+
+
 def test_an_unfinished_stage_is_named_with_the_command_that_runs_it(state):
     message = (
         r"run/cam: stage 'cam' is not finished; first run tag2mask train --resume .*--stage cam$"

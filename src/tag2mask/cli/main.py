@@ -63,7 +63,7 @@ USER_ERRNOS = {
 """Errors of a disk that are no defect of the program: space, permission, a wrong kind of path."""
 OUT_OF_MEMORY = (
     "memory ran out; in training lower optim.batch_size or data.crop_px, for masks set "
-    "predict.max_side_px=640 or use fewer --workers"
+    "predict.max_side_px=640, lower predict.batch_size or use fewer --workers"
 )
 EXIT_USER = 2
 EXIT_SIGNAL = 128

@@ -11,6 +11,7 @@ MOST_STEPS = 10**9
 MOST_IMAGES = 10**9
 LONGEST_SIDE_PX = 2**16
 LARGEST_BATCH = 2**16
+MOST_IMAGES_PER_PASS = 256
 
 
 class PointInTraining:
@@ -269,6 +270,11 @@ class PredictConfig(Config):
     min_confidence: Fraction = 0.0
     """Smallest probability of a pixel's class; less probable pixels become 255. For masks to train
     on, behind a dense CRF or from a decoder. Larger: fewer labeled pixels."""
+    batch_size: int | None = Field(default=None, ge=1, le=MOST_IMAGES_PER_PASS)
+    """Images of like size that share a forward pass when masks of many images are written. Masks
+    stay the same up to rounding; fewer than asked for share a pass where they are large, and none
+    where a method works on each image or with propagate. Larger: more memory; faster on a GPU.
+    none: 1 on a CPU, 8 on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the network; CAM and refiners stay in fp32. auto: bf16 where the hardware has
     instructions for it, else fp32."""

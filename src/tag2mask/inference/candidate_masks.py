@@ -25,8 +25,8 @@ from tag2mask.inference.multi_scale import (
     select_classes,
 )
 from tag2mask.inference.postprocessing import PostProcessor, half_size, select_maps
-from tag2mask.inference.segmenter import Segmenter, build_final_crf, image_tensor
-from tag2mask.methods.build import build_refiner
+from tag2mask.inference.segmenter import Segmenter, image_tensor
+from tag2mask.methods.build import build_final_crf, build_refiner
 from tag2mask.methods.protocol import MultiScaleCam, NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import BACKGROUND, ClassSource, Sample

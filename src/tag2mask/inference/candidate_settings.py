@@ -16,8 +16,9 @@ from tag2mask.config.recipe import Recipe
 from tag2mask.config.schema import RefinerConfig
 from tag2mask.inference.candidate_masks import MaskPlan, make_masks
 from tag2mask.inference.postprocessing import PostProcessor, image_background, select_maps
-from tag2mask.inference.segmenter import Segmenter, build_final_crf, image_tensor
+from tag2mask.inference.segmenter import Segmenter, image_tensor
 from tag2mask.inference.tuned import Changes
+from tag2mask.methods.build import build_final_crf
 from tag2mask.methods.protocol import MultiScaleCam, NetworkOutput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Sample

@@ -55,7 +55,8 @@ class ExportableNetwork(nn.Module):
             Mask (H, W) uint8, 0 is background; class probabilities (F,).
         """
         planes = image.permute(2, 0, 1).unsqueeze(0)
-        output = self.protocol.predict(self.method, planes, self.config, None, "")
+        normalized = self.protocol.normalized_image(self.method, planes, self.config)
+        output = self.protocol.predict(self.method, normalized, self.config, None, "")
         probs = output.probs[0]
         selected = self._selected(probs, tags)[None, :, None, None]
         classes = tuple(range(len(probs)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ from tag2mask.types import ClassSource
 
 AUTO = "auto"
 """Value of `predict.protocol` that stands for the method's own protocol."""
+GPU_BATCH_SIZE = 8
+"""Default of `predict.batch_size` on a GPU; on a CPU larger passes are not faster."""
 
 
 def protocol_of(config: PredictConfig, method: Method) -> InferenceProtocol:
@@ -82,14 +86,48 @@ def predict_multi_scale(
         name: Name of the image, for methods that draw random numbers while labeling.
     """
     config = resolve_inference_config(config, method)
-    return protocol_of(config, method).predict(method, image, config, tags, name)
+    protocol = protocol_of(config, method)
+    normalized = protocol.normalized_image(method, image, config)
+    return protocol.predict(method, normalized, config, tags, name)
+
+
+@torch.no_grad()
+def predict_together(
+    method: Method, images: Sequence[Tensor], config: PredictConfig, tags: Tensor | None = None
+) -> list[NetworkOutput]:
+    """Run a network on several images, which share the pass at every scale.
+
+    Args:
+        method: In evaluation mode, on the device of the images.
+        images: Each (1, 3, H, W) uint8 RGB; all have one working size.
+        config: With it `images_per_pass` is above 1.
+        tags: (N, F) in {0, 1}, or None for untagged images.
+    """
+    config = resolve_inference_config(config, method)
+    protocol = protocol_of(config, method)
+    normalized = torch.cat([protocol.normalized_image(method, image, config) for image in images])
+    output = protocol.predict(method, normalized, config, tags, "")
+    return [output.of_image(index) for index in range(len(images))]
+
+
+def images_per_pass(method: Method, config: PredictConfig, device_type: str) -> int:
+    """Return the largest number of images that share a forward pass.
+
+    It is 1 where images are processed one by one: by methods that work while labeling, with
+    propagation, and by protocols that take no batches.
+    """
+    chosen = config.batch_size or (1 if device_type == "cpu" else GPU_BATCH_SIZE)
+    if chosen == 1 or config.propagate or method.works_while_labeling:
+        return 1
+    return chosen if protocol_of(config, method).takes_batches else 1
 
 
 @torch.no_grad()
 def class_probs(method: Method, image: Tensor, config: PredictConfig) -> Tensor:
     """(1, F) class probabilities of one (1, 3, H, W) uint8 image, from scale 1 alone."""
     config = resolve_inference_config(config, method)
-    return protocol_of(config, method).class_probs(method, image, config)
+    protocol = protocol_of(config, method)
+    return protocol.class_probs(method, protocol.normalized_image(method, image, config), config)
 
 
 def select_classes(

@@ -17,20 +17,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tag2mask import plugins
 from tag2mask.config.overrides import apply_overrides, override_texts
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
 from tag2mask.functional.bands import is_large
 from tag2mask.functional.cam import upsample
 from tag2mask.functional.precision import label_autocast
+from tag2mask.inference.batches import ImageInput
 from tag2mask.inference.hub import HubModel
 from tag2mask.inference.image_calls import ImageCalls
 from tag2mask.inference.large_images import needs_tiles, segment_large
 from tag2mask.inference.mask_settings import describe_settings
 from tag2mask.inference.multi_scale import (
     class_probs,
+    images_per_pass,
     predict_multi_scale,
+    predict_together,
     protocol_of,
     resolve_inference_config,
     select_classes,
@@ -46,9 +48,8 @@ from tag2mask.inference.run import Configure, Which, open_run, ready_method, res
 from tag2mask.inference.tagged_folder import open_source
 from tag2mask.inference.uncertainty import combine_parts, network_parts, postprocess_with_parts
 from tag2mask.methods.base import Method
-from tag2mask.methods.build import build_refiner
-from tag2mask.methods.protocol import InferenceProtocol, NetworkOutput
-from tag2mask.refiners.base import Refiner
+from tag2mask.methods.build import build_final_crf, build_refiner
+from tag2mask.methods.protocol import NetworkOutput
 from tag2mask.types import ClassSource, Image, Mask, Prediction
 
 
@@ -221,8 +222,34 @@ class Segmenter(ImageCalls, HubModel):
         name: str = "",
     ) -> InferenceOutput:
         """Do the steps of `segment` that need the network."""
-        class_source: ClassSource = "classifier" if tags is None else "tags"
         output = self.run_network(image, tags, name)
+        return self._infer(output, ImageInput(image, tags, name), keep_cam)
+
+    def infer_together(self, inputs: Sequence[ImageInput]) -> list[InferenceOutput]:
+        """Do what `infer` does for images of one `working_size`, all with tags or all without."""
+        images = [image_tensor(one.image).to(self.device) for one in inputs]
+        rows = [row for one in inputs if (row := self._row(one.tags)) is not None]
+        tags = torch.cat(rows) if rows else None
+        with self._precision():
+            outputs = predict_together(self.method, images, self.config, tags)
+        return [self._infer(output, one) for output, one in zip(outputs, inputs, strict=True)]
+
+    @property
+    def batch_size(self) -> int:
+        """Largest number of images that share a forward pass."""
+        return images_per_pass(self.method, self.config, self.device.type)
+
+    def working_size(self, image: Image) -> tuple[int, int] | None:
+        """Return the (h, w) at which the network sees an image; None if it sees tiles."""
+        has_tiles = needs_tiles(image.shape, self.config)
+        return None if has_tiles else self.protocol.working_size(image.shape[:2], self.config)
+
+    def _infer(
+        self, output: NetworkOutput, one: ImageInput, keep_cam: bool = False
+    ) -> InferenceOutput:
+        """Select the classes of an image and their maps."""
+        image, tags, name = one
+        class_source: ClassSource = "classifier" if tags is None else "tags"
         class_indices = self.select_classes(output, tags, class_source)
         cam = _selected_cam(output.cam, class_indices) if keep_cam else None
         selected = self._select_maps(output, class_indices)
@@ -362,13 +389,6 @@ def image_tensor(image: Image) -> Tensor:
     if is_large(image.shape) and image.flags.writeable:
         return torch.from_numpy(image).permute(2, 0, 1)[None]
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-
-
-def build_final_crf(protocol: InferenceProtocol) -> Refiner:
-    """Build the dense CRF that a protocol ends with; its defaults are the settings of AFA."""
-    kind = plugins.load("refiners", "dense_crf")
-    crf: Refiner = kind(kind.Config(**protocol.final_crf))
-    return crf
 
 
 def _selected_cam(cam: Tensor, class_indices: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -23,12 +23,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tag2mask.errors import DataError, did_you_mean
+from tag2mask.inference.batches import ImageInput
 from tag2mask.inference.inputs import tag_row
 from tag2mask.inference.mask_summary import MaskSummary, summarize_rows
 from tag2mask.inference.open_job import OpenJob
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.shards import Shard
-from tag2mask.inference.workers import ImageInput, predict_in_workers
+from tag2mask.inference.workers import predict_in_workers
 from tag2mask.inference.writer import OnImage, WriteSummary, open_mask_folder, progress
 from tag2mask.io.files import write_atomically, write_text
 from tag2mask.io.json_files import FileSchema, read_object

@@ -3,7 +3,10 @@
 On the CPU, each worker runs network, refiners and thresholds of one image at a time in one thread:
 two threads speed up one image less than two images. A network on a GPU stays in this process, and
 the workers refine and threshold. Results equal those of one process up to rounding, which can
-depend on the number of threads. A thread reads the next image while the network is busy.
+depend on the number of threads.
+
+A thread decodes the next images while the network is busy. If images share a forward pass, another
+thread runs the network on the next group while this one is refined and written.
 """
 
 from __future__ import annotations
@@ -15,51 +18,48 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
+from functools import partial
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tag2mask.errors import DataError, LostProcessError
-from tag2mask.functional.bands import is_large
+from tag2mask.inference.batches import (
+    ImageInput,
+    Input,
+    Numbered,
+    in_order,
+    read_groups,
+    run_ahead,
+)
 from tag2mask.inference.large_images import needs_tiles
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
-from tag2mask.inference.segmenter import Segmenter, image_tensor
+from tag2mask.inference.segmenter import InferenceOutput, Segmenter, image_tensor
 from tag2mask.inference.uncertainty import postprocess_with_parts
 from tag2mask.io.signals import signals_delayed
 from tag2mask.types import Image, Mask, Prediction
 
 AHEAD = 2
-"""Images submitted per worker before the first result is awaited."""
+"""Passes submitted per worker before the first result is awaited."""
+
+Found = Prediction | DataError
+"""The mask of an image, or why there is none."""
+Finish = Callable[[], Found]
+"""Does, or awaits, what is left to do for an image."""
 
 
-class ImageInput(NamedTuple):
-    """One image of which a mask is made."""
+class Begun(NamedTuple):
+    """An image whose maps are computed, or that is in the hands of a worker."""
 
-    image: Image
-    tags: npt.NDArray[np.uint8] | None
-    """(F,) in {0, 1}; None lets the classifier select the classes."""
-    name: str
-
-
-Input = tuple[str, ImageInput | DataError]
-"""Name of an image, and the image or why it cannot be read."""
-
-
-class Submitted(NamedTuple):
-    """An image in the hands of a worker."""
-
-    future: Future[Any]
-    """What the worker returns; text says why there is no mask."""
-    complete: Callable[[Any], Prediction]
-    """Adds what stayed in this process."""
+    numbered: Numbered
+    finish: Finish
 
 
 class MaskWorkers:
@@ -102,24 +102,34 @@ class MaskWorkers:
                     process.terminate()
             self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, one: ImageInput) -> Submitted:
-        """Submit one image to a worker.
+    def submit(self, group: Sequence[ImageInput]) -> list[Finish]:
+        """Submit images that share a pass, in which a network on a GPU sees them now.
+
+        Returns:
+            Per image what awaits its mask; it raises LostProcessError if the worker has died.
 
         Raises:
-            DataError: If a network on a GPU refuses the image.
             LostProcessError: If a worker has died.
         """
         if self._with_network:
-            future = self._start(_segment, one)
-            return Submitted(future, lambda made: replace(made, image=one.image))
-        if needs_tiles(one.image.shape, self._segmenter.config):
-            done: Future[Any] = Future()
-            done.set_result(self._segmenter.segment(one.image, one.tags, name=one.name))
-            return Submitted(done, lambda made: made)
-        output = self._segmenter.infer(one.image, one.tags, name=one.name)
-        selected = output.selected._replace(maps=output.selected.maps.cpu())
-        future = self._start(_make_mask, (output.image, selected))
-        return Submitted(future, lambda made: self._segmenter.build_prediction(output, *made))
+            future = self._start(_segment, group)
+            return [partial(_await_mask, future, at, one) for at, one in enumerate(group)]
+        return [self._refine(one) for one in _infer(self._segmenter, group)]
+
+    def _refine(self, found: InferenceOutput | Found) -> Finish:
+        """Let a worker refine what a network on a GPU computed."""
+        if not isinstance(found, InferenceOutput):
+            return lambda: found
+        selected = found.selected._replace(maps=found.selected.maps.cpu())
+        future = self._start(_make_mask, (found.image, selected))
+
+        def finish() -> Found:
+            made: tuple[Mask, dict[str, float]] | str = _result(future)
+            if isinstance(made, str):
+                return DataError(made)
+            return self._segmenter.build_prediction(found, *made)
+
+        return finish
 
     def _start(self, function: Callable[[bytes], Any], job: object) -> Future[Any]:
         try:
@@ -133,7 +143,7 @@ class MaskWorkers:
 
 def predict_in_workers(
     segmenter: Segmenter, inputs: Iterable[Input], workers: int
-) -> Generator[tuple[str, Prediction | DataError]]:
+) -> Generator[tuple[str, Found]]:
     """Make the masks of images, in order; errors pass through, and new ones join them.
 
     Args:
@@ -145,81 +155,103 @@ def predict_in_workers(
     Raises:
         LostProcessError: If a worker died.
     """
-    inputs = _read_ahead(inputs)
-    if workers == 1:
-        for name, one in inputs:
-            yield name, _segment_here(segmenter, name, one)
-        return
-    with signals_delayed():  # so that no signal comes between start and `with`
-        pool = MaskWorkers(segmenter, workers)
-    with pool:
-        waiting: deque[tuple[str, Submitted | DataError]] = deque()
-        for name, one in inputs:
-            waiting.append((name, _submit(pool, name, one)))
-            while len(waiting) > (workers if _is_large(one) else AHEAD * workers):
-                yield _await_prediction(*waiting.popleft())
-        while waiting:
-            yield _await_prediction(*waiting.popleft())
+    batch_size = segmenter.batch_size
+    groups = read_groups(inputs, batch_size, segmenter.working_size)
+    with ExitStack() as stack:
+        submit: Callable[[Sequence[ImageInput]], list[Finish]] = partial(_infer_here, segmenter)
+        if workers > 1:
+            with signals_delayed():  # so that no signal comes between start and `with`
+                submit = stack.enter_context(MaskWorkers(segmenter, workers)).submit
+        begun: Generator[list[Begun]] = (_begin(submit, group) for group in groups)
+        if batch_size > 1:
+            begun = run_ahead(begun, lambda group: group[-1].numbered.is_large)
+        stack.enter_context(closing(begun))
+        kept = 0 if workers == 1 else AHEAD * workers * batch_size
+        yield from in_order(_finish_all(begun, kept, workers))
 
 
-def _read_ahead(inputs: Iterable[Input]) -> Generator[Input]:
-    """Yield what an iterator gives; a thread reads the next image while this one is processed.
-
-    After a large image the thread waits, because two of them would take too much memory.
-    """
-    iterator = iter(inputs)
-    with ThreadPoolExecutor(1, thread_name_prefix="read ahead") as pool:
-        coming: Future[Input | None] = pool.submit(next, iterator, None)
-        while (found := coming.result()) is not None:
-            is_large = _is_large(found[1])
-            if not is_large:
-                coming = pool.submit(next, iterator, None)
-            yield found
-            del found
-            if is_large:
-                coming = pool.submit(next, iterator, None)
+def _begin(
+    submit: Callable[[Sequence[ImageInput]], list[Finish]], group: Sequence[Numbered]
+) -> list[Begun]:
+    """Run the network on images that share a pass, or let a worker do it."""
+    first = group[0].one
+    if isinstance(first, DataError):  # is always a group of its own
+        return [Begun(group[0], lambda: first)]
+    finishes = submit([one for _, _, one in group if isinstance(one, ImageInput)])
+    return [
+        Begun(numbered, partial(_finish_named, numbered.name, finish))
+        for numbered, finish in zip(group, finishes, strict=True)
+    ]
 
 
-def _is_large(one: ImageInput | DataError) -> bool:
-    """Return whether an image takes so much memory that no other is read meanwhile."""
-    return not isinstance(one, DataError) and is_large(one.image.shape)
+def _finish_named(name: str, finish: Finish) -> Found:
+    """Finish an image; an error names it."""
+    found = finish()
+    return DataError(f"{name}: {found}") if isinstance(found, DataError) else found
 
 
-def _segment_here(
-    segmenter: Segmenter, name: str, one: ImageInput | DataError
-) -> Prediction | DataError:
-    """Make one prediction in this process; an error names the image."""
-    if isinstance(one, DataError):
-        return one
+def _finish_all(
+    begun: Iterable[list[Begun]], kept: int, kept_if_large: int
+) -> Generator[tuple[int, tuple[str, Found]]]:
+    """Finish images while `kept` later ones wait, fewer if they are large."""
+    waiting: deque[Begun] = deque()
+    for group in begun:
+        waiting.extend(group)
+        while len(waiting) > (min(kept, kept_if_large) if group[-1].numbered.is_large else kept):
+            yield _finish(waiting.popleft())
+    while waiting:
+        yield _finish(waiting.popleft())
+
+
+def _finish(begun: Begun) -> tuple[int, tuple[str, Found]]:
+    return begun.numbered.position, (begun.numbered.name, begun.finish())
+
+
+def _infer_here(segmenter: Segmenter, group: Sequence[ImageInput]) -> list[Finish]:
+    """Run the network on images that share a pass; refining them is left to do."""
+    return [partial(_postprocess, segmenter, found) for found in _infer(segmenter, group)]
+
+
+def _infer(segmenter: Segmenter, group: Sequence[ImageInput]) -> Sequence[InferenceOutput | Found]:
+    """Run the network on images in one pass, or one by one if that takes too much memory."""
+    if len(group) > 1:
+        with suppress(torch.OutOfMemoryError):
+            return segmenter.infer_together(group)
+    return [_infer_one(segmenter, one) for one in group]
+
+
+def _infer_one(segmenter: Segmenter, one: ImageInput) -> InferenceOutput | Found:
+    """Run the network on one image; a large one is finished."""
     try:
-        return segmenter.segment(one.image, one.tags, name=one.name)
+        if needs_tiles(one.image.shape, segmenter.config):
+            return segmenter.segment(one.image, one.tags, name=one.name)
+        return segmenter.infer(one.image, one.tags, name=one.name)
     except DataError as error:
-        return DataError(f"{name}: {error}")
+        return error
 
 
-def _submit(pool: MaskWorkers, name: str, one: ImageInput | DataError) -> Submitted | DataError:
-    """Submit one image; an error names it."""
-    if isinstance(one, DataError):
-        return one
+def _postprocess(segmenter: Segmenter, found: InferenceOutput | Found) -> Found:
+    """Refine and threshold what the network computed."""
+    if not isinstance(found, InferenceOutput):
+        return found
     try:
-        return pool.submit(one)
+        return segmenter.build_prediction(found, *segmenter.postprocess(found))
     except DataError as error:
-        return DataError(f"{name}: {error}")
+        return error
 
 
-def _await_prediction(
-    name: str, submitted: Submitted | DataError
-) -> tuple[str, Prediction | DataError]:
-    """Wait for one image."""
-    if isinstance(submitted, DataError):
-        return name, submitted
+def _result(future: Future[Any]) -> Any:
+    """Wait for a worker."""
     try:
-        made = submitted.future.result()
+        return future.result()
     except BrokenProcessPool as error:
         raise _worker_died() from error
-    if isinstance(made, str):
-        return name, DataError(f"{name}: {made}")
-    return name, submitted.complete(made)
+
+
+def _await_mask(future: Future[Any], index: int, one: ImageInput) -> Found:
+    """Wait for a group of images and return the mask of one of them."""
+    made: Prediction | str = _result(future)[index]
+    return DataError(made) if isinstance(made, str) else replace(made, image=one.image)
 
 
 def _start_method() -> str:
@@ -266,15 +298,15 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def _segment(packed: bytes) -> Prediction | str:
-    """Make one prediction in a worker, without its image; an error comes back as its text."""
-    one: ImageInput = pickle.loads(packed)
+def _segment(packed: bytes) -> list[Prediction | str]:
+    """Make predictions in a worker, without their images; an error comes back as its text."""
+    group: list[ImageInput] = pickle.loads(packed)
     segmenter: Segmenter = _parts[0]
-    try:
-        made = segmenter.segment(one.image, one.tags, name=one.name)
-    except DataError as error:
-        return str(error)
-    return replace(made, image=made.image[:0])
+    found = [_postprocess(segmenter, one) for one in _infer(segmenter, group)]
+    return [
+        str(made) if isinstance(made, DataError) else replace(made, image=made.image[:0])
+        for made in found
+    ]
 
 
 def _make_mask(packed: bytes) -> tuple[Mask, dict[str, float]] | str:

@@ -15,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference.batches import ImageInput
 from tag2mask.inference.mask_summary import MaskSummary, summarize_masks
 from tag2mask.inference.segmenter import Segmenter
 from tag2mask.inference.shards import SHARDS_FOLDER, Shard, adopt_rows, finish_shard
-from tag2mask.inference.workers import ImageInput, predict_in_workers
+from tag2mask.inference.workers import predict_in_workers
 from tag2mask.io.files import remove_leftovers, visible_names
 from tag2mask.io.images import read_image
 from tag2mask.io.mask_folder import (

@@ -147,14 +147,15 @@ class Method(nn.Module, ABC):
         """
 
     def compute_multi_scale_cam(self, views: ScaledViews) -> Sequence[CamOutput]:
-        """Compute logits and CAM of one image at all its scales, one output per scale.
+        """Compute logits and CAM of an image at all its scales, one output per scale.
 
-        Override it if scales are not independent. It runs without gradients; a method that needs
-        gradients enables them itself.
+        Override it if scales are not independent; the images of a batch then come one by one. It
+        runs without gradients; a method that needs gradients enables them itself.
         """
+        tags = views.tags
         return [
             self.compute_cam(
-                image, None if views.tags is None else views.tags.expand(len(image), -1)
+                image, None if tags is None else tags.repeat(len(image) // len(tags), 1)
             )
             for image in views.images
         ]

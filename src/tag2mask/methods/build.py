@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tag2mask import plugins
 from tag2mask.config.recipe import Recipe
 from tag2mask.methods.base import Method, StageOutputs
+from tag2mask.methods.protocol import InferenceProtocol
 from tag2mask.models.base import Backbone
 from tag2mask.models.batch_norm import share_batch_statistics
 from tag2mask.models.initialization import WithoutDraws
@@ -55,6 +56,13 @@ def build_refiner(recipe: Recipe) -> Refiner | None:
         return None
     refiner: Refiner = plugins.load("refiners", recipe.refiner.name)(recipe.refiner)
     return refiner
+
+
+def build_final_crf(protocol: InferenceProtocol) -> Refiner:
+    """Build the dense CRF that a protocol ends with; its defaults are the settings of AFA."""
+    kind = plugins.load("refiners", "dense_crf")
+    crf: Refiner = kind(kind.Config(**protocol.final_crf))
+    return crf
 
 
 def named_license(recipe: Recipe) -> str:

@@ -41,7 +41,10 @@ shape (1, K, h', w') in [0, 1], or (1, 1 + K, h', w') non-negative scores with b
 
 
 class NetworkOutput(NamedTuple):
-    """What a network computes for one image before any class or threshold is chosen."""
+    """What a network computes for an image before any class or threshold is chosen.
+
+    A protocol that takes batches returns N images in one output; `of_image` returns one of them.
+    """
 
     cam: Tensor
     """(1, F, h, w) CAM in [0, 1) of every class, present or not, at the working size."""
@@ -62,18 +65,34 @@ class NetworkOutput(NamedTuple):
     """(1, F, 2) minimum of the CAM before it was normalized, and its distance to the maximum; tiles
     of one image share a range by it. None if the values compare across images."""
 
+    def of_image(self, index: int) -> NetworkOutput:
+        """Return the output of one of the images of a batch; nothing propagates in a batch."""
+        row = slice(index, index + 1)
+        return self._replace(
+            cam=self.cam[row],
+            probs=self.probs[row],
+            logits=None if self.logits is None else self.logits[row],
+            views=[view[index :: len(self.cam)] for view in self.views],
+            cam_range=None if self.cam_range is None else self.cam_range[row],
+        )
+
 
 class ScaledViews(NamedTuple):
-    """One image at every inference scale, with its flipped copy stacked behind."""
+    """An image at every inference scale, with its flipped copy stacked behind.
+
+    N images of one size may share it, first all of them, then all flipped copies. A method with
+    a `compute_multi_scale_cam` of its own gets one image.
+    """
 
     images: Sequence[Tensor]
-    """Per scale (V, 3, h, w) normalized; V is 2 with flip, else 1."""
+    """Per scale (V * N, 3, h, w) normalized; V is 2 with flip, else 1."""
     scales: Sequence[float]
     """Factors of the working size."""
     tags: Tensor | None = None
-    """(1, F) in {0, 1}; None for an untagged image."""
+    """(N, F) in {0, 1}; None for untagged images."""
     name: str = ""
-    """Name of the image; makes random draws independent of the order of images."""
+    """Name of the image; makes random draws independent of the order of images. Empty for several
+    images."""
 
     @property
     def nearest_full(self) -> int:
@@ -93,6 +112,8 @@ class InferenceProtocol(ABC):
     """What settings and messages call the protocol."""
     selects_by_classifier: ClassVar[bool] = True
     """Whether the class threshold selects the classes of untagged images."""
+    takes_batches: ClassVar[bool] = False
+    """Whether `predict` takes several images of one size at once."""
     final_crf: ClassVar[Mapping[str, float]] = {}
     """Settings of the final dense CRF (`predict.crf`) other than its defaults."""
 
@@ -107,13 +128,14 @@ class InferenceProtocol(ABC):
     def predict(
         self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
     ) -> NetworkOutput:
-        """Run a network on one image at every scale.
+        """Run a network on an image at every scale.
 
         Args:
             method: In evaluation mode, on the device of `image`.
-            image: (1, 3, H, W) uint8 RGB.
+            image: (1, 3, h, w), from `normalized_image`; (N, 3, h, w) if the protocol takes
+                batches.
             config: Complete: `complete_config` has filled in the defaults.
-            tags: (1, F) in {0, 1} for methods that read tags while labeling.
+            tags: (1, F) or (N, F) in {0, 1} for methods that read tags while labeling.
             name: Name of the image, for methods that draw random numbers while labeling.
         """
 
@@ -132,10 +154,14 @@ class InferenceProtocol(ABC):
         """Resize a (1, 3, H, W) uint8 image to the working size and normalize it."""
         return method.backbone.normalize(resize_to_working_size(image, config))
 
+    def working_size(self, size: Sequence[int], config: PredictConfig) -> tuple[int, int]:
+        """Return the (h, w) to which `normalized_image` resizes an image of (H, W) `size`."""
+        return working_size(size, config)
+
     def class_probs(self, method: Method, image: Tensor, config: PredictConfig) -> Tensor:
-        """(1, F) class probabilities of one (1, 3, H, W) uint8 image at scale 1."""
-        view = with_flip(self.normalized_image(method, image, config), 1.0, flip=config.flip)
-        return mean_probs(method.class_logits(view))
+        """(N, F) class probabilities of (N, 3, h, w) normalized images at scale 1."""
+        logits = method.class_logits(with_flip(image, 1.0, flip=config.flip))
+        return mean_probs(logits, len(image))
 
     def complete_config(self, config: PredictConfig) -> PredictConfig:
         """Fill in what the recipe leaves to the protocol."""
@@ -154,6 +180,7 @@ class MultiScaleCam(InferenceProtocol):
     """
 
     name: ClassVar[str] = "cam"
+    takes_batches: ClassVar[bool] = True
 
     def check(self, method: Method, config: PredictConfig) -> None:
         """Reject confident pseudo-labels of a propagated CAM."""
@@ -166,23 +193,22 @@ class MultiScaleCam(InferenceProtocol):
         self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
     ) -> NetworkOutput:
         """Add up the CAM over scales; add what propagation needs where it is asked for."""
-        normalized = self.normalized_image(method, image, config)
         scales = config.scales or ()
         outputs = method.compute_multi_scale_cam(
-            scaled_views(normalized, scales, tags, name, flip=config.flip)
+            scaled_views(image, scales, tags, name, flip=config.flip)
         )
         summed = summed_cam(
-            (split_flip(one, flip=config.flip) for one in outputs), normalized.shape[-2:]
+            (split_flip(one, flip=config.flip) for one in outputs), image.shape[-2:]
         )
         cam, limits = normalize_cam(summed), cam_range(summed)
         if 1.0 in scales:
-            probs = mean_probs(outputs[scales.index(1.0)].logits)
+            probs = mean_probs(outputs[scales.index(1.0)].logits, len(image))
         else:
             probs = self.class_probs(method, image, config)
         views = normalized_views(outputs)
         if not config.propagate:
             return NetworkOutput(cam, probs, views=views, cam_range=limits)
-        view = enlarge_to(normalized, MIN_SIDE_PX)
+        view = enlarge_to(image, MIN_SIDE_PX)
         propagation = method.propagation(view)
         if propagation is not None:
             return NetworkOutput(cam, probs, propagation=propagation, views=views, cam_range=limits)
@@ -203,6 +229,7 @@ class MultiScaleDecoder(InferenceProtocol):
 
     name: ClassVar[str] = "decoder"
     selects_by_classifier: ClassVar[bool] = False
+    takes_batches: ClassVar[bool] = True
 
     scales: tuple[float, ...] = (1.0, 0.5, 0.75)
     long_side_px: int = 512
@@ -218,27 +245,27 @@ class MultiScaleDecoder(InferenceProtocol):
 
     def normalized_image(self, method: Method, image: Tensor, config: PredictConfig) -> Tensor:
         """Resize as AFA does: round the short side down, without antialiasing or rounding."""
-        size = limited_size(
-            image.shape[-2:], config.long_side_px or None, config.max_side_px, round_down=True
-        )
+        size = self.working_size(image.shape[-2:], config)
         return method.backbone.normalize(nearest_pixels(image, size))
+
+    def working_size(self, size: Sequence[int], config: PredictConfig) -> tuple[int, int]:
+        """Round the short side down."""
+        return working_size(size, config, round_down=True)
 
     def predict(
         self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
     ) -> NetworkOutput:
         """Run the decoder at every scale and the classifier at scale 1."""
-        normalized = self.normalized_image(method, image, config)
         (output,) = method.compute_multi_scale_cam(
-            scaled_views(normalized, (1.0,), tags, name, flip=config.flip)
+            scaled_views(image, (1.0,), tags, name, flip=config.flip)
         )
-        summed = summed_cam([split_flip(output, flip=config.flip)], normalized.shape[-2:])
+        summed = summed_cam([split_flip(output, flip=config.flip)], image.shape[-2:])
         cam, limits = normalize_cam(summed), cam_range(summed)
-        by_scale = scale_logits(method, normalized, config.scales or (), flip=config.flip)
+        by_scale = scale_logits(method, image, config.scales or (), flip=config.flip)
         logits = largest_logits(by_scale, flip=config.flip)
         views = [one.softmax(dim=1)[:, 1:] for one in by_scale]
-        return NetworkOutput(
-            cam, mean_probs(output.logits), logits=logits, views=views, cam_range=limits
-        )
+        probs = mean_probs(output.logits, len(image))
+        return NetworkOutput(cam, probs, logits=logits, views=views, cam_range=limits)
 
 
 def multi_scale_logits(
@@ -248,12 +275,12 @@ def multi_scale_logits(
 
     Args:
         method: Has a decoder.
-        image: (1, 3, H, W) normalized.
+        image: (N, 3, H, W) normalized.
         scales: Factors of the image's size.
         flip: Also run on the flipped image.
 
     Returns:
-        (1, C, h, w) logits at the grid of scale 1, or of the first scale if 1 is not among them.
+        (N, C, h, w) logits at the grid of scale 1, or of the first scale if 1 is not among them.
 
     Raises:
         ValueError: If there is no scale.
@@ -270,7 +297,7 @@ def scale_logits(
     """Run a decoder at every scale, scale 1 first; see `multi_scale_logits`.
 
     Returns:
-        Per scale (V, C, h, w) logits, with those of the flipped image behind.
+        Per scale (V * N, C, h, w) logits, with those of the flipped images behind.
     """
     found = []
     for scale in sorted(scales, key=lambda scale: scale != 1.0):
@@ -283,7 +310,7 @@ def scale_logits(
 
 
 def largest_logits(by_scale: Sequence[Tensor], *, flip: bool) -> Tensor:
-    """Combine the (V, C, h, w) logits of all scales; see `multi_scale_logits`."""
+    """Combine the (V * N, C, h, w) logits of all scales; see `multi_scale_logits`."""
     largest: Tensor | None = None
     for logits in by_scale:
         resized = logits if largest is None else upsample(logits, largest.shape[-2:])
@@ -304,30 +331,41 @@ def normalized_views(outputs: Iterable[CamOutput]) -> list[Tensor]:
 def scaled_views(
     image: Tensor, scales: Sequence[float], tags: Tensor | None, name: str, *, flip: bool
 ) -> ScaledViews:
-    """Resize a normalized (1, 3, H, W) image to every scale, with its flipped copy if asked for."""
+    """Resize normalized (N, 3, H, W) images to every scale, with flipped copies if asked for."""
     return ScaledViews([with_flip(image, scale, flip=flip) for scale in scales], scales, tags, name)
 
 
 def with_flip(image: Tensor, scale: float, *, flip: bool) -> Tensor:
-    """Return a (1, 3, H, W) image at one scale; with `flip` its flipped copy is stacked behind."""
+    """Return (N, 3, H, W) images at one scale; with `flip` their flipped copies are behind."""
     view = enlarge_to(scaled_view(image, scale), MIN_SIDE_PX)
     return torch.cat([view, view.flip(-1)]) if flip else view
 
 
 def split_flip(output: CamOutput, *, flip: bool) -> tuple[Tensor, Tensor | None]:
-    """Split a CAM that `with_flip` stacked into that of the image and of its flipped copy."""
+    """Split a CAM that `with_flip` stacked into those of the images and of their flipped copies."""
     cam = output.cam.float()
-    return (cam[:1], cam[1:]) if flip else (cam, None)
+    if not flip:
+        return cam, None
+    upright, flipped = cam.chunk(2)
+    return upright, flipped
 
 
-def mean_probs(logits: Tensor) -> Tensor:
-    """Average (V, F) logits over the views of one image; (1, F) probabilities."""
-    return logits.float().mean(dim=0, keepdim=True).sigmoid()
+def mean_probs(logits: Tensor, count: int) -> Tensor:
+    """Average (V * N, F) logits over the views of each of N images; (N, F) probabilities."""
+    return logits.float().reshape(-1, count, logits.shape[1]).mean(dim=0).sigmoid()
+
+
+def working_size(
+    size: Sequence[int], config: PredictConfig, *, round_down: bool = False
+) -> tuple[int, int]:
+    """Return (h, w) with a long side of `long_side_px`, and of at most `max_side_px`."""
+    long_side_px = config.long_side_px or None
+    return limited_size(size, long_side_px, config.max_side_px, round_down=round_down)
 
 
 def resize_to_working_size(image: Tensor, config: PredictConfig) -> Tensor:
     """Resize an (N, 3, H, W) uint8 image to `long_side_px`, and to at most `max_side_px`."""
-    size = limited_size(image.shape[-2:], config.long_side_px or None, config.max_side_px)
+    size = working_size(image.shape[-2:], config)
     is_limited = config.long_side_px or config.max_side_px
     if not is_limited or (not is_exporting() and size == tuple(image.shape[-2:])):
         return image

@@ -18,12 +18,12 @@ from tag2mask.io.files import visible_names, write_text
 from tag2mask.io.run_files import read_metrics
 
 MAY_CHANGE = frozenset(
-    {"data.root", "data.labels", "backbone.weights", "run.trackers"}
+    {"data.root", "data.labels", "backbone.weights", "predict.batch_size", "run.trackers"}
     | {f"run.{key}" for key in ("workers", "log_every", "save_every", "samples", "estimate")}
     | {f"run.evaluate_{key}" for key in ("every", "images")}
 )
-"""Recipe keys that may change when a run resumes: paths and intervals, nothing that affects the
-weights."""
+"""Recipe keys that may change when a run resumes: paths, intervals, what costs time; nothing that
+affects the weights."""
 
 
 @dataclass(frozen=True, slots=True)

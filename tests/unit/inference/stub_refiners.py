@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from tag2mask.config.schema import PredictConfig, RefinerConfig
 from tag2mask.errors import DataError
+from tag2mask.inference.batches import ImageInput
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
 from tag2mask.inference.segmenter import InferenceOutput, Segmenter
-from tag2mask.inference.workers import ImageInput
 from tag2mask.refiners.base import Refiner
 from tag2mask.types import Image
 
@@ -58,6 +59,8 @@ class Sleeping(Stub):
 class Bare(Segmenter):
     """A segmenter without network: the right half of every image is a cat."""
 
+    batch_size = 1
+
     def __init__(self, refiner: Refiner) -> None:
         self.device = torch.device("cpu")
         self.class_names = ("cat",)
@@ -80,6 +83,32 @@ class Located(Bare):
         self, image: Image, tags: Any = None, *, keep_cam: bool = False, name: str = ""
     ) -> InferenceOutput:
         return super().infer(image)._replace(scores={"cat": os.getpid()})
+
+
+class Together(Bare):
+    """Shares passes among up to three images, and keeps which ones saw the network together."""
+
+    batch_size = 3
+
+    def __init__(self, refiner: Refiner, *, has_memory: bool = True) -> None:
+        super().__init__(refiner)
+        self.has_memory = has_memory
+        self.passes: list[list[str]] = []
+
+    def working_size(self, image: Image) -> tuple[int, int]:
+        return (image.shape[0], image.shape[1])
+
+    def infer(
+        self, image: Image, tags: Any = None, *, keep_cam: bool = False, name: str = ""
+    ) -> InferenceOutput:
+        self.passes.append([name])
+        return super().infer(image)
+
+    def infer_together(self, inputs: Sequence[ImageInput]) -> list[InferenceOutput]:
+        if not self.has_memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.passes.append([one.name for one in inputs])
+        return [super(Together, self).infer(one.image) for one in inputs]
 
 
 def image_input(brightness: int) -> ImageInput:

@@ -10,8 +10,8 @@ from tag2mask.config.recipe import load_recipe, parse_recipe
 from tag2mask.inference import candidate_masks
 from tag2mask.inference.candidate_masks import CandidateMasks, MaskPlan, make_masks
 from tag2mask.inference.postprocessing import PostProcessor, select_maps
-from tag2mask.inference.segmenter import Segmenter, build_final_crf
-from tag2mask.methods.build import build_method
+from tag2mask.inference.segmenter import Segmenter
+from tag2mask.methods.build import build_final_crf, build_method
 from tag2mask.methods.protocol import MultiScaleCam, NetworkOutput
 
 REFINERS = [None, "par", "{name: dense_crf, unary: label, iterations: 2}"]

@@ -14,6 +14,15 @@ def test_settings_include_the_thresholds_of_confident_labels(
     assert (settings["foreground_threshold"], settings["background_threshold"]) == (4.0, 32.0)
 
 
+def test_how_fast_masks_are_made_is_no_setting_of_them(
+    recipe: Recipe, segmenter: Segmenter
+) -> None:
+    predict = recipe.predict.model_copy(update={"batch_size": 4})
+    fast = Segmenter(segmenter.method, recipe.model_copy(update={"predict": predict}))
+    assert fast.batch_size == 4
+    assert fast.settings("tags") == segmenter.settings("tags")
+
+
 def test_class_threshold_is_a_setting_of_the_classifier_only(segmenter: Segmenter) -> None:
     assert segmenter.settings("classifier")["class_threshold"] == 0.5
     assert segmenter.settings("tags")["class_threshold"] is None

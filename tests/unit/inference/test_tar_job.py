@@ -85,6 +85,20 @@ def test_shards_write_what_one_process_writes(
     assert files_of(tmp_path / "parts") == files_of(tmp_path / "one")
 
 
+def test_batches_write_the_masks_of_single_images_in_their_order(
+    segmenter: Segmenter, tars: Path, tmp_path: Path
+) -> None:
+    predict = segmenter.recipe.predict.model_copy(update={"batch_size": 2})
+    recipe = segmenter.recipe.model_copy(update={"predict": predict})
+    open_job(segmenter, tars, tmp_path / "one").write()
+    open_job(Segmenter(segmenter.method, recipe), tars, tmp_path / "batches").write()
+    for name in ("000.tar", "001.tar"):
+        alone, together = (masks_of(tmp_path / folder / name) for folder in ("one", "batches"))
+        assert list(together) == list(alone)
+        for image, mask in alone.items():
+            np.testing.assert_array_equal(together[image], mask)
+
+
 def test_a_file_without_manifest_is_done_again_to_the_same_bytes(
     segmenter: Segmenter, tars: Path, tmp_path: Path
 ) -> None:

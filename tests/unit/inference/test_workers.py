@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.conformance.stand_ins import small_method, small_recipe
 from tests.unit.inference.stub_refiners import (
     Bare,
     Dying,
@@ -19,17 +21,21 @@ from tests.unit.inference.stub_refiners import (
     Picky,
     Sleeping,
     Stub,
+    Together,
     image_input,
 )
 
 from tag2mask.data.base import Source
 from tag2mask.errors import DataError, RunError
+from tag2mask.inference.batches import ImageInput, Input
 from tag2mask.inference.segmenter import Segmenter
-from tag2mask.inference.workers import ImageInput, MaskWorkers, predict_in_workers
+from tag2mask.inference.workers import MaskWorkers, predict_in_workers
 from tag2mask.inference.writer import MaskWriter, label_dataset
 from tag2mask.types import Prediction
 
 ROOT = Path(__file__).parents[3]
+SIZES = ((48, 64), (60, 48), (96, 128), (48, 64), (60, 48), (48, 64), (30, 40))
+"""(H, W) of images; the third is resized to 48 x 64 as well."""
 SCRIPT = """
 from tag2mask.inference.workers import predict_in_workers
 from tests.unit.inference.stub_refiners import Bare, Sleeping, image_input
@@ -89,7 +95,7 @@ def test_problems_of_reading_and_of_refining_keep_their_place(workers: int) -> N
 def test_the_next_image_is_read_while_one_is_processed_unless_it_is_large(
     monkeypatch: pytest.MonkeyPatch, large: bool
 ) -> None:
-    monkeypatch.setattr("tag2mask.inference.workers.is_large", lambda size: large)
+    monkeypatch.setattr("tag2mask.inference.batches.is_large", lambda size: large)
     read = [threading.Event() for _ in range(3)]
 
     def images() -> Iterator[tuple[str, ImageInput]]:
@@ -114,6 +120,90 @@ def test_an_error_of_the_reader_reaches_the_caller() -> None:
     assert next(found)[0] == "0"
     with pytest.raises(OSError, match="the disk is gone"):
         next(found)
+
+
+def mixed_images() -> list[Input]:
+    """Seven images of two sizes, one of which refuses to be refined and one to be read."""
+    wide = [(str(level), image_input(level)) for level in range(1, 8)]
+    tall = [(name, one._replace(image=one.image.swapaxes(0, 1))) for name, one in wide]
+    broken: Input = ("broken", DataError("broken.jpg: cannot be read"))
+    return [wide[0], tall[1], broken, wide[2], wide[3], tall[4], wide[5], tall[6]]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_that_share_passes_come_in_order_with_their_own_problems(workers: int) -> None:
+    found = list(predict_in_workers(Together(Picky()), mixed_images(), workers))
+    assert [name for name, _ in found] == ["1", "2", "broken", "3", "4", "5", "6", "7"]
+    for name, made in found:
+        if name in "123":
+            assert isinstance(made, Prediction)
+            assert np.unique(made.image).tolist() == [int(name)]
+            assert made.mask.shape == ((12, 8) if name == "2" else (8, 12))
+        else:
+            reason = "broken.jpg: cannot be read" if name == "broken" else f"too bright: {name}"
+            assert str(made).endswith(reason)
+
+
+def test_images_of_one_size_share_a_pass_unless_it_takes_too_much_memory() -> None:
+    for has_memory in (True, False):
+        segmenter = Together(Stub(), has_memory=has_memory)
+        assert len(list(predict_in_workers(segmenter, mixed_images(), 1))) == 8
+        shared = [["1", "3", "4"], ["6"], ["2", "5", "7"]]
+        alone = [[name] for group in shared for name in group]
+        assert segmenter.passes == (shared if has_memory else alone)
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "workers"),
+    [
+        ("cam", {"name": "resnet38d", "width": 1 / 16}, 1),
+        ("rml", {"name": "mit", "variant": "b0"}, 1),
+        ("rml", {"name": "mit", "variant": "b0"}, 2),
+        ("afa", {"name": "mit", "variant": "b0"}, 1),  # masks from a decoder
+    ],
+)
+def test_batches_give_the_masks_and_scores_of_single_images(
+    method: str, backbone: dict[str, Any], workers: int
+) -> None:
+    network = small_method(method, backbone=backbone)
+    recipe = small_recipe(method, backbone=backbone)
+    random = np.random.default_rng(0)
+    images: list[Input] = []
+    for at, (height, width) in enumerate(SIZES):
+        blocks = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        pixels = blocks.repeat(height // 6, 0).repeat(width // 8, 1)
+        images.append((str(at), ImageInput(pixels, np.eye(3, dtype=np.uint8)[at % 3], str(at))))
+    made = []
+    for batch_size in (1, 3):
+        changes = {"batch_size": batch_size, "max_side_px": 64, "long_side_px": 0}
+        predict = recipe.predict.model_copy(update=changes | {"scales": (1.0, 0.5, 1.5)})
+        segmenter = Segmenter(network, recipe.model_copy(update={"predict": predict}))
+        assert segmenter.batch_size == batch_size
+        processes = 1 if batch_size == 1 else workers
+        made.append(dict(predict_in_workers(segmenter, images, processes)))
+    assert list(made[0]) == list(made[1]) == [str(at) for at in range(len(SIZES))]
+    for name, alone in made[0].items():
+        together = made[1][name]
+        assert isinstance(alone, Prediction)
+        assert isinstance(together, Prediction)
+        assert alone.mask.shape == alone.image.shape[:2]
+        np.testing.assert_array_equal(together.mask, alone.mask)
+        np.testing.assert_array_equal(together.image, alone.image)
+        assert together.scores == pytest.approx(alone.scores, abs=1e-5)
+        assert together.uncertainty.total == pytest.approx(alone.uncertainty.total, abs=1e-3)
+    assert any(np.unique(one.mask).size > 1 for one in made[0].values())  # type: ignore[union-attr]
+
+
+def test_the_network_runs_while_earlier_images_are_written() -> None:
+    segmenter = Together(Stub())
+    images = [(str(level), image_input(level)) for level in range(6)]
+    found = predict_in_workers(segmenter, images, 1)
+    assert next(found)[0] == "0"  # the consumer holds it, and writes
+    deadline = time.monotonic() + 20
+    while len(segmenter.passes) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert segmenter.passes == [["0", "1", "2"], ["3", "4", "5"]]
+    found.close()
 
 
 def test_results_come_in_the_order_of_the_images_not_of_the_workers() -> None:
@@ -147,7 +237,7 @@ def test_a_worker_that_is_killed_is_one_line() -> None:
 
 def interrupted() -> None:
     with MaskWorkers(Bare(Sleeping()), 2) as pool:
-        pool.submit(image_input(1))
+        pool.submit([image_input(1)])
         raise KeyboardInterrupt
 
 

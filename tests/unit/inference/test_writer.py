@@ -80,6 +80,34 @@ def test_random_draws_depend_neither_on_the_order_of_images_nor_on_workers(
             assert np.array_equal(np.asarray(picture), expected)
 
 
+def test_a_run_with_batches_that_was_interrupted_resumes_to_the_masks_of_single_images(
+    segmenter: Segmenter, source: Source, tmp_path: Path
+) -> None:
+    def interrupt(progress: ImageProgress) -> None:
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    predict = segmenter.recipe.predict.model_copy(update={"batch_size": 3})
+    recipe = segmenter.recipe.model_copy(update={"predict": predict})
+    batched = Segmenter(segmenter.method, recipe)
+    writers = {}
+    for name, one in (("single", segmenter), ("batched", batched), ("resumed", batched)):
+        out = tmp_path / name
+        writers[name] = MaskWriter(out, CLASSES, "tags", one.settings("tags"))
+        if name == "resumed":
+            with pytest.raises(KeyboardInterrupt):
+                label_dataset(one, source, writers[name], on_image=interrupt)
+            assert score_names(out) == list(source.names)[:2]
+            single = segmenter.settings("tags")  # the second start has no batches
+            assert label_dataset(segmenter, source, MaskWriter(out, CLASSES, "tags", single))
+        else:
+            assert label_dataset(one, source, writers[name]).written == 4
+        assert score_names(out) == list(source.names)
+    for name in source.names:
+        first, *others = (writer.path(name).read_bytes() for writer in writers.values())
+        assert others == [first, first]
+
+
 def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
     writer = open_writer(tmp_path / "masks")
     writer.write("lane/a", prediction(1))

@@ -58,6 +58,7 @@ def test_resuming_allows_only_changes_that_do_not_affect_the_weights(toy, tmp_pa
     check_same_recipe(
         before, toy.recipe(run__workers=2, run__log_every=1, data__root="x"), tmp_path
     )
+    check_same_recipe(before, toy.recipe(predict__batch_size=4), tmp_path)
     with pytest.raises(RunError, match=r"optim\.lr was 0\.01, now 0\.5; run\.seed was 1, now 2"):
         check_same_recipe(before, toy.recipe(optim__lr=0.5, run__seed=2), tmp_path)
 

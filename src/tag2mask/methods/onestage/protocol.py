@@ -37,6 +37,7 @@ class PixelShares(InferenceProtocol):
     """
 
     name: ClassVar[str] = "pixel_shares"
+    takes_batches: ClassVar[bool] = True
     final_crf: ClassVar[Mapping[str, float]] = {
         "bilateral_sxy": 80,
         "bilateral_srgb": 13,
@@ -60,16 +61,15 @@ class PixelShares(InferenceProtocol):
         self, method: Method, image: Tensor, config: PredictConfig, tags: Tensor | None, name: str
     ) -> NetworkOutput:
         """Average the shares over scales and flips."""
-        normalized = self.normalized_image(method, image, config)
-        size, flip = normalized.shape[-2:], config.flip
+        size, flip = image.shape[-2:], config.flip
         outputs = method.compute_multi_scale_cam(
-            scaled_views(normalized, config.scales or (), tags, name, flip=flip)
+            scaled_views(image, config.scales or (), tags, name, flip=flip)
         )
         summed = summed_cam((split_flip(one, flip=flip) for one in outputs), size)
         logits = shared_logits((split_flip(one, flip=flip) for one in outputs), size)
         return NetworkOutput(
             normalize_cam(summed),
-            largest_probs(outputs),
+            largest_probs(outputs, len(image)),
             logits=logits,
             views=[one.cam for one in outputs],
             cam_range=cam_range(summed),
@@ -82,12 +82,12 @@ def shared_logits(
     """Average pixel shares over scales and flips, and make background less probable.
 
     Args:
-        views: Per scale the (1, F, h, w) shares of the classes in the image, and those in its
-            flipped copy or None; in [0, 1], the rest is background.
+        views: Per scale the (N, F, h, w) shares of the classes in the images, and those in their
+            flipped copies or None; in [0, 1], the rest is background.
         size: (H, W) of the result.
 
     Returns:
-        (1, 1 + F, H, W) logarithms of the mean shares, background first and cubed.
+        (N, 1 + F, H, W) logarithms of the mean shares, background first and cubed.
 
     Source:
         Specification 4.4.
@@ -103,6 +103,7 @@ def shared_logits(
     return probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
 
-def largest_probs(outputs: Sequence[CamOutput]) -> Tensor:
-    """(1, F) largest probability of each class over all views of one image."""
-    return torch.cat([one.logits.float() for one in outputs]).amax(dim=0, keepdim=True).sigmoid()
+def largest_probs(outputs: Sequence[CamOutput], count: int) -> Tensor:
+    """(N, F) largest probability of each class over all views of each of N images."""
+    logits = torch.cat([one.logits.float() for one in outputs])
+    return logits.reshape(-1, count, logits.shape[1]).amax(dim=0).sigmoid()
