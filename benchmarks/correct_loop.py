@@ -36,10 +36,12 @@ from tag2mask.app.run_lengths import encode_runs
 from tag2mask.checkpoint import stage_folder
 from tag2mask.config.recipe import load_recipe
 from tag2mask.data.base import Source
+from tag2mask.errors import RunError
 from tag2mask.evaluation.folders import evaluate_folder
 from tag2mask.evaluation.sources import spread_indices
 from tag2mask.io.mask_folder import describe_classes, write_classes
 from tag2mask.io.masks import save_mask
+from tag2mask.training.run_folder import RunFolder
 
 ARMS = {"tags": "score", "tags + corrected": "train"}
 """Name of an arm -> its `data.true_masks`."""
@@ -68,12 +70,12 @@ def tag2mask(*words: str | Path) -> None:
     """Run one command of the command line.
 
     Raises:
-        SystemExit: If it fails.
+        RunError: If it fails.
     """
     print("$ tag2mask", *words, flush=True)
     done = subprocess.run([sys.executable, "-m", "tag2mask", *map(str, words)], check=False)
     if done.returncode:
-        raise SystemExit(f"tag2mask {words[0]} ended with code {done.returncode}")
+        raise RunError(f"tag2mask {words[0]} ended with code {done.returncode}")
 
 
 def open_list(run: Path, root: Path, name: str) -> Source:
@@ -130,10 +132,10 @@ def correct(args: argparse.Namespace, data: Path, labeled: Path, source: Source)
 def train_arm(args: argparse.Namespace, data: Path, arm: str, seed: int) -> Path:
     """Train one arm from the weights of the run; return its folder."""
     out: Path = args.out / f"{arm.replace(' + ', '_')}_{seed}"
-    if (out / "metrics.json").is_file():
-        if json.loads((out / "metrics.json").read_text(encoding="utf-8")).get("finished"):
-            return out
-        tag2mask("train", "--resume", out)
+    folder = RunFolder(out)
+    if folder.recipe.is_file():
+        if not folder.is_finished:
+            tag2mask("train", "--resume", out)
         return out
     changes = [f"data.true_masks={ARMS[arm]}", f"optim.steps={args.steps}", f"run.seed={seed}"]
     own = ["data.val_fraction=0", "run.evaluate_every=0", "run.samples=0", *args.changes]
