@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tag2mask.errors import RunError
 from tag2mask.types import Mask
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def comparisons(measured: Mapping[str, Mapping[str, float]]) -> list[Row]:
 
     ours, reference = (measured[name] for name in READERS)
     if ours["sum_of_masks"] != reference["sum_of_masks"]:
-        raise SystemExit("the masks differ; their times cannot be compared")
+        raise RunError("the masks differ; their times cannot be compared")
     cases = (
         ("read the file, processor time", "read_s", "s"),
         ("peak memory while reading", "peak_mb", "MB"),

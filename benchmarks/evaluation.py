@@ -24,6 +24,7 @@ from PIL import Image as PILImage
 
 from row import Row, save, shortest_times, show
 from tag2mask.data.voc import VOC_CLASSES
+from tag2mask.errors import RunError
 from tag2mask.evaluation.folders import MaskPair, count_files, evaluate_folder
 from tag2mask.functional.cam import upsample
 from tag2mask.io.masks import save_mask
@@ -77,7 +78,7 @@ def comparisons(truth: Path, pairs: list[MaskPair], workers: int, repeats: int) 
     for threads in (1, workers):
         counts = count_files(pairs, len(VOC_CLASSES), len(VOC_CLASSES), threads).pairs
         if not np.array_equal(counts[:NUM_CLASSES, :NUM_CLASSES], expected):
-            raise SystemExit("the counts differ; their times cannot be compared")
+            raise RunError("the counts differ; their times cannot be compared")
     predictions = pairs[0].prediction.parent
     times = shortest_times(
         {

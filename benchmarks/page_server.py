@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
+from tag2mask.errors import RunError
+
 
 class Visitor:
     """One browser: a connection and the cookie of its session."""
@@ -26,14 +28,14 @@ class Visitor:
         """Send one request; return its JSON, or bytes.
 
         Raises:
-            SystemExit: If the page refuses it.
+            RunError: If the page refuses it.
         """
         body = json.dumps(content).encode() if isinstance(content, dict) else content
         self._connection.request(method, path, body, self._headers)
         answer = self._connection.getresponse()
         read = answer.read()
         if answer.status >= 400:
-            raise SystemExit(f"{method} {path}: {answer.status} {read[:200]!r}")
+            raise RunError(f"{method} {path}: {answer.status} {read[:200]!r}")
         for cookie in answer.headers.get_all("set-cookie", []):
             self._headers["Cookie"] = cookie.split(";")[0]
         is_json = answer.headers.get_content_type() == "application/json"
@@ -63,7 +65,7 @@ class PageServer:
                 self.address = match[1]
                 break
         if not self.address:
-            raise SystemExit("the page did not start")
+            raise RunError("the page did not start")
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ import torch
 
 from row import Row, save, shortest_times, show
 from tag2mask.config.schema import PredictConfig
-from tag2mask.errors import DataError
+from tag2mask.errors import DataError, RunError
 from tag2mask.functional.cam import upsample
 from tag2mask.inference.batches import ImageInput
 from tag2mask.inference.postprocessing import PostProcessor, SelectedMaps
@@ -91,7 +91,7 @@ def comparisons(workers: int, count: int, repeats: int) -> tuple[list[Row], floa
         masks_from_workers(pool, outputs[:workers])
         ready_s = time.perf_counter() - start
         if not all(map(np.array_equal, expected, masks_from_workers(pool, outputs))):
-            raise SystemExit("the masks differ; their times cannot be compared")
+            raise RunError("the masks differ; their times cannot be compared")
         times = shortest_times(
             {
                 "one": lambda: [segmenter.postprocess(output) for output in outputs],

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tag2mask.cli.main import exit_code
+from tag2mask.errors import RunError
 
 
 class Row(NamedTuple):
@@ -53,7 +54,7 @@ def shortest_times(jobs: Mapping[str, Callable[[], object]], repeats: int) -> di
 def check_gap(case: str, gap: float, tolerance: float) -> float:
     """Return the difference of two results; exit if it exceeds the tolerance."""
     if not gap <= tolerance:
-        raise SystemExit(f"{case}: results differ by {gap:.1e}; their times cannot be compared")
+        raise RunError(f"{case}: results differ by {gap:.1e}; their times cannot be compared")
     return gap
 
 

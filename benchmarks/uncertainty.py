@@ -24,6 +24,7 @@ from tag2mask import plugins
 from tag2mask.config.overrides import apply_overrides, parse_overrides
 from tag2mask.config.recipe import Recipe
 from tag2mask.data.base import Source
+from tag2mask.errors import RunError
 from tag2mask.evaluation.confusion import ConfusionMatrix
 from tag2mask.evaluation.sources import spread_indices
 from tag2mask.inference.segmenter import Segmenter
@@ -115,7 +116,7 @@ def added_time(segmenter: Segmenter, source: Source) -> float:
         made = segmenter.segment(sample.image, sample.tags)
         end = time.process_time()
         if not np.array_equal(mask, made.mask):
-            raise SystemExit(f"{sample.name}: the uncertainty changes the mask")
+            raise RunError(f"{sample.name}: the uncertainty changes the mask")
         if index:  # the first image compiles kernels
             plain, complete = plain + middle - start, complete + end - middle
     return complete / plain - 1
