@@ -156,7 +156,7 @@ def test_nothing_shares_a_pass_with_propagation_or_by_default_on_a_cpu(method: M
 
 @torch.no_grad()
 def test_a_mask_contains_no_class_without_its_tag(method: Method) -> None:
-    config = PredictConfig(refine=False)
+    config = PredictConfig(refine=False, long_side_px=64)
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     output = predict_multi_scale(method.eval(), image, config, torch.tensor([[0.0, 1.0, 0.0]]))
     mask = PostProcessor(config, None, None)(image, select_maps(output, (1,), 0.45)).mask

@@ -31,6 +31,7 @@ def one_process() -> Found:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_two_processes_learn_what_one_learns_from_the_same_images(
     case: Case, one_process: Found, two_processes: list[Found]

@@ -40,7 +40,7 @@ def segmenter(name: str, **words: Any) -> Segmenter:
     with torch.no_grad():
         randomized_batchnorm(method)
     recipe = small_recipe(name, **words, **FEW.get(name, {}))
-    predict = recipe.predict.model_copy(update={"scales": (1.0, 0.5)})
+    predict = recipe.predict.model_copy(update={"scales": (1.0, 0.5), "long_side_px": 64})
     return Segmenter(method.train(), recipe.model_copy(update={"predict": predict}), "cpu")
 
 

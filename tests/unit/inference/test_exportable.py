@@ -21,7 +21,8 @@ NO_TAGS = torch.zeros(len(CLASSES))
 
 def small_segmenter(name="cam", **predict):
     recipe = small_recipe(name)
-    changed = recipe.predict.model_copy(update={"precision": "fp32", **predict})
+    small = {"precision": "fp32", "long_side_px": 71}
+    changed = recipe.predict.model_copy(update={**small, **predict})
     return Segmenter(small_method(name), recipe.model_copy(update={"predict": changed}), "cpu")
 
 
