@@ -1,8 +1,8 @@
 """Measure what correcting a few masks on the page buys: label, correct, train further, score.
 
 Run: python benchmarks/correct_loop.py RUN --root VOC --out DIR [--list train] [--images 100]
-    [--corrected 10] [--held 100] [--steps 300] [--seeds 1,2,3] [--json FILE] [--entry NAME]
-    [KEY=VALUE ...]
+    [--corrected 10] [--held 100] [--steps 300] [--seeds 1,2,3] [--single-scale] [--json FILE]
+    [--entry NAME] [KEY=VALUE ...]
 
 1. Images of a VOC list with official masks become a folder with tags and without masks.
 2. `tag2mask label` writes masks; `tag2mask app` opens them and lists the most uncertain first.
@@ -60,6 +60,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held", type=int, default=100, help="images of devval")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--single-scale", action="store_true", help="score masks of scale 1 alone")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--entry", default="correct_loop")
     args, args.changes = parser.parse_known_args()
@@ -143,9 +144,11 @@ def train_arm(args: argparse.Namespace, data: Path, arm: str, seed: int) -> Path
     return out
 
 
-def score(run: Path, data: Path, truth: Path, masks: Path, leave_out: Sequence[str]) -> float:
+def score(
+    run: Path, data: Path, truth: Path, masks: Path, leave_out: Sequence[str], words: Sequence[str]
+) -> float:
     """Label a folder by its tags, and score all images but some; return the mean IoU."""
-    tag2mask("label", run, data, "--out", masks)
+    tag2mask("label", run, data, "--out", masks, *words)
     kept = masks.with_name(f"{masks.name}_scored")
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(masks, kept)
@@ -169,6 +172,7 @@ def main() -> None:
     tag2mask("label", args.run, data, "--out", labeled)
     corrected = correct(args, data, labeled, source)
 
+    words = ("predict.scales=1.0", "predict.flip=false") if args.single_scale else ()
     seeds = [int(seed) for seed in args.seeds.split(",")]
     runs = {"before": [args.run]}
     runs |= {arm: [train_arm(args, data, arm, seed) for seed in seeds] for arm in ARMS}
@@ -180,7 +184,7 @@ def main() -> None:
             for part, folder in (("not corrected", data), (HELD_OUT, held)):
                 masks = args.out / f"{name}_{folder.name}"
                 left_out = corrected if folder == data else ()
-                found = score(run, folder, truths[folder], masks, left_out)
+                found = score(run, folder, truths[folder], masks, left_out, words)
                 scores[arm][part].append(round(found, 4))
         print(arm, scores[arm], flush=True)
     entry: dict[str, Any] = {
@@ -189,6 +193,7 @@ def main() -> None:
         "corrected": corrected,
         "held": args.held,
         "steps": args.steps,
+        "single_scale": args.single_scale,
         "seeds": seeds,
         "classes from": "tags",
         "miou": scores,
