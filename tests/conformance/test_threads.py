@@ -89,10 +89,7 @@ def differences(one: Segmenter) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name in ("rml", *FEW) else pytest.param(name, marks=pytest.mark.slow)
-        for name in METHODS
-    ],
+    [name if name == "rml" else pytest.param(name, marks=pytest.mark.slow) for name in METHODS],
 )
 def test_threads_make_the_masks_of_one_thread(name: str) -> None:
     assert differences(segmenter(name)) == []

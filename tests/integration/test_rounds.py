@@ -62,6 +62,7 @@ def finished(voc, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_labels_of_every_round_contain_only_tags_background_and_ignore(finished, voc):
     rows = (voc / "tags.csv").read_text(encoding="utf-8").splitlines()[1:7]
     for labels in ("labels", "labels2"):

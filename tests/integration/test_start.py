@@ -41,6 +41,7 @@ def test_init_writes_the_recipe_that_train_uses(data, tmp_path, capfd):
     assert recipes[0] == recipes[1]
 
 
+@pytest.mark.slow
 def test_more_images_go_on_from_a_run(data, tmp_path, capfd):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(data), "--out", str(first), "data.classes=beetle,board", *QUICK]) == 0

@@ -196,6 +196,7 @@ def slow_pair_ascent(
     return totals[0], totals[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_batch_size", [16, 3, 1])
 def test_an_image_and_its_flipped_copy_ascend_together_as_published(max_batch_size: int) -> None:
     method = classifier(iterations=5, max_batch_size=max_batch_size).double()

@@ -28,6 +28,7 @@ def _one_rank(rank: int, port: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_share_their_batch_statistics(tmp_path: Path) -> None:
     """With batches of 1 and 2 images, all results equal those of one batch of 3."""
     maps, weight = torch.randn(3, 3, 4, 5) * 2 + 7, torch.randn(3, 3, 4, 5)

@@ -35,6 +35,7 @@ def cost(folder):
     return json.loads((folder / "metrics.json").read_text("utf-8"))["estimate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_measurement_does_not_change_the_run(toy, tmp_path, workers):
     words = {**LONG, "run__workers": workers, "optim__max_grad_norm": 1.0}

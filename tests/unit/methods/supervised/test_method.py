@@ -44,6 +44,7 @@ def test_a_crop_without_labels_trains_nothing(head: str) -> None:
     assert not any(p.grad is not None and p.grad.any() for p in method.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_the_loss_falls_in_training(head: str) -> None:
     method, batch = small_method("supervised", head=head, decoder_dropout=0), small_batch()
