@@ -64,12 +64,21 @@ def test_mlflow_stores_every_step(tmp_path, monkeypatch):
     assert "bad" not in run.data.metrics
 
 
-def test_wandb_stores_an_offline_run(tmp_path, monkeypatch):
+@pytest.fixture
+def wandb_files(tmp_path, monkeypatch):
+    """The folder in which wandb stores runs; it keeps its folder until it is torn down."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    yield tmp_path / "wandb"
+    import wandb
+
+    wandb.teardown()
+
+
+def test_wandb_stores_an_offline_run(tmp_path, wandb_files):
     assert log_two_steps(tmp_path, "wandb") == ""
-    (stored,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    (stored,) = wandb_files.glob("offline-run-*/run-*.wandb")
     deadline = time.monotonic() + 60
     while b"loss/total" not in stored.read_bytes():  # a process of wandb writes the file
         assert time.monotonic() < deadline
@@ -147,10 +156,7 @@ def test_a_resumed_run_continues_its_run_of_trackio(tmp_path, trackio_files):
     assert len({run for run, _, _ in rows}) == 1
 
 
-def test_a_resumed_run_continues_its_run_of_wandb(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_a_resumed_run_continues_its_run_of_wandb(tmp_path, wandb_files):
     train_in_two_parts(tmp_path / "run", "wandb")
-    stored = sorted(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    stored = sorted(wandb_files.glob("offline-run-*/run-*.wandb"))
     assert len({path.name for path in stored}) == 1  # `wandb sync` joins files of one id
