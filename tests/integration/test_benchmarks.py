@@ -115,6 +115,8 @@ def test_every_results_entry_names_its_command():
                     assert words[2] in available_tables(), (path, commands)
                 else:
                     script = words[1] if words[0] == "python" else words[0]
+                    if script == "-m":
+                        script = words[2].replace(".", "/") + ".py"
                     assert (FOLDER.parent / script).is_file(), (path, commands)
 
 
